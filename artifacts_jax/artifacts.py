@@ -1,0 +1,257 @@
+"""Stage 2: damage and repair make artifacts, and a discriminator learns features by spotting them.
+
+Encoder and decoder are frozen, weights and statistics. The generator is the repair network alone; it and the
+discriminator are updated in turn within one step.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from artifacts_jax import augment, autoencoder, features, figures, keys, layers, losses, metrics, models, optim
+from artifacts_jax.models import FAKE, REAL
+from artifacts_jax.parallel import Devices, mean, share, total
+from artifacts_jax.state import State
+
+NAME = 'artifacts'
+BASE = autoencoder  # the stage whose variables this one freezes
+
+
+def _optimiser(config):
+    stage = config.artifacts
+    return optim.adam(optim.schedule(stage.learning_rate, stage.steps, config), config)
+
+
+def init_state(key, base: dict, *, config: ConfigDict) -> State:
+    """Returns the state at step 0.
+
+    Args:
+      key: draws the weights of repair network and discriminator.
+      base: the autoencoder's variables, frozen here.
+      config: the run's configuration.
+    """
+    repair_key, discriminator_key = jax.random.split(key)
+    size = config.model.image_size
+    images, mask = jnp.zeros((1, size, size, 3)), jnp.ones((1, *models.mask_grid(config), 1))
+    phi = jnp.zeros((*mask.shape[:3], config.model.encoder_widths[-1]))
+    generated = models.make_generator(config).init(repair_key, phi, mask, method='corrupt')
+    judged = models.make_discriminator(config).init(discriminator_key, images)
+    variables = {
+        kind: {'repair': generated[kind]['repair'], 'discriminator': judged[kind]} for kind in ('params', 'batch_stats')
+    }
+    optimisers = {('repair',): _optimiser(config), ('discriminator',): _optimiser(config)}
+    return State.create(variables, optimisers, ema=config.optim.ema_decay > 0, frozen=base)
+
+
+def discriminator(variables: dict) -> dict:
+    """Returns the discriminator's part of a stage's variables, {'params': ..., 'batch_stats': ...}."""
+    return {kind: tree['discriminator'] for kind, tree in variables.items()}
+
+
+def discriminator_terms(outputs, mask, *, config, axis_name):
+    """Returns the discriminator's loss terms for its outputs on [real; fake] and the fakes' mask (section 2)."""
+    logits, mask_logits = outputs
+    real, fake = jnp.split(logits, 2)
+    targets = jnp.concatenate([jnp.ones_like(mask), mask])
+    mask_error = mean(losses.mask_loss(mask_logits, targets), axis_name)
+    class_error = jnp.concatenate([losses.class_loss(real, REAL), losses.class_loss(fake, FAKE)])
+    return {
+        'loss/discriminator_class': mean(class_error, axis_name),
+        'loss/discriminator_mask': config.artifacts.mask_weight * mask_error,
+    }
+
+
+def generator_terms(outputs, fake, images, mask, *, config, axis_name):
+    """Returns the generator's loss terms: the class loss with swapped labels, and the error over kept pixels."""
+    real_logits, fake_logits = jnp.split(outputs[0], 2)
+    # The real half has no path to the generator but through the batch statistics; the 2018 code counts it too.
+    class_error = jnp.concatenate([losses.class_loss(real_logits, FAKE), losses.class_loss(fake_logits, REAL)])
+    kept = layers.upsample_nearest(mask, images.shape[1:3])
+    values = total(kept.sum(), axis_name) * images.shape[-1]
+    pixel_error = (kept * losses.squared_error(fake, images)).sum() / jnp.maximum(values, 1)
+    return {
+        'loss/generator_class': mean(class_error, axis_name),
+        'loss/generator_pixel': config.artifacts.pixel_weight * pixel_error,
+    }
+
+
+def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=None):
+    """One update of the discriminator and one of the repair network.
+
+    With `updates='alternate'` the generator plays against the just-updated discriminator, on the same fakes: the
+    repair network runs once, the discriminator twice. With 'simultaneous' both share one pass of the discriminator.
+    The discriminator always sees [real; fake] as one batch, whose statistics conv5 and fc1 are normalised by (as
+    in the 2018 code); its running averages follow its own update's pass alone.
+
+    Args:
+      state: with the networks 'repair' and 'discriminator', and the frozen 'encoder' and 'decoder'.
+      batch: 'image' uint8 [B, H, W, 3] and 'index' int32 [B], this device's part of the global batch.
+      key: the stage's key.
+      config: the run's configuration.
+      axis_name: the devices' axis under pmap.
+
+    Returns:
+      (state, {name: scalar}).
+    """
+    generator = models.make_generator(config, axis_name)
+    judge_model = models.make_discriminator(config, axis_name)
+    weight = config.optim.l2
+    augment_keys, mask_keys, *dropout_keys = keys.example_keys(key, state.step, batch['index'], 6)
+    images = augment.training_view(config, augment_keys, batch['image'])
+    mask = layers.spatial_mask(mask_keys, models.mask_grid(config), config.artifacts.drop_rate)
+    phi = generator.apply(state.frozen, images, method='encode')
+    real = generator.apply(state.frozen, phi, method='decode')
+
+    def corrupt(params):
+        variables = {
+            'params': {**state.frozen['params'], 'repair': params},
+            'batch_stats': {**state.frozen['batch_stats'], 'repair': state.batch_stats['repair']},
+        }
+        fake, updates = generator.apply(variables, phi, mask, train=True, method='corrupt', mutable=['batch_stats'])
+        return fake, updates['batch_stats']['repair']
+
+    def judge(params, fake, dropout_keys):
+        (outputs, _), updates = judge_model.apply(
+            {'params': params, 'batch_stats': state.batch_stats['discriminator']},
+            jnp.concatenate([real, fake]),
+            train=True,
+            dropout_keys=jnp.concatenate(dropout_keys),
+            mutable=['batch_stats'],
+        )
+        return outputs, updates['batch_stats']
+
+    def discriminator_loss(outputs):
+        terms = discriminator_terms(outputs, mask, config=config, axis_name=axis_name)
+        return sum(terms.values()), terms
+
+    def generator_loss(outputs, fake):
+        terms = generator_terms(outputs, fake, images, mask, config=config, axis_name=axis_name)
+        return sum(terms.values()), terms
+
+    def with_decay(grads, params):
+        loss, decay = jax.value_and_grad(lambda p: share(weight * losses.l2(p), axis_name))(params)
+        return total((jax.tree.map(jnp.add, grads, decay), loss), axis_name)
+
+    fake, pull_repair, repair_stats = jax.vjp(corrupt, state.params['repair'], has_aux=True)
+    outputs, pull, discriminator_stats = jax.vjp(
+        lambda params, fake: judge(params, fake, dropout_keys[:2]), state.params['discriminator'], fake, has_aux=True
+    )
+    cotangent, terms = jax.grad(discriminator_loss, has_aux=True)(outputs)
+    grads, l2 = with_decay(pull(cotangent)[0], state.params['discriminator'])
+    norms = {'grad_norm/discriminator': optax.tree.norm(grads)}
+    new = state.descend(_optimiser(config), {'discriminator': grads})
+    accuracy = _accuracy(outputs, mask, axis_name)
+
+    if config.artifacts.updates == 'alternate':
+        outputs, pull, _ = jax.vjp(
+            lambda params, fake: judge(params, fake, dropout_keys[2:]),
+            new.params['discriminator'],
+            fake,
+            has_aux=True,
+        )
+    (cotangent, direct), generator_values = jax.grad(generator_loss, (0, 1), has_aux=True)(outputs, fake)
+    (grads,) = pull_repair(direct + pull(cotangent)[1])
+    grads, repair_l2 = with_decay(grads, state.params['repair'])
+    norms['grad_norm/repair'] = optax.tree.norm(grads)
+    new = new.descend(_optimiser(config), {'repair': grads})
+
+    new = new.replace(
+        step=state.step + 1,
+        batch_stats={'repair': repair_stats, 'discriminator': discriminator_stats},
+        ema=optim.moving_average(state.ema, new.params, config.optim.ema_decay),
+    )
+    decays = {'loss/discriminator_l2': l2, 'loss/repair_l2': repair_l2}
+    return new, {**total({**terms, **generator_values}, axis_name), **decays, **norms, **accuracy}
+
+
+def _accuracy(outputs, mask, axis_name):
+    """Returns the fractions of real and of fake images, and of the fakes' mask entries, that are told rightly."""
+    (real, fake), mask_logits = jnp.split(outputs[0].argmax(-1), 2), jnp.split(outputs[1], 2)[1]
+    fractions = {
+        'accuracy/real': mean((real == REAL).astype(jnp.float32), axis_name),
+        'accuracy/fake': mean((fake == FAKE).astype(jnp.float32), axis_name),
+        'accuracy/mask': mean(((mask_logits > 0) == (mask > 0)).astype(jnp.float32), axis_name),
+    }
+    return total(fractions, axis_name)
+
+
+def _views(config, batch, key):
+    """Returns (test views of the images, masks that depend on the key and each example's index alone)."""
+    (mask_keys,) = keys.example_keys(key, 0, batch['index'], 1)
+    mask = layers.spatial_mask(mask_keys, models.mask_grid(config), config.artifacts.drop_rate)
+    return augment.test_view(config, batch['image']), mask
+
+
+def evaluator(config: ConfigDict, devices: Devices, datasets: dict):
+    """Returns evaluate(state, key) -> {name: value}: the game on held-out images, and how good the features are."""
+    generator, judge = models.make_generator(config), models.make_discriminator(config)
+    monitor = features.monitor(config, devices, datasets)
+
+    def play(inputs, batch):
+        variables, key = inputs
+        images, mask = _views(config, batch, key)
+        phi = generator.apply(variables, images, method='encode')
+        real = generator.apply(variables, phi, method='decode')
+        fake = generator.apply(variables, phi, mask, method='corrupt')
+        (real_logits, _), _ = judge.apply(discriminator(variables), real)
+        (fake_logits, mask_logits), _ = judge.apply(discriminator(variables), fake)
+        return {
+            'accuracy/real': real_logits.argmax(-1) == REAL,
+            'accuracy/fake': fake_logits.argmax(-1) == FAKE,
+            'accuracy/mask': ((mask_logits > 0) == (mask > 0)).mean(axis=(1, 2, 3)),
+            'mask_logits': mask_logits,
+            'kept': mask > 0,
+        }
+
+    mapped = devices.per_example(play)
+
+    def evaluate(state, key):
+        results = [
+            jax.tree.map(lambda x, keep=batch['mask']: x[keep], mapped((state.variables, key), batch))
+            for batch in datasets['test'].eval_batches(config.batch_size, limit=config.eval_examples)
+        ]
+        results = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+        values = {name: float(x.mean()) for name, x in results.items() if name.startswith('accuracy')}
+        values['mask_auc'] = metrics.auc(results['mask_logits'].ravel(), results['kept'].ravel())
+        return {**values, **monitor(discriminator(state.variables))}
+
+    return evaluate
+
+
+def illustrator(config: ConfigDict, devices: Devices, datasets: dict):
+    """Returns draw(state, key, folder), which writes the paper's figure and the filters of conv1."""
+    generator, judge = models.make_generator(config), models.make_discriminator(config)
+
+    def show(inputs, batch):
+        variables, key = inputs
+        images, mask = _views(config, batch, key)
+
+        def apply(method, *args, **options):
+            return generator.apply(variables, *args, method=method, **options)
+
+        phi = apply('encode', images)
+        repaired = apply('corrupt', phi, mask)
+        (_, mask_logits), _ = judge.apply(discriminator(variables), repaired)
+        return {
+            'input': images,
+            'mask': mask,
+            'decoded': apply('decode', phi),
+            'damaged,\nno repair': apply('damaged', phi, mask),
+            'damaged,\nrepaired': repaired,
+            'repair\nnot masked': apply('corrupt', phi, mask, gated=False),
+            'damaged and\nrepaired twice': apply('corrupt', apply('encode', repaired), mask),
+            'predicted\nmask': jax.nn.sigmoid(mask_logits),
+        }
+
+    mapped = devices.per_example(show)
+
+    def draw(state, key, folder):
+        batch = next(datasets['test'].train_batches(8))
+        columns = mapped((state.variables, key), batch)
+        figures.image_grid(folder / 'artifacts.png', columns)
+        kernel = state.params['discriminator']['trunk']['conv1']['group0']['kernel']
+        figures.filters(folder / 'conv1.png', np.asarray(kernel))
+
+    return draw

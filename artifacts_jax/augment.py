@@ -1,0 +1,204 @@
+"""Augmentation: uint8 images to the float32 images in [-1, 1] that the networks see.
+
+The crop, the resize and the flip are linear and separable: together they are one matrix for an image's rows
+and one for its columns, and every image is resampled once, by two matrix products.
+
+Source: the 2018 code's STL-10 pipeline. It resizes with TensorFlow 1's point-sampled kernels. There is no
+antialiasing here either, but pixel centres lie at half-integers and the cubic is that of TensorFlow 2.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+CROP_TRIES = 10
+
+
+def train(keys, images, *, size, crop_area, crop_aspect, flip, brightness, saturation):
+    """Randomly crops, resizes, mirrors and recolours each image, as a function of its own key only.
+
+    Args:
+      keys: PRNG keys, one for each example: [B], or raw [B, 2].
+      images: uint8 [B, H, W, 3].
+      size: side of the result, pixels. The resize is bilinear or bicubic at even odds.
+      crop_area: range of the crop's area, as a fraction of the image's.
+      crop_aspect: range of the crop's width / height.
+      flip: whether to mirror half of the images.
+      brightness: largest shift, of images in [0, 1]; the shift is uniform in [-brightness, brightness].
+      saturation: range of the factor on the saturation; brightness and saturation change in a random order.
+
+    Returns:
+      float32 [B, size, size, 3] in [-1, 1].
+
+    Raises:
+      ValueError: if the images are not uint8 [B, H, W, 3].
+    """
+    _check(images)
+
+    def augment(key, image):
+        key_crop, key_draws = jax.random.split(key)
+        draws = jax.random.uniform(key_draws, (5,))
+        shape = image.shape[:2]
+        top, left, height, width = sample_crop(key_crop, shape=shape, area=crop_area, aspect=crop_aspect)
+        cubic = draws[0] < 0.5
+        rows = resize_matrix(top, height, length=shape[0], size=size, cubic=cubic)
+        columns = resize_matrix(left, width, length=shape[1], size=size, cubic=cubic)
+        if flip:
+            columns = jnp.where(draws[1] < 0.5, columns[::-1], columns)
+        image = resample(image, rows, columns)
+
+        shift = brightness * (2 * draws[2] - 1)
+        factor = saturation[0] + (saturation[1] - saturation[0]) * draws[3]
+        # Both orders in one pass: the shift is added before or after the saturation, at the other place 0.
+        before = jnp.where(draws[4] < 0.5, shift, 0.0)
+        return _to_network(adjust_saturation(image + before, factor) + (shift - before))
+
+    return jax.vmap(augment)(keys, images)
+
+
+def test(images, *, size, test_crop):
+    """Crops the centre of each image and resizes it bilinearly.
+
+    Args:
+      images: uint8 [B, H, W, 3].
+      size: side of the result, pixels.
+      test_crop: side of the crop as a fraction of the image's, in (0, 1]; rounds as tf.image.central_crop.
+
+    Returns:
+      float32 [B, size, size, 3] in [-1, 1].
+
+    Raises:
+      ValueError: if the images are not uint8 [B, H, W, 3].
+    """
+    _check(images)
+    matrices = []
+    for length in images.shape[1:3]:
+        start = int((length - length * test_crop) / 2)
+        matrices.append(resize_matrix(start, length - 2 * start, length=length, size=size, cubic=False))
+    rows, columns = matrices
+    return jax.vmap(lambda image: _to_network(resample(image, rows, columns)))(images)
+
+
+def sample_crop(key, *, shape, area, aspect):
+    """Draws a box of whole pixels inside the image, as tf.image.sample_distorted_bounding_box does.
+
+    The aspect ratio is uniform in its range. Then the height is uniform between those of the smallest and the
+    largest box that has this ratio, an area in the range (up to the rounding to pixels), and a place inside
+    the image. A ratio without such a box is drawn anew; after `CROP_TRIES` the box is the whole image.
+
+    Args:
+      key: a PRNG key.
+      shape: the image's (height, width).
+      area: range of the box's area, as a fraction of the image's.
+      aspect: range of the box's width / height.
+
+    Returns:
+      top, left, height and width, int32 scalars.
+    """
+    key_tries, key_place = jax.random.split(key)
+    tries = jax.random.uniform(key_tries, (2, CROP_TRIES))
+    place = jax.random.uniform(key_place, (2,))
+    aspects = aspect[0] + (aspect[1] - aspect[0]) * tries[0]
+    least, most = (jnp.round(jnp.sqrt(a * shape[0] * shape[1] / aspects)) for a in area)
+    most = jnp.minimum(jnp.minimum(most, shape[0]), jnp.floor((shape[1] + 0.5) / aspects))
+    fits = least <= most
+    heights = least + jnp.floor(tries[1] * (most - least + 1))
+    first = jnp.argmax(fits)
+    height = jnp.where(fits[first], heights[first], shape[0])
+    width = jnp.where(fits[first], jnp.round(heights[first] * aspects[first]), shape[1])
+    height = jnp.clip(height, 1, shape[0])
+    width = jnp.clip(width, 1, shape[1])
+    top = jnp.floor(place[0] * (shape[0] - height + 1))
+    left = jnp.floor(place[1] * (shape[1] - width + 1))
+    return tuple(x.astype(jnp.int32) for x in (top, left, height, width))
+
+
+def resize_matrix(start, extent, *, length, size, cubic):
+    """Returns the matrix [size, length], float32, that crops an axis and resizes it without antialiasing.
+
+    Its rows sum to 1, and pixels outside the crop have weight 0.
+
+    Args:
+      start: first pixel of the crop.
+      extent: pixels of the crop.
+      length: pixels of the axis.
+      size: pixels of the result.
+      cubic: whether the kernel is Keys' cubic with a = -0.5; else it is the triangle.
+    """
+    centres = (jnp.arange(size) + 0.5) * (extent / size) - 0.5 + start
+    pixels = jnp.arange(length)
+    distance = jnp.abs(centres[:, None] - pixels[None, :])
+    triangle = jnp.maximum(0.0, 1.0 - distance)
+    near = (1.5 * distance - 2.5) * distance**2 + 1.0
+    far = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0
+    keys_cubic = jnp.where(distance < 1.0, near, jnp.where(distance < 2.0, far, 0.0))
+    inside = (pixels >= start) & (pixels < start + extent)
+    weights = jnp.where(inside[None, :], jnp.where(cubic, keys_cubic, triangle), 0.0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def resample(image, rows, columns):
+    """Applies a matrix to the rows and one to the columns of an image.
+
+    Args:
+      image: uint8 [H, W, C].
+      rows: [M, H].
+      columns: [N, W].
+
+    Returns:
+      float32 [M, N, C]; [0, 255] has become [0, 1], which a cubic kernel may overshoot.
+    """
+    # By default, accelerators would multiply with 8 to 11 bits of mantissa: too few for resized pixels.
+    einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    image = einsum('mh,hwc->mwc', rows, image.astype(jnp.float32) / 255)
+    return einsum('nw,mwc->mnc', columns, image)
+
+
+def adjust_saturation(image, factor):
+    """Multiplies the saturation of HSV and clips it to [0, 1], as tf.image.adjust_saturation does.
+
+    At fixed hue and value the way to HSV and back is a move along the line from the colour to the grey of its
+    value: value - (value - rgb) * (new saturation / old saturation).
+
+    Args:
+      image: float [..., 3], nominally in [0, 1].
+      factor: scalar, at least 0.
+
+    Returns:
+      float [..., 3].
+    """
+    value = image.max(axis=-1, keepdims=True)
+    spread = value - image.min(axis=-1, keepdims=True)
+    largest = jnp.maximum(value, 0.0) / jnp.where(spread > 0, spread, 1.0)  # makes the new saturation 1
+    return value - (value - image) * jnp.minimum(factor, largest)
+
+
+def _to_network(image):
+    return jnp.clip(image * 2 - 1, -1, 1)
+
+
+def _check(images):
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != jnp.uint8:
+        raise ValueError(f'images are {images.dtype} {images.shape}, expected uint8 [B, H, W, 3]')
+
+
+def training_view(config: ConfigDict, keys, images):
+    """Returns what the networks train on: `train` with the options of a run's config."""
+    options = config.augment
+    return train(
+        keys,
+        images,
+        size=config.model.image_size,
+        crop_area=options.crop_area,
+        crop_aspect=options.crop_aspect,
+        flip=options.flip,
+        brightness=options.brightness,
+        saturation=options.saturation,
+    )
+
+
+def test_view(config: ConfigDict, images):
+    """Returns what the networks are evaluated on: `test` with the options of a run's config."""
+    return test(images, size=config.model.image_size, test_crop=config.augment.test_crop)

@@ -1,0 +1,98 @@
+"""Checkpoints of a stage, through Orbax: by step, asynchronous, with variables, optimiser and config apart."""
+
+import json
+from pathlib import Path
+
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from artifacts_jax.parallel import shape_tree
+from artifacts_jax.state import State
+
+
+class CheckpointError(Exception):
+    """A checkpoint that is missing or does not hold what it should."""
+
+
+class Checkpoints:
+    """The checkpoints of one stage; use it as a context, which ends with every save on disk.
+
+    Each has three items: 'variables' (parameters and statistics, trained and frozen, all that transfer needs),
+    'training' (step, optimiser states and moving average) and 'config' (JSON).
+
+    Args:
+      folder: holds one folder for each step, named by the steps completed.
+      config: the run's configuration, saved beside the state.
+      sharding: how restored arrays are placed on the current devices.
+    """
+
+    def __init__(self, folder: Path, config: ConfigDict, sharding=None):
+        self.folder = Path(folder).absolute()
+        self._config = json.loads(config.to_json_best_effort())
+        self._sharding = sharding
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            item_names=('variables', 'training', 'config'),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=ocp.checkpoint_managers.LatestN(config.keep_checkpoints)
+            ),
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._manager.close()
+
+    @property
+    def latest_step(self) -> int | None:
+        """The steps completed at the newest checkpoint, None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: State) -> None:
+        """Starts to save the state after `step` steps; saving a step again does nothing."""
+        if step in self._manager.all_steps():
+            return
+        args = ocp.args.Composite(
+            variables=ocp.args.StandardSave(state.variables),
+            training=ocp.args.StandardSave(_training(state)),
+            config=ocp.args.JsonSave(self._config),
+        )
+        self._manager.save(step, args=args)
+
+    def restore(self, target: State) -> State:
+        """Returns the newest state; `target` gives the shapes and types, as from jax.eval_shape.
+
+        Raises:
+          CheckpointError: the checkpoint cannot be read as this state; the message says why.
+        """
+        items = {'variables': target.variables, 'training': _training(target)}
+        restored = self._restore(items)
+        variables, training = restored['variables'], restored['training']
+        frozen = target.frozen and {
+            kind: {network: variables[kind][network] for network in tree} for kind, tree in target.frozen.items()
+        }
+        return target.replace(
+            params={n: variables['params'][n] for n in target.params},
+            batch_stats={n: variables['batch_stats'][n] for n in target.batch_stats},
+            frozen=frozen,
+            **training,
+        )
+
+    def restore_variables(self, target: dict) -> dict:
+        """Returns the newest {'params': ..., 'batch_stats': ...} alone; `target` gives shapes and types."""
+        return self._restore({'variables': target})['variables']
+
+    def _restore(self, items):
+        step = self.latest_step
+        if step is None:
+            raise CheckpointError(f'no checkpoint in {self.folder}: run the stage that writes it first')
+        args = {name: ocp.args.StandardRestore(shape_tree(tree, self._sharding)) for name, tree in items.items()}
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**args))
+        except Exception as error:
+            raise CheckpointError(f'checkpoint {self.folder / str(step)} cannot be restored: {error}') from error
+
+
+def _training(state):
+    return {'step': state.step, 'opt_state': state.opt_state, 'ema': state.ema}

@@ -1,0 +1,138 @@
+"""What a configuration must satisfy, checked before anything is compiled."""
+
+import difflib
+import json
+import math
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+CHOICES = {
+    'parallel': ('jit', 'pmap'),
+    'dtype': ('float32', 'bfloat16'),
+    'data.loading': ('auto', 'memory', 'stream'),
+    'artifacts.updates': ('alternate', 'simultaneous'),
+    'probe.solver': ('auto', 'lbfgs', 'sgd'),
+}
+STAGES = ('autoencoder', 'artifacts', 'probe')
+FRACTIONS = (
+    'artifacts.drop_rate augment.test_crop augment.brightness model.dropout optim.b1 optim.b2 optim.decay_fraction'
+    ' optim.final_fraction optim.ema_decay probe.held_out'
+).split()
+POSITIVE = (
+    'batch_size data.size data.memory_limit_gb data.shuffle_buffer model.image_size model.conv1_stride model.groups'
+    ' model.hidden autoencoder.steps autoencoder.learning_rate artifacts.steps artifacts.learning_rate optim.epsilon'
+    ' probe.max_values probe.iterations probe.epochs probe.batch_size monitor.bank monitor.queries monitor.neighbours'
+    ' log_every eval_every figure_every checkpoint_every keep_checkpoints'
+).split()
+# Keys that change what is shown or kept, not what is computed: a work directory accepts other values.
+FREE = ('stages', 'parallel', 'log_every', 'eval_every', 'figure_every', 'checkpoint_every', 'keep_checkpoints',
+        'data.data_dir', 'data.memory_limit_gb')  # fmt: skip
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message names the key, its value and what would do."""
+
+
+def get(config: ConfigDict, path: str):
+    """Returns the value of a dotted key."""
+    for name in path.split('.'):
+        config = config[name]
+    return config
+
+
+def flatten(tree: dict, prefix: str = '') -> dict:
+    """Returns {dotted key: value} of nested dictionaries."""
+    flat = {}
+    for name, value in tree.items():
+        flat |= flatten(value, f'{prefix}{name}.') if isinstance(value, dict) else {f'{prefix}{name}': value}
+    return flat
+
+
+def check_unknown(arguments: list[str], config: ConfigDict) -> None:
+    """Raises ConfigError for a command line's `--config.key` that is not declared, naming the nearest that is."""
+    known = set(flatten(config.to_dict()))
+    for argument in arguments:
+        key = argument.removeprefix('--').removeprefix('-').split('=')[0].removeprefix('no')
+        if not key.startswith('config.'):
+            continue
+        key = key.removeprefix('config.')
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0) or ['']
+            raise ConfigError(f'unknown key --config.{key}: the nearest is --config.{nearest[0]}')
+
+
+def check(config: ConfigDict) -> ConfigDict:
+    """Returns the config if it can be run.
+
+    Raises:
+      ConfigError: a value outside its choices or range, or grids that do not fit.
+    """
+    for path, choices in CHOICES.items():
+        if get(config, path) not in choices:
+            raise ConfigError(f'{path}={get(config, path)!r}: choose one of {", ".join(choices)}')
+    for stage in config.stages:
+        if stage not in STAGES:
+            nearest = difflib.get_close_matches(stage, STAGES, n=1, cutoff=0)[0]
+            raise ConfigError(f'stages={config.stages!r}: there is no {stage!r}, the nearest is {nearest!r}')
+    for path in FRACTIONS:
+        if not 0 <= get(config, path) <= 1:
+            raise ConfigError(f'{path}={get(config, path)}: must lie in [0, 1]')
+    for path in POSITIVE:
+        if not get(config, path) > 0:
+            raise ConfigError(f'{path}={get(config, path)}: must be greater than 0')
+    for path in ('augment.crop_area', 'augment.crop_aspect', 'augment.saturation'):
+        low, high = get(config, path)
+        if not 0 <= low <= high or (path == 'augment.crop_area' and (high > 1 or low == 0)):
+            raise ConfigError(f'{path}={(low, high)}: must be a range, low <= high; an area lies in (0, 1]')
+    if len(config.model.widths) != 5 or len(config.model.kernels) != 5:
+        raise ConfigError('model.widths and model.kernels need 5 entries each, for conv1..conv5')
+    for n in (1, 3, 4):
+        if any(config.model.widths[i] % config.model.groups for i in (n - 1, n)):
+            raise ConfigError(
+                f'model.widths={tuple(config.model.widths)}: conv{n + 1} has groups={config.model.groups}, which must'
+                f' divide its channels and those before it'
+            )
+    _check_grid(config)
+    return config
+
+
+def _check_grid(config):
+    size, depth, stride = config.model.image_size, len(config.model.encoder_widths), config.model.conv1_stride
+    if _fits(size, depth, stride):
+        return
+    sizes = sorted((n for n in range(8, 1025) if _fits(n, depth, stride)), key=lambda n: abs(n - size))[:4]
+    advice = f'sizes that fit: {", ".join(map(str, sorted(sizes)))}' if sizes else (
+        f'no size fits: the encoder divides by {2 ** (depth - 1)} and the discriminator by {4 * stride};'
+        f' change model.encoder_widths or model.conv1_stride'
+    )  # fmt: skip
+    raise ConfigError(
+        f'model.image_size={size}: the mask grid (the encoder halves {depth - 1} times) and the discriminator'
+        f' grid (stride {stride} and two poolings) must be the same and whole; {advice}'
+    )
+
+
+def _fits(size, depth, stride):
+    grid = size
+    for step in (stride, 2, 2):
+        grid = math.ceil(grid / step)
+    return size % 2 ** (depth - 1) == 0 and size // 2 ** (depth - 1) == grid
+
+
+def settle(config: ConfigDict, workdir: Path) -> None:
+    """Writes config.json into a new work directory, or compares it with the one that is there.
+
+    Raises:
+      ConfigError: the work directory was made with other values; the message lists them.
+    """
+    path = Path(workdir) / 'config.json'
+    current = json.loads(config.to_json_best_effort())
+    if path.exists():
+        before, now = flatten(json.loads(path.read_text())), flatten(current)
+        changed = [k for k in sorted(before | now) if before.get(k) != now.get(k) and k not in FREE]
+        if changed:
+            lines = '\n'.join(f'  {k}: {before.get(k)} there, {now.get(k)} now' for k in changed)
+            raise ConfigError(f'{workdir} was made with another configuration:\n{lines}\nUse another --workdir.')
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(current, indent=2) + '\n')

@@ -1,0 +1,286 @@
+"""Batches as a pure function of (seed, step), from tfds data sets and folders of images; alone knows TensorFlow.
+
+An image of another size than `config.data.size` is resized, with antialiasing, so that its short side has that size,
+and the central square is kept. Grey images become RGB.
+"""
+
+import dataclasses
+import difflib
+import functools
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+PHOTOGRAPHS = 'photographs'
+
+
+class DataError(Exception):
+    """Data that is missing or cannot be read; the message says what was looked for, where, and what to do."""
+
+
+def load(config: ConfigDict, split: str, *, seed: int, process_index: int = 0, process_count: int = 1):
+    """Opens a split, in memory or streamed as `config.loading` says.
+
+    Args:
+      config: the run's `config.data`.
+      split: a split of the data set, as tfds spells it ('train', 'train[:90%]', 'unlabelled').
+      seed: decides the order of training batches.
+      process_index: this host.
+      process_count: the hosts that share the data.
+
+    Returns:
+      An InMemory or a Streamed data set.
+
+    Raises:
+      DataError: the data set, its files or the split are not there, the split is empty, or an image is damaged.
+    """
+    builder = _builder(config)
+    try:
+        examples = builder.info.splits[split].num_examples
+    except (KeyError, ValueError) as error:
+        splits = ', '.join(builder.info.splits) or 'none'
+        raise DataError(f'{config.name} has no split {split!r}; there are: {splits}') from error
+    if examples == 0:
+        raise DataError(f'split {split!r} of {config.name} in {builder.data_dir} is empty')
+    stream = config.loading == 'stream' or (
+        config.loading == 'auto' and examples * config.size**2 * 3 > config.memory_limit_gb * 1e9
+    )
+    known = builder.info.features
+    names = tuple(known['label'].names) if 'label' in known else ()
+    source = _Source(builder, split, config.size)
+    if stream:
+        return Streamed(source, examples, names, seed, config.shuffle_buffer, process_index, process_count)
+    return InMemory(*source.decode(examples), names, seed, process_index, process_count)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class InMemory:
+    """A split decoded once: uint8 images [N, size, size, 3] and int32 labels [N], -1 where there is none.
+
+    Training batches follow one another through the endless concatenation of every epoch's permutation, so that no
+    example is left out at an epoch's end. Each host takes its slice of every global batch.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+    seed: int
+    process_index: int = 0
+    process_count: int = 1
+
+    @property
+    def num_examples(self) -> int:
+        """The examples of the split, over all hosts."""
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, 0 if there are no labels."""
+        return len(self.label_names)
+
+    def batch(self, step: int, batch_size: int) -> dict[str, np.ndarray]:
+        """Returns this host's part of the global batch at a step: 'image', 'label', 'index' (see train_batches)."""
+        index = _share(batch_size, self.process_index, self.process_count)
+        epochs, places = np.divmod(step * batch_size + index, self.num_examples)
+        chosen = np.array([self._order(int(e))[p] for e, p in zip(epochs, places)])
+        return {'image': self.images[chosen], 'label': self.labels[chosen], 'index': index}
+
+    def train_batches(self, batch_size: int, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the batches of start_step, start_step + 1, ... for ever.
+
+        'image' is uint8 [b, size, size, 3], 'label' int32 [b], and 'index' int32 [b] the examples' positions in the
+        global batch, of which this host has b = batch_size / process_count.
+        """
+        return (self.batch(step, batch_size) for step in itertools.count(start_step))
+
+    def eval_batches(self, batch_size: int, limit: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """Yields every example once, in order, or the first `limit`; 'index' is the position in the split.
+
+        'mask' bool [b] is False for the zeros that pad the last batch; every host yields the same number of batches.
+        """
+        count = min(limit or self.num_examples, self.num_examples)
+        for start in range(0, count, batch_size):
+            index = start + _share(batch_size, self.process_index, self.process_count)
+            rows = index[index < count]
+            yield _pad({'image': self.images[rows], 'label': self.labels[rows], 'index': rows}, len(index))
+
+    def _order(self, epoch):
+        return _permutation(self.seed, epoch, self.num_examples)
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed, epoch, count):
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Streamed:
+    """A split read from disk as it is needed; each host reads its own part of the examples.
+
+    An epoch is shuffled within a buffer, by a seed made from (seed, epoch); a restart skips to its place in the
+    epoch. Batches run across the ends of epochs.
+    """
+
+    source: Any
+    num_examples: int
+    label_names: tuple[str, ...]
+    seed: int
+    shuffle_buffer: int
+    process_index: int = 0
+    process_count: int = 1
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, 0 if there are no labels."""
+        return len(self.label_names)
+
+    def train_batches(self, batch_size: int, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """As InMemory.train_batches; an epoch of a host is its own part of the split."""
+        index = _share(batch_size, self.process_index, self.process_count)
+        _, examples = self._part()
+        epoch, skip = divmod(start_step * len(index), examples)
+        stream = itertools.chain.from_iterable(
+            self._epoch(e, skip if e == epoch else 0) for e in itertools.count(epoch)
+        )
+        while True:
+            chosen = list(itertools.islice(stream, len(index)))
+            images, labels = (np.stack([example[name] for example in chosen]) for name in ('image', 'label'))
+            yield {'image': images, 'label': labels, 'index': index}
+
+    def eval_batches(self, batch_size: int, limit: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """As InMemory.eval_batches; each host yields its own part of the split."""
+        size = len(_share(batch_size, self.process_index, self.process_count))
+        count = min(limit or self.num_examples, self.num_examples)
+        first, examples = self._part()
+        here = max(0, min(count - first, examples))
+        most = -(-self.num_examples // self.process_count)  # the largest part of any host
+        batches = -(-min(most, count) // size)
+        stream = iter(self.source.examples(self._reading(), take=here))
+        for n in range(batches):
+            chosen = list(itertools.islice(stream, size))
+            rows = first + n * size + np.arange(len(chosen), dtype=np.int32)
+            shape = (0, self.source.size, self.source.size, 3)
+            images = np.stack([e['image'] for e in chosen]) if chosen else np.zeros(shape, np.uint8)
+            labels = np.array([e['label'] for e in chosen], np.int32)
+            yield _pad({'image': images, 'label': labels, 'index': rows}, size)
+
+    def _epoch(self, epoch, skip):
+        seed = int(np.random.default_rng([self.seed, epoch]).integers(2**31))
+        return self.source.examples(self._reading(), shuffle=(self.shuffle_buffer, seed), skip=skip)
+
+    def _reading(self):
+        return self.process_index, self.process_count
+
+    def _part(self):
+        """Returns (first example, number of examples) of this host, as tfds.even_splits cuts them."""
+        size, larger = divmod(self.num_examples, self.process_count)
+        return self.process_index * size + min(self.process_index, larger), size + (self.process_index < larger)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Source:
+    """Reads and decodes one split of a tfds builder."""
+
+    builder: Any
+    split: str
+    size: int
+
+    def examples(self, part=(0, 1), *, shuffle=None, skip=0, take=-1):
+        """Yields {'image': uint8 [size, size, 3], 'label': int32} of one host's part."""
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+
+        split = tfds.even_splits(self.split, part[1])[part[0]] if part[1] > 1 else self.split
+        # One file after another: the order on disk must be the same at every restart.
+        config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        dataset = self.builder.as_dataset(
+            split=split, read_config=config, decoders={'image': tfds.decode.SkipDecoding()}, shuffle_files=False
+        )
+        if shuffle:
+            dataset = dataset.shuffle(shuffle[0], seed=shuffle[1], reshuffle_each_iteration=False)
+        dataset = dataset.skip(skip).take(take)
+        dataset = dataset.map(self._decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        try:
+            yield from dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+        except tf.errors.InvalidArgumentError as error:
+            reason = str(error.message).splitlines()[0]
+            place = f'{self.builder.name} in {self.builder.data_dir}'
+            raise DataError(f'an image of {place} is damaged: {reason}') from error
+
+    def decode(self, count):
+        """Returns all images and labels."""
+        images = np.empty((count, self.size, self.size, 3), np.uint8)
+        labels = np.empty(count, np.int32)
+        for n, example in enumerate(self.examples()):
+            images[n], labels[n] = example['image'], example['label']
+        return images, labels
+
+    def _decode(self, example):
+        import tensorflow as tf
+
+        image = tf.io.decode_image(example['image'], channels=3, expand_animations=False)
+        height, width = tf.unstack(tf.shape(image)[:2])
+        if (image.shape[0], image.shape[1]) != (self.size, self.size):
+            short = tf.minimum(height, width)
+            target = tf.maximum(tf.stack([height, width]) * self.size // short, self.size)
+            resized = tf.image.resize(image, target, antialias=True)
+            resized = tf.image.resize_with_crop_or_pad(resized, self.size, self.size)
+            image = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+        label = tf.cast(example['label'], tf.int32) if 'label' in example else tf.constant(-1)
+        return {'image': image, 'label': label}
+
+
+def _builder(config):
+    """Returns the tfds builder of a data set whose files are there."""
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    for kind in ('GPU', 'TPU'):  # JAX has them; TensorFlow would take their memory
+        tf.config.set_visible_devices([], kind)
+    if os.sep in config.name:
+        if not Path(config.name).is_dir():
+            raise DataError(f'there is no folder {config.name}; images are expected as FOLDER/SPLIT/CLASS/IMAGE.jpg')
+        builder = tfds.ImageFolder(config.name)
+        if not builder.info.splits:
+            raise DataError(f'no images in {config.name}; they are expected as FOLDER/SPLIT/CLASS/IMAGE.jpg')
+        return builder
+    directory = config.data_dir or None
+    if config.name == PHOTOGRAPHS:
+        from artifacts_jax.photographs import Photographs
+
+        tfds.disable_progress_bar()
+        builder = Photographs(data_dir=directory)
+        builder.download_and_prepare()
+        return builder
+    try:
+        builder = tfds.builder(config.name, data_dir=directory, try_gcs=False)
+    except tfds.core.DatasetNotFoundError as error:
+        known = difflib.get_close_matches(config.name, [PHOTOGRAPHS, *tfds.list_builders()], n=3, cutoff=0.4)
+        raise DataError(f'tfds has no data set {config.name!r}; near it: {", ".join(known) or "none"}') from error
+    if not builder.is_prepared():
+        where = f' --data_dir={config.data_dir}' if config.data_dir else ''
+        raise DataError(
+            f'{config.name} is not prepared in {builder.data_dir}; prepare it with: tfds build {config.name}{where}'
+            f' (or set --config.data.data_dir to where it is)'
+        )
+    return builder
+
+
+def _share(batch_size, process_index, process_count):
+    """Returns the positions in the global batch that a host has, int32 [b]."""
+    if batch_size % process_count:
+        raise DataError(f'batch_size={batch_size} does not divide by the {process_count} hosts')
+    size = batch_size // process_count
+    return np.arange(process_index * size, (process_index + 1) * size, dtype=np.int32)
+
+
+def _pad(batch, size):
+    count = len(batch['index'])
+    padded = {name: np.pad(x, ((0, size - count),) + ((0, 0),) * (x.ndim - 1)) for name, x in batch.items()}
+    return {**padded, 'mask': np.arange(size) < count}

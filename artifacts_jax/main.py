@@ -1,0 +1,39 @@
+"""Learns visual features by learning to spot artifacts: runs a config's stages in order, or goes on where they stopped.
+
+python -m artifacts_jax.main --config=configs/demo.py --workdir=runs/demo
+python -m artifacts_jax.main --config=configs/stl10.py --workdir=runs/stl10 --config.artifacts.drop_rate=0.5
+
+Any key of configs/default.py can be set as --config.KEY=VALUE; --config.stages="('probe',)" picks stages.
+The work directory gets: config.json, {autoencoder,artifacts}/{checkpoints,metrics.jsonl}, tensorboard/, figures/,
+export/ (the learned features, for artifacts_jax.load_features), results.json and results.txt.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from artifacts_jax import config as configuration
+
+CONFIG = config_flags.DEFINE_config_file('config', 'configs/default.py', 'configuration file')
+WORKDIR = flags.DEFINE_string('workdir', None, 'directory of the run; the same one again resumes it')
+
+
+def main(arguments):
+    """Checks the configuration, then runs its stages."""
+    if len(arguments) > 1:
+        raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    from artifacts_jax import pipeline  # only after the flags are read: JAX takes seconds to import
+
+    try:
+        pipeline.run(configuration.check(CONFIG.value), Path(WORKDIR.value))
+    except pipeline.EXPECTED_ERRORS as error:
+        sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+    flags.mark_flag_as_required('workdir')
+    app.run(main)

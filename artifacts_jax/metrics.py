@@ -1,0 +1,88 @@
+"""What is measured: plain functions of arrays, without state."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def psnr(x, y):
+    """Returns the peak signal-to-noise ratio [B], in dB, of images [B, H, W, C] in [-1, 1]; inf if equal."""
+    peak = 2.0
+    return 10 * jnp.log10(peak**2 / jnp.square(x - y).mean(axis=(1, 2, 3)))
+
+
+def auc(scores, positives, weights=None) -> float:
+    """Returns the area under the ROC curve: P(a positive scores higher than a negative), a tie counting half.
+
+    Args:
+      scores: [N], higher for what should be positive.
+      positives: [N] bool.
+      weights: [N] weights of the examples, all 1 by default.
+
+    Returns:
+      The area in [0, 1]; NaN if one class is missing or a score is NaN.
+    """
+    scores, positives = np.asarray(scores, np.float64), np.asarray(positives, bool)
+    weights = np.ones(len(scores)) if weights is None else np.asarray(weights, np.float64)
+    _, rank = np.unique(scores, return_inverse=True)
+    above = np.bincount(rank, weights * positives)
+    below = np.bincount(rank, weights * ~positives)
+    pairs = above.sum() * below.sum()
+    if pairs == 0 or np.isnan(scores).any():
+        return float('nan')
+    return float(above @ (below.cumsum() - below / 2) / pairs)
+
+
+def knn_accuracy(bank, bank_labels, queries, query_labels, *, k: int, num_classes: int):
+    """Returns the accuracy, a scalar in [0, 1], of the vote of the k nearest neighbours by cosine similarity.
+
+    Args:
+      bank: [N, D] labelled features.
+      bank_labels: [N] integers in [0, num_classes).
+      queries: [M, D] features to classify.
+      query_labels: [M] integers, what they should be.
+      k: how many neighbours vote, at most N; between classes with equal votes the nearest neighbour decides.
+      num_classes: number of classes.
+
+    Raises:
+      ValueError: if k > N.
+    """
+    if k > len(bank):
+        raise ValueError(f'k={k} neighbours of only {len(bank)}: lower k or enlarge the bank')
+    similarity = jnp.einsum('md,nd->mn', _normalise(queries), _normalise(bank), precision='highest')
+    neighbours = jnp.asarray(bank_labels)[jax.lax.top_k(similarity, k)[1]]
+    votes = jax.nn.one_hot(neighbours, num_classes, dtype=jnp.int32).sum(axis=1)
+    # Neighbours come nearest first, and argmax takes the first of equals.
+    winner = jnp.take_along_axis(votes, neighbours, axis=1).argmax(axis=1, keepdims=True)
+    return (jnp.take_along_axis(neighbours, winner, axis=1)[:, 0] == jnp.asarray(query_labels)).mean()
+
+
+def rankme(features, epsilon: float = 1e-7):
+    """Returns the effective rank of features [N, D], a scalar from 1 (collapsed) to about min(N, D).
+
+    The exponential of the entropy of the singular values, normalised to sum to 1, plus epsilon (RankMe,
+    Garrido et al., ICML 2023). The features are not centred.
+    """
+    values = jnp.linalg.svd(features, compute_uv=False)
+    p = values / jnp.maximum(values.sum(), jnp.finfo(values.dtype).tiny) + epsilon
+    return jnp.exp(-(p * jnp.log(p)).sum())
+
+
+def spread(features):
+    """Returns how far features [N, D] are from collapse, a scalar from 0 (all alike) to about 1 (isotropic).
+
+    The standard deviation of the L2-normalised features, averaged over dimensions, times sqrt(D) (SimSiam,
+    Chen & He, CVPR 2021, section 4.1).
+    """
+    return _normalise(features).std(axis=0).mean() * jnp.sqrt(features.shape[1])
+
+
+def nonfinite(values: dict) -> list[str]:
+    """Returns the names of the entries of {name: scalar} that are NaN or infinite."""
+    return [name for name, value in values.items() if not np.isfinite(value)]
+
+
+def _normalise(features):
+    features = jnp.asarray(features)
+    length = jnp.linalg.norm(features, axis=1, keepdims=True)
+    return features / jnp.maximum(length, jnp.finfo(features.dtype).tiny)

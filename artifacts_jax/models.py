@@ -1,0 +1,279 @@
+"""Encoder, decoder, repair network and discriminator: pure Flax modules returning (output, {name: features}).
+
+Images are [B, H, W, 3] in [-1, 1]. Architectures: section 3 of the paper and the authors' 2019 STL-10 code.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from artifacts_jax import layers
+
+CHANNEL_MEANS = (123.68, 116.78, 103.94)  # of ImageNet, RGB in [0, 255]
+FAKE, REAL = 0, 1  # classes of the discriminator
+
+
+class Encoder(nn.Module):
+    """(w0)3c1-(w1)2c2-(w2)2c2-...: images to phi [B, H / 2^n, W / 2^n, w_n], n = len(widths) - 1."""
+
+    widths: tuple[int, ...]
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        """Returns (phi, {'layer1': activations, ...})."""
+        x, features = images.astype(self.dtype), {}
+        for n, width in enumerate(self.widths, start=1):
+            kernel, stride = (3, 1) if n == 1 else (2, 2)
+            x = layers.ConvNorm(width, kernel, stride, self.dtype, self.axis_name, name=f'layer{n}')(x, train=train)
+            features[f'layer{n}'] = x
+        return x, features
+
+
+class Decoder(nn.Module):
+    """(w_{n-1})3rc2-...-(w0)3rc2-(3)3c1, rc = bilinear doubling and a convolution: phi back to images."""
+
+    widths: tuple[int, ...]
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, phi, *, train=False, repair: Callable | None = None):
+        """Decodes phi, [B, M, N, C].
+
+        Args:
+          phi: encoder features, damaged or not.
+          train: normalise by the batch and update the running averages.
+          repair: (n, activations) -> activations, called before each layer D_{n + 1}.
+
+        Returns:
+          (images [B, H, W, 3] float32, {'layer1': activations, ...}).
+        """
+        x, features = phi, {}
+        depths = self.widths[-2::-1]
+        for n, width in enumerate(depths):
+            x = x if repair is None else repair(n, x)
+            x = layers.upsample_bilinear(x)
+            x = layers.ConvNorm(width, 3, 1, self.dtype, self.axis_name, name=f'layer{n + 1}')(x, train=train)
+            features[f'layer{n + 1}'] = x
+        x = x if repair is None else repair(len(depths), x)
+        last = f'layer{len(self.widths)}'
+        x = nn.Conv(3, (3, 3), kernel_init=layers.he_init, dtype=self.dtype, name=last)(x)
+        features[last] = images = jnp.tanh(x.astype(jnp.float32))
+        return images, features
+
+
+class RepairLayer(nn.Module):
+    """R(h, Omega) = h + (1 - Omega) * F([h, Omega]): changes dropped positions only. [B, H, W, C] -> the same."""
+
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, h, mask, *, train, gated=True):
+        """Repairs h; `mask` [B, H, W, 1] has h's resolution. Not `gated`, it changes kept positions too."""
+        depth, mask = h.shape[-1], mask.astype(h.dtype)
+        x = jnp.concatenate([h, mask], axis=-1)
+        x = layers.ConvNorm(depth, 3, 1, self.dtype, self.axis_name, name='conv1')(x, train=train)
+        x = nn.Conv(depth, (3, 3), kernel_init=layers.he_init, dtype=self.dtype, name='conv2')(x)
+        return h + ((1 - mask) * x if gated else x)
+
+
+class Repair(nn.Module):
+    """The repair layers R1, R2, ..., one for each layer of the decoder."""
+
+    depth: int
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    def setup(self):
+        """Declares the layers."""
+        self.layers = [RepairLayer(self.dtype, self.axis_name) for _ in range(self.depth)]
+
+    def __call__(self, n, h, mask, *, train, gated=True):
+        """Applies R_{n + 1} to h [B, H, W, C]; `mask` [B, M, N, 1] is repeated to h's resolution."""
+        return self.layers[n](h, layers.upsample_nearest(mask, h.shape[1:3]), train=train, gated=gated)
+
+
+class Generator(nn.Module):
+    """Encoder, decoder and repair network side by side, with the two decodings that the discriminator compares.
+
+    Parameters and statistics have the branches 'encoder', 'decoder' and 'repair'. The autoencoder stage makes
+    and trains the first two; the artifacts stage freezes them and trains the third.
+    """
+
+    widths: tuple[int, ...]
+    filter_size: int = 3
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    def setup(self):
+        """Declares the three networks."""
+        self.encoder = Encoder(self.widths, self.dtype, self.axis_name)
+        self.decoder = Decoder(self.widths, self.dtype, self.axis_name)
+        self.repair = Repair(len(self.widths), self.dtype, self.axis_name)
+
+    def reconstruct(self, images, *, train=False):
+        """Returns the autoencoder's output D(E(images)), [B, H, W, 3]."""
+        return self.decode(self.encoder(images, train=train)[0], train=train)
+
+    def encode(self, images):
+        """Returns phi [B, M, N, C] with frozen statistics."""
+        return self.encoder(images)[0]
+
+    def decode(self, phi, *, train=False):
+        """Returns the real example, D(phi): no damage, no repair."""
+        return self.decoder(phi, train=train)[0]
+
+    def damaged(self, phi, mask):
+        """Returns D(damaged phi) without repair, for figures."""
+        return self.decode(layers.damage(phi, mask, self.filter_size))
+
+    def corrupt(self, phi, mask, *, train=False, gated=True):
+        """Returns the fake example: damaged, then repaired before every layer of the frozen decoder.
+
+        Args:
+          phi: [B, M, N, C] frozen features.
+          mask: [B, M, N, 1], 1 kept, 0 dropped.
+          train: the repair network normalises by the batch; encoder and decoder never do here.
+          gated: False lets the repair also change kept positions, for figures.
+
+        Returns:
+          Images [B, H, W, 3] in [-1, 1].
+        """
+
+        def repair(n, h):
+            return self.repair(n, h, mask, train=train, gated=gated)
+
+        return self.decoder(layers.damage(phi, mask, self.filter_size), repair=repair)[0]
+
+
+class Trunk(nn.Module):
+    """AlexNet up to conv5, the part whose features are transferred.
+
+    Pooling (3x3/2) and local response normalisation follow conv1 and conv2. At full size conv5 is [B, H / 16, W / 16,
+    256]: the grid of the mask.
+    """
+
+    widths: tuple[int, ...] = (96, 256, 384, 384, 256)
+    kernels: tuple[int, ...] = (11, 5, 3, 3, 3)
+    conv1_stride: int = 4
+    groups: int = 2
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        """Returns (conv5 activations, {'conv1': ..., 'conv5': ...}), all after ReLU and before pooling.
+
+        Args:
+          images: [B, H, W, 3] in [-1, 1].
+          train: normalise conv5 by the batch and update its running averages.
+        """
+        x, features = preprocess(images).astype(self.dtype), {}
+        for n, (width, kernel) in enumerate(zip(self.widths, self.kernels), start=1):
+            x = layers.GroupedConv(
+                width,
+                kernel,
+                stride=self.conv1_stride if n == 1 else 1,
+                groups=self.groups if n in (2, 4, 5) else 1,
+                use_bias=n != 5,
+                dtype=self.dtype,
+                name=f'conv{n}',
+            )(x)
+            if n == 5:
+                x = layers.batch_norm(
+                    x, train=train, name='norm5', dtype=self.dtype, axis_name=self.axis_name, use_scale=False
+                )
+            features[f'conv{n}'] = x = nn.relu(x)
+            if n <= 2:
+                x = layers.local_response_norm(layers.max_pool(x))
+        return x, features
+
+
+class Discriminator(nn.Module):
+    """The trunk with a class head (real or repaired) and a head that predicts the mask."""
+
+    trunk: Trunk
+    hidden: int = 4096
+    dropout: float = 0.5
+
+    @nn.compact
+    def __call__(self, images, *, train=False, dropout_keys=None):
+        """Judges images [B, H, W, 3] in [-1, 1].
+
+        Args:
+          images: real and repaired images.
+          train: normalise conv5 and the fully connected layer by the batch, and update the running averages.
+          dropout_keys: [B] PRNG keys; None switches dropout off.
+
+        Returns:
+          ((class logits [B, 2], mask logits [B, M, N, 1]) float32, {'conv1': activations, ...}).
+        """
+        dtype = self.trunk.dtype
+        conv5, features = self.trunk(images, train=train)
+        mask_logits = nn.Conv(1, (3, 3), kernel_init=layers.glorot_init, dtype=dtype, name='mask')(conv5)
+        x = nn.DenseGeneral(
+            self.hidden,
+            axis=(1, 2, 3),
+            use_bias=False,
+            kernel_init=_whole_grid_init(conv5.shape[1:], self.hidden),
+            dtype=dtype,
+            name='fc1',
+        )(conv5)
+        x = layers.batch_norm(
+            x, train=train, name='norm1', dtype=dtype, axis_name=self.trunk.axis_name, use_scale=False
+        )
+        x = nn.relu(x)
+        if dropout_keys is not None:
+            x = layers.dropout(dropout_keys, x, self.dropout)
+        logits = nn.Dense(2, kernel_init=layers.glorot_init, dtype=dtype, name='fc2')(x)
+        return (logits.astype(jnp.float32), mask_logits.astype(jnp.float32)), features
+
+
+def _whole_grid_init(grid, hidden):
+    """Glorot's distribution with the fans of a convolution over the whole grid, as which the 2018 code makes fc1."""
+
+    def init(key, shape, dtype):
+        return layers.glorot_init(key, (*grid, hidden), dtype).reshape(shape)
+
+    return init
+
+
+def preprocess(images):
+    """Maps images in [-1, 1] to AlexNet's input: [0, 255] minus the channel means."""
+    return images * 127.5 + 127.5 - jnp.array(CHANNEL_MEANS, images.dtype).reshape(1, 1, 1, 3)
+
+
+def make_generator(config: ConfigDict, axis_name: str | None = None) -> Generator:
+    """Makes the generator that a config describes; `axis_name` names the devices under pmap."""
+    return Generator(
+        tuple(config.model.encoder_widths), config.artifacts.filter_size, jnp.dtype(config.dtype), axis_name
+    )
+
+
+def make_trunk(config: ConfigDict, axis_name: str | None = None) -> Trunk:
+    """Makes the discriminator's trunk that a config describes; `axis_name` names the devices under pmap."""
+    model = config.model
+    return Trunk(
+        widths=tuple(model.widths),
+        kernels=tuple(model.kernels),
+        conv1_stride=model.conv1_stride,
+        groups=model.groups,
+        dtype=jnp.dtype(config.dtype),
+        axis_name=axis_name,
+    )
+
+
+def make_discriminator(config: ConfigDict, axis_name: str | None = None) -> Discriminator:
+    """Makes the discriminator that a config describes; `axis_name` names the devices under pmap."""
+    return Discriminator(make_trunk(config, axis_name), config.model.hidden, config.model.dropout)
+
+
+def mask_grid(config: ConfigDict) -> tuple[int, int]:
+    """Returns (rows, columns) of the mask: the encoder's grid."""
+    side = config.model.image_size // 2 ** (len(config.model.encoder_widths) - 1)
+    return side, side

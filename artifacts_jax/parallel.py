@@ -1,0 +1,103 @@
+"""The one place that decides how pure functions are mapped over devices: jit over a mesh, or pmap.
+
+A step computes, on each device, its share of every global sum: shares add up over devices. `mean`, `total` and
+`share` make them; under jit (axis_name None) the batch is one global array and a share is the whole.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+AXIS = 'data'
+
+
+def total(tree, axis_name):
+    """Returns the sum of every leaf over the devices."""
+    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+
+def share(x, axis_name):
+    """Returns this device's equal share of a value that every device computes alike."""
+    return x if axis_name is None else x / jax.lax.psum(1, axis_name)
+
+
+def mean(x, axis_name):
+    """Returns this device's share of the mean of x over the global batch."""
+    return share(x.mean(), axis_name)
+
+
+class Devices:
+    """The devices of a run and the mapping over them.
+
+    Args:
+      mapping: 'jit' or 'pmap' (`config.parallel`).
+      devices: the devices to use, all by default.
+    """
+
+    def __init__(self, mapping: str, devices: list | None = None):
+        self.mapping = mapping
+        self.devices = devices or jax.devices()
+        self.local = [d for d in self.devices if d.process_index == jax.process_index()]
+        mesh = jax.make_mesh((len(self.devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=self.devices)
+        self.replicated = NamedSharding(mesh, PartitionSpec())
+        self.sharded = NamedSharding(mesh, PartitionSpec(AXIS))
+
+    def check_batch(self, name: str, batch_size: int) -> None:
+        """Raises ValueError if a global batch does not divide by the devices, naming the nearest that does."""
+        count = len(self.devices)
+        if batch_size % count:
+            nearest = max(1, round(batch_size / count)) * count
+            raise ValueError(f'{name}={batch_size} does not divide by the {count} devices: use {nearest}')
+
+    def put(self, batch):
+        """Places this host's part of a batch, a tree of [b, ...] arrays, on its devices."""
+        if self.mapping == 'pmap':
+            return jax.tree.map(lambda x: x.reshape(len(self.local), -1, *x.shape[1:]), batch)
+        return jax.tree.map(partial(jax.make_array_from_process_local_data, self.sharded), batch)
+
+    def train_step(self, step: Callable) -> Callable:
+        """Maps step(state, batch, key, *, axis_name) -> (state, metrics); takes batches from `put`."""
+        if self.mapping == 'pmap':
+            mapped = partial(step, axis_name=AXIS)
+            return jax.pmap(mapped, AXIS, in_axes=(None, 0, None), out_axes=None, devices=self.devices)
+        return jax.jit(
+            partial(step, axis_name=None),
+            in_shardings=(self.replicated, self.sharded, self.replicated),
+            out_shardings=self.replicated,
+            donate_argnums=0,
+        )
+
+    def per_example(self, function: Callable) -> Callable:
+        """Maps function(variables, batch) -> tree of [B, ...]; the result takes host batches and gives numpy arrays.
+
+        Only this host's examples come back. Batches may have any size: they are padded to the devices.
+        """
+        if self.mapping == 'pmap':
+            mapped = jax.pmap(function, AXIS, in_axes=(None, 0), devices=self.devices)
+        else:
+            mapped = jax.jit(function, in_shardings=(self.replicated, self.sharded), out_shardings=self.sharded)
+
+        def run(variables, batch):
+            size = len(jax.tree.leaves(batch)[0])
+            padding = -size % len(self.local)
+            padded = jax.tree.map(lambda x: np.pad(x, ((0, padding),) + ((0, 0),) * (x.ndim - 1)), batch)
+            return jax.tree.map(lambda x: self._fetch(x)[:size], mapped(variables, self.put(padded)))
+
+        return run
+
+    def _fetch(self, x):
+        if self.mapping == 'pmap':
+            return np.asarray(x).reshape(-1, *x.shape[2:])
+        if x.is_fully_addressable:
+            return np.asarray(x)
+        shards = sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)
+        return np.concatenate([np.asarray(s.data) for s in shards])
+
+
+def shape_tree(tree, sharding=None):
+    """Returns the tree with every array as a ShapeDtypeStruct, placed by `sharding`."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype, sharding=sharding), tree)

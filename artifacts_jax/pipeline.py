@@ -1,0 +1,87 @@
+"""A run: the config's stages in order, each from where it stopped, in one work directory."""
+
+import os
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from artifacts_jax import artifacts, autoencoder, checkpoint, data, export, probe, train
+from artifacts_jax import config as configuration
+from artifacts_jax.parallel import Devices
+
+TRAINED = (autoencoder, artifacts)
+EXPECTED_ERRORS = (
+    configuration.ConfigError,
+    checkpoint.CheckpointError,
+    data.DataError,
+    export.ExportError,
+    train.NonFiniteError,
+)
+
+
+class Datasets(dict):
+    """{'train', 'probe_train', 'test'}: the config's splits, each opened when it is first asked for."""
+
+    def __init__(self, config: ConfigDict):
+        super().__init__()
+        self._config = config
+
+    def __missing__(self, name):
+        config = self._config
+        split = config.data[name]
+        for other, dataset in self.items():  # splits that are the same data are held once
+            if config.data[other] == split:
+                self[name] = dataset
+                return dataset
+        self[name] = data.load(
+            config.data,
+            split,
+            seed=config.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        return self[name]
+
+
+def run(config: ConfigDict, workdir: Path) -> dict:
+    """Runs the config's stages and returns the results, {} if the probe is not among them.
+
+    Args:
+      config: a checked configuration.
+      workdir: is made, or resumed if it was made with the same configuration.
+
+    Raises:
+      one of EXPECTED_ERRORS, with a message for the user.
+    """
+    configuration.settle(config, workdir)
+    keep_compiled()
+    devices, datasets, states = Devices(config.parallel), Datasets(config), {}
+
+    def learned(stage):
+        """The variables of a stage that is done, in this call or an earlier one."""
+        if stage not in states:
+            states[stage] = train.finished(stage, config, workdir, devices)
+        return states[stage].learned(config.optim.use_ema)
+
+    print(f'{workdir}: {", ".join(config.stages)} on {len(devices.devices)} x {jax.devices()[0].device_kind}')
+    for stage in TRAINED:
+        if stage.NAME in config.stages:
+            base = stage.BASE and learned(stage.BASE)
+            states[stage] = train.run(stage, config, workdir, devices, datasets, base)
+            print(f'{stage.NAME}: all {config[stage.NAME].steps:,} steps are done')
+    if artifacts.NAME in config.stages:
+        export.save(Path(workdir) / 'export', artifacts.discriminator(learned(artifacts)), config)
+        print(f'{workdir}/export: the learned features, for artifacts_jax.load_features')
+    if probe.NAME not in config.stages:
+        return {}
+    untrained = train.initial(artifacts, config, devices, learned(autoencoder)).variables
+    networks = {'random': artifacts.discriminator(untrained), 'learned': artifacts.discriminator(learned(artifacts))}
+    return probe.run(config, workdir, devices, datasets, networks)
+
+
+def keep_compiled() -> None:
+    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/artifacts_jax."""
+    if not jax.config.jax_compilation_cache_dir:
+        cache = Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'artifacts_jax'
+        jax.config.update('jax_compilation_cache_dir', str(cache))

@@ -1,0 +1,155 @@
+"""What a person sees of a run: a progress bar or plain lines, metrics on disk, curves, and the results table."""
+
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from artifacts_jax import figures
+
+
+class Report:
+    """Writes the metrics of one stage and shows its progress; use it as a context.
+
+    metrics.jsonl has one line for each logged step and each evaluation: 'step', then 'train/NAME' or 'test/NAME'.
+    TensorBoard gets the same through clu.
+
+    Args:
+      workdir: the run's work directory.
+      stage: the stage's name.
+      start: steps done before; later lines of an earlier attempt are dropped.
+      config: the run's configuration.
+    """
+
+    def __init__(self, workdir: Path, stage: str, start: int, config: ConfigDict):
+        self.stage, self.figures = stage, workdir / 'figures'
+        self._path = workdir / stage / 'metrics.jsonl'
+        self._tensorboard, self._log_every = workdir / 'tensorboard' / stage, config.log_every
+        self._steps, self._start, self._batch_size = config[stage].steps, start, config.batch_size
+        self._shown, self._paused = (time.monotonic(), start), 0.0
+        self._progress = _progress() if sys.stdout.isatty() else None
+
+    def __enter__(self):
+        from clu import metric_writers  # imports TensorFlow, which takes seconds
+
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in read(self._path) if row['step'] <= self._start]
+        temporary = self._path.with_suffix('.tmp')
+        temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
+        temporary.replace(self._path)
+        self._file = self._path.open('a', buffering=1)
+        self._writer = metric_writers.SummaryWriter(str(self._tensorboard))
+        if self._progress:
+            self._progress.start()
+            self._bar = self._progress.add_task(self.stage, total=self._steps, completed=self._start, rate='')
+        self.say(f'{self.stage}: {self._steps - self._start:,} of {self._steps:,} steps to do')
+        self._shown = (time.monotonic(), self._start)
+        return self
+
+    def __exit__(self, *exception):
+        if self._progress:
+            self._progress.stop()
+        self._file.close()
+        self._writer.close()
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        print(text, flush=True)
+
+    def train(self, step: int, values: dict) -> None:
+        """Takes the metrics of a training step; every `log_every` steps they are written."""
+        if self._progress:
+            self._progress.update(self._bar, completed=step)
+        if step % self._log_every and step != self._steps:
+            return
+        now, (then, before) = time.monotonic(), self._shown
+        seconds = now - then - self._paused
+        rate = (step - before) * self._batch_size / max(seconds, 1e-9)
+        self._shown, self._paused = (now, step), 0.0
+        left = (self._steps - step) * self._batch_size / rate
+        values = {name: float(value) for name, value in values.items()}
+        self._write(step, 'train', {**values, 'images_per_second': rate})
+        losses = '  '.join(f'{n.removeprefix("loss/")} {v:.4f}' for n, v in values.items() if n.startswith('loss/'))
+        line = f'{self.stage} {step:,}/{self._steps:,}  {losses}  {rate:.1f} images/s'
+        if self._progress:
+            self._progress.update(self._bar, rate=f'{rate:.0f} images/s')
+            self._progress.console.print(line, highlight=False)
+        else:
+            self.say(f'{line}  {left / 60:.1f} min left')
+
+    def test(self, step: int, values: dict) -> None:
+        """Writes held-out metrics."""
+        self._write(step, 'test', values)
+        shown = '  '.join(f'{name} {value:.4g}' for name, value in values.items())
+        self.say(f'{self.stage} {step:,} held out: {shown}')
+
+    def pause(self, seconds: float) -> None:
+        """Leaves seconds spent on evaluation, figures and checkpoints out of the rate of training."""
+        self._paused += seconds
+
+    def curves(self) -> None:
+        """Draws all metrics so far as figures/STAGE_curves.png."""
+        figures.curves(self.figures / f'{self.stage}_curves.png', read(self._path))
+
+    def _write(self, step, split, values):
+        named = {f'{split}/{name}': value for name, value in values.items()}
+        self._file.write(json.dumps({'step': step, **named}) + '\n')
+        self._writer.write_scalars(step, named)
+
+
+def read(path: Path) -> list[dict]:
+    """Returns the rows of a metrics.jsonl, [] if there is none; a last line cut short by a crash is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith('\n')]
+
+
+def _progress():
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn('{task.fields[rate]}'),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console())
+
+
+def results_table(results: dict) -> str:
+    """Returns the probe's results as a table of text: layer x network, in %, with counts.
+
+    Args:
+      results: 'dataset', 'train' and 'test' (numbers of examples), and
+        'probe': {network: {layer: {'accuracy', 'correct', 'count'}}}.
+    """
+    probe = dict(results['probe'])
+    pixels = probe.pop('pixels', {}).get('pixels')
+    table = Table(
+        title=f'Linear classifiers on frozen features: {results["dataset"]}, {results["train"]:,} training and'
+        f' {results["test"]:,} test images',
+        title_justify='left',
+        box=box.MARKDOWN,
+    )
+    table.add_column('layer')
+    for network in probe:
+        table.add_column(f'{network}, %', justify='right')
+        table.add_column('correct', justify='right')
+    for layer in next(iter(probe.values())):
+        cells = []
+        for rows in probe.values():
+            cells += [f'{rows[layer]["accuracy"]:.2f}', f'{rows[layer]["correct"]:,} / {rows[layer]["count"]:,}']
+        table.add_row(layer, *cells)
+    console = Console(width=110, record=True, file=io.StringIO())
+    console.print(table)
+    if pixels:
+        console.print(f'raw pixels: {pixels["accuracy"]:.2f} % ({pixels["correct"]:,} / {pixels["count"]:,})')
+    return console.export_text()

@@ -1,0 +1,153 @@
+"""The only training loop: restore, step, log, evaluate, draw, save, and stop on preemption."""
+
+import signal
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from artifacts_jax import keys
+from artifacts_jax.checkpoint import CheckpointError, Checkpoints
+from artifacts_jax.parallel import Devices
+from artifacts_jax.report import Report
+from artifacts_jax.state import State
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss that is NaN or infinite; the message names step, loss and the checkpoint to restart from."""
+
+
+class Preempted(SystemExit):
+    """The run was told to stop, saved its state and can be resumed; the exit status is 75 (EX_TEMPFAIL)."""
+
+    def __init__(self):
+        super().__init__(75)
+
+
+def run(stage, config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, base: dict | None) -> State:
+    """Trains a stage to its last step and returns the final state.
+
+    Args:
+      stage: a module with NAME, BASE, init_state, train_step, evaluator and illustrator.
+      config: the run's configuration; `config[stage.NAME].steps` updates are done.
+      workdir: gets {NAME}/checkpoints, {NAME}/metrics.jsonl, tensorboard/{NAME} and figures/.
+      devices: the mapping over devices.
+      datasets: {'train', 'probe_train', 'test'}: data sets.
+      base: the variables of stage.BASE, if it has one.
+
+    Raises:
+      NonFiniteError: a loss is not finite.
+      Preempted: SIGTERM or SIGINT came; the state is saved.
+    """
+    key, steps = keys.stage_key(config.seed, stage.NAME), config[stage.NAME].steps
+    devices.check_batch('batch_size', config.batch_size)
+    with Checkpoints(Path(workdir) / stage.NAME / 'checkpoints', config, devices.replicated) as checkpoints:
+        start = checkpoints.latest_step
+        if start is None:
+            state = initial(stage, config, devices, base)
+        else:
+            state = checkpoints.restore(template(stage, config))
+        if start == steps:
+            return state
+        with Report(Path(workdir), stage.NAME, start or 0, config) as report, Interruption() as interruption:
+            return _loop(stage, state, key, config, devices, datasets, checkpoints, report, interruption)
+
+
+def initial(stage, config: ConfigDict, devices: Devices, base: dict | None) -> State:
+    """Returns the state at step 0, on the devices."""
+    init = jax.jit(partial(stage.init_state, config=config), out_shardings=devices.replicated)
+    return init(keys.stage_key(config.seed, stage.NAME), base)
+
+
+def finished(stage, config: ConfigDict, workdir: Path, devices: Devices) -> State:
+    """Returns the final state of a stage that has run before.
+
+    Raises:
+      CheckpointError: it has not run to its end; the message says how far it is.
+    """
+    steps = config[stage.NAME].steps
+    with Checkpoints(Path(workdir) / stage.NAME / 'checkpoints', config, devices.replicated) as checkpoints:
+        if checkpoints.latest_step != steps:
+            raise CheckpointError(
+                f'{stage.NAME} is at step {checkpoints.latest_step or 0:,} of {steps:,} in {workdir}: run it first,'
+                f' with it among --config.stages'
+            )
+        return checkpoints.restore(template(stage, config))
+
+
+def template(stage, config: ConfigDict) -> State:
+    """Returns the shapes and types of a stage's state, with nothing computed."""
+    base = stage.BASE and template(stage.BASE, config).variables
+    return jax.eval_shape(partial(stage.init_state, config=config), keys.stage_key(config.seed, stage.NAME), base)
+
+
+def _loop(stage, state, key, config, devices, datasets, checkpoints, report, interruption):
+    train_step = devices.train_step(partial(stage.train_step, config=config))
+    evaluate = stage.evaluator(config, devices, datasets)
+    draw = stage.illustrator(config, devices, datasets)
+    step, steps, pending = int(state.step), config[stage.NAME].steps, None
+    batches = datasets['train'].train_batches(config.batch_size, start_step=step)
+    if step == 0:
+        report.test(step, evaluate(state, key))
+    while step < steps:
+        batch = devices.put({name: x for name, x in next(batches).items() if name in ('image', 'index')})
+        state, values = train_step(state, batch, key)
+        if pending:  # looked at one step late, so that the devices never wait for the host
+            _look(report, pending, checkpoints)
+        step, pending = step + 1, (step + 1, values)
+        last = step == steps
+        if last or interruption.asked or step % config.checkpoint_every == 0:
+            _look(report, pending, checkpoints)
+            pending = None
+            checkpoints.save(step, state)
+        if last or step % config.eval_every == 0:
+            report.test(step, evaluate(state, key))
+        if last or step % config.figure_every == 0:
+            draw(state, key, report.figures)
+            report.curves()
+        if interruption.asked and not last:
+            report.say(f'stopped at step {step:,} of {steps:,}, saved; run the same command to go on')
+            raise Preempted
+    return state
+
+
+def _look(report, pending, checkpoints):
+    """Refuses a step whose losses are not finite, and logs it when its turn has come."""
+    step, values = pending
+    values = jax.device_get(values)
+    for name, value in values.items():
+        if name.startswith('loss/') and not np.isfinite(value):
+            saved = checkpoints.latest_step
+            restart = 'there is no checkpoint' if saved is None else f'restart from {checkpoints.folder / str(saved)}'
+            raise NonFiniteError(f'{name} is {value} at step {step:,} of {report.stage}: {restart}')
+    report.train(step, values)
+
+
+class Interruption:
+    """Notes SIGTERM and SIGINT as `asked` while it is a context; a second signal ends the program at once."""
+
+    def __init__(self):
+        self.asked = False
+
+    def __enter__(self):
+        self._before = {s: self._take(s) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *exception):
+        for number, handler in self._before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+    def _take(self, number):
+        try:
+            return signal.signal(number, self._note)
+        except ValueError:  # only the main thread may set handlers; elsewhere (a notebook's worker) none is set
+            return None
+
+    def _note(self, number: int, frame: FrameType | None):
+        if self.asked:
+            raise SystemExit(128 + number)
+        self.asked = True

@@ -1,0 +1,24 @@
+"""CIFAR-10 at 32x32, with a network sized for two hours on two CPU cores."""
+
+from configs import default
+
+
+def get_config():
+    """Returns the default configuration with this data set's values."""
+    config = default.get_config()
+    config.batch_size = 64
+    config.data.update(name='cifar10', size=32)
+    config.augment.update(crop_area=(0.5, 1.0), test_crop=1.0)
+    config.model.update(
+        image_size=32,
+        encoder_widths=(32, 64, 128),
+        widths=(64, 128, 192, 192, 128),
+        kernels=(5, 3, 3, 3, 3),
+        conv1_stride=1,
+        hidden=512,
+    )
+    config.autoencoder.update(steps=1500, learning_rate=1e-3)
+    config.artifacts.update(steps=2500, updates='simultaneous')  # one forward pass: a third faster on CPU
+    config.probe.update(max_values=3072)
+    config.update(log_every=50, eval_every=500, figure_every=1000, checkpoint_every=250, eval_examples=500)
+    return config

@@ -1,0 +1,30 @@
+"""The whole method in minutes on two CPU cores, on photographs that ship inside scikit-image and scikit-learn.
+
+    launch/local.sh
+
+It shows that everything works. It does not show how good the features are: there are a handful of photographs, and
+"which photograph" is the label.
+"""
+
+from configs import default
+
+
+def get_config():
+    """Returns the default configuration with a small network and short stages."""
+    config = default.get_config()
+    config.batch_size = 32
+    config.data.update(size=96)
+    config.model.update(
+        image_size=64,
+        encoder_widths=(16, 32, 64, 128),
+        widths=(32, 64, 96, 96, 64),
+        kernels=(7, 5, 3, 3, 3),
+        conv1_stride=2,
+        hidden=256,
+    )
+    config.autoencoder.update(steps=600, learning_rate=2e-3)
+    config.artifacts.update(steps=400, learning_rate=1e-3)
+    config.probe.update(max_values=2048, iterations=50)
+    config.monitor.update(bank=500, queries=250)
+    config.update(log_every=20, eval_every=200, figure_every=200, checkpoint_every=200, eval_examples=128)
+    return config

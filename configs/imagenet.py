@@ -1,0 +1,25 @@
+"""ImageNet at 128x128.
+
+    python -m artifacts_jax.main --config=configs/imagenet.py --workdir=runs/imagenet --config.data.data_dir=DIR
+
+The paper trains on ImageNet for its transfer results, but the settings of that run are not published with the code.
+Values marked "unknown" are the STL-10 recipe's, or a guess scaled from it.
+
+Results: not run yet.
+"""
+
+from configs import default
+
+
+def get_config():
+    """Returns the default configuration with ImageNet's data and 128-pixel images: an 8x8 mask."""
+    config = default.get_config()
+    config.dtype = 'bfloat16'
+    config.batch_size = 256  # unknown
+    config.data.update(name='imagenet2012', train='train', probe_train='train', test='validation', size=160)
+    config.model.update(image_size=128)
+    config.autoencoder.update(steps=400_000)  # unknown: about 80 epochs
+    config.artifacts.update(steps=400_000)  # unknown: about 80 epochs
+    config.optim.ema_decay = 0.9999
+    config.probe.update(solver='sgd', penalties=(1e-5, 1e-4))
+    return config

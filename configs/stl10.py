@@ -1,0 +1,21 @@
+"""STL-10 as published: 96x96, 100,000 unlabelled images, 500 epochs of each stage at a batch of 2 x 128.
+
+    python -m artifacts_jax.main --config=configs/stl10.py --workdir=runs/stl10
+
+The 2018 code took 195,250 steps a stage on two GPUs, 128 images on each, with batch statistics per GPU; here they
+are those of the global batch of 256. It kept a moving average of the weights and trained without it.
+
+Results: not run yet.
+"""
+
+from configs import default
+
+
+def get_config():
+    """Returns the default configuration, which has the recipe's constants, with STL-10's data and schedule."""
+    config = default.get_config()
+    config.batch_size = 256
+    config.data.update(name='stl10', train='unlabelled', probe_train='train', test='test')
+    config.optim.ema_decay = 0.9999
+    config.monitor.update(bank=5000, queries=2000)
+    return config

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Sets up a virtual environment and passes the checks: ruff, then pytest with any arguments given.
+#   launch/test.sh            the fast tests
+#   launch/test.sh -m slow    the long ones
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/environment.sh '[test]'
+ruff check .
+ruff format --check .
+exec python -m pytest "$@"

@@ -1,0 +1,35 @@
+"""Installs artifacts_jax: pip install -e . (extras: test, cuda, tpu)."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name='artifacts_jax',
+    version='0.1.0',
+    description='Self-supervised visual features by learning to spot artifacts, in JAX and Flax',
+    license='Apache-2.0',
+    python_requires='>=3.11',
+    packages=find_packages(include=['artifacts_jax', 'artifacts_jax.*']),
+    install_requires=[
+        'absl-py>=2.1',
+        'jax>=0.8,<0.13',
+        'flax>=0.12,<0.14',
+        'optax>=0.2.5,<0.4',
+        'orbax-checkpoint>=0.11.20,<1',
+        'tensorflow-datasets>=4.9.9,<5',
+        'ml-collections>=1.0,<2',
+        'clu>=0.0.12,<0.1',
+        'tensorflow-cpu>=2.18,<3',
+        'importlib-resources>=6',  # tfds 4.9.10 imports it for a builder outside its own package, undeclared
+        'tensorboard>=2.18,<3',
+        'numpy>=2.0',
+        'rich>=13',
+        'matplotlib>=3.9',
+        'scikit-image>=0.24,<1',
+        'scikit-learn>=1.5,<2',
+    ],
+    extras_require={
+        'cuda': ['jax[cuda13]>=0.8,<0.13'],
+        'tpu': ['jax[tpu]>=0.8,<0.13'],
+        'test': ['pytest>=8', 'ruff>=0.12'],
+    },
+)

@@ -1,0 +1,140 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from artifacts_jax import artifacts, augment, keys, layers, losses, models
+
+
+@pytest.fixture
+def key():
+    return keys.stage_key(0, artifacts.NAME)
+
+
+def run_step(state, batch, key, config):
+    return jax.jit(partial(artifacts.train_step, config=config))(state, batch, key)
+
+
+def same(a, b):
+    return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))
+
+
+def test_both_networks_learn_and_the_autoencoder_is_frozen(config, batch, stage_states, key):
+    before = stage_states[artifacts]
+    after, values = run_step(before, batch, key, config)
+    assert same(before.frozen, after.frozen)
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), before.params, after.params)
+    assert all(jax.tree.leaves(moved)), moved
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), before.batch_stats, after.batch_stats)
+    assert all(jax.tree.leaves(changed)), changed
+    assert int(after.step) == 1
+    assert all(np.isfinite(x) for x in values.values())
+
+
+def plain_losses(state, batch, key, config, params):
+    """(discriminator's loss, generator's loss) of one shared pass, written as section 2 of the method reads."""
+    generator, discriminator = models.make_generator(config), models.make_discriminator(config)
+    augment_keys, mask_keys, real_keys, fake_keys, *_ = keys.example_keys(key, state.step, batch['index'], 6)
+    x = augment.training_view(config, augment_keys, batch['image'])
+    mask = layers.spatial_mask(mask_keys, models.mask_grid(config), config.artifacts.drop_rate)
+    variables = {'params': {**state.frozen['params'], **params}, 'batch_stats': state.variables['batch_stats']}
+    phi = generator.apply(variables, x, method='encode')
+    real = generator.apply(variables, phi, method='decode')
+    fake, _ = generator.apply(variables, phi, mask, train=True, method='corrupt', mutable=['batch_stats'])
+    (outputs, _), _ = discriminator.apply(
+        {'params': params['discriminator'], 'batch_stats': state.batch_stats['discriminator']},
+        jnp.concatenate([real, fake]),
+        train=True,
+        dropout_keys=jnp.concatenate([real_keys, fake_keys]),
+        mutable=['batch_stats'],
+    )
+    logits, mask_logits = outputs
+    labels = jnp.repeat(jnp.array([1, 0]), len(x))
+    targets = jnp.concatenate([jnp.ones_like(mask), mask])
+    kept = jnp.repeat(jnp.repeat(mask, 4, 1), 4, 2)
+    cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+    discriminator_loss = (
+        cross_entropy(logits, labels).mean()
+        + 0.1 * optax.sigmoid_binary_cross_entropy(mask_logits, targets).mean()
+        + 5e-5 * losses.l2(params['discriminator'])
+    )
+    generator_loss = (
+        cross_entropy(logits, 1 - labels).mean()
+        + 30 * (kept * (fake - x) ** 2).sum() / (3 * kept.sum())
+        + 5e-5 * losses.l2(params['repair'])
+    )
+    return discriminator_loss, generator_loss
+
+
+def test_simultaneous_step_equals_plain_gradients(config, batch, stage_states, key):
+    config.artifacts.updates = 'simultaneous'
+    state = stage_states[artifacts]
+    after, values = run_step(state, batch, key, config)
+
+    def gradients(params):
+        return [
+            jax.grad(lambda p, n=n: plain_losses(state, batch, key, config, p)[n])(params)[network]
+            for n, network in enumerate(('discriminator', 'repair'))
+        ]
+
+    discriminator, repair = jax.jit(gradients)(state.params)
+    np.testing.assert_allclose(values['grad_norm/discriminator'], optax.tree.norm(discriminator), rtol=1e-4)
+    np.testing.assert_allclose(values['grad_norm/repair'], optax.tree.norm(repair), rtol=1e-4)
+    adam = artifacts._optimiser(config)
+    updates, _ = adam.update({'repair': repair}, state.opt_state['repair'])
+    expected = optax.apply_updates({'repair': state.params['repair']}, updates)['repair']
+    # The first step of Adam is near the sign of the gradient: rounding decides where a gradient is next to nothing.
+    close = jax.tree.map(lambda a, b: jnp.abs(a - b) < 1e-5, after.params['repair'], expected)
+    assert np.mean(np.concatenate([np.ravel(x) for x in jax.tree.leaves(close)])) > 0.99
+    total = sum(float(values[f'loss/discriminator_{n}']) for n in ('class', 'mask', 'l2'))
+    expected = jax.jit(lambda p: plain_losses(state, batch, key, config, p)[0])(state.params)
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_alternate_step_plays_against_the_updated_discriminator(config, batch, stage_states, key):
+    state = stage_states[artifacts]
+    alternate, values = run_step(state, batch, key, config)
+    config.artifacts.updates = 'simultaneous'
+    simultaneous, shared = run_step(state, batch, key, config)
+    jax.tree.map(
+        partial(np.testing.assert_allclose, atol=1e-6),
+        alternate.params['discriminator'],
+        simultaneous.params['discriminator'],
+    )
+    assert values['loss/generator_class'] != shared['loss/generator_class']
+    np.testing.assert_allclose(values['loss/generator_pixel'], shared['loss/generator_pixel'], rtol=1e-5)
+
+
+def test_only_kept_pixels_count_in_the_generators_error(config):
+    images = jax.random.uniform(jax.random.key(0), (2, 16, 16, 3))
+    mask = layers.spatial_mask(jax.random.split(jax.random.key(1), 2), (4, 4), 0.5)
+    dropped = 1 - layers.upsample_nearest(mask, (16, 16))
+    outputs = (jnp.zeros((4, 2)), jnp.zeros((4, 4, 4, 1)))
+
+    def error(fake):
+        terms = artifacts.generator_terms(outputs, fake, images, mask, config=config, axis_name=None)
+        return terms['loss/generator_pixel']
+
+    assert error(images + 5 * dropped) == 0
+    np.testing.assert_allclose(error(images + 1 - dropped), 30, rtol=1e-5)
+
+
+def test_everything_dropped_is_no_error_at_all(config):
+    outputs = (jnp.zeros((4, 2)), jnp.zeros((4, 4, 4, 1)))
+    images, mask = jnp.ones((2, 16, 16, 3)), jnp.zeros((2, 4, 4, 1))
+    terms = artifacts.generator_terms(outputs, -images, images, mask, config=config, axis_name=None)
+    assert terms['loss/generator_pixel'] == 0
+
+
+def test_moving_average_is_kept_if_asked(config, batch, stage_states, key):
+    config.optim.ema_decay = 0.9
+    state = stage_states[artifacts]
+    assert state.ema is None
+    after, _ = run_step(state.replace(ema=state.params), batch, key, config)
+    expected = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, state.params, after.params)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), after.ema, expected)
+    assert after.learned(True)['params']['repair'] is after.ema['repair']
+    assert after.learned(False)['params']['repair'] is after.params['repair']

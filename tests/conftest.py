@@ -1,0 +1,79 @@
+"""Four CPU devices, strict ranks, and what several tests share: a tiny network, real images, compiled steps."""
+
+import os
+from functools import partial
+
+os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+import jax
+import numpy as np
+import pytest
+
+from artifacts_jax import artifacts, autoencoder, keys
+from configs import default
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+def tiny():
+    """A config whose steps compile in seconds: 16-pixel images, a 4x4 mask, four to eight channels."""
+    config = default.get_config()
+    config.batch_size = 8
+    config.data.size = 16
+    config.model.update(
+        image_size=16,
+        encoder_widths=(4, 8, 8),
+        widths=(4, 8, 8, 8, 8),
+        kernels=(3, 3, 3, 3, 3),
+        conv1_stride=1,
+        hidden=16,
+    )
+    config.autoencoder.steps = config.artifacts.steps = 6
+    config.probe.update(max_values=64, iterations=20, batch_size=16)
+    config.monitor.update(bank=32, queries=16, neighbours=5)
+    config.update(log_every=1, eval_every=4, figure_every=100, checkpoint_every=3, eval_examples=16)
+    return config
+
+
+@pytest.fixture
+def config():
+    """A copy of the tiny config, to be changed at will."""
+    return tiny()
+
+
+@pytest.fixture
+def batch():
+    """Eight images: real photographs' crops would do no better for what is tested with it."""
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    return {'image': images, 'index': np.arange(8, dtype=np.int32)}
+
+
+@pytest.fixture(scope='session')
+def stage_states():
+    """{stage module: its state at step 0}, for the tiny network."""
+    states, base = {}, None
+    for stage in (autoencoder, artifacts):
+        init = jax.jit(partial(stage.init_state, config=tiny()))
+        states[stage] = init(keys.stage_key(0, stage.NAME), base)
+        base = states[stage].variables
+    return states
+
+
+@pytest.fixture(scope='session')
+def photograph_folder(tmp_path_factory):
+    """A folder of 16-pixel crops of two real photographs, train/ and test/, in a sub-folder for each class."""
+    import skimage.data
+    import skimage.io
+
+    root = tmp_path_factory.mktemp('photographs')
+    random = np.random.default_rng(0)
+    for name in ('astronaut', 'coffee'):
+        photograph = getattr(skimage.data, name)()
+        for split, rows, count in (('train', (0, 250), 24), ('test', (250, 380), 10)):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for n in range(count):
+                y, x = random.integers(*rows), random.integers(0, 400)
+                skimage.io.imsave(folder / f'{n}.png', photograph[y : y + 16, x : x + 16], check_contrast=False)
+    return root

@@ -1,0 +1,93 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from artifacts_jax import layers as blocks
+from artifacts_jax import models
+from configs import default, demo, imagenet
+
+
+def count(tree):
+    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
+
+
+def shapes(config):
+    """Shapes of all variables of a config's networks, with nothing computed."""
+    size, grid = config.model.image_size, models.mask_grid(config)
+
+    def init(key):
+        images, mask = jnp.zeros((1, size, size, 3)), jnp.ones((1, *grid, 1))
+        phi = jnp.zeros((1, *grid, config.model.encoder_widths[-1]))
+        generator = models.make_generator(config)
+        return {
+            'autoencoder': generator.init(key, images, method='reconstruct'),
+            'repair': generator.init(key, phi, mask, method='corrupt'),
+            'discriminator': models.make_discriminator(config).init(key, images),
+        }
+
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def test_full_size_parameter_counts_are_the_references():
+    variables = shapes(default.get_config())
+    assert count(variables['autoencoder']['params']['encoder']) == 699_168
+    assert count(variables['autoencoder']['params']['decoder']) == 1_568_547
+    assert count(variables['repair']['params']['repair']) == 6_297_216
+    assert count(variables['discriminator']['params']) == 40_097_411
+
+
+@pytest.mark.parametrize('module', [default, demo, imagenet])
+def test_conv5_has_the_grid_of_the_mask(module):
+    config = module.get_config()
+    size = config.model.image_size
+    discriminator = models.make_discriminator(config)
+
+    def judge(key):
+        images = jnp.zeros((2, size, size, 3))
+        return discriminator.apply(discriminator.init(key, images), images)
+
+    (logits, mask_logits), features = jax.eval_shape(judge, jax.random.key(0))
+    assert logits.shape == (2, 2)
+    assert mask_logits.shape == (2, *models.mask_grid(config), 1)
+    assert features['conv5'].shape == (2, *models.mask_grid(config), config.model.widths[-1])
+    assert list(features) == ['conv1', 'conv2', 'conv3', 'conv4', 'conv5']
+
+
+def test_parameters_stay_float32_in_bfloat16(config):
+    config.dtype = 'bfloat16'
+    variables = shapes(config)
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
+    generator = models.make_generator(config)
+    images = jnp.zeros((1, 16, 16, 3))
+    phi = jax.eval_shape(
+        lambda k: generator.apply(generator.init(k, images, method='reconstruct'), images, method='encode'),
+        jax.random.key(0),
+    )
+    assert phi.dtype == jnp.bfloat16
+
+
+def test_repair_layer_changes_only_dropped_positions():
+    h = jax.random.normal(jax.random.key(0), (2, 6, 6, 8))
+    mask = blocks.spatial_mask(jax.random.split(jax.random.key(1), 2), (6, 6), 0.5)
+    repair = models.RepairLayer()
+    variables = repair.init(jax.random.key(2), h, mask, train=False)
+    repaired = repair.apply(variables, h, mask, train=False)
+    changed = jnp.abs(repaired - h).max(axis=-1, keepdims=True) > 0
+    np.testing.assert_array_equal(changed, mask == 0)
+    everywhere = repair.apply(variables, h, mask, train=False, gated=False)
+    assert (jnp.abs(everywhere - h).max(axis=-1) > 0).all()
+
+
+def test_nothing_dropped_is_nothing_changed(config):
+    generator = models.make_generator(config)
+    images = jax.random.uniform(jax.random.key(0), (2, 16, 16, 3), minval=-1)
+    mask = jnp.ones((2, 4, 4, 1))
+    variables = generator.init(jax.random.key(1), images, method='reconstruct')
+    phi = generator.apply(variables, images, method='encode')
+    repair = generator.init(jax.random.key(2), phi, mask, method='corrupt')
+    merged = {kind: {**variables[kind], 'repair': repair[kind]['repair']} for kind in variables}
+    real = generator.apply(merged, phi, method='decode')
+    np.testing.assert_allclose(generator.apply(merged, phi, mask, method='corrupt'), real, atol=1e-6)
+    np.testing.assert_allclose(generator.apply(merged, images, method='reconstruct'), real, atol=1e-6)
+    assert jnp.abs(generator.apply(merged, phi, 0 * mask, method='corrupt') - real).max() > 1e-3

@@ -1,0 +1,42 @@
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from artifacts_jax import artifacts, autoencoder, keys
+from artifacts_jax.parallel import Devices
+
+
+def after_steps(stage, config, batch, state, mapping, count):
+    devices = Devices(mapping, jax.devices()[:count])
+    state = jax.device_put(jax.tree.map(np.asarray, state), devices.replicated)
+    step = devices.train_step(partial(stage.train_step, config=config))
+    for _ in range(2):
+        state, values = step(state, devices.put(batch), keys.stage_key(0, stage.NAME))
+    return jax.tree.map(np.asarray, (state.params, state.batch_stats)), {n: float(x) for n, x in values.items()}
+
+
+@pytest.mark.parametrize('stage', [autoencoder, artifacts])
+def test_neither_mapping_nor_device_count_changes_the_result(config, batch, stage_states, stage):
+    # With a coarse epsilon, rounding errors in tiny gradients do not become whole steps of Adam.
+    config.optim.epsilon = 1e-2
+    state = stage_states[stage]
+    expected, expected_values = after_steps(stage, config, batch, state, 'jit', 1)
+    for mapping, count in (('jit', 4), ('pmap', 4)):
+        variables, values = after_steps(stage, config, batch, state, mapping, count)
+        jax.tree.map(partial(np.testing.assert_allclose, atol=2e-5, rtol=2e-3), variables, expected)
+        assert values == pytest.approx(expected_values, rel=2e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize('mapping', ['jit', 'pmap'])
+def test_per_example_pads_and_keeps_the_order(mapping):
+    devices = Devices(mapping)
+    batch = {'x': np.arange(6, dtype=np.float32)}
+    doubled = devices.per_example(lambda scale, batch: {'y': scale * batch['x']})(2.0, batch)
+    np.testing.assert_array_equal(doubled['y'], 2 * batch['x'])
+
+
+def test_batch_that_does_not_divide_names_the_nearest():
+    with pytest.raises(ValueError, match='batch_size=9 does not divide by the 4 devices: use 8'):
+        Devices('jit').check_batch('batch_size', 9)
