@@ -1,5 +1,12 @@
 """Self-supervised visual features by learning to spot artifacts (Jenni & Favaro, CVPR 2018), in JAX and Flax."""
 
-from artifacts_jax.export import load_features
-
 __all__ = ['load_features']
+
+
+def __getattr__(name):
+    # JAX takes seconds to import; a misspelt command-line flag should not wait for it.
+    if name == 'load_features':
+        from artifacts_jax.export import load_features
+
+        return load_features
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

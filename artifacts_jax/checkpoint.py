@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
@@ -32,7 +33,11 @@ class Checkpoints:
         self._sharding = sharding
         self._manager = ocp.CheckpointManager(
             self.folder,
-            item_names=('variables', 'training', 'config'),
+            item_handlers={
+                'variables': ocp.StandardCheckpointHandler(),
+                'training': ocp.StandardCheckpointHandler(),
+                'config': ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(config.keep_checkpoints)
             ),
@@ -87,11 +92,29 @@ class Checkpoints:
         step = self.latest_step
         if step is None:
             raise CheckpointError(f'no checkpoint in {self.folder}: run the stage that writes it first')
+        where = self.folder / str(step)
+        saved = self._manager.item_metadata(step)['variables']
+        different = [] if saved is None else differences(saved.tree, items['variables'])
+        if different:
+            raise CheckpointError(f'{where} was written by another architecture:\n  ' + '\n  '.join(different))
         args = {name: ocp.args.StandardRestore(shape_tree(tree, self._sharding)) for name, tree in items.items()}
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:
-            raise CheckpointError(f'checkpoint {self.folder / str(step)} cannot be restored: {error}') from error
+            raise CheckpointError(f'checkpoint {where} cannot be restored: {error}') from error
+
+
+def differences(saved, wanted) -> list[str]:
+    """Returns a line for each leaf that two trees of arrays (or of their shapes) do not share."""
+    saved, wanted = (
+        {jax.tree_util.keystr(path, simple=True, separator='/'): tuple(x.shape) for path, x in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (saved, wanted))
+    )
+    return [
+        f'{name}: {saved.get(name, "nothing")} saved, {wanted.get(name, "nothing")} wanted'
+        for name in sorted(saved | wanted)
+        if saved.get(name) != wanted.get(name)
+    ]
 
 
 def _training(state):

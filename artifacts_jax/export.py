@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from artifacts_jax import models
+from artifacts_jax.checkpoint import differences
 
 VERSION = 1
 
@@ -57,9 +58,14 @@ def load_variables(folder: Path) -> tuple[models.Trunk, dict, int]:
     target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), target)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            variables = checkpointer.restore(folder / 'trunk', target)
+            saved = checkpointer.metadata(folder / 'trunk').item_metadata
+            different = differences(saved.tree, target)
+            if not different:
+                variables = checkpointer.restore(folder / 'trunk', target)
     except Exception as error:
-        raise ExportError(f'{folder / "trunk"} does not hold the trunk of its config.json: {error}') from error
+        raise ExportError(f'{folder / "trunk"} cannot be read: {error}') from error
+    if different:
+        raise ExportError(f'{folder / "trunk"} is not what its config.json says:\n  ' + '\n  '.join(different))
     return trunk, variables, size
 
 

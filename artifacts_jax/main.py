@@ -12,12 +12,12 @@ import os
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from artifacts_jax import config as configuration
 
-CONFIG = config_flags.DEFINE_config_file('config', 'configs/default.py', 'configuration file')
+CONFIG = config_flags.DEFINE_config_file('config', None, 'configuration file, such as configs/demo.py')
 WORKDIR = flags.DEFINE_string('workdir', None, 'directory of the run; the same one again resumes it')
 
 
@@ -25,6 +25,7 @@ def main(arguments):
     """Checks the configuration, then runs its stages."""
     if len(arguments) > 1:
         raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
+    logging.set_verbosity(logging.WARNING)
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     from artifacts_jax import pipeline  # only after the flags are read: JAX takes seconds to import
 
@@ -34,6 +35,24 @@ def main(arguments):
         sys.exit(f'error: {error}')
 
 
+def parse(arguments):
+    """Parses the flags; a misspelt key or config file ends the program with one line."""
+    try:
+        rest = app.parse_flags_with_usage(arguments)
+        _ = CONFIG.value  # reads the file, if no key was set
+        return rest
+    except OSError as error:
+        sys.exit(f'error: no configuration: {" ".join(str(error).split())}')
+    except AttributeError:  # a key that the config has not declared
+        from configs import default
+
+        try:
+            configuration.check_unknown(arguments, default.get_config())
+        except configuration.ConfigError as error:
+            sys.exit(f'error: {error}')
+        raise
+
+
 if __name__ == '__main__':
-    flags.mark_flag_as_required('workdir')
-    app.run(main)
+    flags.mark_flags_as_required(['config', 'workdir'])
+    app.run(main, flags_parser=parse)

@@ -75,8 +75,12 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         print(f'{workdir}/export: the learned features, for artifacts_jax.load_features')
     if probe.NAME not in config.stages:
         return {}
-    untrained = train.initial(artifacts, config, devices, learned(autoencoder)).variables
-    networks = {'random': artifacts.discriminator(untrained), 'learned': artifacts.discriminator(learned(artifacts))}
+    networks = {
+        'random': lambda: artifacts.discriminator(
+            train.initial(artifacts, config, devices, learned(autoencoder)).variables
+        ),
+        'learned': lambda: artifacts.discriminator(learned(artifacts)),
+    }
     return probe.run(config, workdir, devices, datasets, networks)
 
 

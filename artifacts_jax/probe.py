@@ -24,22 +24,23 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
       workdir: the run's work directory.
       devices: the mapping over devices.
       datasets: {'probe_train', 'test'}: labelled data sets.
-      networks: {'random', 'learned'}: the discriminators' variables.
+      networks: {'random', 'learned'}: functions that return the discriminators' variables.
 
     Returns:
-      {'probe': {network: {layer: {'accuracy' in %, 'correct', 'count', 'penalty', 'dimensions'}}}, ...}.
+      {'dataset', 'train', 'test', 'probe': {network: {layer: {'accuracy', 'correct', 'count', 'penalty',
+      'held_out_accuracy', 'dimensions'}}}}, accuracies in %.
     """
     path = Path(workdir) / 'results.json'
     results = json.loads(path.read_text()) if path.exists() else {'probe': {}}
-    results.update(
-        dataset=config.data.name,
-        train=config.probe.max_train or datasets['probe_train'].num_examples,
-        test=config.probe.max_test or datasets['test'].num_examples,
-    )
-    for name, variables in {PIXELS: None, **networks}.items():
+    for name, variables in {PIXELS: lambda: None, **networks}.items():
         if name not in results['probe']:
             print(f'{NAME}: {name}', flush=True)
-            results['probe'][name] = probe(config, devices, datasets, variables)
+            results['probe'][name] = probe(config, devices, datasets, variables())
+            results.update(
+                dataset=config.data.name,
+                train=config.probe.max_train or datasets['probe_train'].num_examples,
+                test=config.probe.max_test or datasets['test'].num_examples,
+            )
             temporary = path.with_suffix('.tmp')
             temporary.write_text(json.dumps(results, indent=2) + '\n')
             temporary.replace(path)

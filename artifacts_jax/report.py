@@ -1,5 +1,6 @@
 """What a person sees of a run: a progress bar or plain lines, metrics on disk, curves, and the results table."""
 
+import contextlib
 import io
 import json
 import sys
@@ -90,9 +91,12 @@ class Report:
         shown = '  '.join(f'{name} {value:.4g}' for name, value in values.items())
         self.say(f'{self.stage} {step:,} held out: {shown}')
 
-    def pause(self, seconds: float) -> None:
-        """Leaves seconds spent on evaluation, figures and checkpoints out of the rate of training."""
-        self._paused += seconds
+    @contextlib.contextmanager
+    def aside(self):
+        """Leaves what is done in this context (evaluation, figures, checkpoints) out of the rate of training."""
+        start = time.monotonic()
+        yield
+        self._paused += time.monotonic() - start
 
     def curves(self) -> None:
         """Draws all metrics so far as figures/STAGE_curves.png."""
@@ -133,15 +137,10 @@ def results_table(results: dict) -> str:
     """
     probe = dict(results['probe'])
     pixels = probe.pop('pixels', {}).get('pixels')
-    table = Table(
-        title=f'Linear classifiers on frozen features: {results["dataset"]}, {results["train"]:,} training and'
-        f' {results["test"]:,} test images',
-        title_justify='left',
-        box=box.MARKDOWN,
-    )
+    table = Table(box=box.MARKDOWN)
     table.add_column('layer')
     for network in probe:
-        table.add_column(f'{network}, %', justify='right')
+        table.add_column(network, justify='right')
         table.add_column('correct', justify='right')
     for layer in next(iter(probe.values())):
         cells = []
@@ -149,6 +148,11 @@ def results_table(results: dict) -> str:
             cells += [f'{rows[layer]["accuracy"]:.2f}', f'{rows[layer]["correct"]:,} / {rows[layer]["count"]:,}']
         table.add_row(layer, *cells)
     console = Console(width=110, record=True, file=io.StringIO())
+    console.print(
+        f'Linear classifiers on frozen features of {results["dataset"]}, {results["train"]:,} training and'
+        f' {results["test"]:,} test images; accuracy in %',
+        soft_wrap=True,
+    )
     console.print(table)
     if pixels:
         console.print(f'raw pixels: {pixels["accuracy"]:.2f} % ({pixels["correct"]:,} / {pixels["count"]:,})')

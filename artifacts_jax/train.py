@@ -91,7 +91,8 @@ def _loop(stage, state, key, config, devices, datasets, checkpoints, report, int
     step, steps, pending = int(state.step), config[stage.NAME].steps, None
     batches = datasets['train'].train_batches(config.batch_size, start_step=step)
     if step == 0:
-        report.test(step, evaluate(state, key))
+        with report.aside():
+            report.test(step, evaluate(state, key))
     while step < steps:
         batch = devices.put({name: x for name, x in next(batches).items() if name in ('image', 'index')})
         state, values = train_step(state, batch, key)
@@ -99,15 +100,18 @@ def _loop(stage, state, key, config, devices, datasets, checkpoints, report, int
             _look(report, pending, checkpoints)
         step, pending = step + 1, (step + 1, values)
         last = step == steps
-        if last or interruption.asked or step % config.checkpoint_every == 0:
+        due = {name: last or step % config[f'{name}_every'] == 0 for name in ('checkpoint', 'eval', 'figure')}
+        if any(due.values()) or interruption.asked:
             _look(report, pending, checkpoints)
             pending = None
-            checkpoints.save(step, state)
-        if last or step % config.eval_every == 0:
-            report.test(step, evaluate(state, key))
-        if last or step % config.figure_every == 0:
-            draw(state, key, report.figures)
-            report.curves()
+        with report.aside():
+            if due['checkpoint'] or interruption.asked:
+                checkpoints.save(step, state)
+            if due['eval']:
+                report.test(step, evaluate(state, key))
+            if due['figure']:
+                draw(state, key, report.figures)
+                report.curves()
         if interruption.asked and not last:
             report.say(f'stopped at step {step:,} of {steps:,}, saved; run the same command to go on')
             raise Preempted

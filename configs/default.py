@@ -76,9 +76,7 @@ def get_config() -> ConfigDict:
 
     config.probe = probe = ConfigDict()
     probe.max_values = 9216  # feature maps are average-pooled to at most this many values
-    probe.solver = (
-        'auto'  # 'lbfgs' (features in memory), 'sgd' (features recomputed), or 'auto' by data.memory_limit_gb
-    )
+    probe.solver = 'auto'  # 'lbfgs' (features in memory), 'sgd' (recomputed), or 'auto' by data.memory_limit_gb
     probe.penalties = (1e-4, 1e-3, 1e-2, 1e-1)  # weights of the L2 penalty to pick from on the held-out part
     probe.held_out = 0.1  # part of the training split held out to pick the penalty
     probe.iterations = 100  # L-BFGS iterations

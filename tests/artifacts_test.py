@@ -14,17 +14,13 @@ def key():
     return keys.stage_key(0, artifacts.NAME)
 
 
-def run_step(state, batch, key, config):
-    return jax.jit(partial(artifacts.train_step, config=config))(state, batch, key)
-
-
 def same(a, b):
     return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))
 
 
-def test_both_networks_learn_and_the_autoencoder_is_frozen(config, batch, stage_states, key):
-    before = stage_states[artifacts]
-    after, values = run_step(before, batch, key, config)
+@pytest.mark.parametrize('updates', ['alternate', 'simultaneous'])
+def test_both_networks_learn_and_the_autoencoder_is_frozen(first_game_steps, updates):
+    before, after, values = first_game_steps[updates]
     assert same(before.frozen, after.frozen)
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), before.params, after.params)
     assert all(jax.tree.leaves(moved)), moved
@@ -69,18 +65,18 @@ def plain_losses(state, batch, key, config, params):
     return discriminator_loss, generator_loss
 
 
-def test_simultaneous_step_equals_plain_gradients(config, batch, stage_states, key):
-    config.artifacts.updates = 'simultaneous'
-    state = stage_states[artifacts]
-    after, values = run_step(state, batch, key, config)
+def test_simultaneous_step_equals_plain_gradients(config, batch, first_game_steps, key):
+    state, after, values = first_game_steps['simultaneous']
 
     def gradients(params):
-        return [
+        losses = plain_losses(state, batch, key, config, params)
+        pulled = [
             jax.grad(lambda p, n=n: plain_losses(state, batch, key, config, p)[n])(params)[network]
             for n, network in enumerate(('discriminator', 'repair'))
         ]
+        return losses[0], *pulled
 
-    discriminator, repair = jax.jit(gradients)(state.params)
+    discriminator_loss, discriminator, repair = jax.jit(gradients)(state.params)
     np.testing.assert_allclose(values['grad_norm/discriminator'], optax.tree.norm(discriminator), rtol=1e-4)
     np.testing.assert_allclose(values['grad_norm/repair'], optax.tree.norm(repair), rtol=1e-4)
     adam = artifacts._optimiser(config)
@@ -90,15 +86,12 @@ def test_simultaneous_step_equals_plain_gradients(config, batch, stage_states, k
     close = jax.tree.map(lambda a, b: jnp.abs(a - b) < 1e-5, after.params['repair'], expected)
     assert np.mean(np.concatenate([np.ravel(x) for x in jax.tree.leaves(close)])) > 0.99
     total = sum(float(values[f'loss/discriminator_{n}']) for n in ('class', 'mask', 'l2'))
-    expected = jax.jit(lambda p: plain_losses(state, batch, key, config, p)[0])(state.params)
-    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    np.testing.assert_allclose(total, discriminator_loss, rtol=1e-5)
 
 
-def test_alternate_step_plays_against_the_updated_discriminator(config, batch, stage_states, key):
-    state = stage_states[artifacts]
-    alternate, values = run_step(state, batch, key, config)
-    config.artifacts.updates = 'simultaneous'
-    simultaneous, shared = run_step(state, batch, key, config)
+def test_alternate_step_plays_against_the_updated_discriminator(first_game_steps):
+    _, alternate, values = first_game_steps['alternate']
+    _, simultaneous, shared = first_game_steps['simultaneous']
     jax.tree.map(
         partial(np.testing.assert_allclose, atol=1e-6),
         alternate.params['discriminator'],
@@ -129,12 +122,10 @@ def test_everything_dropped_is_no_error_at_all(config):
     assert terms['loss/generator_pixel'] == 0
 
 
-def test_moving_average_is_kept_if_asked(config, batch, stage_states, key):
-    config.optim.ema_decay = 0.9
-    state = stage_states[artifacts]
-    assert state.ema is None
-    after, _ = run_step(state.replace(ema=state.params), batch, key, config)
-    expected = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, state.params, after.params)
+def test_moving_average_is_kept_if_asked(stage_states, first_game_steps):
+    assert stage_states[artifacts].ema is None
+    before, after, _ = first_game_steps['alternate']
+    expected = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, before.params, after.params)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), after.ema, expected)
     assert after.learned(True)['params']['repair'] is after.ema['repair']
     assert after.learned(False)['params']['repair'] is after.params['repair']

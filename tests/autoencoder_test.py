@@ -3,14 +3,21 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from artifacts_jax import augment, autoencoder, keys, losses, models
+from tests.conftest import tiny
 
 
-def test_step_lowers_the_loss_and_moves_every_weight(config, batch, stage_states):
+@pytest.fixture(scope='module')
+def step():
+    config = tiny()
     config.autoencoder.learning_rate = 1e-2
+    return jax.jit(partial(autoencoder.train_step, config=config))
+
+
+def test_step_lowers_the_loss_and_moves_every_weight(step, batch, stage_states):
     before = stage_states[autoencoder]
-    step = jax.jit(partial(autoencoder.train_step, config=config))
     state, values = before, []
     for _ in range(20):
         # The same key and step: the same views, so that losses can be compared.
@@ -21,14 +28,15 @@ def test_step_lowers_the_loss_and_moves_every_weight(config, batch, stage_states
     assert all(jax.tree.leaves(moved))
 
 
-def test_loss_terms_are_those_of_the_method(config, batch, stage_states):
+def test_loss_terms_are_those_of_the_method(config, step, batch, stage_states):
     state, key = stage_states[autoencoder], keys.stage_key(0, 'autoencoder')
-    _, metrics = autoencoder.train_step(state, batch, key, config=config)
+    _, metrics = step(state, batch, key)
     (augment_keys,) = keys.example_keys(key, 0, batch['index'], 1)
     images = np.asarray(augment.training_view(config, augment_keys, batch['image']))
-    decoded, _ = models.make_generator(config).apply(
-        state.variables, images, train=True, method='reconstruct', mutable=['batch_stats']
+    reconstruct = partial(
+        models.make_generator(config).apply, train=True, method='reconstruct', mutable=['batch_stats']
     )
+    decoded, _ = jax.jit(reconstruct)(state.variables, images)
     np.testing.assert_allclose(metrics['loss/pixel'], 30 * np.mean((np.asarray(decoded) - images) ** 2), rtol=1e-5)
     squares = sum(
         float((x**2).sum())
@@ -38,9 +46,9 @@ def test_loss_terms_are_those_of_the_method(config, batch, stage_states):
     np.testing.assert_allclose(metrics['loss/l2'], 5e-5 * 0.5 * squares, rtol=1e-5)
 
 
-def test_running_averages_move_by_their_decay(config, batch, stage_states):
+def test_running_averages_move_by_their_decay(config, step, batch, stage_states):
     before = stage_states[autoencoder]
-    after, _ = autoencoder.train_step(before, batch, keys.stage_key(0, 'autoencoder'), config=config)
+    after, _ = step(before, batch, keys.stage_key(0, 'autoencoder'))
     mean = after.batch_stats['encoder']['layer1']['norm']['mean']
     (augment_keys,) = keys.example_keys(keys.stage_key(0, 'autoencoder'), 0, batch['index'], 1)
     images = augment.training_view(config, augment_keys, batch['image'])

@@ -42,9 +42,9 @@ def config():
     return tiny()
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def batch():
-    """Eight images: real photographs' crops would do no better for what is tested with it."""
+    """Eight images of noise, for what real photographs would not test better."""
     images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
     return {'image': images, 'index': np.arange(8, dtype=np.int32)}
 
@@ -58,6 +58,20 @@ def stage_states():
         states[stage] = init(keys.stage_key(0, stage.NAME), base)
         base = states[stage].variables
     return states
+
+
+@pytest.fixture(scope='session')
+def first_game_steps(stage_states, batch):
+    """{updates: (state before, state after, metrics)} of the game's first step, with a moving average of decay 0.9."""
+    steps = {}
+    for updates in ('alternate', 'simultaneous'):
+        config = tiny()
+        config.artifacts.updates, config.optim.ema_decay = updates, 0.9
+        before = stage_states[artifacts]
+        before = before.replace(ema=before.params)
+        step = jax.jit(partial(artifacts.train_step, config=config))
+        steps[updates] = (before, *step(before, batch, keys.stage_key(0, artifacts.NAME)))
+    return steps
 
 
 @pytest.fixture(scope='session')

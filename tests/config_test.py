@@ -1,0 +1,72 @@
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+from artifacts_jax import config as configuration
+from configs import default
+
+ROOT = Path(__file__).parent.parent
+NAMES = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_config_loads_and_can_be_run(name):
+    module = importlib.import_module(f'configs.{name}')
+    configuration.check(module.get_config())
+    assert module.__doc__
+
+
+def test_every_key_has_a_comment_and_is_read():
+    read = set()
+    for path in (ROOT / 'artifacts_jax').glob('*.py'):
+        if path.name != 'config.py':  # which only checks them
+            read |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    source = (ROOT / 'configs' / 'default.py').read_text().splitlines()
+    for key in configuration.flatten(default.get_config().to_dict()):
+        name = key.split('.')[-1]
+        splits = ('data.train', 'data.probe_train', 'data.test')  # read by name, in pipeline.Datasets
+        assert name in read or key in splits, f'{key} is never read'
+        start = f'    {key} = ' if '.' in key else f'    config.{key} = '
+        lines = [line for line in source if line.startswith(start)]
+        assert len(lines) == 1, key
+        assert '  # ' in lines[0], f'{key} has no comment'
+
+
+def test_unknown_key_names_the_nearest():
+    with pytest.raises(
+        configuration.ConfigError, match=r'--config\.artifacts\.drop_rat: .* --config\.artifacts\.drop_rate'
+    ):
+        configuration.check_unknown(['--config.artifacts.drop_rat=0.5'], default.get_config())
+    configuration.check_unknown(['--config.artifacts.drop_rate=0.5', '--workdir=x'], default.get_config())
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('parallel', 'pjit', r"parallel='pjit': choose one of jit, pmap"),
+        ('stages', ('autoencoder', 'prob'), r"no 'prob', the nearest is 'probe'"),
+        ('artifacts.drop_rate', 1.5, r'artifacts.drop_rate=1.5: must lie in \[0, 1\]'),
+        ('batch_size', 0, r'batch_size=0: must be greater than 0'),
+        ('augment.crop_area', (0.8, 0.3), r'augment.crop_area=\(0.8, 0.3\): must be a range'),
+        ('model.groups', 5, r'conv2 has groups=5'),
+        ('model.image_size', 100, r'model.image_size=100: .*sizes that fit: 80, 96, 112, 128'),
+        ('model.conv1_stride', 2, r'no size fits: the encoder divides by 16 and the discriminator by 8'),
+    ],
+)
+def test_impossible_value_says_what_would_do(key, value, message):
+    config = default.get_config()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(configuration.ConfigError, match=message):
+        configuration.check(config)
+
+
+def test_work_directory_keeps_its_configuration(tmp_path):
+    config = default.get_config()
+    configuration.settle(config, tmp_path)
+    config.log_every = 7  # what is shown may change
+    configuration.settle(config, tmp_path)
+    config.artifacts.drop_rate = 0.5
+    with pytest.raises(configuration.ConfigError, match=r'artifacts.drop_rate: 0.7 there, 0.5 now'):
+        configuration.settle(config, tmp_path)

@@ -1,0 +1,128 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import artifacts_jax
+from artifacts_jax import config as configuration
+from artifacts_jax import data, export, pipeline, report
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory, photograph_folder):
+    """(config, work directory, results) of one whole run on crops of real photographs, on four devices."""
+    from tests.conftest import tiny
+
+    config, workdir = tiny(), tmp_path_factory.mktemp('run')
+    config.data.name = str(photograph_folder)
+    config.data.train = config.data.probe_train = 'train'
+    return config, workdir, pipeline.run(configuration.check(config), workdir)
+
+
+def test_results_count_every_example_of_every_layer(finished):
+    _, workdir, results = finished
+    assert results == json.loads((workdir / 'results.json').read_text())
+    assert list(results['probe']) == ['pixels', 'random', 'learned']
+    for network in ('random', 'learned'):
+        rows = results['probe'][network]
+        assert list(rows) == ['conv1', 'conv2', 'conv3', 'conv4', 'conv5']
+        assert all(row['count'] == 20 and row['dimensions'] <= 64 for row in rows.values())
+        assert all(row['accuracy'] == 100 * row['correct'] / 20 for row in rows.values())
+    # Astronaut or coffee: colour alone tells most crops.
+    assert results['probe']['random']['conv1']['accuracy'] > 60
+    table = (workdir / 'results.txt').read_text()
+    assert '48 training and 20 test images' in table
+    assert f'{results["probe"]["learned"]["conv3"]["accuracy"]:.2f}' in table
+
+
+def test_work_directory_holds_what_is_documented(finished):
+    _, workdir, _ = finished
+    for name in ('config.json', 'results.txt', 'export/config.json', 'autoencoder/metrics.jsonl'):
+        assert (workdir / name).stat().st_size > 0, name
+    figures = {path.name for path in (workdir / 'figures').glob('*.png')}
+    expected = 'autoencoder artifacts conv1 probe autoencoder_curves artifacts_curves'.split()
+    assert figures == {f'{name}.png' for name in expected}
+    for stage in ('autoencoder', 'artifacts'):
+        assert {path.name for path in (workdir / stage / 'checkpoints').iterdir()} >= {'3', '6'}
+        assert list((workdir / 'tensorboard' / stage).iterdir())
+
+
+def test_metrics_have_each_term_by_itself(finished):
+    _, workdir, _ = finished
+    rows = report.read(workdir / 'artifacts' / 'metrics.jsonl')
+    assert [row['step'] for row in rows if 'train/images_per_second' in row] == [1, 2, 3, 4, 5, 6]
+    training = {name for row in rows for name in row}
+    for name in ('discriminator_class', 'discriminator_mask', 'discriminator_l2', 'generator_class', 'generator_pixel'):
+        assert f'train/loss/{name}' in training
+    for name in ('accuracy/real', 'accuracy/fake', 'accuracy/mask'):
+        assert {f'train/{name}', f'test/{name}'} <= training
+    assert {'test/mask_auc', 'test/knn/conv5', 'test/rankme/conv1', 'train/grad_norm/repair'} <= training
+    assert 'test/psnr' in report.read(workdir / 'autoencoder' / 'metrics.jsonl')[0]
+
+
+def test_the_same_command_again_does_nothing_but_say_so(finished, capsys, monkeypatch):
+    config, workdir, results = finished
+    monkeypatch.setattr(data, 'load', None)  # needs no data
+    assert pipeline.run(config, workdir) == results
+    said = capsys.readouterr().out
+    assert 'artifacts: all 6 steps are done' in said
+    assert str(workdir / 'results.txt') in said
+
+
+def test_a_stage_alone_wants_the_one_before(finished, tmp_path):
+    config, _, _ = finished
+    config = config.copy_and_resolve_references()
+    config.stages = ('artifacts',)
+    with pytest.raises(pipeline.EXPECTED_ERRORS, match='autoencoder is at step 0 of 6'):
+        pipeline.run(config, tmp_path)
+
+
+def test_exported_features_are_the_trained_ones(finished):
+    config, workdir, _ = finished
+    features = artifacts_jax.load_features(workdir / 'export')
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    maps = features(images)
+    assert {name: x.shape for name, x in maps.items()} == {
+        'conv1': (3, 16, 16, 4),
+        'conv2': (3, 8, 8, 8),
+        'conv3': (3, 4, 4, 8),
+        'conv4': (3, 4, 4, 8),
+        'conv5': (3, 4, 4, 8),
+    }
+    np.testing.assert_allclose(maps['conv5'], features(images / 127.5 - 1)['conv5'], atol=1e-4)
+    state = pipeline.train.finished(pipeline.artifacts, config, workdir, pipeline.Devices('jit'))
+    _, variables, size = export.load_variables(workdir / 'export')
+    assert size == 16
+    jax.tree.map(np.testing.assert_array_equal, variables['params'], state.params['discriminator']['trunk'])
+
+
+def test_damaged_or_foreign_exports_say_what_differs(finished, tmp_path):
+    _, workdir, _ = finished
+    with pytest.raises(export.ExportError, match='is not an export'):
+        export.load_features(tmp_path)
+    description = json.loads((workdir / 'export' / 'config.json').read_text())
+    (tmp_path / 'trunk').symlink_to(workdir / 'export' / 'trunk')
+    (tmp_path / 'config.json').write_text(json.dumps({**description, 'version': 99}))
+    with pytest.raises(export.ExportError, match='has version 99'):
+        export.load_features(tmp_path)
+    description['config']['model']['widths'] = [4, 8, 8, 8, 12]
+    (tmp_path / 'config.json').write_text(json.dumps(description))
+    with pytest.raises(export.ExportError, match=r'conv5/group0/kernel: \(3, 3, 4, 4\) saved, \(3, 3, 4, 6\) wanted'):
+        export.load_features(tmp_path)
+
+
+def test_command_line_refuses_misspelt_keys_in_one_line():
+    flags = ['--config=configs/demo.py', '--workdir=unused', '--config.artifacts.drop_rat=0.5']
+    command = [sys.executable, '-m', 'artifacts_jax.main', *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        'error: unknown key --config.artifacts.drop_rat: the nearest is --config.artifacts.drop_rate'
+    )
+    assert not (ROOT / 'unused').exists()

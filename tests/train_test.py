@@ -1,0 +1,113 @@
+import os
+import signal
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from artifacts_jax import artifacts, autoencoder, checkpoint, data, pipeline, report, train
+from artifacts_jax.parallel import Devices
+
+
+@pytest.fixture(scope='module')
+def devices():
+    return Devices('jit', jax.devices()[:1])
+
+
+@pytest.fixture
+def datasets(config, photograph_folder):
+    config.data.name = str(photograph_folder)
+    return pipeline.Datasets(config)
+
+
+def leaves(state):
+    return [np.asarray(x) for x in jax.tree.leaves(state)]
+
+
+def rows(workdir, stage):
+    """Metrics without what a clock decides."""
+    kept = report.read(workdir / stage.NAME / 'metrics.jsonl')
+    return [{name: x for name, x in row.items() if name != 'train/images_per_second'} for row in kept]
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_before(monkeypatch, step):
+    """Makes data sets fail where a killed run would end: when asked for the batch of `step`."""
+    original = data.InMemory.batch
+
+    def batch(self, asked, size):
+        if asked == step:
+            raise StopError
+        return original(self, asked, size)
+
+    monkeypatch.setattr(data.InMemory, 'batch', batch)
+
+
+@pytest.mark.parametrize('stage', [autoencoder, artifacts])
+def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    config, datasets, devices, tmp_path, stage, stage_states, monkeypatch
+):
+    base = stage.BASE and stage_states[stage.BASE].variables
+    whole = train.run(stage, config, tmp_path / 'whole', devices, datasets, base)
+    with monkeypatch.context() as patch:
+        stop_before(patch, 5)  # two steps after the checkpoint at 3
+        with pytest.raises(StopError):
+            train.run(stage, config, tmp_path / 'parts', devices, datasets, base)
+    resumed = train.run(stage, config, tmp_path / 'parts', devices, datasets, base)
+    assert int(resumed.step) == 6
+    for a, b in zip(leaves(whole), leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert rows(tmp_path / 'whole', stage) == rows(tmp_path / 'parts', stage)
+    again = train.run(stage, config, tmp_path / 'parts', devices, datasets, base)
+    for a, b in zip(leaves(again), leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_signal_saves_and_leaves_with_its_own_status(config, datasets, devices, tmp_path, monkeypatch):
+    original = data.InMemory.batch
+
+    def batch(self, step, size):
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, step, size)
+
+    monkeypatch.setattr(data.InMemory, 'batch', batch)
+    with pytest.raises(train.Preempted) as caught:
+        train.run(autoencoder, config, tmp_path, devices, datasets, None)
+    assert caught.value.code == 75
+    with checkpoint.Checkpoints(tmp_path / 'autoencoder' / 'checkpoints', config) as checkpoints:
+        assert checkpoints.latest_step == 2
+
+
+def test_non_finite_loss_names_step_loss_and_checkpoint(config, datasets, devices, tmp_path, monkeypatch):
+    original = autoencoder.train_step
+
+    def broken(state, batch, key, *, config, axis_name=None):
+        state, values = original(state, batch, key, config=config, axis_name=axis_name)
+        return state, {**values, 'loss/pixel': values['loss/pixel'] / (state.step != 5)}
+
+    monkeypatch.setattr(autoencoder, 'train_step', broken)
+    with pytest.raises(train.NonFiniteError, match=r'loss/pixel is inf at step 5 of autoencoder.*checkpoints/3'):
+        train.run(autoencoder, config, tmp_path, devices, datasets, None)
+    with checkpoint.Checkpoints(tmp_path / 'autoencoder' / 'checkpoints', config) as checkpoints:
+        assert checkpoints.latest_step == 3
+
+
+def test_unfinished_stage_says_how_far_it_is(config, devices, tmp_path):
+    with pytest.raises(checkpoint.CheckpointError, match='autoencoder is at step 0 of 6'):
+        train.finished(autoencoder, config, tmp_path, devices)
+
+
+def test_checkpoint_of_another_architecture_is_refused(config, devices, tmp_path, stage_states):
+    state = jax.device_put(stage_states[autoencoder], devices.replicated)
+    open_checkpoints = partial(checkpoint.Checkpoints, tmp_path, sharding=devices.replicated)
+    with open_checkpoints(config) as checkpoints:
+        checkpoints.save(6, state)
+    config.model.encoder_widths = (4, 8, 12)
+    difference = r'params/encoder/layer3/conv/kernel: \(2, 2, 8, 8\) saved, \(2, 2, 8, 12\) wanted'
+    with open_checkpoints(config) as checkpoints, pytest.raises(checkpoint.CheckpointError, match=difference):
+        checkpoints.restore(train.template(autoencoder, config))
