@@ -17,6 +17,16 @@ from artifacts_jax.state import State
 
 NAME = 'artifacts'
 BASE = autoencoder  # the stage whose variables this one freezes
+COLUMNS = (  # of the figure of artifacts, as in the paper
+    'input',
+    'mask',
+    'decoded',
+    'damaged,\nno repair',
+    'damaged,\nrepaired',
+    'repair\nnot masked',
+    'damaged and\nrepaired twice',
+    'predicted\nmask',
+)
 
 
 def _optimiser(config):
@@ -234,23 +244,23 @@ def illustrator(config: ConfigDict, devices: Devices, datasets: dict):
         phi = apply('encode', images)
         repaired = apply('corrupt', phi, mask)
         (_, mask_logits), _ = judge.apply(discriminator(variables), repaired)
-        return {
-            'input': images,
-            'mask': mask,
-            'decoded': apply('decode', phi),
-            'damaged,\nno repair': apply('damaged', phi, mask),
-            'damaged,\nrepaired': repaired,
-            'repair\nnot masked': apply('corrupt', phi, mask, gated=False),
-            'damaged and\nrepaired twice': apply('corrupt', apply('encode', repaired), mask),
-            'predicted\nmask': jax.nn.sigmoid(mask_logits),
-        }
+        return (
+            images,
+            mask,
+            apply('decode', phi),
+            apply('damaged', phi, mask),
+            repaired,
+            apply('corrupt', phi, mask, gated=False),
+            apply('corrupt', apply('encode', repaired), mask),
+            jax.nn.sigmoid(mask_logits),
+        )
 
     mapped = devices.per_example(show)
 
     def draw(state, key, folder):
         batch = next(datasets['test'].train_batches(8))
-        columns = mapped((state.variables, key), batch)
-        figures.image_grid(folder / 'artifacts.png', columns)
+        columns = zip(COLUMNS, mapped((state.variables, key), batch))
+        figures.image_grid(folder / 'artifacts.png', dict(columns))
         kernel = state.params['discriminator']['trunk']['conv1']['group0']['kernel']
         figures.filters(folder / 'conv1.png', np.asarray(kernel))
 

@@ -99,13 +99,14 @@ def illustrator(config: ConfigDict, devices: parallel.Devices, datasets: dict):
 
     def reconstruct(variables, batch):
         images = augment.test_view(config, batch['image'])
-        return {'input': images, 'decoded': generator.apply(variables, images, method='reconstruct')}
+        return images, generator.apply(variables, images, method='reconstruct')
 
     mapped = devices.per_example(reconstruct)
 
     def draw(state, key, folder):
         del key
         batch = next(datasets['test'].train_batches(8))
-        figures.image_grid(folder / 'autoencoder.png', mapped(state.variables, batch))
+        columns = zip(('input', 'decoded'), mapped(state.variables, batch))
+        figures.image_grid(folder / 'autoencoder.png', dict(columns))
 
     return draw

@@ -9,7 +9,9 @@ export/ (the learned features, for artifacts_jax.load_features), results.json an
 """
 
 import os
+import resource
 import sys
+import time
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -29,10 +31,13 @@ def main(arguments):
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     from artifacts_jax import pipeline  # only after the flags are read: JAX takes seconds to import
 
+    start = time.monotonic()
     try:
         pipeline.run(configuration.check(CONFIG.value), Path(WORKDIR.value))
     except pipeline.EXPECTED_ERRORS as error:
         sys.exit(f'error: {error}')
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # kilobytes on Linux
+    print(f'done in {(time.monotonic() - start) / 60:.1f} minutes, peak memory of the host {peak:.1f} GB')
 
 
 def parse(arguments):
