@@ -52,10 +52,10 @@ def load(config: ConfigDict, split: str, *, seed: int, process_index: int = 0, p
     )
     known = builder.info.features
     names = tuple(known['label'].names) if 'label' in known else ()
-    source = _Source(builder, split, config.size)
+    source = _Source(builder, split, examples, config.size)
     if stream:
         return Streamed(source, examples, names, seed, config.shuffle_buffer, process_index, process_count)
-    return InMemory(*source.decode(examples), names, seed, process_index, process_count)
+    return InMemory(*source.decode(), names, seed, process_index, process_count)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -142,7 +142,7 @@ class Streamed:
     def train_batches(self, batch_size: int, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """As InMemory.train_batches; an epoch of a host is its own part of the split."""
         index = _share(batch_size, self.process_index, self.process_count)
-        _, examples = self._part()
+        _, examples = self.source.part(self._host)
         epoch, skip = divmod(start_step * len(index), examples)
         stream = itertools.chain.from_iterable(
             self._epoch(e, skip if e == epoch else 0) for e in itertools.count(epoch)
@@ -156,11 +156,11 @@ class Streamed:
         """As InMemory.eval_batches; each host yields its own part of the split."""
         size = len(_share(batch_size, self.process_index, self.process_count))
         count = min(limit or self.num_examples, self.num_examples)
-        first, examples = self._part()
+        first, examples = self.source.part(self._host)
         here = max(0, min(count - first, examples))
         most = -(-self.num_examples // self.process_count)  # the largest part of any host
         batches = -(-min(most, count) // size)
-        stream = iter(self.source.examples(self._reading(), take=here))
+        stream = iter(self.source.examples(self._host, take=here))
         for n in range(batches):
             chosen = list(itertools.islice(stream, size))
             rows = first + n * size + np.arange(len(chosen), dtype=np.int32)
@@ -171,15 +171,11 @@ class Streamed:
 
     def _epoch(self, epoch, skip):
         seed = int(np.random.default_rng([self.seed, epoch]).integers(2**31))
-        return self.source.examples(self._reading(), shuffle=(self.shuffle_buffer, seed), skip=skip)
+        return self.source.examples(self._host, shuffle=(self.shuffle_buffer, seed), skip=skip)
 
-    def _reading(self):
+    @property
+    def _host(self):
         return self.process_index, self.process_count
-
-    def _part(self):
-        """Returns (first example, number of examples) of this host, as tfds.even_splits cuts them."""
-        size, larger = divmod(self.num_examples, self.process_count)
-        return self.process_index * size + min(self.process_index, larger), size + (self.process_index < larger)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -188,19 +184,31 @@ class _Source:
 
     builder: Any
     split: str
+    num_examples: int
     size: int
 
-    def examples(self, part=(0, 1), *, shuffle=None, skip=0, take=-1):
+    def part(self, host):
+        """Returns (first example, number of examples) of host (index, hosts), as tfds.even_splits cuts them."""
+        index, hosts = host
+        examples, larger = divmod(self.num_examples, hosts)
+        return index * examples + min(index, larger), examples + (index < larger)
+
+    def examples(self, host=(0, 1), *, shuffle=None, skip=0, take=-1):
         """Yields {'image': uint8 [size, size, 3], 'label': int32} of one host's part."""
         import tensorflow as tf
         import tensorflow_datasets as tfds
 
-        split = tfds.even_splits(self.split, part[1])[part[0]] if part[1] > 1 else self.split
+        index, hosts = host
+        folder = isinstance(self.builder, tfds.ImageFolder)  # has no sub-splits
+        split = self.split if folder or hosts == 1 else tfds.even_splits(self.split, hosts)[index]
         # One file after another: the order on disk must be the same at every restart.
         config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
         dataset = self.builder.as_dataset(
             split=split, read_config=config, decoders={'image': tfds.decode.SkipDecoding()}, shuffle_files=False
         )
+        if folder:
+            first, count = self.part(host)
+            dataset = dataset.skip(first).take(count)
         if shuffle:
             dataset = dataset.shuffle(shuffle[0], seed=shuffle[1], reshuffle_each_iteration=False)
         dataset = dataset.skip(skip).take(take)
@@ -212,8 +220,9 @@ class _Source:
             place = f'{self.builder.name} in {self.builder.data_dir}'
             raise DataError(f'an image of {place} is damaged: {reason}') from error
 
-    def decode(self, count):
+    def decode(self):
         """Returns all images and labels."""
+        count = self.num_examples
         images = np.empty((count, self.size, self.size, 3), np.uint8)
         labels = np.empty(count, np.int32)
         for n, example in enumerate(self.examples()):

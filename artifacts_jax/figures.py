@@ -141,11 +141,11 @@ def curves(path, rows, *, title=''):
     last = max(step for series in panels.values() for points in series.values() for step in points)
     names = dict.fromkeys(curve for series in panels.values() for curve in series)
     colors = _colors(names)
-    across = 2 if len(panels) == 4 else min(len(panels), 3)
+    across = {4: 2}.get(len(panels), min(len(panels), 3 if len(panels) <= 9 else 5))
     down = -(-len(panels) // across)
     with _figure(path, 3.2 * across, 2.0 * down + (0.3 if title else 0), 'constrained') as figure:
         figure.suptitle(title or None)
-        for n, (metric, series) in enumerate(panels.items()):
+        for n, (metric, series) in enumerate(sorted(panels.items())):
             axes = figure.add_subplot(down, across, n + 1)
             for curve, points in series.items():
                 steps, values = np.array(sorted(points.items()), float).T

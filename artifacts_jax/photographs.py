@@ -46,7 +46,8 @@ class Photographs(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split):
         for path in paths():
-            photograph = PIL.Image.open(path).convert('RGB')
+            with PIL.Image.open(path) as file:
+                photograph = file.convert('RGB')
             for n, box in enumerate(boxes(photograph.size, split, path.stem)):
                 top, left, bottom, right = (int(x) for x in box)
                 crop = photograph.resize((SIZE, SIZE), PIL.Image.Resampling.BILINEAR, box=(left, top, right, bottom))

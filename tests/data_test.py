@@ -1,0 +1,190 @@
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from artifacts_jax import data, photographs
+from configs import default
+
+SHARED = Path(__file__).parents[2] / 'shared' / 'tfds'
+
+
+def options(**changes):
+    """The default `config.data` with changes."""
+    config = default.get_config().data
+    config.update(changes)
+    return config
+
+
+@pytest.fixture(params=['memory', 'stream'])
+def load(request, photograph_folder):
+    """Opens the 48 training crops of the folder of photographs, in memory and streamed."""
+
+    def load(split='train', seed=0, **hosts):
+        config = options(name=str(photograph_folder), size=16, loading=request.param, shuffle_buffer=10)
+        return data.load(config, split, seed=seed, **hosts)
+
+    return load
+
+
+def take(batches, count):
+    return list(itertools.islice(batches, count))
+
+
+def same(a, b):
+    return all(all(np.array_equal(x[name], y[name]) for name in x | y) for x, y in zip(a, b, strict=True))
+
+
+def prints(batches):
+    """One number for each image that the batches' masks count: the crops are all different."""
+    return [hash(x.tobytes()) for b in batches for x, keep in zip(b['image'], b.get('mask', b['index'] >= 0)) if keep]
+
+
+def test_training_restarts_bit_for_bit_at_any_step(load):
+    whole = take(load().train_batches(5), 25)  # 125 images: into the third epoch of 48
+    for step in (1, 7, 10, 19):
+        assert same(take(load().train_batches(5, start_step=step), 25 - step), whole[step:])
+
+
+def test_epochs_hold_every_example_once_and_differ(load):
+    seen = prints(take(load().train_batches(6), 16))  # two epochs of 48
+    assert len(set(seen)) == 48
+    assert set(seen[:48]) == set(seen[48:])
+    assert seen[:48] != seen[48:]
+    assert seen != prints(take(load(seed=1).train_batches(6), 16))
+    batch = next(load().train_batches(6))
+    assert batch['image'].shape == (6, 16, 16, 3)
+    assert batch['image'].dtype == np.uint8
+    assert set(batch['label']) <= {0, 1}
+    np.testing.assert_array_equal(batch['index'], np.arange(6))
+
+
+def test_hosts_share_an_epoch(load):
+    hosts = [load(process_index=n, process_count=2) for n in (0, 1)]
+    first, second = (take(host.train_batches(8), 6) for host in hosts)
+    assert len(set(prints(first)) | set(prints(second))) == 48
+    np.testing.assert_array_equal(first[0]['index'], np.arange(4))
+    np.testing.assert_array_equal(second[0]['index'], np.arange(4, 8))
+
+
+@pytest.mark.parametrize(('count', 'limit'), [(1, 0), (2, 0), (3, 0), (1, 11), (3, 11)])
+def test_evaluation_counts_every_example_once(load, count, limit):
+    hosts = [load(split='test', process_index=n, process_count=count) for n in range(count)]
+    batches = [list(host.eval_batches(6, limit=limit)) for host in hosts]
+    assert len({len(b) for b in batches}) == 1
+    examples = [i for host in batches for b in host for i in b['index'][b['mask']]]
+    assert sorted(examples) == list(range(limit or 20))
+    everything = prints(itertools.chain.from_iterable(batches))
+    assert len(everything) == len(set(everything)) == (limit or 20)
+    assert all(len(b['image']) == 6 // count and not b['image'][~b['mask']].any() for h in batches for b in h)
+
+
+def test_both_ways_read_the_same_examples(photograph_folder):
+    memory, stream = (
+        data.load(options(name=str(photograph_folder), size=16, loading=loading), 'test', seed=0)
+        for loading in ('memory', 'stream')
+    )
+    assert same(memory.eval_batches(6), stream.eval_batches(6))
+
+
+def test_large_splits_are_streamed(photograph_folder):
+    size = 48 * 16 * 16 * 3 / 1e9
+    for limit, kind in ((size, data.InMemory), (0.9 * size, data.Streamed)):
+        config = options(name=str(photograph_folder), size=16, memory_limit_gb=limit)
+        assert isinstance(data.load(config, 'train', seed=0), kind)
+
+
+def test_images_become_central_squares(tmp_path):
+    folder = tmp_path / 'train' / 'ramp'
+    folder.mkdir(parents=True)
+    ramp = np.broadcast_to(np.arange(96, dtype=np.uint8)[None], (32, 96))  # grey and wide
+    PIL.Image.fromarray(ramp).save(folder / '0.png')
+    dataset = data.load(options(name=str(tmp_path), size=16), 'train', seed=0)
+    image = dataset.images[0]
+    assert dataset.label_names == ('ramp',)
+    assert image.shape == (16, 16, 3)
+    assert (image[..., 0] == image[..., 1]).all()
+    # Half the size, so that a pixel is the mean of two columns; the central 16 of 48 begin at column 32.
+    np.testing.assert_allclose(image[8, :, 0], 32.5 + 2 * np.arange(16), atol=1)
+
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+    return options(name='photographs', data_dir=str(tmp_path_factory.mktemp('tfds')))
+
+
+def test_photographs_are_built_offline(built):
+    train, test = (data.load(built, split, seed=0) for split in ('train', 'test'))
+    assert train.images.shape == (2048, 96, 96, 3)
+    assert train.num_classes == len(photographs.paths()) == 16
+    np.testing.assert_array_equal(np.bincount(train.labels), 128)
+    np.testing.assert_array_equal(np.bincount(test.labels), 32)
+    assert train.images.std() > 40  # pictures, not blanks
+
+
+def test_photographs_train_and_test_share_no_pixel():
+    for path in photographs.paths():
+        with PIL.Image.open(path) as photograph:
+            size = photograph.size
+        train, test = (photographs.boxes(size, split, path.stem) for split in ('train', 'test'))
+        assert train[:, 3].max() <= test[:, 1].min(), path
+        for boxes in (train, test):
+            assert (boxes[:, :2] >= 0).all()
+            assert (boxes[:, 2:] <= np.array(size[::-1])).all()
+            assert (boxes[:, 2:] - boxes[:, :2] >= photographs.SIZE).all()
+
+
+@pytest.mark.parametrize(
+    ('changes', 'split', 'message'),
+    [
+        ({'name': 'cifar01'}, 'train', "tfds has no data set 'cifar01'; near it: .*cifar10"),
+        ({'name': 'stl10'}, 'train', 'stl10 is not prepared in .*; prepare it with: tfds build stl10 --data_dir='),
+        ({'name': '/nowhere/images'}, 'train', 'there is no folder /nowhere/images; .*FOLDER/SPLIT/CLASS/IMAGE.jpg'),
+    ],
+)
+def test_missing_data_says_where_it_looked_and_what_to_do(tmp_path, changes, split, message):
+    with pytest.raises(data.DataError, match=message):
+        data.load(options(data_dir=str(tmp_path), **changes), split, seed=0)
+
+
+def test_unknown_split_names_those_there_are(photograph_folder):
+    with pytest.raises(data.DataError, match=r"no split 'validation'; there are: (train, test|test, train)"):
+        data.load(options(name=str(photograph_folder)), 'validation', seed=0)
+
+
+def test_empty_folder_says_what_is_expected(tmp_path):
+    with pytest.raises(data.DataError, match=r'no images in .*FOLDER/SPLIT/CLASS/IMAGE.jpg'):
+        data.load(options(name=str(tmp_path)), 'train', seed=0)
+
+
+def test_damaged_image_is_one_error(tmp_path):
+    folder = tmp_path / 'train' / 'class'
+    folder.mkdir(parents=True)
+    PIL.Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(folder / '0.png')
+    (folder / '0.png').write_bytes((folder / '0.png').read_bytes()[:40])
+    with pytest.raises(data.DataError, match='is damaged'):
+        data.load(options(name=str(tmp_path), size=16), 'train', seed=0)
+
+
+def test_batch_that_does_not_divide_by_the_hosts(load):
+    with pytest.raises(data.DataError, match='batch_size=7 does not divide by the 2 hosts'):
+        next(load(process_count=2).train_batches(7))
+
+
+def test_importing_costs_no_tensorflow():
+    code = 'import sys, artifacts_jax.artifacts, artifacts_jax.data; sys.exit("tensorflow" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason=f'no prepared CIFAR-10 in {SHARED}')
+def test_prepared_cifar10_is_read():
+    config = options(name='cifar10', data_dir=str(SHARED), size=32, loading='stream')
+    dataset = data.load(config, 'test[:32]', seed=0)
+    (batch,) = dataset.eval_batches(32)
+    assert dataset.num_classes == 10
+    assert batch['image'].shape == (32, 32, 32, 3)
+    assert len(set(batch['label'])) > 5
