@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from artifacts_jax import augment, features, figures, keys, linear, report
+from artifacts_jax import augment, features, figures, keys, lbfgs, linear, report, sgd
 from artifacts_jax.parallel import Devices
 
 NAME = 'probe'
@@ -90,7 +90,7 @@ def _fit(config, extract, dataset):
     if options.solver == 'lbfgs' or (options.solver == 'auto' and size <= config.data.memory_limit_gb * 1e9):
         maps, labels = features.collect(extract, batches())
         return {
-            layer: linear.fit_lbfgs(
+            layer: lbfgs.fit_lbfgs(
                 maps.pop(layer),
                 labels,
                 num_classes=dataset.num_classes,
@@ -107,7 +107,7 @@ def _fit(config, extract, dataset):
         for batch in batches():
             yield extract(batch), batch['label'], batch['mask'], _held_out(batch['index'], options.held_out)
 
-    return linear.fit_sgd(
+    return sgd.fit_sgd(
         epoch_batches,
         dims=dims,
         num_classes=dataset.num_classes,

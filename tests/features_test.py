@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from artifacts_jax import artifacts, features, models, probe
+from artifacts_jax import artifacts, features, models
 from artifacts_jax.parallel import Devices
 
 
@@ -30,9 +30,3 @@ def test_collect_takes_what_the_mask_counts():
     maps, labels = features.collect(lambda batch: {'conv1': 2 * batch['image']}, batches)
     np.testing.assert_array_equal(maps['conv1'], [0, 2, 4, 6])
     np.testing.assert_array_equal(labels, [0, 1, 2, 3])
-
-
-def test_held_out_part_depends_on_the_example_alone():
-    held_out = probe._held_out(np.arange(20_000), 0.1)
-    assert abs(held_out.mean() - 0.1) < 0.01
-    np.testing.assert_array_equal(probe._held_out(np.arange(5000, 5010), 0.1), held_out[5000:5010])
