@@ -20,7 +20,7 @@ class ExportError(Exception):
 
 
 def save(folder: Path, variables: dict, config: ConfigDict) -> None:
-    """Writes an export: `trunk/` (Orbax: parameters and batch statistics) and `config.json`.
+    """Writes an export: `trunk/` (Orbax: parameters and batch statistics), then `config.json`, which completes it.
 
     Args:
       folder: is replaced if it exists.

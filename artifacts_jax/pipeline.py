@@ -71,8 +71,10 @@ def run(config: ConfigDict, workdir: Path) -> dict:
             states[stage] = train.run(stage, config, workdir, devices, datasets, base)
             print(f'{stage.NAME}: all {config[stage.NAME].steps:,} steps are done')
     if artifacts.NAME in config.stages:
-        export.save(Path(workdir) / 'export', artifacts.discriminator(learned(artifacts)), config)
-        print(f'{workdir}/export: the learned features, for artifacts_jax.load_features')
+        folder = Path(workdir) / 'export'
+        if not (folder / 'config.json').exists():
+            export.save(folder, artifacts.discriminator(learned(artifacts)), config)
+        print(f'{folder}: the learned features, for artifacts_jax.load_features')
     if probe.NAME not in config.stages:
         return {}
     networks = {
