@@ -56,7 +56,7 @@ def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=
         terms = {
             'loss/pixel': config.autoencoder.pixel_weight * parallel.mean(jnp.square(decoded - images), axis_name),
             # The 2018 code decays the autoencoder's biases too.
-            'loss/l2': parallel.share(config.optim.l2 * losses.l2(params, ('kernel', 'bias')), axis_name),
+            'loss/l2': parallel.share(config.optim.l2 * losses.l2(params, biases=True), axis_name),
         }
         return sum(terms.values()), (terms, updates['batch_stats'])
 

@@ -84,10 +84,6 @@ class Checkpoints:
             **training,
         )
 
-    def restore_variables(self, target: dict) -> dict:
-        """Returns the newest {'params': ..., 'batch_stats': ...} alone; `target` gives shapes and types."""
-        return self._restore({'variables': target})['variables']
-
     def _restore(self, items):
         step = self.latest_step
         if step is None:

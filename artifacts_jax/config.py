@@ -27,7 +27,7 @@ POSITIVE = (
 ).split()
 # Keys that change what is shown or kept, not what is computed: a work directory accepts other values.
 FREE = ('stages', 'parallel', 'log_every', 'eval_every', 'figure_every', 'checkpoint_every', 'keep_checkpoints',
-        'data.data_dir', 'data.memory_limit_gb')  # fmt: skip
+        'data.data_dir')  # fmt: skip
 
 
 class ConfigError(ValueError):
@@ -85,6 +85,22 @@ def check(config: ConfigDict) -> ConfigDict:
         low, high = get(config, path)
         if not 0 <= low <= high or (path == 'augment.crop_area' and (high > 1 or low == 0)):
             raise ConfigError(f'{path}={(low, high)}: must be a range, low <= high; an area lies in (0, 1]')
+    open_ends = {
+        'model.dropout': config.model.dropout < 1,
+        'augment.test_crop': config.augment.test_crop > 0,
+        'probe.held_out': 0 < config.probe.held_out < 1,
+    }
+    for path, inside in open_ends.items():
+        if not inside:
+            raise ConfigError(f'{path}={get(config, path)}: must not be at this end of [0, 1]')
+    if config.optim.use_ema and config.optim.ema_decay == 0:
+        raise ConfigError('optim.use_ema=True needs a moving average: set optim.ema_decay, such as 0.9999')
+    if not config.probe.penalties or config.artifacts.filter_size < 0:
+        raise ConfigError('probe.penalties needs an entry, and artifacts.filter_size must be 0 or more')
+    if config.monitor.neighbours > config.monitor.bank:
+        raise ConfigError(
+            f'monitor.neighbours={config.monitor.neighbours} must not exceed monitor.bank={config.monitor.bank}'
+        )
     if len(config.model.widths) != 5 or len(config.model.kernels) != 5:
         raise ConfigError('model.widths and model.kernels need 5 entries each, for conv1..conv5')
     for n in (1, 3, 4):

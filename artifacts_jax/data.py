@@ -39,12 +39,18 @@ def load(config: ConfigDict, split: str, *, seed: int, process_index: int = 0, p
     Raises:
       DataError: the data set, its files or the split are not there, the split is empty, or an image is damaged.
     """
+    import tensorflow_datasets as tfds
+
     builder = _builder(config)
     try:
         examples = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
         splits = ', '.join(builder.info.splits) or 'none'
         raise DataError(f'{config.name} has no split {split!r}; there are: {splits}') from error
+    if isinstance(builder, tfds.ImageFolder) and split not in builder.info.splits:
+        raise DataError(
+            f'{config.name} is a folder, whose splits cannot be cut: {split!r}; make a folder for each split'
+        )
     if examples == 0:
         raise DataError(f'split {split!r} of {config.name} in {builder.data_dir} is empty')
     stream = config.loading == 'stream' or (
@@ -86,7 +92,7 @@ class InMemory:
     def batch(self, step: int, batch_size: int) -> dict[str, np.ndarray]:
         """Returns this host's part of the global batch at a step: 'image', 'label', 'index' (see train_batches)."""
         index = _share(batch_size, self.process_index, self.process_count)
-        epochs, places = np.divmod(step * batch_size + index, self.num_examples)
+        epochs, places = np.divmod(step * batch_size + index.astype(np.int64), self.num_examples)
         chosen = np.array([self._order(int(e))[p] for e, p in zip(epochs, places)])
         return {'image': self.images[chosen], 'label': self.labels[chosen], 'index': index}
 
@@ -216,7 +222,7 @@ class _Source:
         try:
             yield from dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
         except tf.errors.InvalidArgumentError as error:
-            reason = str(error.message).splitlines()[0]
+            reason = str(error.message).splitlines()[0].rpartition(': ')[2]  # the rest is TensorFlow's stack
             place = f'{self.builder.name} in {self.builder.data_dir}'
             raise DataError(f'an image of {place} is damaged: {reason}') from error
 
@@ -233,15 +239,19 @@ class _Source:
         import tensorflow as tf
 
         image = tf.io.decode_image(example['image'], channels=3, expand_animations=False)
-        height, width = tf.unstack(tf.shape(image)[:2])
-        if (image.shape[0], image.shape[1]) != (self.size, self.size):
-            short = tf.minimum(height, width)
-            target = tf.maximum(tf.stack([height, width]) * self.size // short, self.size)
-            resized = tf.image.resize(image, target, antialias=True)
-            resized = tf.image.resize_with_crop_or_pad(resized, self.size, self.size)
-            image = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+        same = tf.reduce_all(tf.shape(image)[:2] == self.size)
+        image = tf.ensure_shape(tf.cond(same, lambda: image, lambda: self._resize(image)), (self.size, self.size, 3))
         label = tf.cast(example['label'], tf.int32) if 'label' in example else tf.constant(-1)
         return {'image': image, 'label': label}
+
+    def _resize(self, image):
+        import tensorflow as tf
+
+        height, width = tf.unstack(tf.shape(image)[:2])
+        target = tf.maximum(tf.stack([height, width]) * self.size // tf.minimum(height, width), self.size)
+        resized = tf.image.resize(image, target, antialias=True)
+        resized = tf.image.resize_with_crop_or_pad(resized, self.size, self.size)
+        return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 
 
 def _builder(config):
@@ -252,7 +262,7 @@ def _builder(config):
 
     for kind in ('GPU', 'TPU'):  # JAX has them; TensorFlow would take their memory
         tf.config.set_visible_devices([], kind)
-    if os.sep in config.name:
+    if Path(config.name).is_dir() or config.name.startswith((os.sep, '.', '~')):
         if not Path(config.name).is_dir():
             raise DataError(f'there is no folder {config.name}; images are expected as FOLDER/SPLIT/CLASS/IMAGE.jpg')
         builder = tfds.ImageFolder(config.name)

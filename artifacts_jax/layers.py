@@ -13,6 +13,11 @@ he_init = nn.initializers.variance_scaling(2.0, 'fan_avg', 'truncated_normal')
 glorot_init = nn.initializers.glorot_uniform()
 
 
+def is_bias(path) -> bool:
+    """Whether a parameter's tree path is a layer's bias; Flax calls the offset of batch norm so, too."""
+    return path[-1].key == 'bias' and not path[-2].key.startswith('norm')
+
+
 def leaky_relu(x):
     """Leaky rectifier of slope 0.2; the 2018 code mixes 0.1, 0.2 and ReLU, its 2019 fix uses 0.2 throughout."""
     return nn.leaky_relu(x, 0.2)

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from artifacts_jax import layers
+
 
 def squared_error(x, y):
     """Returns (x - y)^2 summed over channels: [B, H, W, 3] twice -> [B, H, W, 1]."""
@@ -20,7 +22,9 @@ def mask_loss(logits, mask):
     return optax.sigmoid_binary_cross_entropy(logits, mask)
 
 
-def l2(params, names=('kernel',)):
-    """Returns 0.5 * |w|^2 over the leaves of those names: by default all convolution and fully connected weights."""
+def l2(params, *, biases=False):
+    """Returns 0.5 * |w|^2 over all convolution and fully connected weights, and their biases if asked."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    return sum(0.5 * jnp.vdot(x, x) for path, x in leaves if path[-1].key in names)
+    return sum(
+        0.5 * jnp.vdot(x, x) for path, x in leaves if path[-1].key == 'kernel' or (biases and layers.is_bias(path))
+    )

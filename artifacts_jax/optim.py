@@ -4,6 +4,8 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from artifacts_jax import layers
+
 
 def schedule(learning_rate: float, steps: int, config: ConfigDict) -> optax.Schedule:
     """Returns the learning rate by step: linear to final_fraction over decay_fraction of the steps, then constant."""
@@ -21,7 +23,7 @@ def adam(learning_rate: optax.ScalarOrSchedule, config: ConfigDict) -> optax.Gra
         del params
 
         def scale(path, g):
-            return g * config.optim.bias_gradient_scale if path[-1].key == 'bias' else g
+            return g * config.optim.bias_gradient_scale if layers.is_bias(path) else g
 
         return jax.tree_util.tree_map_with_path(scale, updates)
 

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from artifacts_jax.config import ConfigError
+
 AXIS = 'data'
 
 
@@ -47,11 +49,11 @@ class Devices:
         self.sharded = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def check_batch(self, name: str, batch_size: int) -> None:
-        """Raises ValueError if a global batch does not divide by the devices, naming the nearest that does."""
+        """Raises ConfigError if a global batch does not divide by the devices, naming the nearest that does."""
         count = len(self.devices)
         if batch_size % count:
             nearest = max(1, round(batch_size / count)) * count
-            raise ValueError(f'{name}={batch_size} does not divide by the {count} devices: use {nearest}')
+            raise ConfigError(f'{name}={batch_size} does not divide by the {count} devices: use {nearest}')
 
     def put(self, batch):
         """Places this host's part of a batch, a tree of [b, ...] arrays, on its devices."""

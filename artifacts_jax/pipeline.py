@@ -54,9 +54,13 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     Raises:
       one of EXPECTED_ERRORS, with a message for the user.
     """
+    if jax.process_count() > 1:
+        raise configuration.ConfigError(f'{jax.process_count()} processes: runs on several hosts are not supported yet')
+    devices, datasets, states = Devices(config.parallel), Datasets(config), {}
+    if not (Path(workdir) / 'config.json').exists():
+        _ = datasets['train']  # data that is not there should not leave a work directory behind
     configuration.settle(config, workdir)
     keep_compiled()
-    devices, datasets, states = Devices(config.parallel), Datasets(config), {}
 
     def learned(stage):
         """The variables of a stage that is done, in this call or an earlier one."""

@@ -38,8 +38,8 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
             results['probe'][name] = probe(config, devices, datasets, variables())
             results.update(
                 dataset=config.data.name,
-                train=config.probe.max_train or datasets['probe_train'].num_examples,
-                test=config.probe.max_test or datasets['test'].num_examples,
+                train=_count(config.probe.max_train, datasets['probe_train']),
+                test=_count(config.probe.max_test, datasets['test']),
             )
             temporary = path.with_suffix('.tmp')
             temporary.write_text(json.dumps(results, indent=2) + '\n')
@@ -83,7 +83,7 @@ def probe(config: ConfigDict, devices: Devices, datasets: dict, variables: dict 
 
 def _fit(config, extract, dataset):
     """Returns {layer: classifier}, fitted to the training split by the config's solver."""
-    options, examples = config.probe, config.probe.max_train or dataset.num_examples
+    options, examples = config.probe, _count(config.probe.max_train, dataset)
     batches = partial(dataset.eval_batches, options.batch_size, limit=options.max_train)
     dims = {layer: x.shape[1] for layer, x in extract(next(iter(batches()))).items()}
     size = 4 * examples * sum(dims.values())
@@ -122,6 +122,11 @@ def _held_out(index, part):
     """Returns which examples pick the penalty: as good as random, and a function of the example's index alone."""
     scrambled = index.astype(np.uint64) * np.uint64(2654435761) % np.uint64(2**32)
     return scrambled < part * 2**32
+
+
+def _count(limit, dataset):
+    """Returns how many examples are used of a data set; a limit of 0 is none."""
+    return min(limit or dataset.num_examples, dataset.num_examples)
 
 
 def _pixels(config, batch):

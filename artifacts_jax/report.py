@@ -41,7 +41,7 @@ class Report:
         from clu import metric_writers  # imports TensorFlow, which takes seconds
 
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in read(self._path) if row['step'] <= self._start]
+        kept = [row for row in read(self._path) if self._start and row['step'] <= self._start]
         temporary = self._path.with_suffix('.tmp')
         temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
         temporary.replace(self._path)

@@ -6,10 +6,9 @@ from pathlib import Path
 from types import FrameType
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from artifacts_jax import keys
+from artifacts_jax import keys, metrics
 from artifacts_jax.checkpoint import CheckpointError, Checkpoints
 from artifacts_jax.parallel import Devices
 from artifacts_jax.report import Report
@@ -17,7 +16,7 @@ from artifacts_jax.state import State
 
 
 class NonFiniteError(FloatingPointError):
-    """A loss that is NaN or infinite; the message names step, loss and the checkpoint to restart from."""
+    """A loss or gradient that is NaN or infinite; the message names it, the step and the checkpoint to restart from."""
 
 
 class Preempted(SystemExit):
@@ -39,7 +38,7 @@ def run(stage, config: ConfigDict, workdir: Path, devices: Devices, datasets: di
       base: the variables of stage.BASE, if it has one.
 
     Raises:
-      NonFiniteError: a loss is not finite.
+      NonFiniteError: a loss or the norm of a gradient is not finite.
       Preempted: SIGTERM or SIGINT came; the state is saved.
     """
     key, steps = keys.stage_key(config.seed, stage.NAME), config[stage.NAME].steps
@@ -90,6 +89,7 @@ def _loop(stage, state, key, config, devices, datasets, checkpoints, report, int
     draw = stage.illustrator(config, devices, datasets)
     step, steps, pending = int(state.step), config[stage.NAME].steps, None
     batches = datasets['train'].train_batches(config.batch_size, start_step=step)
+    intervals = {'eval': config.eval_every, 'figure': config.figure_every, 'checkpoint': config.checkpoint_every}
     if step == 0:
         with report.aside():
             report.test(step, evaluate(state, key))
@@ -100,33 +100,32 @@ def _loop(stage, state, key, config, devices, datasets, checkpoints, report, int
             _look(report, pending, checkpoints)
         step, pending = step + 1, (step + 1, values)
         last = step == steps
-        due = {name: last or step % config[f'{name}_every'] == 0 for name in ('checkpoint', 'eval', 'figure')}
+        due = {name: last or step % steps_between == 0 for name, steps_between in intervals.items()}
         if any(due.values()) or interruption.asked:
             _look(report, pending, checkpoints)
             pending = None
         with report.aside():
-            if due['checkpoint'] or interruption.asked:
-                checkpoints.save(step, state)
             if due['eval']:
                 report.test(step, evaluate(state, key))
             if due['figure']:
                 draw(state, key, report.figures)
                 report.curves()
-        if interruption.asked and not last:
+            if due['checkpoint'] or interruption.asked:  # last: what belongs to this step is written already
+                checkpoints.save(step, state)
+        if interruption.asked:
             report.say(f'stopped at step {step:,} of {steps:,}, saved; run the same command to go on')
             raise Preempted
     return state
 
 
 def _look(report, pending, checkpoints):
-    """Refuses a step whose losses are not finite, and logs it when its turn has come."""
+    """Refuses a step with a loss or gradient that is not finite, and logs it when its turn has come."""
     step, values = pending
     values = jax.device_get(values)
-    for name, value in values.items():
-        if name.startswith('loss/') and not np.isfinite(value):
-            saved = checkpoints.latest_step
-            restart = 'there is no checkpoint' if saved is None else f'restart from {checkpoints.folder / str(saved)}'
-            raise NonFiniteError(f'{name} is {value} at step {step:,} of {report.stage}: {restart}')
+    for name in metrics.nonfinite(values):
+        saved = checkpoints.latest_step
+        restart = 'there is no checkpoint' if saved is None else f'restart from {checkpoints.folder / str(saved)}'
+        raise NonFiniteError(f'{name} is {values[name]} at step {step:,} of {report.stage}: {restart}')
     report.train(step, values)
 
 

@@ -30,10 +30,11 @@ def test_both_networks_learn_and_the_autoencoder_is_frozen(first_game_steps, upd
     assert all(np.isfinite(x) for x in values.values())
 
 
-def plain_losses(state, batch, key, config, params):
+def plain_losses(state, batch, key, config, params, dropout=slice(2, 4)):
     """(discriminator's loss, generator's loss) of one shared pass, written as section 2 of the method reads."""
     generator, discriminator = models.make_generator(config), models.make_discriminator(config)
-    augment_keys, mask_keys, real_keys, fake_keys, *_ = keys.example_keys(key, state.step, batch['index'], 6)
+    example_keys = keys.example_keys(key, state.step, batch['index'], 6)
+    augment_keys, mask_keys = example_keys[:2]
     x = augment.training_view(config, augment_keys, batch['image'])
     mask = layers.spatial_mask(mask_keys, models.mask_grid(config), config.artifacts.drop_rate)
     variables = {'params': {**state.frozen['params'], **params}, 'batch_stats': state.variables['batch_stats']}
@@ -44,7 +45,7 @@ def plain_losses(state, batch, key, config, params):
         {'params': params['discriminator'], 'batch_stats': state.batch_stats['discriminator']},
         jnp.concatenate([real, fake]),
         train=True,
-        dropout_keys=jnp.concatenate([real_keys, fake_keys]),
+        dropout_keys=jnp.concatenate(example_keys[dropout]),
         mutable=['batch_stats'],
     )
     logits, mask_logits = outputs
@@ -89,16 +90,42 @@ def test_simultaneous_step_equals_plain_gradients(config, batch, first_game_step
     np.testing.assert_allclose(total, discriminator_loss, rtol=1e-5)
 
 
-def test_alternate_step_plays_against_the_updated_discriminator(first_game_steps):
-    _, alternate, values = first_game_steps['alternate']
-    _, simultaneous, shared = first_game_steps['simultaneous']
+def test_alternate_step_plays_against_the_updated_discriminator(config, batch, first_game_steps, key):
+    state, alternate, values = first_game_steps['alternate']
+    _, simultaneous, _ = first_game_steps['simultaneous']
     jax.tree.map(
         partial(np.testing.assert_allclose, atol=1e-6),
         alternate.params['discriminator'],
         simultaneous.params['discriminator'],
     )
-    assert values['loss/generator_class'] != shared['loss/generator_class']
-    np.testing.assert_allclose(values['loss/generator_pixel'], shared['loss/generator_pixel'], rtol=1e-5)
+    # The second pass has dropout keys of its own, the fifth and the sixth.
+    loss = jax.jit(partial(plain_losses, state, batch, key, config, dropout=slice(4, 6)))
+    l2 = 5e-5 * losses.l2(state.params['repair'])
+    found = values['loss/generator_class'] + values['loss/generator_pixel']
+    _, updated = loss({**state.params, 'discriminator': alternate.params['discriminator']})
+    _, outdated = loss(state.params)
+    np.testing.assert_allclose(found, updated - l2, rtol=1e-4)
+    assert abs(found - (outdated - l2)) > 1e-3
+
+
+def test_frozen_decoder_uses_its_running_averages_while_the_repair_trains(config, stage_states):
+    state, generator = stage_states[artifacts], models.make_generator(config)
+    phi, mask = jax.random.normal(jax.random.key(0), (4, 4, 4, 8)), jnp.ones((4, 4, 4, 1))
+
+    def corrupt(variables):
+        return generator.apply(variables, phi, mask, train=True, method='corrupt', mutable=['batch_stats'])
+
+    fake, updates = jax.jit(corrupt)(state.variables)
+    assert not jax.tree.all(
+        jax.tree.map(jnp.array_equal, updates['batch_stats']['repair'], state.batch_stats['repair'])
+    )
+    for network in ('encoder', 'decoder'):
+        before = state.frozen['batch_stats'][network]
+        assert jax.tree.all(jax.tree.map(jnp.array_equal, updates['batch_stats'].get(network, before), before))
+    shifted = jax.tree.map(lambda x: x + 1, state.frozen['batch_stats']['decoder'])
+    batch_stats = {**state.variables['batch_stats'], 'decoder': shifted}
+    other, _ = jax.jit(corrupt)({**state.variables, 'batch_stats': batch_stats})
+    assert jnp.abs(fake - other).max() > 1e-3
 
 
 def test_only_kept_pixels_count_in_the_generators_error(config):

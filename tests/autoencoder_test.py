@@ -41,7 +41,7 @@ def test_loss_terms_are_those_of_the_method(config, step, batch, stage_states):
     squares = sum(
         float((x**2).sum())
         for path, x in jax.tree_util.tree_leaves_with_path(state.params)
-        if path[-1].key in ('kernel', 'bias')
+        if path[-1].key == 'kernel' or [key.key for key in path[-2:]] == ['layer3', 'bias']  # the decoder's last
     )
     np.testing.assert_allclose(metrics['loss/l2'], 5e-5 * 0.5 * squares, rtol=1e-5)
 
@@ -57,7 +57,12 @@ def test_running_averages_move_by_their_decay(config, step, batch, stage_states)
     np.testing.assert_allclose(mean, 0.025 * x.mean(axis=(0, 1, 2)), atol=1e-6)
 
 
-def test_l2_counts_kernels_alone_unless_told():
-    params = {'conv': {'kernel': jnp.full((2,), 3.0), 'bias': jnp.full((1,), 2.0)}, 'norm': {'scale': jnp.ones(4)}}
+def test_l2_counts_weights_and_biases_but_never_batch_norm():
+    params = {
+        'layer1': {
+            'conv': {'kernel': jnp.full((2,), 3.0), 'bias': jnp.full((1,), 2.0)},
+            'norm': {'scale': jnp.ones(4), 'bias': jnp.ones(4)},
+        }
+    }
     assert losses.l2(params) == 9.0
-    assert losses.l2(params, ('kernel', 'bias')) == 11.0
+    assert losses.l2(params, biases=True) == 11.0

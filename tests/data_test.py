@@ -98,23 +98,57 @@ def test_large_splits_are_streamed(photograph_folder):
         assert isinstance(data.load(config, 'train', seed=0), kind)
 
 
-def test_images_become_central_squares(tmp_path):
+@pytest.fixture
+def save(tmp_path):
+    """Writes an image into the folder data set tmp_path, of one class, and returns its path."""
     folder = tmp_path / 'train' / 'ramp'
     folder.mkdir(parents=True)
-    ramp = np.broadcast_to(np.arange(96, dtype=np.uint8)[None], (32, 96))  # grey and wide
-    PIL.Image.fromarray(ramp).save(folder / '0.png')
+
+    def save(image, name):
+        PIL.Image.fromarray(np.ascontiguousarray(image)).save(folder / name)
+        return folder / name
+
+    return save
+
+
+RAMP = np.broadcast_to(np.arange(96, dtype=np.uint8)[None], (32, 96))  # grey and wide
+
+
+@pytest.mark.parametrize('name', ['grey.png', 'grey.jpg', 'colour.png', 'colour.jpg'])
+@pytest.mark.parametrize('tall', [False, True])
+def test_images_become_central_squares(tmp_path, save, name, tall):
+    ramp = RAMP.T if tall else RAMP
+    save(np.stack([ramp] * 3, axis=-1) if 'colour' in name else ramp, name)
     dataset = data.load(options(name=str(tmp_path), size=16), 'train', seed=0)
-    image = dataset.images[0]
+    image = dataset.images[0].astype(int)
     assert dataset.label_names == ('ramp',)
+    assert dataset.labels == [0]
     assert image.shape == (16, 16, 3)
-    assert (image[..., 0] == image[..., 1]).all()
     # Half the size, so that a pixel is the mean of two columns; the central 16 of 48 begin at column 32.
-    np.testing.assert_allclose(image[8, :, 0], 32.5 + 2 * np.arange(16), atol=1)
+    expected = np.broadcast_to(32.5 + 2 * np.arange(16), (16, 16))
+    np.testing.assert_allclose(image, np.stack([expected.T if tall else expected] * 3, axis=-1), atol=2)
+
+
+def test_images_of_the_right_size_are_kept_bit_for_bit(tmp_path, save):
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    save(image, '0.png')
+    dataset = data.load(options(name=str(tmp_path), size=16), 'train', seed=0)
+    np.testing.assert_array_equal(dataset.images[0], image)
+
+
+def test_positions_beyond_32_bits(load):
+    epoch = take(load().train_batches(6, start_step=2**31), 8)  # 48 examples, over the ends of two epochs
+    assert np.isin(prints(epoch), prints(load().eval_batches(6))).all()
 
 
 @pytest.fixture(scope='module')
-def built(tmp_path_factory):
-    return options(name='photographs', data_dir=str(tmp_path_factory.mktemp('tfds')))
+def built_in(tmp_path_factory):
+    return str(tmp_path_factory.mktemp('tfds'))
+
+
+@pytest.fixture
+def built(built_in):
+    return options(name='photographs', data_dir=built_in)
 
 
 def test_photographs_are_built_offline(built):
@@ -124,6 +158,32 @@ def test_photographs_are_built_offline(built):
     np.testing.assert_array_equal(np.bincount(train.labels), 128)
     np.testing.assert_array_equal(np.bincount(test.labels), 32)
     assert train.images.std() > 40  # pictures, not blanks
+
+
+def test_hosts_share_a_part_of_a_split(built):
+    part = 'train[100:137]'
+    whole = data.load(built, part, seed=0)
+    assert whole.num_examples == 37
+    read = {}
+    built.loading = 'stream'
+    for n in (0, 1):
+        for b in data.load(built, part, seed=0, process_index=n, process_count=2).eval_batches(8):
+            read.update({i: x for i, x, keep in zip(b['index'], b['image'], b['mask']) if keep})
+    np.testing.assert_array_equal(np.stack([read[i] for i in range(37)]), whole.images)
+
+
+def test_unlabelled_images_have_label_minus_one(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder('stl10', data_dir=tmp_path, try_gcs=False)
+    examples = [(n, {'image': np.full((96, 96, 3), n, np.uint8), 'label': -1}) for n in range(5)]
+    monkeypatch.setattr(builder, '_split_generators', lambda dl_manager: {'unlabelled': examples})
+    builder.download_and_prepare()
+    for loading in ('memory', 'stream'):
+        dataset = data.load(options(name='stl10', data_dir=str(tmp_path), loading=loading), 'unlabelled', seed=0)
+        (batch,) = dataset.eval_batches(5)
+        np.testing.assert_array_equal(batch['label'], -1)
+        assert sorted(batch['image'][:, 0, 0, 0]) == [0, 1, 2, 3, 4]
 
 
 def test_photographs_train_and_test_share_no_pixel():
@@ -156,18 +216,23 @@ def test_unknown_split_names_those_there_are(photograph_folder):
         data.load(options(name=str(photograph_folder)), 'validation', seed=0)
 
 
+def test_part_of_a_folders_split_cannot_be_asked_for(photograph_folder):
+    with pytest.raises(data.DataError, match=r"is a folder, whose splits cannot be cut: 'train\[:50%\]'"):
+        data.load(options(name=str(photograph_folder)), 'train[:50%]', seed=0)
+
+
 def test_empty_folder_says_what_is_expected(tmp_path):
     with pytest.raises(data.DataError, match=r'no images in .*FOLDER/SPLIT/CLASS/IMAGE.jpg'):
         data.load(options(name=str(tmp_path)), 'train', seed=0)
 
 
-def test_damaged_image_is_one_error(tmp_path):
-    folder = tmp_path / 'train' / 'class'
-    folder.mkdir(parents=True)
-    PIL.Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(folder / '0.png')
-    (folder / '0.png').write_bytes((folder / '0.png').read_bytes()[:40])
-    with pytest.raises(data.DataError, match='is damaged'):
-        data.load(options(name=str(tmp_path), size=16), 'train', seed=0)
+@pytest.mark.parametrize(('name', 'reason'), [('0.png', 'Invalid PNG'), ('0.jpg', '.*Invalid JPEG')])
+@pytest.mark.parametrize('loading', ['memory', 'stream'])
+def test_damaged_image_is_one_error(tmp_path, save, loading, name, reason):
+    path = save(RAMP, name)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(data.DataError, match=f'an image of .* is damaged: {reason}'):
+        next(data.load(options(name=str(tmp_path), size=16, loading=loading), 'train', seed=0).train_batches(1))
 
 
 def test_batch_that_does_not_divide_by_the_hosts(load):

@@ -26,6 +26,15 @@ def test_resuming_keeps_each_step_once(config, tmp_path):
     assert rows[-2]['train/images_per_second'] > 0
 
 
+def test_starting_anew_keeps_no_evaluation_at_step_0(config, tmp_path):
+    path = tmp_path / 'autoencoder' / 'metrics.jsonl'
+    path.parent.mkdir()
+    path.write_text('{"step": 0}\n')
+    with report.Report(tmp_path, 'autoencoder', 0, config):
+        pass
+    assert report.read(path) == []
+
+
 def test_table_has_every_layer_network_and_count():
     row = {'accuracy': 50.0, 'correct': 5, 'count': 10}
     results = {
