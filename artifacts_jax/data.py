@@ -57,7 +57,7 @@ def load(config: ConfigDict, split: str, *, seed: int, process_index: int = 0, p
         config.loading == 'auto' and examples * config.size**2 * 3 > config.memory_limit_gb * 1e9
     )
     known = builder.info.features
-    names = tuple(known['label'].names) if 'label' in known else ()
+    names = tuple(getattr(known['label'], 'names', ())) if 'label' in known else ()
     source = _Source(builder, split, examples, config.size)
     if stream:
         return Streamed(source, examples, names, seed, config.shuffle_buffer, process_index, process_count)
