@@ -99,9 +99,9 @@ def _loop(stage, state, key, config, devices, datasets, checkpoints, report, int
         if pending:  # looked at one step late, so that the devices never wait for the host
             _look(report, pending, checkpoints)
         step, pending = step + 1, (step + 1, values)
-        last = step == steps
+        last, asked = step == steps, interruption.asked
         due = {name: last or step % steps_between == 0 for name, steps_between in intervals.items()}
-        if any(due.values()) or interruption.asked:
+        if any(due.values()) or asked:
             _look(report, pending, checkpoints)
             pending = None
         with report.aside():
@@ -110,9 +110,9 @@ def _loop(stage, state, key, config, devices, datasets, checkpoints, report, int
             if due['figure']:
                 draw(state, key, report.figures)
                 report.curves()
-            if due['checkpoint'] or interruption.asked:  # last: what belongs to this step is written already
+            if due['checkpoint'] or asked:  # last: what belongs to this step is written already
                 checkpoints.save(step, state)
-        if interruption.asked:
+        if asked:
             report.say(f'stopped at step {step:,} of {steps:,}, saved; run the same command to go on')
             raise Preempted
     return state
