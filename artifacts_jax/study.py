@@ -64,7 +64,7 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
 
     def play(config, folder, datasets):
         configuration.settle(config, folder)
-        base = train.run(autoencoder, config, _autoencoder_folder(config, workdir), devices, datasets, None)
+        base = train.run(autoencoder, config, autoencoder_folder(config, workdir), devices, datasets, None)
         state = train.run(artifacts, config, folder, devices, datasets, base.learned(config.optim.use_ema))
         rows = report.read(folder / artifacts.NAME / 'metrics.jsonl')
         last = [row for row in rows if 'test/accuracy/real' in row][-1]
@@ -150,7 +150,8 @@ def _copy(config):
     return config.copy_and_resolve_references()
 
 
-def _autoencoder_folder(config, workdir):
+def autoencoder_folder(config: ConfigDict, workdir: Path) -> Path:
+    """Returns the folder of the autoencoder that a configuration needs, the same for all that need the same."""
     keys = configuration.flatten(json.loads(config.to_json_best_effort()))
     relevant = {k: v for k, v in keys.items() if not k.startswith(GAME_ONLY) and k not in configuration.FREE}
     digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
