@@ -4,13 +4,15 @@ Encoder and decoder are frozen, weights and statistics. The generator is the rep
 discriminator are updated in turn within one step.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from artifacts_jax import augment, autoencoder, features, figures, keys, layers, losses, metrics, models, optim
+from artifacts_jax import augment, autoencoder, features, figures, history, keys, layers, losses, metrics, models, optim
 from artifacts_jax.models import FAKE, REAL
 from artifacts_jax.parallel import Devices, mean, share, total
 from artifacts_jax.state import State
@@ -42,17 +44,22 @@ def init_state(key, base: dict, *, config: ConfigDict) -> State:
       base: the autoencoder's variables, frozen here.
       config: the run's configuration.
     """
-    repair_key, discriminator_key = jax.random.split(key)
-    size = config.model.image_size
-    images, mask = jnp.zeros((1, size, size, 3)), jnp.ones((1, *models.mask_grid(config), 1))
-    phi = jnp.zeros((*mask.shape[:3], config.model.encoder_widths[-1]))
-    generated = models.make_generator(config).init(repair_key, phi, mask, method='corrupt')
-    judged = models.make_discriminator(config).init(discriminator_key, images)
+    generator_key, discriminator_key = jax.random.split(key)
+    network, generator, size = config.artifacts.generator, models.make_generator(config), config.model.image_size
+    mask = jnp.ones((1, *models.mask_grid(config), 1))
+    code = jnp.zeros((*mask.shape[:3], config.model.encoder_widths[-1]))
+    if network == 'gan':
+        generated = generator.init(generator_key, code, method='imagine')
+    else:
+        generated = generator.init(generator_key, code, mask, method='corrupt')
+    judged = models.make_discriminator(config).init(discriminator_key, jnp.zeros((1, size, size, 3)))
     variables = {
-        kind: {'repair': generated[kind]['repair'], 'discriminator': judged[kind]} for kind in ('params', 'batch_stats')
+        kind: {network: generated[kind].get(network, {}), 'discriminator': judged[kind]}
+        for kind in ('params', 'batch_stats')
     }
-    optimisers = {('repair',): _optimiser(config), ('discriminator',): _optimiser(config)}
-    return State.create(variables, optimisers, ema=config.optim.ema_decay > 0, frozen=base)
+    optimisers = {(name,): _optimiser(config) for name in variables['params']}
+    state = State.create(variables, optimisers, ema=config.optim.ema_decay > 0, frozen=base)
+    return state.replace(history=history.empty(config))
 
 
 def discriminator(variables: dict) -> dict:
@@ -74,29 +81,47 @@ def discriminator_terms(outputs, mask, *, config, axis_name):
 
 
 def generator_terms(outputs, fake, images, mask, *, config, axis_name):
-    """Returns the generator's loss terms: the class loss with swapped labels, and the error over kept pixels."""
+    """Returns the generator's loss terms: the class loss with swapped labels, and the error over kept pixels.
+
+    With `generator_objective='reference'` also the discriminator's terms, which the 2018 code leaves in: on a fake
+    the two class losses together are least at a probability of 1/2.
+    """
     real_logits, fake_logits = jnp.split(outputs[0], 2)
     # The real half has no path to the generator but through the batch statistics; the 2018 code counts it too.
     class_error = jnp.concatenate([losses.class_loss(real_logits, FAKE), losses.class_loss(fake_logits, REAL)])
     kept = layers.upsample_nearest(mask, images.shape[1:3])
     values = total(kept.sum(), axis_name) * images.shape[-1]
     pixel_error = (kept * losses.squared_error(fake, images)).sum() / jnp.maximum(values, 1)
-    return {
+    terms = {
         'loss/generator_class': mean(class_error, axis_name),
         'loss/generator_pixel': config.artifacts.pixel_weight * pixel_error,
     }
+    if config.artifacts.generator_objective == 'reference':
+        leak = discriminator_terms(outputs, mask, config=config, axis_name=axis_name)
+        terms['loss/generator_leak'] = sum(leak.values())
+    return terms
+
+
+def _real(generator, variables, images, phi, config):
+    """Returns the real examples, of the images or of their features phi."""
+    if config.artifacts.real == 'input':
+        return images
+    return generator.apply(variables, phi, method='decode')
+
+
+def _fake(generator, variables, phi, mask, draw_keys, config, **options):
+    """Returns the fake examples for features phi and mask; a GAN's are drawn by the keys [B] alone."""
+    if config.artifacts.generator == 'gan':
+        noise = jax.vmap(lambda key: jax.random.normal(key, phi.shape[1:], phi.dtype))(draw_keys)
+        return generator.apply(variables, noise, method='imagine', **options)
+    return generator.apply(variables, phi, mask, method='fake', **options)
 
 
 def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=None):
-    """One update of the discriminator and one of the repair network.
-
-    With `updates='alternate'` the generator plays against the just-updated discriminator, on the same fakes: the
-    repair network runs once, the discriminator twice. With 'simultaneous' both share one pass of the discriminator.
-    The discriminator always sees [real; fake] as one batch, whose statistics conv5 and fc1 are normalised by (as
-    in the 2018 code); its running averages follow its own update's pass alone.
+    """One update of the discriminator and one of the generator, on augmented images and random masks.
 
     Args:
-      state: with the networks 'repair' and 'discriminator', and the frozen 'encoder' and 'decoder'.
+      state: with the networks 'discriminator' and 'repair' (or 'gan'), and the frozen 'encoder' and 'decoder'.
       batch: 'image' uint8 [B, H, W, 3] and 'index' int32 [B], this device's part of the global batch.
       key: the stage's key.
       config: the run's configuration.
@@ -105,34 +130,59 @@ def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=
     Returns:
       (state, {name: scalar}).
     """
-    generator = models.make_generator(config, axis_name)
-    judge_model = models.make_discriminator(config, axis_name)
-    weight = config.optim.l2
-    augment_keys, mask_keys, *dropout_keys = keys.example_keys(key, state.step, batch['index'], 6)
+    augment_keys, mask_keys, *other_keys = keys.example_keys(key, state.step, batch['index'], 7)
     images = augment.training_view(config, augment_keys, batch['image'])
     mask = layers.spatial_mask(mask_keys, models.mask_grid(config), config.artifacts.drop_rate)
-    phi = generator.apply(state.frozen, images, method='encode')
-    real = generator.apply(state.frozen, phi, method='decode')
+    return update(state, images, mask, other_keys, batch['index'], config=config, axis_name=axis_name)
 
-    def corrupt(params):
+
+def update(state: State, images, mask, example_keys=None, index=None, *, config: ConfigDict, axis_name=None):
+    """One update of the discriminator and one of the generator.
+
+    With `updates='alternate'` the generator plays against the just-updated discriminator, on the same fakes: the
+    generator runs once, the discriminator twice. With 'simultaneous' both share one pass of the discriminator.
+    The discriminator always sees [real; fake] as one batch, whose statistics conv5 and fc1 are normalised by (as
+    in the 2018 code); its running averages follow its own update's pass alone.
+
+    Args:
+      state: as of `train_step`.
+      images: [B, H, W, 3] in [-1, 1].
+      mask: [B, M, N, 1], 1 kept, 0 dropped.
+      example_keys: five [B] arrays of PRNG keys: for dropout of reals and of fakes in the discriminator's pass, the
+        same in the generator's, and for a GAN's noise or the history; None is without dropout, and without those two.
+      index: [B] int32, the examples' positions in the global batch, if there is a history.
+      config: the run's configuration.
+      axis_name: the devices' axis under pmap.
+
+    Returns:
+      (state, {name: scalar}).
+    """
+    network = config.artifacts.generator
+    generator = models.make_generator(config, axis_name)
+    judge_model = models.make_discriminator(config, axis_name)
+    *dropout_keys, draw_keys = example_keys or [None] * 5
+    phi = generator.apply(state.frozen, images, method='encode')
+    real = _real(generator, state.frozen, images, phi, config)
+
+    def make_fake(params):
         variables = {
-            'params': {**state.frozen['params'], 'repair': params},
-            'batch_stats': {**state.frozen['batch_stats'], 'repair': state.batch_stats['repair']},
+            'params': {**state.frozen['params'], network: params},
+            'batch_stats': {**state.frozen['batch_stats'], network: state.batch_stats[network]},
         }
-        fake, updates = generator.apply(variables, phi, mask, train=True, method='corrupt', mutable=['batch_stats'])
-        return fake, updates['batch_stats']['repair']
+        fake, updates = _fake(generator, variables, phi, mask, draw_keys, config, train=True, mutable=['batch_stats'])
+        return fake, updates['batch_stats'].get(network, {})
 
     def judge(params, fake, dropout_keys):
         (outputs, _), updates = judge_model.apply(
             {'params': params, 'batch_stats': state.batch_stats['discriminator']},
             jnp.concatenate([real, fake]),
             train=True,
-            dropout_keys=jnp.concatenate(dropout_keys),
+            dropout_keys=None if dropout_keys[0] is None else jnp.concatenate(dropout_keys),
             mutable=['batch_stats'],
         )
         return outputs, updates['batch_stats']
 
-    def discriminator_loss(outputs):
+    def discriminator_loss(outputs, mask):
         terms = discriminator_terms(outputs, mask, config=config, axis_name=axis_name)
         return sum(terms.values()), terms
 
@@ -141,18 +191,24 @@ def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=
         return sum(terms.values()), terms
 
     def with_decay(grads, params):
-        loss, decay = jax.value_and_grad(lambda p: share(weight * losses.l2(p), axis_name))(params)
+        loss, decay = jax.value_and_grad(lambda p: share(config.optim.l2 * losses.l2(p), axis_name))(params)
         return total((jax.tree.map(jnp.add, grads, decay), loss), axis_name)
 
-    fake, pull_repair, repair_stats = jax.vjp(corrupt, state.params['repair'], has_aux=True)
+    fake, pull_generator, generator_stats = jax.vjp(make_fake, state.params[network], has_aux=True)
+    entered = state.step * (total(len(images), axis_name) // 2)
+    recall = partial(history.recall, state.history, entered, draw_keys, index)
+    _, judged_mask = recall(fake, mask)
     outputs, pull, discriminator_stats = jax.vjp(
-        lambda params, fake: judge(params, fake, dropout_keys[:2]), state.params['discriminator'], fake, has_aux=True
+        lambda params, fake: judge(params, recall(fake, mask)[0], dropout_keys[:2]),
+        state.params['discriminator'],
+        fake,
+        has_aux=True,
     )
-    cotangent, terms = jax.grad(discriminator_loss, has_aux=True)(outputs)
+    cotangent, terms = jax.grad(discriminator_loss, has_aux=True)(outputs, judged_mask)
     grads, l2 = with_decay(pull(cotangent)[0], state.params['discriminator'])
     norms = {'grad_norm/discriminator': optax.tree.norm(grads)}
     new = state.descend(_optimiser(config), {'discriminator': grads})
-    accuracy = _accuracy(outputs, mask, axis_name)
+    accuracy = _accuracy(outputs, judged_mask, axis_name)
 
     if config.artifacts.updates == 'alternate':
         outputs, pull, _ = jax.vjp(
@@ -162,17 +218,18 @@ def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=
             has_aux=True,
         )
     (cotangent, direct), generator_values = jax.grad(generator_loss, (0, 1), has_aux=True)(outputs, fake)
-    (grads,) = pull_repair(direct + pull(cotangent)[1])
-    grads, repair_l2 = with_decay(grads, state.params['repair'])
-    norms['grad_norm/repair'] = optax.tree.norm(grads)
-    new = new.descend(_optimiser(config), {'repair': grads})
+    (grads,) = pull_generator(direct + pull(cotangent)[1])
+    grads, generator_l2 = with_decay(grads, state.params[network])
+    norms[f'grad_norm/{network}'] = optax.tree.norm(grads)
+    new = new.descend(_optimiser(config), {network: grads})
 
     new = new.replace(
         step=state.step + 1,
-        batch_stats={'repair': repair_stats, 'discriminator': discriminator_stats},
-        ema=optim.moving_average(state.ema, new.params, config.optim.ema_decay),
+        batch_stats={network: generator_stats, 'discriminator': discriminator_stats},
+        ema=optim.moving_average(state.ema, new.params, config.optim.ema_decay, state.step),
+        history=history.remember(state.history, entered, fake, mask, axis_name=axis_name),
     )
-    decays = {'loss/discriminator_l2': l2, 'loss/repair_l2': repair_l2}
+    decays = {'loss/discriminator_l2': l2, 'loss/generator_l2': generator_l2}
     return new, {**total({**terms, **generator_values}, axis_name), **decays, **norms, **accuracy}
 
 
@@ -202,9 +259,10 @@ def evaluator(config: ConfigDict, devices: Devices, datasets: dict):
     def play(inputs, batch):
         variables, key = inputs
         images, mask = _views(config, batch, key)
+        (draw_keys,) = keys.example_keys(key, 1, batch['index'], 1)
         phi = generator.apply(variables, images, method='encode')
-        real = generator.apply(variables, phi, method='decode')
-        fake = generator.apply(variables, phi, mask, method='corrupt')
+        real = _real(generator, variables, images, phi, config)
+        fake = _fake(generator, variables, phi, mask, draw_keys, config)
         (real_logits, _), _ = judge.apply(discriminator(variables), real)
         (fake_logits, mask_logits), _ = judge.apply(discriminator(variables), fake)
         return {

@@ -29,7 +29,7 @@ def init_state(key, base: None, *, config: ConfigDict) -> State:
 
 
 def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=None):
-    """One update of encoder and decoder: minimises pixel_weight * mean |x - D(E(x))|^2 + L2.
+    """One update on augmented images.
 
     Args:
       state: with the networks 'encoder' and 'decoder'.
@@ -41,9 +41,17 @@ def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=
     Returns:
       (state, {name: scalar}).
     """
-    generator = models.make_generator(config, axis_name)
     (augment_keys,) = keys.example_keys(key, state.step, batch['index'], 1)
     images = augment.training_view(config, augment_keys, batch['image'])
+    return update(state, images, config=config, axis_name=axis_name)
+
+
+def update(state: State, images, *, config: ConfigDict, axis_name=None):
+    """One update of encoder and decoder on images [B, H, W, 3] in [-1, 1]; returns what `train_step` does.
+
+    Minimises pixel_weight * mean |x - D(E(x))|^2 + L2.
+    """
+    generator = models.make_generator(config, axis_name)
 
     def loss(params):
         decoded, updates = generator.apply(
@@ -66,7 +74,7 @@ def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=
     new = new.replace(
         step=state.step + 1,
         batch_stats=batch_stats,
-        ema=optim.moving_average(state.ema, new.params, config.optim.ema_decay),
+        ema=optim.moving_average(state.ema, new.params, config.optim.ema_decay, state.step),
     )
     return new, {**terms, **{f'grad_norm/{name}': optax.tree.norm(grads[name]) for name in NETWORKS}}
 

@@ -19,7 +19,7 @@ class Checkpoints:
     """The checkpoints of one stage; use it as a context, which ends with every save on disk.
 
     Each has three items: 'variables' (parameters and statistics, trained and frozen, all that transfer needs),
-    'training' (step, optimiser states and moving average) and 'config' (JSON).
+    'training' (step, optimiser states, moving average and history) and 'config' (JSON).
 
     Args:
       folder: holds one folder for each step, named by the steps completed.
@@ -114,4 +114,4 @@ def differences(saved, wanted) -> list[str]:
 
 
 def _training(state):
-    return {'step': state.step, 'opt_state': state.opt_state, 'ema': state.ema}
+    return {'step': state.step, 'opt_state': state.opt_state, 'ema': state.ema, 'history': state.history}

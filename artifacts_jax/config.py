@@ -11,7 +11,11 @@ CHOICES = {
     'parallel': ('jit', 'pmap'),
     'dtype': ('float32', 'bfloat16'),
     'data.loading': ('auto', 'memory', 'stream'),
+    'model.upsampling': ('half_pixel', 'legacy'),
     'artifacts.updates': ('alternate', 'simultaneous'),
+    'artifacts.real': ('decoded', 'input'),
+    'artifacts.generator': ('repair', 'gan'),
+    'artifacts.generator_objective': ('swapped', 'reference'),
     'probe.solver': ('auto', 'lbfgs', 'sgd'),
 }
 STAGES = ('autoencoder', 'artifacts', 'probe')
@@ -20,8 +24,9 @@ FRACTIONS = (
     ' optim.final_fraction optim.ema_decay probe.held_out'
 ).split()
 POSITIVE = (
-    'batch_size data.size data.memory_limit_gb data.shuffle_buffer model.image_size model.conv1_stride model.groups'
-    ' model.hidden autoencoder.steps autoencoder.learning_rate artifacts.steps artifacts.learning_rate optim.epsilon'
+    'batch_size data.size data.memory_limit_gb data.shuffle_buffer model.image_size model.encoder_kernel'
+    ' model.conv1_stride model.groups model.hidden autoencoder.steps autoencoder.learning_rate artifacts.steps'
+    ' artifacts.learning_rate artifacts.rounds optim.epsilon'
     ' probe.max_values probe.iterations probe.epochs probe.batch_size monitor.bank monitor.queries monitor.neighbours'
     ' log_every eval_every figure_every checkpoint_every keep_checkpoints'
 ).split()
@@ -95,6 +100,17 @@ def check(config: ConfigDict) -> ConfigDict:
             raise ConfigError(f'{path}={get(config, path)}: must not be at this end of [0, 1]')
     if config.optim.use_ema and config.optim.ema_decay == 0:
         raise ConfigError('optim.use_ema=True needs a moving average: set optim.ema_decay, such as 0.9999')
+    layers = len(config.model.encoder_widths)
+    if not -1 <= config.artifacts.repair_layers <= layers:
+        raise ConfigError(
+            f'artifacts.repair_layers={config.artifacts.repair_layers}: the decoder has {layers} layers; give 0 to'
+            f' {layers}, or -1 for all'
+        )
+    if config.artifacts.history < 0 or 2 * config.artifacts.history % config.batch_size:
+        half = config.batch_size / 2
+        raise ConfigError(
+            f'artifacts.history={config.artifacts.history}: must be 0 or a multiple of half the batch, {half:g}'
+        )
     if not config.probe.penalties or config.artifacts.filter_size < 0:
         raise ConfigError('probe.penalties needs an entry, and artifacts.filter_size must be 0 or more')
     if config.monitor.neighbours > config.monitor.bank:

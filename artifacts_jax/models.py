@@ -19,6 +19,7 @@ class Encoder(nn.Module):
     """(w0)3c1-(w1)2c2-(w2)2c2-...: images to phi [B, H / 2^n, W / 2^n, w_n], n = len(widths) - 1."""
 
     widths: tuple[int, ...]
+    kernel: int = 2  # of the layers that halve the size
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
 
@@ -27,7 +28,7 @@ class Encoder(nn.Module):
         """Returns (phi, {'layer1': activations, ...})."""
         x, features = images.astype(self.dtype), {}
         for n, width in enumerate(self.widths, start=1):
-            kernel, stride = (3, 1) if n == 1 else (2, 2)
+            kernel, stride = (3, 1) if n == 1 else (self.kernel, 2)
             x = layers.ConvNorm(width, kernel, stride, self.dtype, self.axis_name, name=f'layer{n}')(x, train=train)
             features[f'layer{n}'] = x
         return x, features
@@ -37,6 +38,7 @@ class Decoder(nn.Module):
     """(w_{n-1})3rc2-...-(w0)3rc2-(3)3c1, rc = bilinear doubling and a convolution: phi back to images."""
 
     widths: tuple[int, ...]
+    upsampling: str = 'half_pixel'
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
 
@@ -56,7 +58,7 @@ class Decoder(nn.Module):
         depths = self.widths[-2::-1]
         for n, width in enumerate(depths):
             x = x if repair is None else repair(n, x)
-            x = layers.upsample_bilinear(x)
+            x = layers.upsample_bilinear(x, self.upsampling)
             x = layers.ConvNorm(width, 3, 1, self.dtype, self.axis_name, name=f'layer{n + 1}')(x, train=train)
             features[f'layer{n + 1}'] = x
         x = x if repair is None else repair(len(depths), x)
@@ -69,6 +71,7 @@ class Decoder(nn.Module):
 class RepairLayer(nn.Module):
     """R(h, Omega) = h + (1 - Omega) * F([h, Omega]): changes dropped positions only. [B, H, W, C] -> the same."""
 
+    feed_mask: bool = True  # whether F sees Omega
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
 
@@ -76,25 +79,28 @@ class RepairLayer(nn.Module):
     def __call__(self, h, mask, *, train, gated=True):
         """Repairs h; `mask` [B, H, W, 1] has h's resolution. Not `gated`, it changes kept positions too."""
         depth, mask = h.shape[-1], mask.astype(h.dtype)
-        x = jnp.concatenate([h, mask], axis=-1)
+        x = jnp.concatenate([h, mask], axis=-1) if self.feed_mask else h
         x = layers.ConvNorm(depth, 3, 1, self.dtype, self.axis_name, name='conv1')(x, train=train)
         x = nn.Conv(depth, (3, 3), kernel_init=layers.he_init, dtype=self.dtype, name='conv2')(x)
         return h + ((1 - mask) * x if gated else x)
 
 
 class Repair(nn.Module):
-    """The repair layers R1, R2, ..., one for each layer of the decoder."""
+    """The repair layers R1, R2, ..., one before each of the decoder's first `depth` layers."""
 
     depth: int
+    feed_mask: bool = True
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
 
     def setup(self):
         """Declares the layers."""
-        self.layers = [RepairLayer(self.dtype, self.axis_name) for _ in range(self.depth)]
+        self.layers = [RepairLayer(self.feed_mask, self.dtype, self.axis_name) for _ in range(self.depth)]
 
     def __call__(self, n, h, mask, *, train, gated=True):
-        """Applies R_{n + 1} to h [B, H, W, C]; `mask` [B, M, N, 1] is repeated to h's resolution."""
+        """Applies R_{n + 1}, if there is one, to h [B, H, W, C]; `mask` [B, M, N, 1] is repeated to h's resolution."""
+        if n >= self.depth:
+            return h
         return self.layers[n](h, layers.upsample_nearest(mask, h.shape[1:3]), train=train, gated=gated)
 
 
@@ -102,19 +108,28 @@ class Generator(nn.Module):
     """Encoder, decoder and repair network side by side, with the two decodings that the discriminator compares.
 
     Parameters and statistics have the branches 'encoder', 'decoder' and 'repair'. The autoencoder stage makes
-    and trains the first two; the artifacts stage freezes them and trains the third.
+    and trains the first two; the artifacts stage freezes them and trains the third. In place of damage and repair,
+    the branch 'gan' is a plain GAN's generator: a decoder of noise.
     """
 
     widths: tuple[int, ...]
-    filter_size: int = 3
+    encoder_kernel: int = 2
+    upsampling: str = 'half_pixel'
+    filter_size: int = 3  # of the damage
+    repair_layers: int = -1  # before the decoder's first layers; -1: before each
+    feed_mask: bool = True
+    gated: bool = True
+    rounds: int = 1  # of damage and repair
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
 
     def setup(self):
-        """Declares the three networks."""
-        self.encoder = Encoder(self.widths, self.dtype, self.axis_name)
-        self.decoder = Decoder(self.widths, self.dtype, self.axis_name)
-        self.repair = Repair(len(self.widths), self.dtype, self.axis_name)
+        """Declares the networks; Flax makes the parameters of those that are used."""
+        depth = len(self.widths) if self.repair_layers == -1 else self.repair_layers
+        self.encoder = Encoder(self.widths, self.encoder_kernel, self.dtype, self.axis_name)
+        self.decoder = Decoder(self.widths, self.upsampling, self.dtype, self.axis_name)
+        self.repair = Repair(depth, self.feed_mask, self.dtype, self.axis_name)
+        self.gan = Decoder(self.widths, self.upsampling, self.dtype, self.axis_name)
 
     def reconstruct(self, images, *, train=False):
         """Returns the autoencoder's output D(E(images)), [B, H, W, 3]."""
@@ -133,7 +148,7 @@ class Generator(nn.Module):
         return self.decode(layers.damage(phi, mask, self.filter_size))
 
     def corrupt(self, phi, mask, *, train=False, gated=True):
-        """Returns the fake example: damaged, then repaired before every layer of the frozen decoder.
+        """Returns phi damaged, then repaired before the layers of the frozen decoder.
 
         Args:
           phi: [B, M, N, C] frozen features.
@@ -146,9 +161,20 @@ class Generator(nn.Module):
         """
 
         def repair(n, h):
-            return self.repair(n, h, mask, train=train, gated=gated)
+            return self.repair(n, h, mask, train=train, gated=gated and self.gated)
 
         return self.decoder(layers.damage(phi, mask, self.filter_size), repair=repair)[0]
+
+    def fake(self, phi, mask, *, train=False):
+        """Returns the fake example: as `corrupt`, and in further `rounds` what came out is encoded and corrupted."""
+        images = self.corrupt(phi, mask, train=train)
+        for _ in range(self.rounds - 1):
+            images = self.corrupt(self.encode(images), mask, train=train)
+        return images
+
+    def imagine(self, noise, *, train=False):
+        """Returns the fake example of a plain GAN: noise [B, M, N, C], of the features' shape, decoded."""
+        return self.gan(noise, train=train)[0]
 
 
 class Trunk(nn.Module):
@@ -185,9 +211,8 @@ class Trunk(nn.Module):
                 name=f'conv{n}',
             )(x)
             if n == 5:
-                x = layers.batch_norm(
-                    x, train=train, name='norm5', dtype=self.dtype, axis_name=self.axis_name, use_scale=False
-                )
+                norm5 = layers.BatchNorm(False, self.dtype, self.axis_name, name='norm5')
+                x = norm5(x, train=train)
             features[f'conv{n}'] = x = nn.relu(x)
             if n <= 2:
                 x = layers.local_response_norm(layers.max_pool(x))
@@ -224,10 +249,7 @@ class Discriminator(nn.Module):
             dtype=dtype,
             name='fc1',
         )(conv5)
-        x = layers.batch_norm(
-            x, train=train, name='norm1', dtype=dtype, axis_name=self.trunk.axis_name, use_scale=False
-        )
-        x = nn.relu(x)
+        x = nn.relu(layers.BatchNorm(False, dtype, self.trunk.axis_name, name='norm1')(x, train=train))
         if dropout_keys is not None:
             x = layers.dropout(dropout_keys, x, self.dropout)
         logits = nn.Dense(2, kernel_init=layers.glorot_init, dtype=dtype, name='fc2')(x)
@@ -250,8 +272,18 @@ def preprocess(images):
 
 def make_generator(config: ConfigDict, axis_name: str | None = None) -> Generator:
     """Makes the generator that a config describes; `axis_name` names the devices under pmap."""
+    model, artifacts = config.model, config.artifacts
     return Generator(
-        tuple(config.model.encoder_widths), config.artifacts.filter_size, jnp.dtype(config.dtype), axis_name
+        widths=tuple(model.encoder_widths),
+        encoder_kernel=model.encoder_kernel,
+        upsampling=model.upsampling,
+        filter_size=artifacts.filter_size,
+        repair_layers=artifacts.repair_layers,
+        feed_mask=artifacts.feed_mask,
+        gated=artifacts.gated,
+        rounds=artifacts.rounds,
+        dtype=jnp.dtype(config.dtype),
+        axis_name=axis_name,
     )
 
 

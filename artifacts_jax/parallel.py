@@ -32,6 +32,11 @@ def mean(x, axis_name):
     return share(x.mean(), axis_name)
 
 
+def gather(x, axis_name):
+    """Returns the global batch of x [b, ...], the devices' parts one after another."""
+    return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
+
+
 class Devices:
     """The devices of a run and the mapping over them.
 

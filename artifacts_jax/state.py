@@ -18,6 +18,7 @@ class State(flax.struct.PyTreeNode):
     batch_stats: Any  # running averages of batch norm, {network: tree}
     opt_state: Any  # {networks of an optimiser: optax state}
     ema: Any = None  # moving average of params, or None
+    history: Any = None  # earlier fakes (history.py), or None
     frozen: Any = None  # variables that are used and never changed: {'params': ..., 'batch_stats': ...}
 
     @classmethod

@@ -5,10 +5,10 @@
 Results, one seed, best layer (conv2), 10,000 test images: learned 69.98 %, random 66.21 %, raw pixels 41.05 %.
 """
 
-from configs import default
+from configs import default, variants
 
 
-def get_config():
+def get_config(variant=''):
     """Returns the default configuration with this data set's values."""
     config = default.get_config()
     config.batch_size = 64
@@ -26,4 +26,4 @@ def get_config():
     config.artifacts.update(steps=2500, updates='simultaneous')  # one forward pass: a third faster on CPU
     config.probe.update(max_values=3072)
     config.update(log_every=50, eval_every=500, figure_every=1000, checkpoint_every=250, eval_examples=500)
-    return config
+    return variants.apply(config, variant)

@@ -9,9 +9,11 @@ and override any key on the command line: `--config.artifacts.drop_rate=0.5`.
 
 from ml_collections import ConfigDict
 
+from configs import variants
 
-def get_config() -> ConfigDict:
-    """Returns the default configuration, locked: only declared keys can be set."""
+
+def get_config(variant: str = '') -> ConfigDict:
+    """Returns the default configuration, locked: only declared keys can be set; `variant` as in variants.py."""
     config = ConfigDict()
 
     config.stages = ('autoencoder', 'artifacts', 'probe')  # which stages to run, in this order
@@ -42,6 +44,8 @@ def get_config() -> ConfigDict:
     config.model = model = ConfigDict()
     model.image_size = 96  # side of the images that the networks see, pixels
     model.encoder_widths = (32, 64, 128, 256, 512)  # channels of the encoder's layers; all but the first halve the size
+    model.encoder_kernel = 2  # kernel size of the encoder's layers that halve the size
+    model.upsampling = 'half_pixel'  # the decoder's bilinear doubling: 'half_pixel', or 'legacy' (TensorFlow 1's)
     model.widths = (96, 256, 384, 384, 256)  # channels of the discriminator's conv1..conv5
     model.kernels = (11, 5, 3, 3, 3)  # kernel sizes of conv1..conv5
     model.conv1_stride = 4  # stride of conv1
@@ -60,6 +64,14 @@ def get_config() -> ConfigDict:
     artifacts.updates = 'alternate'  # 'alternate' (generator against the updated discriminator) or 'simultaneous'
     artifacts.drop_rate = 0.7  # theta, the probability that an entry of the feature grid is dropped
     artifacts.filter_size = 3  # side of the uniform filter that replaces dropped entries; 0 averages the whole grid
+    artifacts.repair_layers = -1  # layers of the decoder, from the first, that a repair layer precedes; -1: all
+    artifacts.feed_mask = True  # whether the repair layers see the mask
+    artifacts.gated = True  # whether the repair layers change dropped positions only
+    artifacts.rounds = 1  # how often an example is damaged and repaired
+    artifacts.real = 'decoded'  # the real example: 'decoded' (through the autoencoder, as the fake) or 'input'
+    artifacts.generator = 'repair'  # what makes the fake: 'repair' (of damage), or 'gan' (a new decoder, from noise)
+    artifacts.generator_objective = 'swapped'  # class loss with labels swapped; 'reference' adds the discriminator's
+    artifacts.history = 0  # earlier fakes kept to make half of the discriminator's; 0 or a multiple of half a batch
     artifacts.mask_weight = 0.1  # weight of the discriminator's mask loss
     artifacts.pixel_weight = 30.0  # weight of the generator's squared error over kept pixels
 
@@ -67,6 +79,7 @@ def get_config() -> ConfigDict:
     optim.b1 = 0.5  # Adam's decay of the first moment
     optim.b2 = 0.999  # Adam's decay of the second moment
     optim.epsilon = 1e-5  # Adam's epsilon
+    optim.epsilon_hat = False  # add epsilon before the second moment is corrected for its start, as TensorFlow 1 does
     optim.decay_fraction = 0.9  # fraction of the steps over which the learning rate falls linearly; then it is constant
     optim.final_fraction = 0.01  # the last learning rate, as a fraction of the first
     optim.bias_gradient_scale = 2.0  # factor on the gradients of biases
@@ -98,4 +111,4 @@ def get_config() -> ConfigDict:
     config.keep_checkpoints = 3  # newest checkpoints kept for each stage
     config.eval_examples = 1000  # held-out images in an evaluation during training, 0: all
 
-    return config.lock()
+    return variants.apply(config.lock(), variant)

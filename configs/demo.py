@@ -6,10 +6,10 @@ It shows that everything works. It does not show how good the features are: ther
 "which photograph" is the label.
 """
 
-from configs import default
+from configs import default, variants
 
 
-def get_config():
+def get_config(variant=''):
     """Returns the default configuration with a small network and short stages."""
     config = default.get_config()
     config.batch_size = 32
@@ -27,4 +27,4 @@ def get_config():
     config.probe.update(max_values=2048, iterations=50)
     config.monitor.update(bank=500, queries=250)
     config.update(log_every=25, eval_every=100, figure_every=100, checkpoint_every=100, eval_examples=128)
-    return config
+    return variants.apply(config, variant)

@@ -8,10 +8,10 @@ Values marked "unknown" are the STL-10 recipe's, or a guess scaled from it.
 Results: not run yet.
 """
 
-from configs import default
+from configs import default, variants
 
 
-def get_config():
+def get_config(variant=''):
     """Returns the default configuration with ImageNet's data and 128-pixel images: an 8x8 mask."""
     config = default.get_config()
     config.dtype = 'bfloat16'
@@ -22,4 +22,4 @@ def get_config():
     config.artifacts.update(steps=400_000)  # unknown: about 80 epochs
     config.optim.ema_decay = 0.9999
     config.probe.update(solver='sgd', penalties=(1e-5, 1e-4))
-    return config
+    return variants.apply(config, variant)

@@ -8,14 +8,14 @@ are those of the global batch of 256. It kept a moving average of the weights an
 Results: not run yet.
 """
 
-from configs import default
+from configs import default, variants
 
 
-def get_config():
+def get_config(variant=''):
     """Returns the default configuration, which has the recipe's constants, with STL-10's data and schedule."""
     config = default.get_config()
     config.batch_size = 256
     config.data.update(name='stl10', train='unlabelled', probe_train='train', test='test')
     config.optim.ema_decay = 0.9999
     config.monitor.update(bank=5000, queries=2000)
-    return config
+    return variants.apply(config, variant)

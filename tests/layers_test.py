@@ -17,6 +17,31 @@ def test_upsampling_equals_half_pixel_resize():
     np.testing.assert_allclose(layers.upsample_bilinear(x), expected, atol=1e-6)
 
 
+def test_legacy_upsampling_keeps_entries_and_puts_means_between():
+    x = normal(1, 1, 3, 2)
+    upsampled = layers.upsample_bilinear(x, 'legacy')
+    columns = [x[0, 0, 0], (x[0, 0, 0] + x[0, 0, 1]) / 2, x[0, 0, 1], (x[0, 0, 1] + x[0, 0, 2]) / 2, x[0, 0, 2]]
+    for row in (0, 1):  # there is no next row: the only one is repeated
+        np.testing.assert_allclose(upsampled[0, row], jnp.stack([*columns, x[0, 0, 2]]), atol=1e-6)
+
+
+def test_batch_norm_equals_flax_but_for_the_unbiased_running_variance():
+    x = normal(2, 3, 3, 4) * 3 + 1
+    ours, flax = layers.BatchNorm(), nn.BatchNorm(use_running_average=False, momentum=0.975, epsilon=1e-3)
+    variables = ours.init(jax.random.key(0), x, train=True)
+    assert (variables['batch_stats']['var'] == 1).all()
+    y, updates = ours.apply(variables, x, train=True, mutable=['batch_stats'])
+    expected, flax_updates = flax.apply(variables, x, mutable=['batch_stats'])
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    stats, flax_stats = updates['batch_stats'], flax_updates['batch_stats']
+    np.testing.assert_allclose(stats['mean'], flax_stats['mean'], rtol=1e-5)
+    np.testing.assert_allclose((stats['var'] - 0.975) / (flax_stats['var'] - 0.975), 18 / 17, rtol=1e-4)
+    np.testing.assert_allclose(stats['var'], 0.975 + 0.025 * jnp.var(x, axis=(0, 1, 2), ddof=1), rtol=1e-5)
+    y = ours.apply({**variables, 'batch_stats': stats}, x, train=False)
+    expected = (x - stats['mean'].reshape(1, 1, 1, 4)) / jnp.sqrt(stats['var'].reshape(1, 1, 1, 4) + 1e-3)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize('size', [5, 6, 7, 12])
 def test_max_pool_and_its_gradient_equal_flax(size):
     distinct = jnp.arange(2.0 * size * size * 3)  # no ties, whose gradient may be shared

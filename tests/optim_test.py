@@ -24,13 +24,19 @@ def test_gradients_of_biases_are_doubled():
     np.testing.assert_allclose(updates['norm']['bias'] / updates['conv']['kernel'], 1, rtol=1e-6)
 
 
-def test_adam_has_the_references_constants():
+@pytest.mark.parametrize('epsilon_hat', [False, True])
+def test_adam_has_the_references_constants(epsilon_hat):
     config = default.get_config()
+    config.optim.epsilon_hat = epsilon_hat
     gradients = [np.array([1.0, -2.0, 1e-5]), np.array([-0.3, -2.0, 3e-5]), np.array([0.1, 1.0, 1e-5])]
     adam = optim.adam(3e-4, config)
     state, first, second = adam.init({'kernel': jnp.zeros(3)}), 0, 0
     for n, g in enumerate(gradients, start=1):
         updates, state = adam.update({'kernel': jnp.asarray(g, jnp.float32)}, state)
         first, second = 0.5 * first + 0.5 * g, 0.999 * second + 0.001 * g**2
-        expected = -3e-4 * (first / (1 - 0.5**n)) / (np.sqrt(second / (1 - 0.999**n)) + 1e-5)
+        if epsilon_hat:  # as TensorFlow's documentation writes it
+            rate = 3e-4 * np.sqrt(1 - 0.999**n) / (1 - 0.5**n)
+            expected = -rate * first / (np.sqrt(second) + 1e-5)
+        else:
+            expected = -3e-4 * (first / (1 - 0.5**n)) / (np.sqrt(second / (1 - 0.999**n)) + 1e-5)
         np.testing.assert_allclose(updates['kernel'], expected, rtol=1e-3)
