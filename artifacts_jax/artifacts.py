@@ -29,6 +29,7 @@ COLUMNS = (  # of the figure of artifacts, as in the paper
     'damaged and\nrepaired twice',
     'predicted\nmask',
 )
+GAN_COLUMNS = ('input', 'decoded', 'generated\nfrom noise')
 
 
 def _optimiser(config):
@@ -300,6 +301,9 @@ def illustrator(config: ConfigDict, devices: Devices, datasets: dict):
             return generator.apply(variables, *args, method=method, **options)
 
         phi = apply('encode', images)
+        if config.artifacts.generator == 'gan':
+            (draw_keys,) = keys.example_keys(key, 1, batch['index'], 1)
+            return images, apply('decode', phi), _fake(generator, variables, phi, mask, draw_keys, config)
         repaired = apply('corrupt', phi, mask)
         (_, mask_logits), _ = judge.apply(discriminator(variables), repaired)
         return (
@@ -317,7 +321,8 @@ def illustrator(config: ConfigDict, devices: Devices, datasets: dict):
 
     def draw(state, key, folder):
         batch = next(datasets['test'].train_batches(8))
-        columns = zip(COLUMNS, mapped((state.variables, key), batch))
+        names = GAN_COLUMNS if config.artifacts.generator == 'gan' else COLUMNS
+        columns = zip(names, mapped((state.variables, key), batch))
         figures.image_grid(folder / 'artifacts.png', dict(columns))
         kernel = state.params['discriminator']['trunk']['conv1']['group0']['kernel']
         figures.filters(folder / 'conv1.png', np.asarray(kernel))

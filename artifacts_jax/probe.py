@@ -41,9 +41,7 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
                 train=_count(config.probe.max_train, datasets['probe_train']),
                 test=_count(config.probe.max_test, datasets['test']),
             )
-            temporary = path.with_suffix('.tmp')
-            temporary.write_text(json.dumps(results, indent=2) + '\n')
-            temporary.replace(path)
+            report.write_json(path, results)
     figures.probe_bars(
         Path(workdir) / 'figures' / 'probe.png',
         {name: {layer: row['accuracy'] for layer, row in layers.items()} for name, layers in results['probe'].items()},

@@ -116,6 +116,14 @@ def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in lines if line.endswith('\n')]
 
 
+def write_json(path: Path, value) -> None:
+    """Writes a JSON file, whole or not at all, and the folders that it is in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(json.dumps(value, indent=2) + '\n')
+    temporary.replace(path)
+
+
 def _progress():
     columns = (
         TextColumn('{task.description}'),

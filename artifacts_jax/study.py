@@ -1,0 +1,179 @@
+"""Ablation study: runs named variants of a configuration over seeds, and prints and saves their table.
+
+python -m artifacts_jax.study --config=configs/study.py --workdir=runs/study
+python -m artifacts_jax.study --config=configs/study.py --workdir=runs/study --variants=default,no_repair --seeds=0,1,2
+
+The variants are those of configs/variants.py. What is done already in the work directory is not done again. Variants
+whose autoencoder is the same share it. The work directory gets: {VARIANT}/seed_{N}/ (a run each), autoencoder/,
+results.json and results.txt.
+"""
+
+import hashlib
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from artifacts_jax import config as configuration
+from configs import variants
+
+CONFIG = config_flags.DEFINE_config_file('config', None, 'configuration that the variants change')
+WORKDIR = flags.DEFINE_string('workdir', None, 'directory of the study; the same one again resumes it')
+VARIANTS = flags.DEFINE_list('variants', list(variants.VARIANTS), 'which variants to run')
+SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'seeds of the runs of each variant')
+
+RANDOM, DEFAULT = 'random', 'default'
+# What an autoencoder does not depend on.
+GAME_ONLY = ('artifacts.', 'probe.', 'monitor.', 'model.widths', 'model.kernels', 'model.conv1_stride',
+             'model.groups', 'model.hidden', 'model.dropout')  # fmt: skip
+
+
+def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -> list[dict]:
+    """Runs every variant with every seed, and returns and saves the results so far after each.
+
+    Args:
+      config: what the variants change; its seed and stages are not used.
+      workdir: is made, or resumed.
+      names: variants of configs/variants.py.
+      seeds: one run of each variant for each; the seed decides weights, masks, augmentation and the data's order.
+
+    Returns:
+      [{'variant', 'seed', 'probe': {layer: result of probe.probe}, 'accuracy', 'mask_auc', 'images_per_second',
+      'minutes'}]; the network that is 'random' has only been probed.
+
+    Raises:
+      ConfigError: an unknown variant, or one that does not suit the configuration.
+    """
+    settings = {name: configuration.check(variants.apply(_copy(config), name)) for name in names}
+    for name in names:
+        if name != DEFAULT and settings[name] == config:
+            print(f'{name} changes nothing here: it is left out')
+            del settings[name]
+    import jax  # only after the names are checked: JAX takes seconds to import
+
+    from artifacts_jax import artifacts, autoencoder, pipeline, probe, report, train
+    from artifacts_jax.parallel import Devices
+
+    pipeline.keep_compiled()
+    devices, results = Devices(config.parallel), []
+
+    def play(config, folder, datasets):
+        configuration.settle(config, folder)
+        base = train.run(autoencoder, config, _autoencoder_folder(config, workdir), devices, datasets, None)
+        state = train.run(artifacts, config, folder, devices, datasets, base.learned(config.optim.use_ema))
+        rows = report.read(folder / artifacts.NAME / 'metrics.jsonl')
+        last = [row for row in rows if 'test/accuracy/real' in row][-1]
+        rate = float(np.median([row['train/images_per_second'] for row in rows if 'train/images_per_second' in row]))
+        learned = artifacts.discriminator(state.learned(config.optim.use_ema))
+        return {
+            'probe': probe.probe(config, devices, datasets, learned),
+            'accuracy': 50 * (last['test/accuracy/real'] + last['test/accuracy/fake']),
+            'mask_auc': last['test/mask_auc'],
+            'images_per_second': rate,
+            'minutes': config.artifacts.steps * config.batch_size / rate / 60,
+        }
+
+    def untrained(config, datasets):
+        variables = train.initial(artifacts, config, devices, None).variables
+        return {'probe': probe.probe(config, devices, datasets, artifacts.discriminator(variables))}
+
+    for seed in seeds:
+        datasets = None
+        for name in (RANDOM, *settings):
+            folder = Path(workdir) / name / f'seed_{seed}'
+            path = folder / 'result.json'
+            if not path.exists():
+                print(f'{name}, seed {seed}', flush=True)
+                chosen = _copy(settings.get(name, config))
+                chosen.seed = seed
+                datasets = datasets or pipeline.Datasets(chosen)
+                result = untrained(chosen, datasets) if name == RANDOM else play(chosen, folder, datasets)
+                report.write_json(path, {'variant': name, 'seed': seed, **result})
+                jax.clear_caches()  # no other variant has these programs
+            results.append(json.loads(path.read_text()))
+            report.write_json(Path(workdir) / 'results.json', results)
+            (Path(workdir) / 'results.txt').write_text(table(results))
+    return results
+
+
+def table(results: list[dict]) -> str:
+    """Returns the results of `run` as a table of text: means and standard deviations (n - 1) over the seeds.
+
+    The last column is the difference from the default variant of the same seed, averaged over the layers, with its
+    standard error over the seeds.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    runs = {}
+    for result in results:
+        runs.setdefault(result['variant'], {})[result['seed']] = result
+    layers = list(results[0]['probe'])
+
+    def mean_accuracy(run):
+        return np.mean([run['probe'][layer]['accuracy'] for layer in layers])
+
+    grid = Table(box=box.MARKDOWN)
+    for n, heading in enumerate(('variant', *layers, 'discriminator', 'mask AUC', 'minutes', 'vs default')):
+        grid.add_column(heading, justify='right' if n else 'left')
+    for name, by_seed in runs.items():
+        cells = [_spread([run['probe'][layer]['accuracy'] for run in by_seed.values()]) for layer in layers]
+        for key, digits in (('accuracy', 1), ('mask_auc', 3), ('minutes', 1)):
+            cells.append(_spread([run[key] for run in by_seed.values() if key in run], digits))
+        shared = [seed for seed in by_seed if seed in runs.get(DEFAULT, {})]
+        differences = [mean_accuracy(by_seed[s]) - mean_accuracy(runs[DEFAULT][s]) for s in shared]
+        cells.append('' if name == DEFAULT else _spread(differences, sign='+', error=True))
+        grid.add_row(name, *cells)
+    console = Console(width=200, file=io.StringIO())
+    console.print(grid)
+    return console.file.getvalue()
+
+
+def _spread(values, digits=2, *, sign='', error=False):
+    """Returns 'mean ± standard deviation', or with the standard error of the mean; one value has neither."""
+    if not values or not np.isfinite(values).all():
+        return '-'
+    text = f'{np.mean(values):{sign}.{digits}f}'
+    if len(values) == 1:
+        return text
+    deviation = np.std(values, ddof=1) / (np.sqrt(len(values)) if error else 1)
+    return f'{text} ± {deviation:.{digits}f}'
+
+
+def _copy(config):
+    return config.copy_and_resolve_references()
+
+
+def _autoencoder_folder(config, workdir):
+    keys = configuration.flatten(json.loads(config.to_json_best_effort()))
+    relevant = {k: v for k, v in keys.items() if not k.startswith(GAME_ONLY) and k not in configuration.FREE}
+    digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
+    folder = Path(workdir) / 'autoencoder' / f'seed_{config.seed}_{digest}'
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'config.json').write_text(json.dumps(relevant, indent=2) + '\n')
+    return folder
+
+
+def main(arguments):
+    """Checks the variants, runs the study and prints its table."""
+    del arguments
+    logging.set_verbosity(logging.WARNING)
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    from artifacts_jax import pipeline
+
+    try:
+        results = run(CONFIG.value, Path(WORKDIR.value), VARIANTS.value, [int(seed) for seed in SEEDS.value])
+    except pipeline.EXPECTED_ERRORS as error:
+        sys.exit(f'error: {error}')
+    print(table(results))
+
+
+if __name__ == '__main__':
+    flags.mark_flags_as_required(['config', 'workdir'])
+    app.run(main)
