@@ -52,11 +52,8 @@ class FineTuneHead(nn.Module):
             x = nn.DenseGeneral(
                 self.hidden, axis=axes, use_bias=False, kernel_init=kernel_init, dtype=self.dtype, name=f'fc{n}'
             )(x)
-            x = nn.relu(
-                layers.batch_norm(
-                    x, train=train, name=f'norm{n}', dtype=self.dtype, axis_name=self.axis_name, use_scale=False
-                )
-            )
+            norm = layers.BatchNorm(False, self.dtype, self.axis_name, name=f'norm{n}')
+            x = nn.relu(norm(x, train=train))
             if dropout_keys is not None:
                 x = layers.dropout(dropout_keys[n - 1], x, self.dropout)
         x = nn.Dense(self.classes, kernel_init=kernel_init, dtype=self.dtype, name='fc3')(x)

@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-from ml_collections import ConfigDict
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -26,14 +25,16 @@ class Report:
       workdir: the run's work directory.
       stage: the stage's name.
       start: steps done before; later lines of an earlier attempt are dropped.
-      config: the run's configuration.
+      steps: the stage's steps in all.
+      batch_size: images in a global batch.
+      log_every: steps between lines of metrics.
     """
 
-    def __init__(self, workdir: Path, stage: str, start: int, config: ConfigDict):
+    def __init__(self, workdir: Path, stage: str, start: int, *, steps: int, batch_size: int, log_every: int):
         self.stage, self.figures = stage, workdir / 'figures'
         self._path = workdir / stage / 'metrics.jsonl'
-        self._tensorboard, self._log_every = workdir / 'tensorboard' / stage, config.log_every
-        self._steps, self._start, self._batch_size = config[stage].steps, start, config.batch_size
+        self._tensorboard, self._log_every = workdir / 'tensorboard' / stage, log_every
+        self._steps, self._start, self._batch_size = steps, start, batch_size
         self._shown, self._paused = (time.monotonic(), start), 0.0
         self._progress = _progress() if sys.stdout.isatty() else None
 
@@ -99,8 +100,8 @@ class Report:
         self._paused += time.monotonic() - start
 
     def curves(self) -> None:
-        """Draws all metrics so far as figures/STAGE_curves.png."""
-        figures.curves(self.figures / f'{self.stage}_curves.png', read(self._path))
+        """Draws all metrics so far as figures/STAGE_curves.png; a stage's name may hold slashes."""
+        figures.curves(self.figures / f'{self.stage.replace("/", "_")}_curves.png', read(self._path))
 
     def _write(self, step, split, values):
         named = {f'{split}/{name}': value for name, value in values.items()}
