@@ -86,9 +86,8 @@ def original_order(config: ConfigDict, split: str) -> np.ndarray:
     if builder.name != 'stl10':
         return np.arange(count)
     if split not in builder.info.splits:
-        raise DataError(
-            f'{split!r} is a part of STL-10; its original order is known of {", ".join(builder.info.splits)}'
-        )
+        whole = ', '.join(builder.info.splits)
+        raise DataError(f'the original order of {split!r} of STL-10 is not known, but that of whole splits: {whole}')
     return np.array(sorted(range(count), key=tfds.core.hashing.Hasher(split).hash_key))
 
 

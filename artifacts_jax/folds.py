@@ -28,9 +28,8 @@ def read(path: str | Path, *, count: int, size: int, examples: int) -> np.ndarra
         raise DataError(f'{path}: cannot be read as a text file of folds ({error})') from error
     if len(lines) != count:
         raise DataError(f'{path}: has {len(lines)} lines, expected {count}, one for each fold')
-    return np.array(
-        [_parse(line.split(), f'{path}, line {n}', size, examples) for n, line in enumerate(lines, start=1)]
-    )
+    places = (f'{path}, line {n}' for n in range(1, count + 1))
+    return np.array([_parse(line.split(), place, size, examples) for line, place in zip(lines, places)])
 
 
 def _parse(words, place, size, examples):
