@@ -35,6 +35,7 @@ class Stage:
     protocol: str  # 'linear' or 'finetune'
     images: int  # training images
     classes: int
+    count: Callable | None = None  # of `counter`, for evaluation; the stages of a protocol share it, compiled once
 
     BASE = artifacts
 
@@ -42,14 +43,6 @@ class Stage:
         """Returns (steps, images in a global batch); as in the reference, an epoch has whole batches only."""
         batch_size = config.transfer.batch_size
         return max(1, self.images // batch_size) * config.transfer.epochs, batch_size
-
-    def model(self, config: ConfigDict, axis_name: str | None = None) -> heads.Classifier:
-        """Makes the trunk with this protocol's head; `axis_name` names the devices under pmap."""
-        options, trunk = config.transfer, models.make_trunk(config, axis_name)
-        if self.protocol == 'linear':
-            return heads.Classifier(trunk, heads.LinearHead(self.classes, trunk.dtype))
-        head = heads.FineTuneHead(self.classes, options.hidden, options.dropout, trunk.dtype, axis_name)
-        return heads.Classifier(trunk, head)
 
     def init_state(self, key, base: dict, *, config: ConfigDict) -> State:
         """Returns the state at step 0.
@@ -60,7 +53,7 @@ class Stage:
           config: the run's configuration.
         """
         size = config.model.image_size
-        drawn = self.model(config).init(key, jnp.zeros((1, size, size, 3)))
+        drawn = make_classifier(self.protocol, self.classes, config).init(key, jnp.zeros((1, size, size, 3)))
         trained, frozen = {}, {}
         for kind, tree in artifacts.discriminator(base).items():
             trunk = {'trunk': tree['trunk']}
@@ -84,7 +77,7 @@ class Stage:
         """
         augment_keys, *dropout_keys = keys.example_keys(key, state.step, batch['index'], 3)
         images = augment.training_view(config, augment_keys, batch['image'])
-        model, variables = self.model(config, axis_name), state.variables
+        model, variables = make_classifier(self.protocol, self.classes, config, axis_name), state.variables
 
         def loss(params):
             logits, updates = model.apply(
@@ -110,11 +103,11 @@ class Stage:
 
     def evaluator(self, config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
         """Returns evaluate(state, key) -> {'accuracy': in [0, 1]} on some of the test images."""
-        count = self.counter(config, devices)
+        del devices
 
         def evaluate(state, key):
             del key
-            correct, examples = count(state.variables, datasets['test'], config.eval_examples)
+            correct, examples = self.count(state.variables, datasets['test'], config.eval_examples)
             return {'accuracy': correct / examples}
 
         return evaluate
@@ -123,22 +116,6 @@ class Stage:
         """Returns draw(state, key, folder), which draws nothing: the loop draws the curves."""
         del config, devices, datasets
         return lambda state, key, folder: None
-
-    def counter(self, config: ConfigDict, devices: Devices) -> Callable:
-        """Returns count(variables, dataset, limit=0) -> (correct, examples), of the first `limit` or all examples."""
-        model = self.model(config)
-
-        def judge(variables, batch):
-            return model.apply(variables, augment.test_view(config, batch['image'])).argmax(-1) == batch['label']
-
-        mapped = devices.per_example(judge)
-
-        def count(variables, dataset, limit=0):
-            batches = dataset.eval_batches(config.transfer.batch_size, limit=limit)
-            right = np.concatenate([mapped(variables, batch)[batch['mask']] for batch in batches])
-            return int(right.sum()), len(right)
-
-        return count
 
     def _changing(self, config):
         """Returns the kinds of the trunk's variables that training changes."""
@@ -150,6 +127,31 @@ class Stage:
     def _optimiser(self, config):
         steps, _ = self.plan(config)
         return optim.adam(optim.schedule(config.transfer.learning_rate, steps, config), config)
+
+
+def make_classifier(protocol: str, classes: int, config: ConfigDict, axis_name: str | None = None) -> heads.Classifier:
+    """Makes the trunk with a protocol's head; `axis_name` names the devices under pmap."""
+    options, trunk = config.transfer, models.make_trunk(config, axis_name)
+    if protocol == 'linear':
+        return heads.Classifier(trunk, heads.LinearHead(classes, trunk.dtype))
+    return heads.Classifier(trunk, heads.FineTuneHead(classes, options.hidden, options.dropout, trunk.dtype, axis_name))
+
+
+def counter(protocol: str, classes: int, config: ConfigDict, devices: Devices) -> Callable:
+    """Returns count(variables, dataset, limit=0) -> (correct, examples), of the first `limit` or all examples."""
+    model = make_classifier(protocol, classes, config)
+
+    def judge(variables, batch):
+        return model.apply(variables, augment.test_view(config, batch['image'])).argmax(-1) == batch['label']
+
+    mapped = devices.per_example(judge)
+
+    def count(variables, dataset, limit=0):
+        batches = dataset.eval_batches(config.transfer.batch_size, limit=limit)
+        right = np.concatenate([mapped(variables, batch)[batch['mask']] for batch in batches])
+        return int(right.sum()), len(right)
+
+    return count
 
 
 def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, base: Callable) -> dict:
@@ -179,17 +181,12 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, bas
     results = json.loads(path.read_text()) if path.exists() else {}
     results['dataset'] = config.data.name
     learned = results.setdefault(NAME, {})
-    todo = [(p, part) for p in config.transfer.protocols for part in _parts(config) if part not in learned.get(p, {})]
-    if todo:
-        devices.check_batch('transfer.batch_size', config.transfer.batch_size)
-        _check_labels(config, datasets['probe_train'])
-        indices = _read_folds(config, datasets['probe_train'])
-    for protocol, part in todo:
+    for protocol in config.transfer.protocols:
         rows = learned.setdefault(protocol, {})
-        rows[part] = _learn(protocol, part, config, Path(workdir), devices, _split(part, datasets, indices), base())
-        rows.update(_summary(config, rows))
-        report.write_json(path, results)
-    for protocol, rows in learned.items():
+        for part, stage, split in _undone(protocol, rows, config, devices, datasets):
+            rows[part] = _learn(part, stage, config, Path(workdir), devices, split, base())
+            rows.update(_summary(config, rows))
+            report.write_json(path, results)
         for part in rows:
             if part != ALL:  # ten fine-tuned networks with their optimisers are 7 GB
                 shutil.rmtree(Path(workdir) / NAME / protocol / part / 'checkpoints', ignore_errors=True)
@@ -200,16 +197,28 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, bas
     return results
 
 
-def _learn(protocol, part, config, workdir, devices, datasets, base):
-    """Returns the result of a classifier that is trained on datasets['train'], all examples of 'test' counted."""
-    images = datasets['train'].num_examples
-    stage = Stage(f'{NAME}/{protocol}/{part}', protocol, images, datasets['train'].num_classes)
-    state = train.run(stage, config, workdir, devices, datasets, base)
-    correct, count = stage.counter(config, devices)(state.variables, datasets['test'])
+def _undone(protocol, rows, config, devices, datasets):
+    """Yields (part, stage, its data) of the parts that have no row yet; opens the data only if there is one."""
+    parts = [part for part in _parts(config) if part not in rows]
+    if not parts:
+        return
+    devices.check_batch('transfer.batch_size', config.transfer.batch_size)
+    classes = _classes(config, datasets['probe_train'])
+    indices = _read_folds(config, datasets['probe_train'])
+    count = counter(protocol, classes, config, devices)
+    for part in parts:
+        split = _split(part, datasets, indices)
+        yield part, Stage(f'{NAME}/{protocol}/{part}', protocol, split['train'].num_examples, classes, count), split
+
+
+def _learn(part, stage, config, workdir, devices, split, base):
+    """Returns the result of a stage, with every example of split['test'] counted."""
+    state = train.run(stage, config, workdir, devices, split, base)
+    correct, count = stage.count(state.variables, split['test'])
     print(f'{stage.NAME}: {100 * correct / count:.2f} % ({correct:,} / {count:,})', flush=True)
     if part == ALL:
-        export.save(workdir / NAME / protocol / 'export', state.variables, config)
-    return {'accuracy': 100 * correct / count, 'correct': correct, 'count': count, 'train': images}
+        export.save(workdir / NAME / stage.protocol / 'export', state.variables, config)
+    return {'accuracy': 100 * correct / count, 'correct': correct, 'count': count, 'train': stage.images}
 
 
 def _parts(config):
@@ -244,12 +253,14 @@ def _read_folds(config, dataset):
     return np.argsort(data.original_order(config.data, config.data.probe_train))[indices]
 
 
-def _check_labels(config, dataset):
+def _classes(config, dataset):
+    """Returns the number of classes, or raises DataError if there are none."""
     if not dataset.num_classes:
         raise data.DataError(
             f'split {config.data.probe_train!r} of {config.data.name} has no labels, which {NAME} learns from: set'
             f' data.probe_train to a labelled split'
         )
+    return dataset.num_classes
 
 
 def _summary(config, rows):

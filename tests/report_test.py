@@ -56,6 +56,14 @@ def test_table_has_every_layer_network_and_count():
         assert text in table
 
 
+def test_table_of_transfer_has_parts_and_folds():
+    row = {'accuracy': 70.0, 'correct': 5600, 'count': 8000, 'train': 5000}
+    folds = {'mean': 61.25, 'deviation': 0.5, 'ddof': 1, 'folds': 10, 'train': 1000}
+    table = report.results_table({'dataset': 'stl10', 'transfer': {'linear': {'all': row, 'folds': folds}}})
+    for text in ('Transfer to stl10', '5,000', '70.00', '5,600 / 8,000', '10 x 1,000', '61.25 +- 0.50'):
+        assert text in table
+
+
 def test_time_aside_does_not_count_in_the_rate(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(report.time, 'monotonic', lambda: now[0])
