@@ -162,7 +162,7 @@ def _print_probe(console, results):
     for network in probe:
         table.add_column(network, justify='right')
         table.add_column('correct', justify='right')
-    for layer in next(iter(probe.values())):
+    for layer in next(iter(probe.values()), ()):  # none if the probe was stopped after the pixels
         cells = []
         for rows in probe.values():
             cells += [f'{rows[layer]["accuracy"]:.2f}', _correct(rows[layer])]

@@ -187,9 +187,8 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, bas
             rows[part] = _learn(part, stage, config, Path(workdir), devices, split, base())
             rows.update(_summary(config, rows))
             report.write_json(path, results)
-        for part in rows:
-            if part != ALL:  # ten fine-tuned networks with their optimisers are 7 GB
-                shutil.rmtree(Path(workdir) / NAME / protocol / part / 'checkpoints', ignore_errors=True)
+            _discard(Path(workdir) / NAME / protocol, rows)
+        _discard(Path(workdir) / NAME / protocol, rows)  # what a run that was killed has left
     table = report.results_table(results)
     (Path(workdir) / 'results.txt').write_text(table)
     print(table)
@@ -219,6 +218,13 @@ def _learn(part, stage, config, workdir, devices, split, base):
     if part == ALL:
         export.save(workdir / NAME / stage.protocol / 'export', state.variables, config)
     return {'accuracy': 100 * correct / count, 'correct': correct, 'count': count, 'train': stage.images}
+
+
+def _discard(folder, parts):
+    """Removes the checkpoints of folds: ten fine-tuned networks with their optimisers are 7 GB."""
+    for part in parts:
+        if part != ALL:
+            shutil.rmtree(folder / part / 'checkpoints', ignore_errors=True)
 
 
 def _parts(config):

@@ -56,6 +56,12 @@ def test_table_has_every_layer_network_and_count():
         assert text in table
 
 
+def test_table_without_networks_has_the_pixels():
+    pixels = {'accuracy': 30.0, 'correct': 3, 'count': 10}
+    results = {'dataset': 'cifar10', 'train': 9, 'test': 10, 'probe': {'pixels': {'pixels': pixels}}}
+    assert 'raw pixels: 30.00 % (3 / 10)' in report.results_table(results)
+
+
 def test_table_of_transfer_has_parts_and_folds():
     row = {'accuracy': 70.0, 'correct': 5600, 'count': 8000, 'train': 5000}
     folds = {'mean': 61.25, 'deviation': 0.5, 'ddof': 1, 'folds': 10, 'train': 1000}

@@ -33,13 +33,17 @@ def stand_in(tmp_path, monkeypatch):
 def test_every_line_of_the_recipe_runs(stand_in, tmp_path):
     config = stl10.get_config()
     config.data.data_dir = str(stand_in)
-    config.batch_size = 8
+    config.stages = (*config.stages, 'transfer')
+    config.batch_size = config.transfer.batch_size = 8
+    config.transfer.epochs = 1
     config.autoencoder.steps = config.artifacts.steps = 2
     config.monitor.update(bank=16, queries=16, neighbours=3)
     config.probe.update(iterations=5, batch_size=20)
     config.update(log_every=1, eval_examples=8)
     results = pipeline.run(configuration.check(config), tmp_path / 'run')
     assert all(row['count'] == 20 for row in results['probe']['learned'].values())
+    for protocol in ('linear', 'finetune'):
+        assert results['transfer'][protocol]['all']['count'] == 20
     rows = report.read(tmp_path / 'run' / 'artifacts' / 'metrics.jsonl')
     assert all(np.isfinite(x) for row in rows for x in row.values())
 

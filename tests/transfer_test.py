@@ -192,7 +192,7 @@ def test_the_last_state_is_what_is_tested(run):
     devices, datasets = Devices('jit'), pipeline.Datasets(config)
     state = train.finished(stage, config, workdir, devices)
     images = augment.test_view(config, datasets['test'].images)
-    logits = transfer.make_classifier('linear', 2, config).apply(state.variables, images)
+    logits = jax.jit(transfer.make_classifier('linear', 2, config).apply)(state.variables, images)
     correct = int((logits.argmax(1) == datasets['test'].labels).sum())
     assert correct == results['transfer']['linear']['all']['correct']
 
