@@ -90,6 +90,34 @@ def test_simultaneous_step_equals_plain_gradients(config, batch, first_game_step
     np.testing.assert_allclose(total, discriminator_loss, rtol=1e-5)
 
 
+@pytest.mark.slow
+def test_reference_objective_adds_the_discriminators_terms(config, batch, stage_states, key):
+    config.artifacts.updates, config.artifacts.generator_objective = 'simultaneous', 'reference'
+    state = stage_states[artifacts]
+
+    @jax.jit
+    def leaked(params):
+        def loss(params):
+            discriminator, generator = plain_losses(state, batch, key, config, params)
+            return generator + discriminator - 5e-5 * losses.l2(params['discriminator'])
+
+        return jax.value_and_grad(loss)(params)
+
+    step = jax.jit(partial(artifacts.train_step, config=config))
+    new, values = step(state, batch, key)
+    loss, gradients = leaked(state.params)
+    terms = ('generator_class', 'generator_pixel', 'generator_leak', 'generator_l2')
+    np.testing.assert_allclose(sum(values[f'loss/{n}'] for n in terms), loss, rtol=1e-5)
+    np.testing.assert_allclose(values['grad_norm/repair'], optax.tree.norm(gradients['repair']), rtol=1e-4)
+    moments = new.opt_state['repair'][1].mu['repair']  # Adam's: (1 - b1) * gradient, of biases twice that
+    np.testing.assert_allclose(
+        moments['layers_1']['conv2']['kernel'] / 0.5, gradients['repair']['layers_1']['conv2']['kernel'], atol=1e-6
+    )
+    np.testing.assert_allclose(
+        moments['layers_1']['conv2']['bias'] / 1.0, gradients['repair']['layers_1']['conv2']['bias'], atol=1e-6
+    )
+
+
 def test_alternate_step_plays_against_the_updated_discriminator(config, batch, first_game_steps, key):
     state, alternate, values = first_game_steps['alternate']
     _, simultaneous, _ = first_game_steps['simultaneous']
