@@ -220,8 +220,11 @@ def test_the_classifiers_trunk_is_exported(run, stage_states):
 def test_the_same_command_again_does_nothing_but_say_so(run, capsys, monkeypatch):
     config, workdir, results = run
     monkeypatch.setattr(data, 'load', None)  # needs no data
+    left = workdir / 'transfer' / 'linear' / 'fold_1' / 'checkpoints' / '2'  # as by a run killed before it tidied up
+    left.mkdir(parents=True)
     assert pipeline.run(config, workdir) == results
     assert str(workdir / 'results.txt') in capsys.readouterr().out
+    assert not left.exists()
 
 
 def test_a_lost_result_is_tested_again_and_only_that(run, monkeypatch):
