@@ -32,6 +32,11 @@ COLUMNS = (  # of the figure of artifacts, as in the paper
 GAN_COLUMNS = ('input', 'decoded', 'generated\nfrom noise')
 
 
+def plan(config: ConfigDict) -> tuple[int, int]:
+    """Returns (steps, images in a global batch) of this stage."""
+    return config.artifacts.steps, config.batch_size
+
+
 def _optimiser(config):
     stage = config.artifacts
     return optim.adam(optim.schedule(stage.learning_rate, stage.steps, config), config)

@@ -14,6 +14,11 @@ BASE = None  # the stage whose variables this one builds on
 NETWORKS = ('encoder', 'decoder')
 
 
+def plan(config: ConfigDict) -> tuple[int, int]:
+    """Returns (steps, images in a global batch) of this stage."""
+    return config.autoencoder.steps, config.batch_size
+
+
 def _optimiser(config):
     stage = config.autoencoder
     return optim.adam(optim.schedule(stage.learning_rate, stage.steps, config), config)

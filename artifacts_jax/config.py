@@ -17,22 +17,26 @@ CHOICES = {
     'artifacts.generator': ('repair', 'gan'),
     'artifacts.generator_objective': ('swapped', 'reference'),
     'probe.solver': ('auto', 'lbfgs', 'sgd'),
+    'transfer.batch_norm': ('frozen', 'reference'),
+    'transfer.fold_protocol': ('official', 'held_out'),
 }
-STAGES = ('autoencoder', 'artifacts', 'probe')
+STAGES = ('autoencoder', 'artifacts', 'probe', 'transfer')
+PROTOCOLS = ('linear', 'finetune')  # of the transfer
 FRACTIONS = (
     'artifacts.drop_rate augment.test_crop augment.brightness model.dropout optim.b1 optim.b2 optim.decay_fraction'
-    ' optim.final_fraction optim.ema_decay probe.held_out'
+    ' optim.final_fraction optim.ema_decay probe.held_out transfer.dropout'
 ).split()
 POSITIVE = (
     'batch_size data.size data.memory_limit_gb data.shuffle_buffer model.image_size model.encoder_kernel'
     ' model.conv1_stride model.groups model.hidden autoencoder.steps autoencoder.learning_rate artifacts.steps'
     ' artifacts.learning_rate artifacts.rounds optim.epsilon'
     ' probe.max_values probe.iterations probe.epochs probe.batch_size monitor.bank monitor.queries monitor.neighbours'
+    ' transfer.epochs transfer.batch_size transfer.learning_rate transfer.hidden transfer.fold_size'
     ' log_every eval_every figure_every checkpoint_every keep_checkpoints'
 ).split()
-# Keys that change what is shown or kept, not what is computed: a work directory accepts other values.
+# Keys that change what is shown or kept, or which results there are: a work directory accepts other values.
 FREE = ('stages', 'parallel', 'log_every', 'eval_every', 'figure_every', 'checkpoint_every', 'keep_checkpoints',
-        'data.data_dir')  # fmt: skip
+        'data.data_dir', 'transfer.protocols', 'transfer.folds', 'transfer.fold_protocol')  # fmt: skip
 
 
 class ConfigError(ValueError):
@@ -76,10 +80,11 @@ def check(config: ConfigDict) -> ConfigDict:
     for path, choices in CHOICES.items():
         if get(config, path) not in choices:
             raise ConfigError(f'{path}={get(config, path)!r}: choose one of {", ".join(choices)}')
-    for stage in config.stages:
-        if stage not in STAGES:
-            nearest = difflib.get_close_matches(stage, STAGES, n=1, cutoff=0)[0]
-            raise ConfigError(f'stages={config.stages!r}: there is no {stage!r}, the nearest is {nearest!r}')
+    for path, choices in {'stages': STAGES, 'transfer.protocols': PROTOCOLS}.items():
+        for name in get(config, path):
+            if name not in choices:
+                nearest = difflib.get_close_matches(name, choices, n=1, cutoff=0)[0]
+                raise ConfigError(f'{path}={get(config, path)!r}: there is no {name!r}, the nearest is {nearest!r}')
     for path in FRACTIONS:
         if not 0 <= get(config, path) <= 1:
             raise ConfigError(f'{path}={get(config, path)}: must lie in [0, 1]')
@@ -92,6 +97,7 @@ def check(config: ConfigDict) -> ConfigDict:
             raise ConfigError(f'{path}={(low, high)}: must be a range, low <= high; an area lies in (0, 1]')
     open_ends = {
         'model.dropout': config.model.dropout < 1,
+        'transfer.dropout': config.transfer.dropout < 1,
         'augment.test_crop': config.augment.test_crop > 0,
         'probe.held_out': 0 < config.probe.held_out < 1,
     }
@@ -111,6 +117,8 @@ def check(config: ConfigDict) -> ConfigDict:
         raise ConfigError(
             f'artifacts.history={config.artifacts.history}: must be 0 or a multiple of half the batch, {half:g}'
         )
+    if config.transfer.num_folds < 2:
+        raise ConfigError(f'transfer.num_folds={config.transfer.num_folds}: a deviation needs two folds or more')
     if not config.probe.penalties or config.artifacts.filter_size < 0:
         raise ConfigError('probe.penalties needs an entry, and artifacts.filter_size must be 0 or more')
     if config.monitor.neighbours > config.monitor.bank:

@@ -64,6 +64,33 @@ def load(config: ConfigDict, split: str, *, seed: int, process_index: int = 0, p
     return InMemory(*source.decode(), names, seed, process_index, process_count)
 
 
+def original_order(config: ConfigDict, split: str) -> np.ndarray:
+    """Returns where each example of a split, in the order read, stands in the data set's own files: int [N].
+
+    tfds shuffles what it prepares: it sorts the examples by the md5 of their keys, salted with the split's name, and
+    cuts the sorted sequence into shards. Read one shard after another, as here, it is the same sequence however many
+    there are. The keys of tfds's STL-10 are the indices in train_X.bin and its like, so that its shuffle can be
+    undone. Of any other data set (folders too) the order read counts as the original.
+
+    Args:
+      config: the run's `config.data`.
+      split: a split of the data set.
+
+    Raises:
+      DataError: only part of a split of STL-10 is asked for.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = _builder(config)
+    count = builder.info.splits[split].num_examples
+    if builder.name != 'stl10':
+        return np.arange(count)
+    if split not in builder.info.splits:
+        whole = ', '.join(builder.info.splits)
+        raise DataError(f'the original order of {split!r} of STL-10 is not known, but that of whole splits: {whole}')
+    return np.array(sorted(range(count), key=tfds.core.hashing.Hasher(split).hash_key))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class InMemory:
     """A split decoded once: uint8 images [N, size, size, 3] and int32 labels [N], -1 where there is none.
@@ -114,6 +141,10 @@ class InMemory:
             index = start + _share(batch_size, self.process_index, self.process_count)
             rows = index[index < count]
             yield _pad({'image': self.images[rows], 'label': self.labels[rows], 'index': rows}, len(index))
+
+    def subset(self, indices: np.ndarray) -> 'InMemory':
+        """Returns the examples at these positions, as a data set of its own."""
+        return dataclasses.replace(self, images=self.images[indices], labels=self.labels[indices])
 
     def _order(self, epoch):
         return _permutation(self.seed, epoch, self.num_examples)
@@ -174,6 +205,13 @@ class Streamed:
             images = np.stack([e['image'] for e in chosen]) if chosen else np.zeros(shape, np.uint8)
             labels = np.array([e['label'] for e in chosen], np.int32)
             yield _pad({'image': images, 'label': labels, 'index': rows}, size)
+
+    def subset(self, indices: np.ndarray) -> InMemory:
+        """Raises DataError: parts are taken of data sets in memory."""
+        raise DataError(
+            f'{len(indices):,} chosen examples of {self.source.builder.name} were asked for, which is streamed: set'
+            f' data.loading=memory, or data.memory_limit_gb above its size'
+        )
 
     def _epoch(self, epoch, skip):
         seed = int(np.random.default_rng([self.seed, epoch]).integers(2**31))

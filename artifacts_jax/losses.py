@@ -13,7 +13,7 @@ def squared_error(x, y):
 
 
 def class_loss(logits, label):
-    """Returns the cross-entropy [B] of class logits [B, 2] against one label for all (models.REAL or FAKE)."""
+    """Returns the cross-entropy [B] of logits [B, C] against labels [B], or one for all (models.REAL or FAKE)."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.full(logits.shape[:1], label))
 
 

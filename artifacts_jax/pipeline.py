@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from artifacts_jax import artifacts, autoencoder, checkpoint, data, export, probe, train
+from artifacts_jax import artifacts, autoencoder, checkpoint, data, export, probe, train, transfer
 from artifacts_jax import config as configuration
 from artifacts_jax.parallel import Devices
 
@@ -45,7 +45,7 @@ class Datasets(dict):
 
 
 def run(config: ConfigDict, workdir: Path) -> dict:
-    """Runs the config's stages and returns the results, {} if the probe is not among them.
+    """Runs the config's stages and returns the results, {} if neither the probe nor the transfer is among them.
 
     Args:
       config: a checked configuration.
@@ -73,21 +73,24 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         if stage.NAME in config.stages:
             base = stage.BASE and learned(stage.BASE)
             states[stage] = train.run(stage, config, workdir, devices, datasets, base)
-            print(f'{stage.NAME}: all {config[stage.NAME].steps:,} steps are done')
+            print(f'{stage.NAME}: all {stage.plan(config)[0]:,} steps are done')
     if artifacts.NAME in config.stages:
         folder = Path(workdir) / 'export'
         if not (folder / 'config.json').exists():
             export.save(folder, artifacts.discriminator(learned(artifacts)), config)
         print(f'{folder}: the learned features, for artifacts_jax.load_features')
-    if probe.NAME not in config.stages:
-        return {}
-    networks = {
-        'random': lambda: artifacts.discriminator(
-            train.initial(artifacts, config, devices, learned(autoencoder)).variables
-        ),
-        'learned': lambda: artifacts.discriminator(learned(artifacts)),
-    }
-    return probe.run(config, workdir, devices, datasets, networks)
+    results = {}
+    if probe.NAME in config.stages:
+        networks = {
+            'random': lambda: artifacts.discriminator(
+                train.initial(artifacts, config, devices, learned(autoencoder)).variables
+            ),
+            'learned': lambda: artifacts.discriminator(learned(artifacts)),
+        }
+        results = probe.run(config, workdir, devices, datasets, networks)
+    if transfer.NAME in config.stages:
+        results = transfer.run(config, workdir, devices, datasets, lambda: learned(artifacts))
+    return results
 
 
 def keep_compiled() -> None:

@@ -31,7 +31,8 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
       'held_out_accuracy', 'dimensions'}}}}, accuracies in %.
     """
     path = Path(workdir) / 'results.json'
-    results = json.loads(path.read_text()) if path.exists() else {'probe': {}}
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results.setdefault(NAME, {})
     for name, variables in {PIXELS: lambda: None, **networks}.items():
         if name not in results['probe']:
             print(f'{NAME}: {name}', flush=True)

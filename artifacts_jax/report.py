@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-from ml_collections import ConfigDict
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -26,14 +25,16 @@ class Report:
       workdir: the run's work directory.
       stage: the stage's name.
       start: steps done before; later lines of an earlier attempt are dropped.
-      config: the run's configuration.
+      steps: the stage's steps in all.
+      batch_size: images in a global batch.
+      log_every: steps between lines of metrics.
     """
 
-    def __init__(self, workdir: Path, stage: str, start: int, config: ConfigDict):
+    def __init__(self, workdir: Path, stage: str, start: int, *, steps: int, batch_size: int, log_every: int):
         self.stage, self.figures = stage, workdir / 'figures'
         self._path = workdir / stage / 'metrics.jsonl'
-        self._tensorboard, self._log_every = workdir / 'tensorboard' / stage, config.log_every
-        self._steps, self._start, self._batch_size = config[stage].steps, start, config.batch_size
+        self._tensorboard, self._log_every = workdir / 'tensorboard' / stage, log_every
+        self._steps, self._start, self._batch_size = steps, start, batch_size
         self._shown, self._paused = (time.monotonic(), start), 0.0
         self._progress = _progress() if sys.stdout.isatty() else None
 
@@ -99,8 +100,8 @@ class Report:
         self._paused += time.monotonic() - start
 
     def curves(self) -> None:
-        """Draws all metrics so far as figures/STAGE_curves.png."""
-        figures.curves(self.figures / f'{self.stage}_curves.png', read(self._path))
+        """Draws all metrics so far as figures/STAGE_curves.png; a stage's name may hold slashes."""
+        figures.curves(self.figures / f'{self.stage.replace("/", "_")}_curves.png', read(self._path))
 
     def _write(self, step, split, values):
         named = {f'{split}/{name}': value for name, value in values.items()}
@@ -137,12 +138,23 @@ def _progress():
 
 
 def results_table(results: dict) -> str:
-    """Returns the probe's results as a table of text: layer x network, in %, with counts.
+    """Returns the results of probe and transfer as tables of text, accuracies in % with counts.
 
     Args:
-      results: 'dataset', 'train' and 'test' (numbers of examples), and
-        'probe': {network: {layer: {'accuracy', 'correct', 'count'}}}.
+      results: 'dataset', and either or both of
+        'probe', with 'train' and 'test' (numbers of examples): {network: {layer: {'accuracy', 'correct', 'count'}}};
+        'transfer': {protocol: {part: {'accuracy', 'correct', 'count', 'train'}}}, where a part that sums up folds is
+        {'mean', 'deviation', 'folds', 'train'}.
     """
+    console = Console(width=110, record=True, file=io.StringIO())
+    if 'probe' in results:
+        _print_probe(console, results)
+    if 'transfer' in results:
+        _print_transfer(console, results)
+    return console.export_text()
+
+
+def _print_probe(console, results):
     probe = dict(results['probe'])
     pixels = probe.pop('pixels', {}).get('pixels')
     table = Table(box=box.MARKDOWN)
@@ -150,12 +162,11 @@ def results_table(results: dict) -> str:
     for network in probe:
         table.add_column(network, justify='right')
         table.add_column('correct', justify='right')
-    for layer in next(iter(probe.values())):
+    for layer in next(iter(probe.values()), ()):  # none if the probe was stopped after the pixels
         cells = []
         for rows in probe.values():
-            cells += [f'{rows[layer]["accuracy"]:.2f}', f'{rows[layer]["correct"]:,} / {rows[layer]["count"]:,}']
+            cells += [f'{rows[layer]["accuracy"]:.2f}', _correct(rows[layer])]
         table.add_row(layer, *cells)
-    console = Console(width=110, record=True, file=io.StringIO())
     console.print(
         f'Linear classifiers on frozen features of {results["dataset"]}, {results["train"]:,} training and'
         f' {results["test"]:,} test images; accuracy in %',
@@ -163,5 +174,29 @@ def results_table(results: dict) -> str:
     )
     console.print(table)
     if pixels:
-        console.print(f'raw pixels: {pixels["accuracy"]:.2f} % ({pixels["correct"]:,} / {pixels["count"]:,})')
-    return console.export_text()
+        console.print(f'raw pixels: {pixels["accuracy"]:.2f} % ({_correct(pixels)})')
+
+
+def _print_transfer(console, results):
+    table = Table(box=box.MARKDOWN)
+    for name in ('protocol', 'part'):
+        table.add_column(name)
+    for name in ('training images', 'accuracy', 'correct'):
+        table.add_column(name, justify='right')
+    for protocol, parts in results['transfer'].items():
+        for part, row in parts.items():
+            if 'mean' in row:
+                accuracy = f'{row["mean"]:.2f} +- {row["deviation"]:.2f}'
+                table.add_row(protocol, part, f'{row["folds"]} x {row["train"]:,}', accuracy, '')
+            else:
+                table.add_row(protocol, part, f'{row["train"]:,}', f'{row["accuracy"]:.2f}', _correct(row))
+    console.print(
+        f'Transfer to {results["dataset"]}; accuracy in % on test images, and over folds its mean and sample standard'
+        f' deviation (divided by the folds less one)',
+        soft_wrap=True,
+    )
+    console.print(table)
+
+
+def _correct(row):
+    return f'{row["correct"]:,} / {row["count"]:,}'

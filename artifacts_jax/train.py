@@ -30,19 +30,19 @@ def run(stage, config: ConfigDict, workdir: Path, devices: Devices, datasets: di
     """Trains a stage to its last step and returns the final state.
 
     Args:
-      stage: a module with NAME, BASE, init_state, train_step, evaluator and illustrator.
-      config: the run's configuration; `config[stage.NAME].steps` updates are done.
+      stage: a module, or an object, with NAME, BASE, plan, init_state, train_step, evaluator and illustrator.
+      config: the run's configuration; `stage.plan(config)` gives the number of updates and the batch size.
       workdir: gets {NAME}/checkpoints, {NAME}/metrics.jsonl, tensorboard/{NAME} and figures/.
       devices: the mapping over devices.
-      datasets: {'train', 'probe_train', 'test'}: data sets.
+      datasets: {'train', 'test', ...}: data sets; the stage learns from 'train'.
       base: the variables of stage.BASE, if it has one.
 
     Raises:
       NonFiniteError: a loss or the norm of a gradient is not finite.
       Preempted: SIGTERM or SIGINT came; the state is saved.
     """
-    key, steps = keys.stage_key(config.seed, stage.NAME), config[stage.NAME].steps
-    devices.check_batch('batch_size', config.batch_size)
+    key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
+    devices.check_batch('batch_size', batch_size)
     with Checkpoints(Path(workdir) / stage.NAME / 'checkpoints', config, devices.replicated) as checkpoints:
         start = checkpoints.latest_step
         if start is None:
@@ -51,7 +51,10 @@ def run(stage, config: ConfigDict, workdir: Path, devices: Devices, datasets: di
             state = checkpoints.restore(template(stage, config))
         if start == steps:
             return state
-        with Report(Path(workdir), stage.NAME, start or 0, config) as report, Interruption() as interruption:
+        report = Report(
+            Path(workdir), stage.NAME, start or 0, steps=steps, batch_size=batch_size, log_every=config.log_every
+        )
+        with report, Interruption() as interruption:
             return _loop(stage, state, key, config, devices, datasets, checkpoints, report, interruption)
 
 
@@ -67,7 +70,7 @@ def finished(stage, config: ConfigDict, workdir: Path, devices: Devices) -> Stat
     Raises:
       CheckpointError: it has not run to its end; the message says how far it is.
     """
-    steps = config[stage.NAME].steps
+    steps, _ = stage.plan(config)
     with Checkpoints(Path(workdir) / stage.NAME / 'checkpoints', config, devices.replicated) as checkpoints:
         if checkpoints.latest_step != steps:
             raise CheckpointError(
@@ -87,15 +90,14 @@ def _loop(stage, state, key, config, devices, datasets, checkpoints, report, int
     train_step = devices.train_step(partial(stage.train_step, config=config))
     evaluate = stage.evaluator(config, devices, datasets)
     draw = stage.illustrator(config, devices, datasets)
-    step, steps, pending = int(state.step), config[stage.NAME].steps, None
-    batches = datasets['train'].train_batches(config.batch_size, start_step=step)
+    step, (steps, batch_size), pending = int(state.step), stage.plan(config), None
+    batches = datasets['train'].train_batches(batch_size, start_step=step)
     intervals = {'eval': config.eval_every, 'figure': config.figure_every, 'checkpoint': config.checkpoint_every}
     if step == 0:
         with report.aside():
             report.test(step, evaluate(state, key))
     while step < steps:
-        batch = devices.put({name: x for name, x in next(batches).items() if name in ('image', 'index')})
-        state, values = train_step(state, batch, key)
+        state, values = train_step(state, devices.put(next(batches)), key)
         if pending:  # looked at one step late, so that the devices never wait for the host
             _look(report, pending, checkpoints)
         step, pending = step + 1, (step + 1, values)

@@ -16,7 +16,7 @@ def get_config(variant: str = '') -> ConfigDict:
     """Returns the default configuration, locked: only declared keys can be set; `variant` as in variants.py."""
     config = ConfigDict()
 
-    config.stages = ('autoencoder', 'artifacts', 'probe')  # which stages to run, in this order
+    config.stages = ('autoencoder', 'artifacts', 'probe')  # which stages to run, in this order; last, 'transfer'
     config.seed = 0  # every random number is a function of (seed, stage, step, example)
     config.parallel = 'jit'  # how steps are mapped over devices: 'jit' (one mesh) or 'pmap'
     config.dtype = 'float32'  # compute type of the networks, 'float32' or 'bfloat16'; parameters stay float32
@@ -98,6 +98,19 @@ def get_config(variant: str = '') -> ConfigDict:
     probe.batch_size = 256  # images in a batch for feature extraction and the SGD solver
     probe.max_train = 0  # use at most this many training images, 0: all
     probe.max_test = 0  # use at most this many test images, 0: all
+
+    config.transfer = transfer = ConfigDict()  # the published STL-10 transfer: stage 'transfer', after 'artifacts'
+    transfer.protocols = ('linear', 'finetune')  # 'linear' (one layer on a frozen trunk), 'finetune' (all is trained)
+    transfer.epochs = 400  # passes over the training images, data.probe_train, in whole batches
+    transfer.batch_size = 128  # images in a global batch, for training and evaluation
+    transfer.learning_rate = 1e-3  # Adam's learning rate at the first step
+    transfer.hidden = 4096  # units of each hidden layer of the fine-tuned classifier
+    transfer.dropout = 0.5  # rate of dropout after each hidden layer
+    transfer.batch_norm = 'frozen'  # conv5's in 'linear': 'frozen', or 'reference' (uses the batch's, updates averages)
+    transfer.folds = ''  # the data set's fold_indices.txt; '' trains on all images only
+    transfer.num_folds = 10  # folds in that file, one a line
+    transfer.fold_size = 1000  # images in a fold
+    transfer.fold_protocol = 'official'  # train on a fold and test on data.test, or 'held_out': train on the others
 
     config.monitor = monitor = ConfigDict()
     monitor.bank = 2000  # labelled images in the memory of the k-nearest-neighbour classifier

@@ -50,6 +50,11 @@ def test_unknown_key_names_the_nearest():
         ('artifacts.drop_rate', 1.5, r'artifacts.drop_rate=1.5: must lie in \[0, 1\]'),
         ('batch_size', 0, r'batch_size=0: must be greater than 0'),
         ('augment.crop_area', (0.8, 0.3), r'augment.crop_area=\(0.8, 0.3\): must be a range'),
+        ('transfer.protocols', ('lineal',), r"no 'lineal', the nearest is 'linear'"),
+        ('transfer.batch_norm', 'train', r"transfer.batch_norm='train': choose one of frozen, reference"),
+        ('transfer.dropout', 1.0, r'transfer.dropout=1.0: must not be at this end'),
+        ('transfer.epochs', 0, r'transfer.epochs=0: must be greater than 0'),
+        ('transfer.num_folds', 1, r'transfer.num_folds=1: a deviation needs two folds'),
         ('model.groups', 5, r'conv2 has groups=5'),
         ('model.image_size', 100, r'model.image_size=100: .*sizes that fit: 80, 96, 112, 128'),
         ('model.conv1_stride', 2, r'no size fits: the encoder divides by 16 and the discriminator by 8'),
@@ -66,6 +71,7 @@ def test_work_directory_keeps_its_configuration(tmp_path):
     config = default.get_config()
     configuration.settle(config, tmp_path)
     config.log_every = 7  # what is shown may change
+    config.transfer.folds = 'fold_indices.txt'  # and so may which results there are
     configuration.settle(config, tmp_path)
     config.artifacts.drop_rate = 0.5
     with pytest.raises(configuration.ConfigError, match=r'artifacts.drop_rate: 0.7 there, 0.5 now'):

@@ -253,3 +253,22 @@ def test_prepared_cifar10_is_read():
     assert dataset.num_classes == 10
     assert batch['image'].shape == (32, 32, 32, 3)
     assert len(set(batch['label'])) > 5
+
+
+def test_a_subset_is_a_data_set_of_its_own(photograph_folder):
+    config = options(name=str(photograph_folder), size=16, loading='memory')
+    whole, chosen = data.load(config, 'train', seed=0), np.array([40, 3, 7])
+    part = whole.subset(chosen)
+    assert (part.num_examples, part.num_classes) == (3, 2)
+    (batch,) = part.eval_batches(4)
+    np.testing.assert_array_equal(batch['image'][:3], whole.images[chosen])
+    np.testing.assert_array_equal(batch['label'][:3], whole.labels[chosen])
+    seen = prints(take(part.train_batches(3), 2))
+    assert set(seen[:3]) == set(seen[3:]) == set(prints([batch]))
+    np.testing.assert_array_equal(data.original_order(config, 'train'), np.arange(48))  # a folder's is the order read
+
+
+def test_a_subset_of_streamed_data_is_refused(photograph_folder):
+    stream = data.load(options(name=str(photograph_folder), size=16, loading='stream'), 'train', seed=0)
+    with pytest.raises(data.DataError, match=r'which is streamed: set data\.loading=memory'):
+        stream.subset(np.arange(3))
