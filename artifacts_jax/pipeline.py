@@ -77,7 +77,9 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     if artifacts.NAME in config.stages:
         folder = Path(workdir) / 'export'
         if not (folder / 'config.json').exists():
-            export.save(folder, artifacts.discriminator(learned(artifacts)), config)
+            discriminator = artifacts.discriminator(learned(artifacts))
+            trunk = {kind: {'trunk': tree['trunk']} for kind, tree in discriminator.items()}
+            export.save(folder, trunk, config)
         print(f'{folder}: the learned features, for artifacts_jax.load_features')
     results = {}
     if probe.NAME in config.stages:
