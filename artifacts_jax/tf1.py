@@ -187,7 +187,7 @@ def main(arguments):
         converted, head = convert(stored, config, averaged=AVERAGED.value)
     except (TensorFlowCheckpointError, OSError) as error:
         sys.exit(f'error: {error}')
-    export.save(out, converted, config, head)
+    export.save(out, converted, config, head=head)
     networks = ', '.join(converted['params'])
     taken = len(jax.tree.leaves(converted))
     print(f'{out}: {networks} ({taken} arrays), from {CHECKPOINT.value} with {len(stored)} variables')

@@ -117,6 +117,22 @@ def test_damaged_or_foreign_exports_say_what_differs(finished, tmp_path):
         export.load_features(tmp_path)
 
 
+def test_imported_networks_take_the_place_of_trained_ones(finished, tmp_path, monkeypatch):
+    config, workdir, results = finished
+    config = config.copy_and_resolve_references()
+    config.autoencoder.pretrained = str(workdir / 'autoencoder' / 'export')
+    config.artifacts.pretrained = str(workdir / 'export')
+    monkeypatch.setattr(pipeline.train, 'run', None)  # nothing is trained
+    assert pipeline.run(config, tmp_path)['probe'] == results['probe']
+
+    base = pipeline.export.load(config.autoencoder.pretrained, ('encoder', 'decoder'), config)
+    state = pipeline.train.finished(pipeline.autoencoder, finished[0], workdir, pipeline.Devices('jit'))
+    jax.tree.map(np.testing.assert_array_equal, base, state.variables)
+    config.model.upsampling = 'legacy'
+    with pytest.raises(export.ExportError, match=r'model.upsampling: half_pixel there, legacy here'):
+        pipeline.export.load(config.autoencoder.pretrained, ('encoder', 'decoder'), config)
+
+
 def test_command_line_refuses_misspelt_keys_in_one_line():
     flags = ['--config=configs/demo.py', '--workdir=unused', '--config.artifacts.drop_rat=0.5']
     command = [sys.executable, '-m', 'artifacts_jax.main', *flags]
