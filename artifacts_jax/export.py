@@ -171,11 +171,11 @@ def _describe(folder):
 
 def _check_architecture(folder, networks, theirs, ours):
     """Raises ExportError if the networks were made by other values of config.model than a run's."""
-    names = (
-        ('widths', 'kernels', 'conv1_stride', 'groups') if 'trunk' in networks or 'discriminator' in networks else ()
-    )
+    names = []
+    if {'trunk', 'discriminator'} & {*networks}:
+        names += ['widths', 'kernels', 'conv1_stride', 'groups']
     if {'encoder', 'decoder', 'repair'} & {*networks}:
-        names += ('encoder_widths', 'encoder_kernel', 'upsampling')
+        names += ['encoder_widths', 'encoder_kernel', 'upsampling']
     values = {n: [tuple(v) if isinstance(v, list | tuple) else v for v in (theirs.get(n), ours[n])] for n in names}
     different = [f'model.{n}: {there} there, {here} here' for n, (there, here) in values.items() if there != here]
     if different:

@@ -18,7 +18,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from artifacts_jax import export, heads, models
+from artifacts_jax import command, export, heads, models
 
 CONFIG = config_flags.DEFINE_config_file('config', None, "architecture, if it is not configs/stl10.py's")
 CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'TensorFlow checkpoint, without .index or .data-00000-of-00001')
@@ -195,4 +195,4 @@ def main(arguments):
 
 if __name__ == '__main__':
     flags.mark_flags_as_required(['checkpoint', 'out'])
-    app.run(main)
+    app.run(main, flags_parser=command.parse)
