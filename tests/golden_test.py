@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from artifacts_jax import autoencoder, models, tf1
-from artifacts_jax.state import State
 from configs import stl10
 
 
@@ -140,8 +139,7 @@ def test_discriminator_agrees_at_every_layer(forward, golden):
 @pytest.fixture(scope='module')
 def autoencoder_update(config, variables, images):
     """(state before the autoencoder's first update, state after it, metrics)."""
-    networks = {kind: {name: tree[name] for name in autoencoder.NETWORKS} for kind, tree in variables.items()}
-    state = State.create(networks, {autoencoder.NETWORKS: autoencoder._optimiser(config)}, ema=False)
+    state = autoencoder.begin(variables, config=config)
     return state, *jax.jit(lambda state: autoencoder.update(state, images, config=config))(state)
 
 
