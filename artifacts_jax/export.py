@@ -27,25 +27,27 @@ class ExportError(Exception):
     """An export that is missing, damaged or of another version or architecture."""
 
 
-def save(folder: Path, variables: dict, config: ConfigDict, head: dict | None = None) -> None:
+def save(folder: Path, variables: dict, config: ConfigDict, *, parts: Iterable[str] = (), head: dict | None = None):
     """Writes an export: a folder for each network (Orbax), then `config.json`, which completes it.
 
     Args:
       folder: an export that is there is replaced.
       variables: {'params': {network: tree}, 'batch_stats': {network: tree}}. A discriminator's trunk is saved apart.
       config: the configuration that the networks were made from.
+      parts: which of them to save, named as above; by default all.
       head: the arguments of heads.make_head but the config, if there is a head.
     """
-    folder, parts = Path(folder).absolute(), _parts(variables)
+    folder, trees = Path(folder).absolute(), _parts(variables)
+    parts = tuple(parts) or tuple(trees)
     (folder / 'config.json').unlink(missing_ok=True)  # first, so that a mixture of two never looks complete
     for network in set(NETWORKS).difference(parts):
         shutil.rmtree(folder / network, ignore_errors=True)
     with ocp.StandardCheckpointer() as checkpointer:
-        for network, tree in parts.items():
-            checkpointer.save(folder / network, tree, force=True)
+        for part in parts:
+            checkpointer.save(folder / part, trees[part], force=True)
     description = {
         'version': VERSION,
-        'networks': list(parts),
+        'networks': parts,
         'head': head,
         'image_size': config.model.image_size,
         'config': json.loads(config.to_json_best_effort()),
@@ -65,13 +67,20 @@ def check_replaceable(folder: Path) -> None:
         raise ExportError(f'{folder} is not empty and not an export: name a new directory')
 
 
-def load(folder: Path, networks: Iterable[str]) -> dict:
+def load(folder: Path, networks: Iterable[str], config: ConfigDict | None = None) -> dict:
     """Returns the variables of some networks of an export, as `save` takes them.
+
+    Args:
+      folder: the export.
+      networks: which to load; a 'discriminator' is loaded with its trunk.
+      config: the configuration of the run that will use them, if they must suit one.
 
     Raises:
       ExportError: what is missing or differs, by name.
     """
     description = _describe(folder)
+    if config is not None:
+        _check_architecture(folder, networks, description['config']['model'], config.model)
     parts = {*networks, 'trunk'} if 'discriminator' in networks else networks
     restored = {part: _restore(folder, part, description) for part in parts}
     variables = {kind: {part: tree[kind] for part, tree in restored.items()} for kind in ('params', 'batch_stats')}
@@ -175,6 +184,19 @@ def _describe(folder):
     if description.get('version') != VERSION:
         raise ExportError(f'{folder} has version {description.get("version")}, this program reads {VERSION}')
     return {'networks': ['trunk'], 'head': None, **description}  # which the first exports did not say
+
+
+def _check_architecture(folder, networks, theirs, ours):
+    """Raises ExportError if the networks were made by other values of config.model than a run's."""
+    names = []
+    if {'trunk', 'discriminator'} & {*networks}:
+        names += ['widths', 'kernels', 'conv1_stride', 'groups']
+    if {'encoder', 'decoder', 'repair'} & {*networks}:
+        names += ['encoder_widths', 'encoder_kernel', 'upsampling']
+    values = {n: [tuple(v) if isinstance(v, list | tuple) else v for v in (theirs.get(n), ours[n])] for n in names}
+    different = [f'model.{n}: {there} there, {here} here' for n, (there, here) in values.items() if there != here]
+    if different:
+        raise ExportError(f'{folder} was made with another architecture:\n  ' + '\n  '.join(different))
 
 
 def _make_classifier(folder, description):

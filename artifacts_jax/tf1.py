@@ -18,8 +18,8 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from artifacts_jax import command, export, heads, models
 from artifacts_jax import config as configuration
-from artifacts_jax import export, heads, models
 
 AVERAGE = '/ExponentialMovingAverage'
 IGNORED = re.compile(  # averages, optimiser slots, counters, and what removes the bias of averages
@@ -217,4 +217,4 @@ if __name__ == '__main__':  # elsewhere these flags would clash with those of ot
     flags.DEFINE_string('out', None, 'directory of the export')
     flags.DEFINE_bool('averaged', False, 'take the moving averages of the weights')
     flags.mark_flags_as_required(['checkpoint', 'out'])
-    app.run(main)
+    app.run(main, flags_parser=command.parse)

@@ -215,7 +215,7 @@ def _learn(part, stage, config, workdir, devices, split, base):
     print(f'{stage.NAME}: {100 * correct / count:.2f} % ({correct:,} / {count:,})', flush=True)
     if part == ALL:
         head = {'protocol': stage.protocol, 'classes': stage.classes}
-        export.save(workdir / NAME / stage.protocol / 'export', state.variables, config, head)
+        export.save(workdir / NAME / stage.protocol / 'export', state.variables, config, head=head)
     return {'accuracy': 100 * correct / count, 'correct': correct, 'count': count, 'train': stage.images}
 
 
