@@ -14,7 +14,8 @@ def parse(arguments: list[str]) -> list[str]:
     """
     try:
         rest = flags.FLAGS(arguments)
-        _ = flags.FLAGS.config  # reads the file, if no key was set
+        if flags.FLAGS.config is not None:
+            _ = flags.FLAGS.config.seed  # a file that could not be read says so only when it is used
         return rest
     except (flags.Error, OSError, ValueError) as error:
         sys.exit(f'error: {" ".join(str(_reason(error)).split())}')
