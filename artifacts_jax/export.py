@@ -6,6 +6,7 @@ holds the trunk alone.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from artifacts_jax.checkpoint import differences
 from artifacts_jax.parallel import shape_tree
 
 VERSION = 1
+NETWORKS = ('encoder', 'decoder', 'repair', 'trunk', 'discriminator', 'head')
 
 
 class ExportError(Exception):
@@ -29,7 +31,7 @@ def save(folder: Path, variables: dict, config: ConfigDict, *, parts: Iterable[s
     """Writes an export: a folder for each network (Orbax), then `config.json`, which completes it.
 
     Args:
-      folder: is replaced if it exists.
+      folder: an export that is there is replaced.
       variables: {'params': {network: tree}, 'batch_stats': {network: tree}}. A discriminator's trunk is saved apart.
       config: the configuration that the networks were made from.
       parts: which of them to save, named as above; by default all.
@@ -37,6 +39,9 @@ def save(folder: Path, variables: dict, config: ConfigDict, *, parts: Iterable[s
     """
     folder, trees = Path(folder).absolute(), _parts(variables)
     parts = tuple(parts) or tuple(trees)
+    (folder / 'config.json').unlink(missing_ok=True)  # first, so that a mixture of two never looks complete
+    for network in set(NETWORKS).difference(parts):
+        shutil.rmtree(folder / network, ignore_errors=True)
     with ocp.StandardCheckpointer() as checkpointer:
         for part in parts:
             checkpointer.save(folder / part, trees[part], force=True)
@@ -48,6 +53,18 @@ def save(folder: Path, variables: dict, config: ConfigDict, *, parts: Iterable[s
         'config': json.loads(config.to_json_best_effort()),
     }
     (folder / 'config.json').write_text(json.dumps(description, indent=2) + '\n')
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raises ExportError if something but an export, such as a run's work directory, is at `folder`."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        replaceable = 'version' in json.loads((folder / 'config.json').read_text())
+    except (OSError, ValueError):
+        replaceable = False
+    if not replaceable:
+        raise ExportError(f'{folder} is not empty and not an export: name a new directory')
 
 
 def load(folder: Path, networks: Iterable[str], config: ConfigDict | None = None) -> dict:
@@ -166,7 +183,7 @@ def _describe(folder):
         raise ExportError(f'{folder} is not an export: its config.json cannot be read ({error})') from error
     if description.get('version') != VERSION:
         raise ExportError(f'{folder} has version {description.get("version")}, this program reads {VERSION}')
-    return description
+    return {'networks': ['trunk'], 'head': None, **description}  # which the first exports did not say
 
 
 def _check_architecture(folder, networks, theirs, ours):

@@ -19,11 +19,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from artifacts_jax import command, export, heads, models
-
-CONFIG = config_flags.DEFINE_config_file('config', None, "architecture, if it is not configs/stl10.py's")
-CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'TensorFlow checkpoint, without .index or .data-00000-of-00001')
-OUT = flags.DEFINE_string('out', None, 'directory of the export')
-AVERAGED = flags.DEFINE_bool('averaged', False, 'take the moving averages of the weights')
+from artifacts_jax import config as configuration
 
 AVERAGE = '/ExponentialMovingAverage'
 IGNORED = re.compile(  # averages, optimiser slots, counters, and what removes the bias of averages
@@ -80,7 +76,7 @@ def convert(variables: Mapping[str, np.ndarray], config: ConfigDict, *, averaged
         return np.concatenate([take(f'{name}/{leaf_name}', stored).reshape(shape) for name in names], axis=-1)
 
     converted = jax.tree_util.tree_map_with_path(fill, template)
-    unknown = [n for n in variables if not (n in used or IGNORED.fullmatch(n) or (head and UNTRAINED_HEADS.match(n)))]
+    unknown = [name for name in variables if name not in used and not _is_ignored(name, head)]
     problems = {'missing': missing, 'unknown': unknown, 'of another shape': misshapen}
     if any(problems.values()):
         lines = [f'{what}:\n    ' + '\n    '.join(sorted(names)) for what, names in problems.items() if names]
@@ -88,6 +84,27 @@ def convert(variables: Mapping[str, np.ndarray], config: ConfigDict, *, averaged
             lines.append('The code of June 2018 has no gamma, and other activations: it computes another function.')
         raise TensorFlowCheckpointError('the variables are not those expected;\n  ' + '\n  '.join(lines))
     return converted, head
+
+
+def import_file(checkpoint: str | Path, out: Path, config: ConfigDict, *, averaged: bool = False) -> str:
+    """Writes an export of a checkpoint file and returns what it did, in a line; arguments as of `read` and `convert`.
+
+    Args:
+      checkpoint: path of the checkpoint.
+      out: directory of the export; an export that is there is replaced.
+      config: goes into the export.
+      averaged: take the moving averages of the weights.
+
+    Raises:
+      TensorFlowCheckpointError: the checkpoint cannot be read, or does not hold what the config needs.
+      ExportError: `out` holds something else than an export.
+    """
+    export.check_replaceable(out)  # before the checkpoint is read, which takes a while
+    variables = read(checkpoint)
+    converted, head = convert(variables, config, averaged=averaged)
+    export.save(out, converted, config, head=head or None)
+    ignored = sum(_is_ignored(name, head) for name in variables)
+    return f'{out}: {", ".join(converted["params"])}; {len(variables) - ignored} variables imported, {ignored} ignored'
 
 
 def read(checkpoint: str | Path) -> dict[str, np.ndarray]:
@@ -98,14 +115,20 @@ def read(checkpoint: str | Path) -> dict[str, np.ndarray]:
     """
     import tensorflow as tf
 
+    for kind in ('GPU', 'TPU'):  # JAX has them
+        tf.config.set_visible_devices([], kind)
     try:
         reader = tf.train.load_checkpoint(str(checkpoint))
         return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+    except (ValueError, RuntimeError, IndexError, tf.errors.OpError) as error:  # IndexError: files cut short
         raise TensorFlowCheckpointError(
             f'{checkpoint} cannot be read as a TensorFlow checkpoint ({str(error).splitlines()[0]}); give the path'
             f' without .index or .data-00000-of-00001'
         ) from error
+
+
+def _is_ignored(name, head):
+    return bool(IGNORED.fullmatch(name) or (head and UNTRAINED_HEADS.match(name)))
 
 
 def _template(variables, config):
@@ -173,26 +196,25 @@ def _scopes(depth, groups):
 
 
 def main(arguments):
-    """Reads the checkpoint and writes the export."""
-    del arguments
+    """Imports the checkpoint that the command line names."""
+    if len(arguments) > 1:
+        raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
     logging.set_verbosity(logging.WARNING)
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     from configs import stl10
 
-    config, out = CONFIG.value or stl10.get_config('reference'), Path(OUT.value)
+    given = flags.FLAGS
     try:
-        if out.exists() and any(out.iterdir()) and not (out / 'config.json').exists():
-            raise TensorFlowCheckpointError(f'{out} is not empty and not an export: give --out a new directory')
-        stored = read(CHECKPOINT.value)
-        converted, head = convert(stored, config, averaged=AVERAGED.value)
-    except (TensorFlowCheckpointError, OSError) as error:
+        config = configuration.check(given.config or stl10.get_config('reference'))
+        print(import_file(given.checkpoint, Path(given.out), config, averaged=given.averaged))
+    except (configuration.ConfigError, export.ExportError, TensorFlowCheckpointError, OSError) as error:
         sys.exit(f'error: {error}')
-    export.save(out, converted, config, head=head)
-    networks = ', '.join(converted['params'])
-    taken = len(jax.tree.leaves(converted))
-    print(f'{out}: {networks} ({taken} arrays), from {CHECKPOINT.value} with {len(stored)} variables')
 
 
-if __name__ == '__main__':
+if __name__ == '__main__':  # elsewhere these flags would clash with those of other programs
+    config_flags.DEFINE_config_file('config', None, 'architecture, configs/stl10.py:reference by default')
+    flags.DEFINE_string('checkpoint', None, 'TensorFlow checkpoint, without .index or .data-00000-of-00001')
+    flags.DEFINE_string('out', None, 'directory of the export')
+    flags.DEFINE_bool('averaged', False, 'take the moving averages of the weights')
     flags.mark_flags_as_required(['checkpoint', 'out'])
     app.run(main, flags_parser=command.parse)
