@@ -138,13 +138,20 @@ def test_discriminator_agrees_at_every_layer(forward, golden):
 
 @pytest.fixture(scope='module')
 def autoencoder_update(config, variables, images):
-    """(state before the autoencoder's first update, state after it, metrics)."""
-    state = autoencoder.begin(variables, config=config)
-    return state, *jax.jit(lambda state: autoencoder.update(state, images, config=config))(state)
+    """(the state after the autoencoder's first update, metrics, what it decoded in training mode)."""
+    model = models.make_generator(config)
+
+    @jax.jit
+    def run(state):
+        decoded, _ = model.apply(state.variables, images, train=True, method='reconstruct', mutable=['batch_stats'])
+        return *autoencoder.update(state, images, config=config), decoded
+
+    return run(autoencoder.begin(variables, config=config))
 
 
-def test_autoencoders_loss_agrees(autoencoder_update, golden):
-    _, _, values = autoencoder_update
+def test_autoencoders_output_and_loss_agree(autoencoder_update, golden):
+    _, values, decoded = autoencoder_update
+    assert_close(decoded[:2, ::3, ::3], golden['ae/decoded'], 1e-4)
     assert_close(values['loss/pixel'], golden['ae/mse'], 1e-3)
     assert_close(values['loss/pixel'] + values['loss/l2'], golden['ae/total'], 1e-3)
 
@@ -160,7 +167,7 @@ def by_tensorflow_name(tree):
 
 
 def test_autoencoders_gradients_agree(autoencoder_update, golden):
-    _, new, _ = autoencoder_update
+    new, _, _ = autoencoder_update
     (adam,) = (s for s in jax.tree.leaves(new.opt_state, is_leaf=lambda s: hasattr(s, 'mu')) if hasattr(s, 'mu'))
     moments = by_tensorflow_name(adam.mu)
     names = [key.removeprefix('ae/grad_norm/') for key in golden.files if key.startswith('ae/grad_norm/')]
@@ -173,7 +180,7 @@ def test_autoencoders_gradients_agree(autoencoder_update, golden):
 
 
 def test_autoencoders_statistics_agree_after_one_update(autoencoder_update, golden):
-    _, new, _ = autoencoder_update
+    new, _, _ = autoencoder_update
     stats = by_tensorflow_name(new.batch_stats)
     names = [key.removeprefix('ae/step/') for key in golden.files if key.startswith('ae/step/')]
     assert sorted(names) == sorted(stats)
