@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from artifacts_jax import augment, autoencoder, features, figures, history, keys, layers, losses, metrics, models, optim
+from artifacts_jax import augment, autoencoder, features, history, keys, layers, losses, metrics, models, optim, plots
 from artifacts_jax.models import FAKE, REAL
 from artifacts_jax.parallel import Devices, mean, share, total
 from artifacts_jax.state import State
@@ -328,8 +328,8 @@ def illustrator(config: ConfigDict, devices: Devices, datasets: dict):
         batch = next(datasets['test'].train_batches(8))
         names = GAN_COLUMNS if config.artifacts.generator == 'gan' else COLUMNS
         columns = zip(names, mapped((state.variables, key), batch))
-        figures.image_grid(folder / 'artifacts.png', dict(columns))
+        plots.image_grid(folder / 'artifacts.png', dict(columns))
         kernel = state.params['discriminator']['trunk']['conv1']['group0']['kernel']
-        figures.filters(folder / 'conv1.png', np.asarray(kernel))
+        plots.filters(folder / 'conv1.png', np.asarray(kernel))
 
     return draw

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from artifacts_jax import augment, figures, keys, losses, metrics, models, optim, parallel
+from artifacts_jax import augment, keys, losses, metrics, models, optim, parallel, plots
 from artifacts_jax.state import State
 
 NAME = 'autoencoder'
@@ -120,6 +120,6 @@ def illustrator(config: ConfigDict, devices: parallel.Devices, datasets: dict):
         del key
         batch = next(datasets['test'].train_batches(8))
         columns = zip(('input', 'decoded'), mapped(state.variables, batch))
-        figures.image_grid(folder / 'autoencoder.png', dict(columns))
+        plots.image_grid(folder / 'autoencoder.png', dict(columns))
 
     return draw

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from artifacts_jax import figures
+from artifacts_jax import plots
 
 IMAGES = np.random.default_rng(0).uniform(-1, 1, [2, 96, 96, 3])
 MASK = np.random.default_rng(1).integers(0, 2, [2, 6, 6, 1])
@@ -32,17 +32,17 @@ def make_rows():
 
 
 def test_import_leaves_matplotlib_alone():
-    code = "import sys; from artifacts_jax import figures; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys; from artifacts_jax import plots; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, '-c', code], check=True)
 
 
 @pytest.mark.parametrize(
     'draw',
     [
-        lambda path: figures.image_grid(path, {'input': IMAGES, 'mask': MASK}, title='Artifacts'),
-        lambda path: figures.filters(path, np.zeros([11, 11, 3, 5])),
-        lambda path: figures.curves(path, make_rows(), title='Curves'),
-        lambda path: figures.probe_bars(path, RESULTS, title='Probe'),
+        lambda path: plots.image_grid(path, {'input': IMAGES, 'mask': MASK}, title='Artifacts'),
+        lambda path: plots.filters(path, np.zeros([11, 11, 3, 5])),
+        lambda path: plots.curves(path, make_rows(), title='Curves'),
+        lambda path: plots.probe_bars(path, RESULTS, title='Probe'),
     ],
 )
 def test_figures_are_written_whole_and_are_reproducible(draw, tmp_path):
@@ -58,9 +58,9 @@ def test_figures_are_written_whole_and_are_reproducible(draw, tmp_path):
 
 def test_a_failed_write_leaves_the_old_figure(tmp_path):
     path = tmp_path / 'figure.png'
-    figures.image_grid(path, {'input': IMAGES})
+    plots.image_grid(path, {'input': IMAGES})
     before = path.read_bytes()
-    with pytest.raises(RuntimeError, match='stop'), figures._figure(path, 1, 1):
+    with pytest.raises(RuntimeError, match='stop'), plots._figure(path, 1, 1):
         raise RuntimeError('stop')
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ['figure.png']
@@ -69,7 +69,7 @@ def test_a_failed_write_leaves_the_old_figure(tmp_path):
 @pytest.mark.parametrize('side', [32, 96, 128])
 def test_image_grid_enlarges_images_by_whole_pixels(side, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, [3, side, side, 3])
-    figures.image_grid(tmp_path / 'grid.png', {'a': images / 127.5 - 1, 'b': images[::-1] / 127.5 - 1})
+    plots.image_grid(tmp_path / 'grid.png', {'a': images / 127.5 - 1, 'b': images[::-1] / 127.5 - 1})
     canvas = read(tmp_path / 'grid.png').astype(int)
     scale = max(1, round(192 / side))
     cell, gap = scale * side, 8
@@ -87,7 +87,7 @@ def test_image_grid_draws_kept_entries_light_and_dropped_entries_dark(tmp_path):
     mask = np.zeros([1, 2, 2, 1])
     mask[0, 0, 1] = 1.0
     mask[0, 1, 0] = 0.5
-    figures.image_grid(tmp_path / 'grid.png', {'mask': mask})
+    plots.image_grid(tmp_path / 'grid.png', {'mask': mask})
     canvas = read(tmp_path / 'grid.png')[-200:-8, 8:-8].mean(axis=-1)
     dropped, kept, half = canvas[48, 48], canvas[48, 144], canvas[144, 48]
     assert dropped < 50 < 110 < half < 160 < 230 < kept
@@ -100,13 +100,13 @@ def test_image_grid_draws_kept_entries_light_and_dropped_entries_dark(tmp_path):
 )
 def test_image_grid_refuses_other_shapes(columns, tmp_path):
     with pytest.raises(ValueError, match='expected'):
-        figures.image_grid(tmp_path / 'grid.png', columns)
+        plots.image_grid(tmp_path / 'grid.png', columns)
 
 
 def test_filters_are_scaled_each_to_its_range(tmp_path):
     ramp = np.linspace(0, 1, 3 * 3 * 3).reshape(3, 3, 3, 1)
     path = tmp_path / 'one.png'
-    figures.filters(path, np.concatenate([ramp, ramp * 100 - 7], axis=-1))
+    plots.filters(path, np.concatenate([ramp, ramp * 100 - 7], axis=-1))
     canvas = read(path)
     scale = canvas.shape[1] // 9  # tiles of 3 pixels with 1 between them, two across
     bottom = canvas[-5 * scale :].astype(int)
@@ -118,21 +118,21 @@ def test_filters_are_scaled_each_to_its_range(tmp_path):
 
 def test_filters_refuses_other_shapes(tmp_path):
     with pytest.raises(ValueError, match='expected'):
-        figures.filters(tmp_path / 'one.png', np.zeros([3, 3, 4, 8]))
+        plots.filters(tmp_path / 'one.png', np.zeros([3, 3, 4, 8]))
 
 
 def test_curves_without_numbers_are_refused(tmp_path):
     with pytest.raises(ValueError, match='expected rows like'):
-        figures.curves(tmp_path / 'curves.png', [{'step': 0, 'note': 'text', 'train/loss': float('inf')}])
+        plots.curves(tmp_path / 'curves.png', [{'step': 0, 'note': 'text', 'train/loss': float('inf')}])
 
 
 def test_smoothing_keeps_lines_and_quietens_noise():
     steps = np.arange(200.0)
-    np.testing.assert_allclose(figures._smooth(3.0 - 0.1 * steps), 3.0 - 0.1 * figures._smooth(steps), atol=1e-9)
+    np.testing.assert_allclose(plots._smooth(3.0 - 0.1 * steps), 3.0 - 0.1 * figures._smooth(steps), atol=1e-9)
     noise = np.random.default_rng(0).normal(size=1000)
-    assert figures._smooth(noise).std() < 0.3
+    assert plots._smooth(noise).std() < 0.3
 
 
 def test_probe_bars_without_layers_are_refused(tmp_path):
     with pytest.raises(ValueError, match='expected'):
-        figures.probe_bars(tmp_path / 'probe.png', {'pixels': {'pixels': 40.1}})
+        plots.probe_bars(tmp_path / 'probe.png', {'pixels': {'pixels': 40.1}})
