@@ -65,15 +65,21 @@ class Checkpoints:
         )
         self._manager.save(step, args=args)
 
-    def restore(self, target: State) -> State:
+    def restore(self, target: State, *, training: bool = True) -> State:
         """Returns the newest state; `target` gives the shapes and types, as from jax.eval_shape.
+
+        Args:
+          target: what is wanted.
+          training: False leaves out optimiser states, moving average and history, which less can go wrong with: the
+            state is good for everything but training, and may have been trained by another version of the program.
 
         Raises:
           CheckpointError: the checkpoint cannot be read as this state; the message says why.
         """
-        items = {'variables': target.variables, 'training': _training(target)}
+        items = {'variables': target.variables, **({'training': _training(target)} if training else {})}
         restored = self._restore(items)
-        variables, training = restored['variables'], restored['training']
+        variables = restored['variables']
+        rest = restored.get('training') or {'step': self.latest_step, 'opt_state': {}, 'ema': None, 'history': None}
         frozen = target.frozen and {
             kind: {network: variables[kind][network] for network in tree} for kind, tree in target.frozen.items()
         }
@@ -81,7 +87,7 @@ class Checkpoints:
             params={n: variables['params'][n] for n in target.params},
             batch_stats={n: variables['batch_stats'][n] for n in target.batch_stats},
             frozen=frozen,
-            **training,
+            **rest,
         )
 
     def _restore(self, items):

@@ -1,10 +1,9 @@
-"""Figures of images, filters, training curves and probe accuracies, each written to a PNG file.
+"""Charts of training curves and probe accuracies, and the canvas of every figure: each is written to a PNG file.
 
 matplotlib is imported when a figure is drawn, so that importing this module costs nothing.
 """
 
 import os
-import textwrap
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +13,6 @@ DPI = 160
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLORS = {'train': '#0072B2', 'test': '#E69F00', 'random': '#999999', 'learned': '#0072B2'}
 MORE_COLORS = ('#009E73', '#CC79A7', '#D55E00', '#56B4E9')
-DARK, LIGHT = '#1f1f1f', '#f0f0f0'
 STYLE = {
     'font.family': 'DejaVu Sans',
     'font.size': 9,
@@ -26,90 +24,6 @@ STYLE = {
     'legend.frameon': False,
     'legend.fontsize': 8,
 }
-
-
-def image_grid(path, columns, *, title=''):
-    """Draws one row for each example and one column for each entry, with the entries' names on top.
-
-    With the right columns it is the paper's figure of damaged and repaired images.
-
-    Args:
-      path: the PNG file to write.
-      columns: {name: array}, in the order drawn. [N, H, W, 3] are images in [-1, 1]. [N, M, M, 1] are masks
-        or probabilities in [0, 1], drawn light where 1 (kept) and dark where 0 (dropped).
-      title: written above the grid.
-
-    Raises:
-      ValueError: if an entry has another shape, or the entries have different numbers of examples.
-    """
-    from matplotlib.colors import LinearSegmentedColormap
-
-    columns = {name: np.asarray(x, np.float32) for name, x in columns.items()}
-    shapes = {name: x.shape for name, x in columns.items()}
-    if not columns or any(len(s) != 4 or s[-1] not in (1, 3) for s in shapes.values()):
-        raise ValueError(f'columns are {shapes}, expected [N, H, W, 3] or [N, M, M, 1] each')
-    if len({s[0] for s in shapes.values()}) != 1:
-        raise ValueError(f'columns are {shapes}, expected as many examples in each')
-
-    # Lengths are in pixels of the file, and whole multiples of the images' pixels keep these crisp.
-    side = max(max(shape[1:3]) for shape in shapes.values())
-    cell = side * max(1, round(192 / side))
-    gap = 8
-    names = [name if '\n' in name else '\n'.join(textwrap.wrap(name, cell // 11)) for name in columns]
-    head = 12 + 22 * max(name.count('\n') + 1 for name in names)
-    top = 44 if title else 0
-    rows = next(iter(shapes.values()))[0]
-    width, height = len(columns) * (cell + gap) + gap, top + head + rows * (cell + gap)
-    greys = LinearSegmentedColormap.from_list('mask', [DARK, LIGHT])
-    with _figure(path, width / DPI, height / DPI) as figure:
-        if title:
-            figure.text(0.5, 1 - 26 / height, title, ha='center', va='center', size=STYLE['figure.titlesize'])
-        for j, (name, column) in enumerate(zip(names, columns.values())):
-            left = gap + j * (cell + gap)
-            place = (left + cell / 2) / width, 1 - (top + head - 12) / height
-            figure.text(*place, name, ha='center', va='baseline', linespacing=1.1)
-            for i, image in enumerate(column):
-                bottom = height - top - head - cell - i * (cell + gap)
-                axes = figure.add_axes((left / width, bottom / height, cell / width, cell / height))
-                axes.set_axis_off()
-                if image.shape[-1] == 1:
-                    axes.imshow(image[..., 0], cmap=greys, vmin=0, vmax=1, interpolation='nearest')
-                else:
-                    axes.imshow(np.clip(image / 2 + 0.5, 0, 1), interpolation='nearest')
-
-
-def filters(path, kernel, *, title='conv1'):
-    """Draws the filters of a first layer as tiles, each scaled to its own range.
-
-    Args:
-      path: the PNG file to write.
-      kernel: [k, k, 3, C].
-      title: written above the tiles.
-
-    Raises:
-      ValueError: if the kernel has another shape.
-    """
-    kernel = np.asarray(kernel, np.float32)
-    if kernel.ndim != 4 or kernel.shape[2] != 3:
-        raise ValueError(f'the kernel is {kernel.shape}, expected [k, k, 3, C]')
-    low = kernel.min(axis=(0, 1, 2), keepdims=True)
-    spread = kernel.max(axis=(0, 1, 2), keepdims=True) - low
-    tiles = ((kernel - low) / np.where(spread > 0, spread, 1)).transpose(3, 0, 1, 2)
-    count, side = tiles.shape[:2]
-    across = int(np.ceil(np.sqrt(1.5 * count)))
-    down = -(-count // across)
-    canvas = np.ones((down * (side + 1) + 1, across * (side + 1) + 1, 3), np.float32)
-    for n, tile in enumerate(tiles):
-        top, left = (1 + (side + 1) * i for i in divmod(n, across))
-        canvas[top : top + side, left : left + side] = tile
-
-    scale = max(1, round(960 / canvas.shape[1]))
-    width, height = scale * canvas.shape[1], scale * canvas.shape[0] + 44
-    with _figure(path, width / DPI, height / DPI) as figure:
-        figure.text(0.5, 1 - 26 / height, title, ha='center', va='center', size=STYLE['figure.titlesize'])
-        axes = figure.add_axes((0, 0, 1, 1 - 44 / height))
-        axes.set_axis_off()
-        axes.imshow(canvas, interpolation='nearest', aspect='auto')
 
 
 def curves(path, rows, *, title=''):
@@ -143,7 +57,7 @@ def curves(path, rows, *, title=''):
     colors = _colors(names)
     across = {4: 2}.get(len(panels), min(len(panels), 3 if len(panels) <= 9 else 5))
     down = -(-len(panels) // across)
-    with _figure(path, 3.2 * across, 2.0 * down + (0.3 if title else 0), 'constrained') as figure:
+    with canvas(path, 3.2 * across, 2.0 * down + (0.3 if title else 0), 'constrained') as figure:
         figure.suptitle(title or None)
         for n, (metric, series) in enumerate(sorted(panels.items())):
             axes = figure.add_subplot(down, across, n + 1)
@@ -189,7 +103,7 @@ def probe_bars(path, results, *, title='', ylabel='accuracy (%)'):
     colors = _colors(groups)
     bar = 0.8 / len(groups)
     width = max(4.0, 1.2 + 0.42 * (len(groups) + 0.5) * len(layers))
-    with _figure(path, width, 3.0, 'constrained') as figure:
+    with canvas(path, width, 3.0, 'constrained') as figure:
         figure.suptitle(title or None)
         axes = figure.add_subplot()
         keys = []
@@ -213,7 +127,7 @@ def probe_bars(path, results, *, title='', ylabel='accuracy (%)'):
 
 
 @contextmanager
-def _figure(path, width, height, layout=None):
+def canvas(path, width, height, layout=None):
     """Gives a figure of so many inches to draw on, and then writes its PNG file, whole or not at all."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -128,7 +128,7 @@ def test_curves_without_numbers_are_refused(tmp_path):
 
 def test_smoothing_keeps_lines_and_quietens_noise():
     steps = np.arange(200.0)
-    np.testing.assert_allclose(plots._smooth(3.0 - 0.1 * steps), 3.0 - 0.1 * figures._smooth(steps), atol=1e-9)
+    np.testing.assert_allclose(plots._smooth(3.0 - 0.1 * steps), 3.0 - 0.1 * plots._smooth(steps), atol=1e-9)
     noise = np.random.default_rng(0).normal(size=1000)
     assert plots._smooth(noise).std() < 0.3
 
