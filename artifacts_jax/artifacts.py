@@ -22,8 +22,8 @@ NAME = 'artifacts'
 BASE = autoencoder  # the stage whose variables this one freezes
 COLUMNS = (  # of the figure of artifacts, as in the paper
     'original',
-    'mask',
-    'orange:\ndropped',
+    'mask,\norange: dropped',
+    'mask over\nthe original',
     'decoded',
     'damaged,\nno repair',
     'damaged,\nrepaired',
@@ -346,7 +346,8 @@ def illustrator(config: ConfigDict, devices: Devices, datasets: dict, *, example
     def draw(state, key, folder):
         batch = next(datasets['test'].train_batches(examples, start_step=first_batch))
         columns, judged = mapped((state.variables, key), batch)
-        about = f'held-out images of {Path(config.data.name).name}, after {int(state.step):,} steps'
+        step = f'{int(state.step):,}'
+        about = f'held-out images of {Path(config.data.name).name}, after {step} steps'
         named = dict(zip(GAN_COLUMNS if gan else COLUMNS, columns))
         grids.image_grid(folder / 'artifacts.png', named, title=f'Damage and repair: {about}')
         if not gan:
@@ -354,7 +355,9 @@ def illustrator(config: ConfigDict, devices: Devices, datasets: dict, *, example
             real = {'input': 'original'}.get(config.artifacts.real, 'decoded')
             grids.mask_prediction(folder / 'mask_prediction.png', *judged, title=title, real_name=real)
         kernel = np.asarray(state.params['discriminator']['trunk']['conv1']['group0']['kernel'])
-        title = f'The {kernel.shape[-1]} filters of conv1 after {int(state.step):,} steps, each scaled to its range'
+        title = (
+            f"conv1's {kernel.shape[-1]} filters after {step} steps, in the network's order, each scaled to its range"
+        )
         grids.filters(folder / 'conv1.png', kernel, title=title)
 
     return draw

@@ -81,7 +81,8 @@ def write(
         out / 'neighbours.png',
         {'image': augment.test_view(config, queries['image']), 'label': classes[queries['label']]},
         {name: {**shown(indices), 'similarity': values} for name, (indices, values) in found.items()},
-        title=f'The nearest of {len(images):,} training images of {Path(config.data.name).name}, by cosine similarity',
+        title=f'The nearest of {len(images):,} training images of {Path(config.data.name).name}, by cosine similarity'
+        "; bold: the query's class",
     )
     print(f'the figures are in {out}')
 
