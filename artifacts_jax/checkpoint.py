@@ -95,15 +95,16 @@ class Checkpoints:
         if step is None:
             raise CheckpointError(f'no checkpoint in {self.folder}: run the stage that writes it first')
         where = self.folder / str(step)
-        saved = self._manager.item_metadata(step)['variables']
-        different = [] if saved is None else differences(saved.tree, items['variables'])
-        if different:
-            raise CheckpointError(f'{where} was written by another architecture:\n  ' + '\n  '.join(different))
         args = {name: ocp.args.StandardRestore(shape_tree(tree, self._sharding)) for name, tree in items.items()}
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**args))
+            saved = self._manager.item_metadata(step)['variables']
+            different = [] if saved is None else differences(saved.tree, items['variables'])
+            if not different:
+                return self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:
-            raise CheckpointError(f'checkpoint {where} cannot be restored: {error}') from error
+            reason = str(error).split(' [tensorstore_spec=')[0]  # a description of the whole storage
+            raise CheckpointError(f'checkpoint {where} cannot be restored: {reason}') from error
+        raise CheckpointError(f'{where} was written by another architecture:\n  ' + '\n  '.join(different))
 
 
 def differences(saved, wanted) -> list[str]:

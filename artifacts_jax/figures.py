@@ -71,7 +71,8 @@ def write(
     images, labels, found = nearest(
         config, devices, datasets['probe_train'], networks, queries, layer=layer, k=NEIGHBOURS, limit=bank
     )
-    classes = np.array([*datasets['probe_train'].label_names, ''])  # the last one for the label -1, unknown
+    names = [name.replace('_', ' ') for name in datasets['probe_train'].label_names]
+    classes = np.array([*names, ''])  # the last one is that of the label -1, unknown
 
     def shown(indices):
         views = augment.test_view(config, images[indices.ravel()])
@@ -82,7 +83,7 @@ def write(
         {'image': augment.test_view(config, queries['image']), 'label': classes[queries['label']]},
         {name: {**shown(indices), 'similarity': values} for name, (indices, values) in found.items()},
         title=f'The nearest of {len(images):,} training images of {Path(config.data.name).name}, by cosine similarity'
-        "; bold: the query's class",
+        + ("; bold: the query's class" if names else ''),
     )
     print(f'the figures are in {out}')
 

@@ -81,7 +81,9 @@ def mask_prediction(path, fake: dict, real: dict, mask, *, title: str = '', real
         'predicted\nmask\n(all kept)': _masked(real['image'], real['kept'], of_real),
     }
     colors = _mix(OPACITY, 0.5, _heat_colors(np.linspace(0, 1, 320)[:, None]))  # as they are over mid-grey
-    bar = sheet.Bar(colors, '0: kept', '1: dropped', 'predicted probability that a cell was dropped; below, its means')
+    bar = sheet.Bar(
+        colors, '0: kept', '1: dropped', 'predicted probability that a cell was dropped; its means are under each mask'
+    )
     sheet.draw(path, list(rows.values()), sides=list(rows), title=title, row_gaps=(3,), bar=bar)
 
 

@@ -3,6 +3,7 @@
 Lengths are in pixels of the file, so that images can be enlarged by whole pixels and stay crisp.
 """
 
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -75,7 +76,8 @@ def draw(
     width = lefts.pop() - gap + max(GAP, gap)
     if bar and (missing := _measure(bar.name) + 2 * GAP - width) > 0:
         lefts, margin, width = [x + missing / 2 for x in lefts], margin + missing / 2, width + missing
-    titles = textwrap.wrap(title, int(width // 13))
+    lines = math.ceil(_measure(title, STYLE['figure.titlesize']) / (width - 2 * GAP))
+    titles = textwrap.wrap(title, math.ceil(1.1 * len(title) / lines)) if title else []  # lines of about equal length
     top = 16 + 28 * len(titles) if titles else 0
     captions = [max(_lines(cell.caption) for cell in row) for row in rows]
     tops = _places(top + head, [size + 4 * bool(n) + LINE * n for n in captions], gap, row_gaps)
@@ -102,8 +104,8 @@ def draw(
             for x, cell in zip(lefts, row):
                 place(x, y, enlarge(np.clip(cell.pixels, 0, 1), size))
                 for n, line in enumerate(cell.caption.split('\n')):
-                    options = {'size': CAPTION, 'weight': 'bold' if cell.strong else 'normal'}
-                    write(x + size / 2, y + size + 4 + LINE * (n + 0.5), _shorten(line, size + gap // 2), **options)
+                    options = {'va': 'baseline', 'size': CAPTION, 'weight': 'bold' if cell.strong else 'normal'}
+                    write(x + size / 2, y + size + LINE * (n + 1) - 2, _shorten(line, size + gap // 2), **options)
         if bar:
             start, end = (width - len(bar.colors)) / 2, (width + len(bar.colors)) / 2
             place(start, foot + LINE, np.repeat(bar.colors[None], LINE, axis=0))

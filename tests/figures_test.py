@@ -1,0 +1,177 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from artifacts_jax import artifacts, augment, autoencoder, figures, keys, models, pipeline, train
+from artifacts_jax import features as layer_features
+from artifacts_jax.parallel import Devices
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope='module')
+def written(finished_run, tmp_path_factory):
+    """(folder of the figures, what the command printed) of the finished run."""
+    _, workdir, _ = finished_run
+    out = tmp_path_factory.mktemp('figures')
+    with pytest.MonkeyPatch.context() as patch:
+        said = []
+        patch.setattr('builtins.print', lambda *words, **options: said.append(' '.join(map(str, words))))
+        figures.write(workdir, out, bank=20)
+    return out, '\n'.join(said)
+
+
+@pytest.fixture
+def copy(finished_run, tmp_path):
+    """A copy of the finished run's work directory, with checkpoints and configuration alone."""
+    _, workdir, _ = finished_run
+    shutil.copytree(workdir / 'artifacts', tmp_path / 'run' / 'artifacts')
+    shutil.copy(workdir / 'config.json', tmp_path / 'run')
+    return tmp_path / 'run'
+
+
+def change(workdir, edit):
+    values = json.loads((workdir / 'config.json').read_text())
+    edit(values)
+    (workdir / 'config.json').write_text(json.dumps(values))
+
+
+def test_layers_are_those_of_the_features():
+    assert figures.LAYERS == layer_features.LAYERS
+
+
+def test_every_figure_has_its_panels(written, read_png):
+    out, said = written
+    assert 'artifacts at step 6 of 6' in said
+    assert 'not finished' not in said
+    shapes = {path.stem: read_png(path).shape[1::-1] for path in out.iterdir()}
+    assert set(shapes) == {'artifacts', 'mask_prediction', 'conv1', 'neighbours'}
+    # Images of 16 pixels are drawn at 192 (neighbours at 128), 8 pixels apart; the rest is text.
+    assert shapes['artifacts'][0] == 8 * 200 + 8
+    assert 0 < shapes['artifacts'][1] - 8 * 200 < 150
+    assert 8 * 200 < shapes['mask_prediction'][0] < 8 * 200 + 200
+    assert shapes['neighbours'][0] == 13 * 136 + 2 * 24 + 8
+    assert 8 * (128 + 52) < shapes['neighbours'][1] < 8 * (128 + 52) + 200
+    assert shapes['conv1'][0] > 900
+
+
+@pytest.mark.parametrize('name', ['artifacts', 'mask_prediction', 'conv1'])
+def test_the_command_draws_what_training_drew(name, finished_run, written, read_png):
+    _, workdir, _ = finished_run
+    np.testing.assert_array_equal(read_png(written[0] / f'{name}.png'), read_png(workdir / 'figures' / f'{name}.png'))
+
+
+@pytest.mark.parametrize('mapping', ['jit', 'pmap'])
+def test_neighbours_are_the_nearest_by_brute_force_and_no_copies(mapping, finished_run):
+    config, workdir, _ = finished_run
+    devices = Devices(mapping)
+    state = train.newest(artifacts, config, workdir, devices)
+    variables = artifacts.discriminator(state.variables)
+    dataset = pipeline.Datasets(config)['probe_train']
+    order = np.random.default_rng([config.seed, 0]).permutation(48)[:35]
+    queries = {name: x[order[:3]] for name, x in (('image', dataset.images), ('label', dataset.labels))}
+    images, labels, found = figures.nearest(
+        config, devices, dataset, {'learned': variables}, queries, layer='conv3', k=6, limit=35
+    )
+    np.testing.assert_array_equal(images, dataset.images[order])
+    np.testing.assert_array_equal(labels, dataset.labels[order])
+
+    trunk = {kind: tree['trunk'] for kind, tree in variables.items()}
+    maps = jax.jit(models.make_trunk(config).apply)(trunk, augment.test_view(config, images))[1]['conv3']
+    directions = np.asarray(maps, np.float64).mean(axis=(1, 2))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    indices, similarities = found['learned']
+    for n in range(3):
+        cosines = directions @ directions[n]
+        cosines[[(image == images[n]).all() for image in images]] = -1  # the query itself
+        np.testing.assert_allclose(similarities[n], np.sort(cosines)[:-7:-1], atol=1e-5)
+        np.testing.assert_allclose(cosines[indices[n]], similarities[n], atol=1e-5)
+        assert n not in indices[n]
+
+
+def test_an_unfinished_run_is_drawn_at_its_newest_checkpoint(copy, tmp_path, capsys):
+    shutil.rmtree(copy / 'artifacts' / 'checkpoints' / '6')
+    figures.write(copy, tmp_path / 'out', examples=2, seed=3, layer='conv1', bank=16)
+    assert 'artifacts at step 3 of 6, not finished' in capsys.readouterr().out
+    assert len(list((tmp_path / 'out').iterdir())) == 4
+
+
+def test_an_older_run_is_drawn_with_the_defaults_of_newer_keys(copy, tmp_path, capsys):
+    change(copy, lambda values: values['artifacts'].pop('rounds'))
+    figures.write(copy, tmp_path / 'out', examples=1, bank=16)
+    assert f'{copy} is older than these keys, which have their defaults: artifacts.rounds' in capsys.readouterr().out
+
+
+def no_checkpoint(workdir):
+    shutil.rmtree(workdir / 'artifacts')
+
+
+def no_data(workdir):
+    change(workdir, lambda values: values['data'].update(name='/no/such/folder'))
+
+
+def unknown_key(workdir):
+    change(workdir, lambda values: values.update(droprate=0.5))
+
+
+def other_architecture(workdir):
+    change(workdir, lambda values: values['model'].update(hidden=24))
+
+
+def damaged(workdir):
+    for path in (workdir / 'artifacts' / 'checkpoints' / '6' / 'variables').rglob('*'):
+        if path.is_file() and path.parent.name == 'd':
+            path.write_bytes(path.read_bytes()[:50])
+
+
+def cut_config(workdir):
+    (workdir / 'config.json').write_text('{"seed": ')
+
+
+@pytest.mark.parametrize(
+    ('harm', 'message'),
+    [
+        (no_checkpoint, 'no checkpoint of the stage artifacts in .*: run it first'),
+        (no_data, 'there is no folder /no/such/folder'),
+        (unknown_key, 'config.json has keys that .* does not declare: droprate'),
+        (other_architecture, 'written by another architecture'),
+        (damaged, 'cannot be restored'),
+        (cut_config, 'config.json cannot be read'),
+    ],
+)
+def test_foreseen_errors_say_what_is_wrong(harm, message, copy, tmp_path):
+    harm(copy)
+    with pytest.raises(pipeline.EXPECTED_ERRORS, match=message):
+        figures.write(copy, tmp_path / 'out', bank=16)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_too_small_a_bank_is_an_error(copy, tmp_path):
+    with pytest.raises(pipeline.EXPECTED_ERRORS, match='5 images are too few for 6 neighbours'):
+        figures.write(copy, tmp_path / 'out', examples=1, bank=5)
+
+
+def test_command_line_refuses_a_directory_without_a_run_in_one_line(tmp_path):
+    command = [sys.executable, '-m', 'artifacts_jax.figures', f'--workdir={tmp_path / "nothing"}']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(f'error: no run in {tmp_path / "nothing"}: ')
+    assert 'Traceback' not in done.stderr
+    assert not (tmp_path / 'nothing').exists()
+
+
+def test_a_gan_has_no_mask_to_predict(config, photograph_folder, tmp_path, read_png):
+    config.data.name, config.artifacts.generator = str(photograph_folder), 'gan'
+    devices, datasets = Devices('jit'), pipeline.Datasets(config)
+    base = train.initial(autoencoder, config, devices, None)
+    state = train.initial(artifacts, config, devices, base.variables)
+    draw = artifacts.illustrator(config, devices, datasets, examples=2)
+    draw(state, keys.stage_key(0, artifacts.NAME), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {'artifacts.png', 'conv1.png'}
+    assert read_png(tmp_path / 'artifacts.png').shape[1] == 3 * 200 + 8
