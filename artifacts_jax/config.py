@@ -188,17 +188,16 @@ def load(workdir: Path, defaults: ConfigDict) -> tuple[ConfigDict, list[str]]:
     Raises:
       ConfigError: there is no run, its config.json cannot be read, or it has keys that are not declared.
     """
-    path = Path(workdir) / 'config.json'
+    path, config = Path(workdir) / 'config.json', ConfigDict(defaults.to_dict())
+    known = flatten(config.to_dict())
     try:
         saved = flatten(json.loads(path.read_text()))
+        if unknown := sorted(saved.keys() - known.keys()):
+            raise ConfigError(f'{path} has keys that configs/default.py does not declare: {", ".join(unknown)}')
+        # JSON has lists for tuples.
+        config.update_from_flattened_dict({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
     except FileNotFoundError as error:
         raise ConfigError(f'no run in {workdir}: there is no {path}') from error
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise ConfigError(f'{path} cannot be read: {error}') from error
-    config = ConfigDict(defaults.to_dict())
-    known = flatten(config.to_dict())
-    if unknown := sorted(saved.keys() - known.keys()):
-        raise ConfigError(f'{path} has keys that configs/default.py does not declare: {", ".join(unknown)}')
-    # JSON has lists for tuples.
-    config.update_from_flattened_dict({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
     return check(config.lock()), sorted(known.keys() - saved.keys())

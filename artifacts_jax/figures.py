@@ -29,10 +29,18 @@ EXAMPLES = flags.DEFINE_integer('examples', 8, 'held-out images to show', lower_
 SEED = flags.DEFINE_integer('seed', 0, 'picks images and masks; 0: those drawn during training', lower_bound=0)
 LAYER = flags.DEFINE_enum('layer', LAYERS[-1], LAYERS, 'layer whose features decide what is near')
 BANK = flags.DEFINE_integer('bank', 5000, 'training images that neighbours are searched among, 0: all', lower_bound=0)
+DATA_DIR = flags.DEFINE_string('data_dir', None, 'where tfds has the data, if not where the run had it')
 
 
 def write(
-    workdir: Path, out: Path, *, examples: int = 8, seed: int = 0, layer: str = 'conv5', bank: int = 5000
+    workdir: Path,
+    out: Path,
+    *,
+    examples: int = 8,
+    seed: int = 0,
+    layer: str = 'conv5',
+    bank: int = 5000,
+    data_dir: str | None = None,
 ) -> None:
     """Writes the figures of a run.
 
@@ -43,6 +51,7 @@ def write(
       seed: picks images and masks; 0 shows those that are drawn during training.
       layer: the layer whose features decide what is near.
       bank: how many training images neighbours are searched among, 0: all.
+      data_dir: where tfds has the data, if not where the run had it.
 
     Raises:
       one of pipeline.EXPECTED_ERRORS, with a message for the user.
@@ -54,6 +63,8 @@ def write(
     config, newer = configuration.load(workdir, default.get_config())
     if newer:
         print(f'{workdir} is older than these keys, which have their defaults: {", ".join(newer)}')
+    if data_dir is not None:
+        config.data.data_dir = data_dir
     pipeline.keep_compiled()
     devices, datasets = Devices(config.parallel), pipeline.Datasets(config)
     state = train.newest(artifacts, config, workdir, devices)
@@ -147,9 +158,9 @@ def main(arguments):
 
     workdir = Path(WORKDIR.value)
     out = Path(OUT.value) if OUT.value else workdir / 'figures'
-    options = {'examples': EXAMPLES.value, 'seed': SEED.value, 'layer': LAYER.value, 'bank': BANK.value}
+    names = {'examples': EXAMPLES, 'seed': SEED, 'layer': LAYER, 'bank': BANK, 'data_dir': DATA_DIR}
     try:
-        write(workdir, out, **options)
+        write(workdir, out, **{name: flag.value for name, flag in names.items()})
     except pipeline.EXPECTED_ERRORS as error:
         sys.exit(f'error: {error}')
 

@@ -3,6 +3,7 @@
 Lengths are in pixels of the file, so that images can be enlarged by whole pixels and stay crisp.
 """
 
+import functools
 import math
 import textwrap
 from collections.abc import Sequence
@@ -132,6 +133,7 @@ def _lines(text):
     return text.count('\n') + 1 if text else 0
 
 
+@functools.cache
 def _measure(text, size=STYLE['font.size'], weight='normal'):
     """Returns the width of a line of text in pixels."""
     from matplotlib.font_manager import FontProperties

@@ -104,7 +104,7 @@ def test_an_unfinished_run_is_drawn_at_its_newest_checkpoint(copy, tmp_path, cap
 
 def test_an_older_run_is_drawn_with_the_defaults_of_newer_keys(copy, tmp_path, capsys):
     change(copy, lambda values: values['artifacts'].pop('rounds'))
-    figures.write(copy, tmp_path / 'out', examples=1, bank=16)
+    figures.write(copy, tmp_path / 'out', examples=1, bank=16, data_dir='')
     assert f'{copy} is older than these keys, which have their defaults: artifacts.rounds' in capsys.readouterr().out
 
 
@@ -166,11 +166,10 @@ def test_command_line_refuses_a_directory_without_a_run_in_one_line(tmp_path):
     assert not (tmp_path / 'nothing').exists()
 
 
-def test_a_gan_has_no_mask_to_predict(config, photograph_folder, tmp_path, read_png):
+def test_a_gan_has_no_mask_to_predict(config, stage_states, photograph_folder, tmp_path, read_png):
     config.data.name, config.artifacts.generator = str(photograph_folder), 'gan'
     devices, datasets = Devices('jit'), pipeline.Datasets(config)
-    base = train.initial(autoencoder, config, devices, None)
-    state = train.initial(artifacts, config, devices, base.variables)
+    state = train.initial(artifacts, config, devices, stage_states[autoencoder].variables)
     draw = artifacts.illustrator(config, devices, datasets, examples=2)
     draw(state, keys.stage_key(0, artifacts.NAME), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {'artifacts.png', 'conv1.png'}

@@ -28,8 +28,8 @@ def texts(monkeypatch):
     return boxes
 
 
-@pytest.mark.parametrize('side', [16, 32, 96, 224])
-@pytest.mark.parametrize('count', [1, 4, 8])
+@pytest.mark.parametrize('side', [16, 96])
+@pytest.mark.parametrize('count', [1, 3, 8])
 def test_no_text_is_clipped_or_overlaps(side, count, texts, read_png, tmp_path):
     cells = [Cell(np.full([side, side, 3], 0.5), CAPTION, strong=True)] * count
     sheet.draw(
