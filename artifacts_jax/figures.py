@@ -23,14 +23,6 @@ from artifacts_jax import config as configuration
 LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')  # as in features.py, which takes seconds to import
 NEIGHBOURS = 6
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'directory of the run')
-OUT = flags.DEFINE_string('out', None, 'folder for the figures; WORKDIR/figures by default')
-EXAMPLES = flags.DEFINE_integer('examples', 8, 'held-out images to show', lower_bound=1, upper_bound=64)
-SEED = flags.DEFINE_integer('seed', 0, 'picks images and masks; 0: those drawn during training', lower_bound=0)
-LAYER = flags.DEFINE_enum('layer', LAYERS[-1], LAYERS, 'layer whose features decide what is near')
-BANK = flags.DEFINE_integer('bank', 5000, 'training images that neighbours are searched among, 0: all', lower_bound=0)
-DATA_DIR = flags.DEFINE_string('data_dir', None, 'where tfds has the data, if not where the run had it')
-
 
 def write(
     workdir: Path,
@@ -148,6 +140,17 @@ def _first(dataset, count: int, batch_size: int) -> Iterator[dict]:
         yield {**batch, 'mask': start + np.arange(batch_size) < count}
 
 
+def declare_flags() -> None:
+    """Declares the flags; not on import, where they would meet those of other commands of the same name."""
+    flags.DEFINE_string('workdir', None, 'directory of the run', required=True)
+    flags.DEFINE_string('out', None, 'folder for the figures; WORKDIR/figures by default')
+    flags.DEFINE_integer('examples', 8, 'held-out images to show', lower_bound=1, upper_bound=64)
+    flags.DEFINE_integer('seed', 0, 'picks images and masks; 0: those drawn during training', lower_bound=0)
+    flags.DEFINE_enum('layer', LAYERS[-1], LAYERS, 'layer whose features decide what is near')
+    flags.DEFINE_integer('bank', 5000, 'training images that neighbours are searched among, 0: all', lower_bound=0)
+    flags.DEFINE_string('data_dir', None, 'where tfds has the data, if not where the run had it')
+
+
 def main(arguments):
     """Writes the figures; an error that is foreseen is one line."""
     if len(arguments) > 1:
@@ -156,15 +159,15 @@ def main(arguments):
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     from artifacts_jax import pipeline  # only after the flags are read: JAX takes seconds to import
 
-    workdir = Path(WORKDIR.value)
-    out = Path(OUT.value) if OUT.value else workdir / 'figures'
-    names = {'examples': EXAMPLES, 'seed': SEED, 'layer': LAYER, 'bank': BANK, 'data_dir': DATA_DIR}
+    given = flags.FLAGS
+    workdir = Path(given.workdir)
+    options = {name: given[name].value for name in ('examples', 'seed', 'layer', 'bank', 'data_dir')}
     try:
-        write(workdir, out, **{name: flag.value for name, flag in names.items()})
+        write(workdir, Path(given.out) if given.out else workdir / 'figures', **options)
     except pipeline.EXPECTED_ERRORS as error:
         sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':
-    flags.mark_flag_as_required('workdir')
+    declare_flags()
     app.run(main)
