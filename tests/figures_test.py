@@ -125,9 +125,8 @@ def other_architecture(workdir):
 
 
 def damaged(workdir):
-    for path in (workdir / 'artifacts' / 'checkpoints' / '6' / 'variables').rglob('*'):
-        if path.is_file() and path.parent.name == 'd':
-            path.write_bytes(path.read_bytes()[:50])
+    path = workdir / 'artifacts' / 'checkpoints' / '6' / 'variables' / '_METADATA'
+    path.write_bytes(path.read_bytes()[:50])
 
 
 def cut_config(workdir):
@@ -157,13 +156,26 @@ def test_too_small_a_bank_is_an_error(copy, tmp_path):
         figures.write(copy, tmp_path / 'out', examples=1, bank=5)
 
 
+def run_command(workdir):
+    command = [sys.executable, '-m', 'artifacts_jax.figures', f'--workdir={workdir}']
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
 def test_command_line_refuses_a_directory_without_a_run_in_one_line(tmp_path):
-    command = [sys.executable, '-m', 'artifacts_jax.figures', f'--workdir={tmp_path / "nothing"}']
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_command(tmp_path / 'nothing')
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith(f'error: no run in {tmp_path / "nothing"}: ')
-    assert 'Traceback' not in done.stderr
+    assert done.stderr.strip() == f'error: no run in {tmp_path}/nothing: there is no {tmp_path}/nothing/config.json'
     assert not (tmp_path / 'nothing').exists()
+
+
+def test_command_line_says_that_a_checkpoint_is_damaged(copy):
+    for path in (copy / 'artifacts' / 'checkpoints' / '6' / 'variables').rglob('d/*'):
+        path.write_bytes(path.read_bytes()[:50])
+    done = run_command(copy)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+    assert len(errors) == 1
+    assert f'checkpoint {copy}/artifacts/checkpoints/6 cannot be restored' in errors[0]
 
 
 def test_a_gan_has_no_mask_to_predict(config, stage_states, photograph_folder, tmp_path, read_png):
