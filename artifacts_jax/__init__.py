@@ -1,12 +1,12 @@
 """Self-supervised visual features by learning to spot artifacts (Jenni & Favaro, CVPR 2018), in JAX and Flax."""
 
-__all__ = ['load_features']
+__all__ = ['load_classifier', 'load_features']
 
 
 def __getattr__(name):
     # JAX takes seconds to import; a misspelt command-line flag should not wait for it.
-    if name == 'load_features':
-        from artifacts_jax.export import load_features
+    if name in __all__:
+        from artifacts_jax import export
 
-        return load_features
+        return getattr(export, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from artifacts_jax import augment, autoencoder, features, grids, history, keys, layers, losses, metrics, models, optim
 from artifacts_jax.models import FAKE, REAL
 from artifacts_jax.parallel import Devices, mean, share, total
-from artifacts_jax.state import State
+from artifacts_jax.state import State, select
 
 NAME = 'artifacts'
 BASE = autoencoder  # the stage whose variables this one freezes
@@ -48,7 +48,7 @@ def init_state(key, base: dict, *, config: ConfigDict) -> State:
 
     Args:
       key: draws the weights of repair network and discriminator.
-      base: the autoencoder's variables, frozen here.
+      base: the autoencoder's variables, frozen here; None makes a state without, to look at initial weights.
       config: the run's configuration.
     """
     generator_key, discriminator_key = jax.random.split(key)
@@ -61,11 +61,27 @@ def init_state(key, base: dict, *, config: ConfigDict) -> State:
         generated = generator.init(generator_key, code, mask, method='corrupt')
     judged = models.make_discriminator(config).init(discriminator_key, jnp.zeros((1, size, size, 3)))
     variables = {
-        kind: {network: generated[kind].get(network, {}), 'discriminator': judged[kind]}
-        for kind in ('params', 'batch_stats')
+        kind: {**(base or {kind: {}})[kind], network: generated[kind].get(network, {}), 'discriminator': judged[kind]}
+        for kind in judged
     }
-    optimisers = {(name,): _optimiser(config) for name in variables['params']}
-    state = State.create(variables, optimisers, ema=config.optim.ema_decay > 0, frozen=base)
+    return begin(variables, config=config)
+
+
+def begin(variables: dict, *, config: ConfigDict) -> State:
+    """Returns the state at step 0 with given variables, such as tf1.convert returns.
+
+    Args:
+      variables: {'params': {network: tree}, 'batch_stats': {network: tree}}: 'encoder' and 'decoder', which are frozen,
+        'repair' (or 'gan') and 'discriminator'.
+      config: the run's configuration.
+    """
+    trained = (config.artifacts.generator, 'discriminator')
+    state = State.create(
+        select(variables, trained),
+        {(name,): _optimiser(config) for name in trained},
+        ema=config.optim.ema_decay > 0,
+        frozen=select(variables, autoencoder.NETWORKS),
+    )
     return state.replace(history=history.empty(config))
 
 

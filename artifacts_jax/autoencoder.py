@@ -7,7 +7,7 @@ import optax
 from ml_collections import ConfigDict
 
 from artifacts_jax import augment, grids, keys, losses, metrics, models, optim, parallel
-from artifacts_jax.state import State
+from artifacts_jax.state import State, select
 
 NAME = 'autoencoder'
 BASE = None  # the stage whose variables this one builds on
@@ -29,8 +29,12 @@ def init_state(key, base: None, *, config: ConfigDict) -> State:
     del base
     generator = models.make_generator(config)
     images = jnp.zeros((1, config.model.image_size, config.model.image_size, 3))
-    variables = generator.init(key, images, method='reconstruct')
-    return State.create(variables, {NETWORKS: _optimiser(config)}, ema=config.optim.ema_decay > 0)
+    return begin(generator.init(key, images, method='reconstruct'), config=config)
+
+
+def begin(variables: dict, *, config: ConfigDict) -> State:
+    """Returns the state at step 0 with given variables, such as tf1.convert returns; other networks are left out."""
+    return State.create(select(variables, NETWORKS), {NETWORKS: _optimiser(config)}, ema=config.optim.ema_decay > 0)
 
 
 def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=None):

@@ -18,6 +18,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from artifacts_jax import command
 from artifacts_jax import config as configuration
 
 LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')  # as in features.py, which takes seconds to import
@@ -170,4 +171,4 @@ def main(arguments):
 
 if __name__ == '__main__':
     declare_flags()
-    app.run(main)
+    app.run(main, flags_parser=command.parse)

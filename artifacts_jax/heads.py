@@ -5,6 +5,7 @@ Weights begin as a truncated normal of standard deviation 0.005 and biases as 0,
 
 import flax.linen as nn
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from artifacts_jax import layers
 from artifacts_jax.models import Trunk
@@ -73,3 +74,13 @@ class Classifier(nn.Module):
         """
         conv5, _ = self.trunk(images, train=train)
         return self.head(conv5, train=train, dropout_keys=dropout_keys)
+
+
+def make_head(
+    protocol: str, classes: int, *, config: ConfigDict, axis_name: str | None = None
+) -> LinearHead | FineTuneHead:
+    """Makes the head of a protocol, 'linear' or 'finetune'; `axis_name` names the devices under pmap."""
+    dtype, options = jnp.dtype(config.dtype), config.transfer
+    if protocol == 'linear':
+        return LinearHead(classes, dtype)
+    return FineTuneHead(classes, options.hidden, options.dropout, dtype, axis_name)

@@ -17,6 +17,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from artifacts_jax import command
 from artifacts_jax import config as configuration
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configuration file, such as configs/demo.py')
@@ -40,24 +41,6 @@ def main(arguments):
     print(f'done in {(time.monotonic() - start) / 60:.1f} minutes, peak memory of the host {peak:.1f} GB')
 
 
-def parse(arguments):
-    """Parses the flags; a misspelt key or config file ends the program with one line."""
-    try:
-        rest = app.parse_flags_with_usage(arguments)
-        _ = CONFIG.value  # reads the file, if no key was set
-        return rest
-    except OSError as error:
-        sys.exit(f'error: no configuration: {" ".join(str(error).split())}')
-    except AttributeError:  # a key that the config has not declared
-        from configs import default
-
-        try:
-            configuration.check_unknown(arguments, default.get_config())
-        except configuration.ConfigError as error:
-            sys.exit(f'error: {error}')
-        raise
-
-
 if __name__ == '__main__':
     flags.mark_flags_as_required(['config', 'workdir'])
-    app.run(main, flags_parser=parse)
+    app.run(main, flags_parser=command.parse)

@@ -6,6 +6,7 @@ Images are [B, H, W, 3] in [-1, 1]. Architectures: section 3 of the paper and th
 from collections.abc import Callable
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
@@ -287,6 +288,11 @@ def make_generator(config: ConfigDict, axis_name: str | None = None) -> Generato
     )
 
 
+def make_encoder(config: ConfigDict) -> Encoder:
+    """Makes the encoder alone that a config describes."""
+    return Encoder(tuple(config.model.encoder_widths), config.model.encoder_kernel, jnp.dtype(config.dtype))
+
+
 def make_trunk(config: ConfigDict, axis_name: str | None = None) -> Trunk:
     """Makes the discriminator's trunk that a config describes; `axis_name` names the devices under pmap."""
     model = config.model
@@ -303,6 +309,28 @@ def make_trunk(config: ConfigDict, axis_name: str | None = None) -> Trunk:
 def make_discriminator(config: ConfigDict, axis_name: str | None = None) -> Discriminator:
     """Makes the discriminator that a config describes; `axis_name` names the devices under pmap."""
     return Discriminator(make_trunk(config, axis_name), config.model.hidden, config.model.dropout)
+
+
+def template(config: ConfigDict) -> dict:
+    """Returns the shapes of all variables of a config's networks, with nothing computed.
+
+    {'params': {network: tree}, 'batch_stats': {network: tree}} of 'encoder', 'decoder', 'repair' and 'discriminator'.
+    """
+    size, grid = config.model.image_size, mask_grid(config)
+
+    def init(key):
+        images, mask = jnp.zeros((1, size, size, 3)), jnp.ones((1, *grid, 1))
+        phi = jnp.zeros((1, *grid, config.model.encoder_widths[-1]))
+        generator = make_generator(config)
+        autoencoder = generator.init(key, images, method='reconstruct')
+        generated = generator.init(key, phi, mask, method='corrupt')
+        judged = make_discriminator(config).init(key, images)
+        return {
+            kind: {**autoencoder[kind], 'repair': generated[kind].get('repair', {}), 'discriminator': judged[kind]}
+            for kind in judged
+        }
+
+    return jax.eval_shape(init, jax.random.key(0))
 
 
 def mask_grid(config: ConfigDict) -> tuple[int, int]:

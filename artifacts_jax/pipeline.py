@@ -11,6 +11,7 @@ from artifacts_jax import config as configuration
 from artifacts_jax.parallel import Devices
 
 TRAINED = (autoencoder, artifacts)
+EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts: ('export', ('trunk',))}
 EXPECTED_ERRORS = (
     configuration.ConfigError,
     checkpoint.CheckpointError,
@@ -56,41 +57,53 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     """
     if jax.process_count() > 1:
         raise configuration.ConfigError(f'{jax.process_count()} processes: runs on several hosts are not supported yet')
-    devices, datasets, states = Devices(config.parallel), Datasets(config), {}
+    devices, datasets, done = Devices(config.parallel), Datasets(config), {}
     if not (Path(workdir) / 'config.json').exists():
         _ = datasets['train']  # data that is not there should not leave a work directory behind
     configuration.settle(config, workdir)
     keep_compiled()
 
     def learned(stage):
-        """The variables of a stage that is done, in this call or an earlier one."""
-        if stage not in states:
-            states[stage] = train.finished(stage, config, workdir, devices)
-        return states[stage].learned(config.optim.use_ema)
+        """The variables of a stage that is done, in this call or an earlier one, or imported."""
+        if stage not in done:
+            imported = config[stage.NAME].pretrained
+            if imported:
+                done[stage] = _import(stage, imported, config)
+            else:
+                done[stage] = train.finished(stage, config, workdir, devices).learned(config.optim.use_ema)
+        return done[stage]
 
     print(f'{workdir}: {", ".join(config.stages)} on {len(devices.devices)} x {jax.devices()[0].device_kind}')
     for stage in TRAINED:
-        if stage.NAME in config.stages:
+        if stage.NAME in config.stages and config[stage.NAME].pretrained:
+            print(f'{stage.NAME}: taken from {config[stage.NAME].pretrained}')
+        elif stage.NAME in config.stages:
             base = stage.BASE and learned(stage.BASE)
-            states[stage] = train.run(stage, config, workdir, devices, datasets, base)
+            state = train.run(stage, config, workdir, devices, datasets, base)
+            done[stage] = state.learned(config.optim.use_ema)
             print(f'{stage.NAME}: all {stage.plan(config)[0]:,} steps are done')
-    if artifacts.NAME in config.stages:
-        folder = Path(workdir) / 'export'
-        if not (folder / 'config.json').exists():
-            export.save(folder, artifacts.discriminator(learned(artifacts)), config)
-        print(f'{folder}: the learned features, for artifacts_jax.load_features')
+            name, parts = EXPORTS[stage]
+            folder = Path(workdir) / name
+            if not (folder / 'config.json').exists():
+                export.save(folder, done[stage], config, parts=parts)
+            print(f'{folder}: the learned {" and ".join(parts)}, for artifacts_jax.load_features')
     results = {}
     if probe.NAME in config.stages:
         networks = {
-            'random': lambda: artifacts.discriminator(
-                train.initial(artifacts, config, devices, learned(autoencoder)).variables
-            ),
+            'random': lambda: artifacts.discriminator(train.initial(artifacts, config, devices, None).variables),
             'learned': lambda: artifacts.discriminator(learned(artifacts)),
         }
         results = probe.run(config, workdir, devices, datasets, networks)
     if transfer.NAME in config.stages:
         results = transfer.run(config, workdir, devices, datasets, lambda: learned(artifacts))
     return results
+
+
+def _import(stage, folder, config):
+    """Returns from an export what later stages need of a stage's variables."""
+    if stage is autoencoder:
+        return export.load(folder, autoencoder.NETWORKS, config)
+    return {kind: {'discriminator': tree} for kind, tree in export.load(folder, ('trunk',), config).items()}
 
 
 def keep_compiled() -> None:

@@ -62,6 +62,11 @@ class State(flax.struct.PyTreeNode):
         }
 
 
+def select(variables: dict, networks) -> dict:
+    """Returns the variables of some networks: {kind: {network: tree}} of those among `networks`."""
+    return {kind: {name: tree[name] for name in networks if name in tree} for kind, tree in variables.items()}
+
+
 def _name(networks):
     # Mappings over trees sort their keys.
     return '+'.join(sorted(networks))

@@ -1,7 +1,7 @@
 """Ablation study: runs named variants of a configuration over seeds, and prints and saves their table.
 
 python -m artifacts_jax.study --config=configs/study.py --workdir=runs/study
-python -m artifacts_jax.study --config=configs/study.py --workdir=runs/study --variants=default,no_repair --seeds=0,1,2
+python -m artifacts_jax.study --config=configs/study.py --workdir=runs/study --variants=default,no_repair --seeds=5
 
 The variants are those of configs/variants.py. What is done already in the work directory is not done again. Variants
 whose autoencoder is the same share it. The work directory gets: {VARIANT}/seed_{N}/ (a run each), autoencoder/,
@@ -19,13 +19,14 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from artifacts_jax import command
 from artifacts_jax import config as configuration
 from configs import variants
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configuration that the variants change')
 WORKDIR = flags.DEFINE_string('workdir', None, 'directory of the study; the same one again resumes it')
 VARIANTS = flags.DEFINE_list('variants', list(variants.VARIANTS), 'which variants to run')
-SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'seeds of the runs of each variant')
+SEEDS = flags.DEFINE_integer('seeds', 3, 'runs of each variant, with the seeds 0, 1, ...', lower_bound=1)
 
 RANDOM, DEFAULT = 'random', 'default'
 # What an autoencoder does not depend on.
@@ -169,7 +170,7 @@ def main(arguments):
     from artifacts_jax import pipeline
 
     try:
-        results = run(CONFIG.value, Path(WORKDIR.value), VARIANTS.value, [int(seed) for seed in SEEDS.value])
+        results = run(CONFIG.value, Path(WORKDIR.value), VARIANTS.value, list(range(SEEDS.value)))
     except pipeline.EXPECTED_ERRORS as error:
         sys.exit(f'error: {error}')
     print(table(results))
@@ -177,4 +178,4 @@ def main(arguments):
 
 if __name__ == '__main__':
     flags.mark_flags_as_required(['config', 'workdir'])
-    app.run(main)
+    app.run(main, flags_parser=command.parse)

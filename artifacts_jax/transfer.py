@@ -131,10 +131,8 @@ class Stage:
 
 def make_classifier(protocol: str, classes: int, config: ConfigDict, axis_name: str | None = None) -> heads.Classifier:
     """Makes the trunk with a protocol's head; `axis_name` names the devices under pmap."""
-    options, trunk = config.transfer, models.make_trunk(config, axis_name)
-    if protocol == 'linear':
-        return heads.Classifier(trunk, heads.LinearHead(classes, trunk.dtype))
-    return heads.Classifier(trunk, heads.FineTuneHead(classes, options.hidden, options.dropout, trunk.dtype, axis_name))
+    head = heads.make_head(protocol, classes, config=config, axis_name=axis_name)
+    return heads.Classifier(models.make_trunk(config, axis_name), head)
 
 
 def counter(protocol: str, classes: int, config: ConfigDict, devices: Devices) -> Callable:
@@ -216,7 +214,8 @@ def _learn(part, stage, config, workdir, devices, split, base):
     correct, count = stage.count(state.variables, split['test'])
     print(f'{stage.NAME}: {100 * correct / count:.2f} % ({correct:,} / {count:,})', flush=True)
     if part == ALL:
-        export.save(workdir / NAME / stage.protocol / 'export', state.variables, config)
+        head = {'protocol': stage.protocol, 'classes': stage.classes}
+        export.save(workdir / NAME / stage.protocol / 'export', state.variables, config, head=head)
     return {'accuracy': 100 * correct / count, 'correct': correct, 'count': count, 'train': stage.images}
 
 

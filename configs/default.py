@@ -54,11 +54,13 @@ def get_config(variant: str = '') -> ConfigDict:
     model.dropout = 0.5  # rate of dropout after that layer
 
     config.autoencoder = autoencoder = ConfigDict()
+    autoencoder.pretrained = ''  # an export whose encoder and decoder are taken instead of trained
     autoencoder.steps = 195_250  # updates of the autoencoder stage
     autoencoder.learning_rate = 3e-4  # Adam's learning rate at the first step
     autoencoder.pixel_weight = 30.0  # weight of the mean squared error
 
     config.artifacts = artifacts = ConfigDict()
+    artifacts.pretrained = ''  # an export whose trunk is probed and transferred instead of a trained one
     artifacts.steps = 195_250  # updates of the artifacts stage
     artifacts.learning_rate = 3e-4  # Adam's learning rate at the first step, for both networks
     artifacts.updates = 'alternate'  # 'alternate' (generator against the updated discriminator) or 'simultaneous'

@@ -1,7 +1,4 @@
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,8 +6,6 @@ import pytest
 
 import artifacts_jax
 from artifacts_jax import data, export, pipeline, report
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_results_count_every_example_of_every_layer(finished_run):
@@ -105,12 +100,17 @@ def test_damaged_or_foreign_exports_say_what_differs(finished_run, tmp_path):
         export.load_features(tmp_path)
 
 
-def test_command_line_refuses_misspelt_keys_in_one_line():
-    flags = ['--config=configs/demo.py', '--workdir=unused', '--config.artifacts.drop_rat=0.5']
-    command = [sys.executable, '-m', 'artifacts_jax.main', *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.strip() == (
-        'error: unknown key --config.artifacts.drop_rat: the nearest is --config.artifacts.drop_rate'
-    )
-    assert not (ROOT / 'unused').exists()
+def test_imported_networks_take_the_place_of_trained_ones(finished_run, tmp_path, monkeypatch):
+    config, workdir, results = finished_run
+    config = config.copy_and_resolve_references()
+    config.autoencoder.pretrained = str(workdir / 'autoencoder' / 'export')
+    config.artifacts.pretrained = str(workdir / 'export')
+    monkeypatch.setattr(pipeline.train, 'run', None)  # nothing is trained
+    assert pipeline.run(config, tmp_path)['probe'] == results['probe']
+
+    base = pipeline.export.load(config.autoencoder.pretrained, ('encoder', 'decoder'), config)
+    state = pipeline.train.finished(pipeline.autoencoder, finished_run[0], workdir, pipeline.Devices('jit'))
+    jax.tree.map(np.testing.assert_array_equal, base, state.variables)
+    config.model.upsampling = 'legacy'
+    with pytest.raises(export.ExportError, match=r'model.upsampling: half_pixel there, legacy here'):
+        pipeline.export.load(config.autoencoder.pretrained, ('encoder', 'decoder'), config)
