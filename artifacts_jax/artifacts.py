@@ -5,6 +5,7 @@ discriminator are updated in turn within one step.
 """
 
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from artifacts_jax import augment, autoencoder, features, figures, history, keys, layers, losses, metrics, models, optim
+from artifacts_jax import augment, autoencoder, features, grids, history, keys, layers, losses, metrics, models, optim
 from artifacts_jax.models import FAKE, REAL
 from artifacts_jax.parallel import Devices, mean, share, total
 from artifacts_jax.state import State, select
@@ -20,16 +21,16 @@ from artifacts_jax.state import State, select
 NAME = 'artifacts'
 BASE = autoencoder  # the stage whose variables this one freezes
 COLUMNS = (  # of the figure of artifacts, as in the paper
-    'input',
-    'mask',
+    'original',
+    'mask,\norange: dropped',
+    'mask over\nthe original',
     'decoded',
     'damaged,\nno repair',
     'damaged,\nrepaired',
     'repair\nnot masked',
     'damaged and\nrepaired twice',
-    'predicted\nmask',
 )
-GAN_COLUMNS = ('input', 'decoded', 'generated\nfrom noise')
+GAN_COLUMNS = ('original', 'decoded', 'generated\nfrom noise')
 
 
 def plan(config: ConfigDict) -> tuple[int, int]:
@@ -310,42 +311,69 @@ def evaluator(config: ConfigDict, devices: Devices, datasets: dict):
     return evaluate
 
 
-def illustrator(config: ConfigDict, devices: Devices, datasets: dict):
-    """Returns draw(state, key, folder), which writes the paper's figure and the filters of conv1."""
+def illustrator(config: ConfigDict, devices: Devices, datasets: dict, *, examples: int = 8, first_batch: int = 0):
+    """Returns draw(state, key, folder), which writes artifacts.png, mask_prediction.png and conv1.png into a folder.
+
+    The first two show the game on held-out images, the paper's figure and what the discriminator makes of it; a GAN
+    damages nothing, so it has no mask to predict.
+
+    Args:
+      config: the run's configuration.
+      devices: the mapping over devices.
+      datasets: {'test': data set}.
+      examples: how many images are shown.
+      first_batch: which of the test split's batches of so many images is shown.
+    """
     generator, judge = models.make_generator(config), models.make_discriminator(config)
+    gan = config.artifacts.generator == 'gan'
 
     def show(inputs, batch):
         variables, key = inputs
         images, mask = _views(config, batch, key)
+        (draw_keys,) = keys.example_keys(key, 1, batch['index'], 1)
 
         def apply(method, *args, **options):
             return generator.apply(variables, *args, method=method, **options)
 
+        def verdict(images):
+            (logits, mask_logits), _ = judge.apply(discriminator(variables), images)
+            return {'image': images, 'real': jax.nn.softmax(logits)[:, REAL], 'kept': jax.nn.sigmoid(mask_logits)}
+
         phi = apply('encode', images)
-        if config.artifacts.generator == 'gan':
-            (draw_keys,) = keys.example_keys(key, 1, batch['index'], 1)
-            return images, apply('decode', phi), _fake(generator, variables, phi, mask, draw_keys, config)
+        decoded, fake = apply('decode', phi), _fake(generator, variables, phi, mask, draw_keys, config)
+        judged = verdict(fake), verdict(_real(generator, variables, images, phi, config)), mask
+        if gan:
+            return (images, decoded, fake), judged
         repaired = apply('corrupt', phi, mask)
-        (_, mask_logits), _ = judge.apply(discriminator(variables), repaired)
-        return (
+        columns = (
             images,
             mask,
-            apply('decode', phi),
+            (images, mask),
+            decoded,
             apply('damaged', phi, mask),
             repaired,
             apply('corrupt', phi, mask, gated=False),
             apply('corrupt', apply('encode', repaired), mask),
-            jax.nn.sigmoid(mask_logits),
         )
+        return columns, judged
 
     mapped = devices.per_example(show)
 
     def draw(state, key, folder):
-        batch = next(datasets['test'].train_batches(8))
-        names = GAN_COLUMNS if config.artifacts.generator == 'gan' else COLUMNS
-        columns = zip(names, mapped((state.variables, key), batch))
-        figures.image_grid(folder / 'artifacts.png', dict(columns))
-        kernel = state.params['discriminator']['trunk']['conv1']['group0']['kernel']
-        figures.filters(folder / 'conv1.png', np.asarray(kernel))
+        batch = next(datasets['test'].train_batches(examples, start_step=first_batch))
+        columns, judged = mapped((state.variables, key), batch)
+        step = f'{int(state.step):,}'
+        about = f'held-out images of {Path(config.data.name).name}, after {step} steps'
+        named = dict(zip(GAN_COLUMNS if gan else COLUMNS, columns))
+        grids.image_grid(folder / 'artifacts.png', named, title=f'Damage and repair: {about}')
+        if not gan:
+            title = f'What the discriminator predicts: {about}'
+            real = {'input': 'original'}.get(config.artifacts.real, 'decoded')
+            grids.mask_prediction(folder / 'mask_prediction.png', *judged, title=title, real_name=real)
+        kernel = np.asarray(state.params['discriminator']['trunk']['conv1']['group0']['kernel'])
+        title = (
+            f"conv1's {kernel.shape[-1]} filters after {step} steps, in the network's order, each scaled to its range"
+        )
+        grids.filters(folder / 'conv1.png', kernel, title=title)
 
     return draw

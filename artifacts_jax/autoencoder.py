@@ -6,7 +6,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from artifacts_jax import augment, figures, keys, losses, metrics, models, optim, parallel
+from artifacts_jax import augment, grids, keys, losses, metrics, models, optim, parallel
 from artifacts_jax.state import State, select
 
 NAME = 'autoencoder'
@@ -123,7 +123,7 @@ def illustrator(config: ConfigDict, devices: parallel.Devices, datasets: dict):
     def draw(state, key, folder):
         del key
         batch = next(datasets['test'].train_batches(8))
-        columns = zip(('input', 'decoded'), mapped(state.variables, batch))
-        figures.image_grid(folder / 'autoencoder.png', dict(columns))
+        columns = zip(('original', 'decoded'), mapped(state.variables, batch))
+        grids.image_grid(folder / 'autoencoder.png', dict(columns))
 
     return draw

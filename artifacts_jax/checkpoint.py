@@ -65,15 +65,21 @@ class Checkpoints:
         )
         self._manager.save(step, args=args)
 
-    def restore(self, target: State) -> State:
+    def restore(self, target: State, *, training: bool = True) -> State:
         """Returns the newest state; `target` gives the shapes and types, as from jax.eval_shape.
+
+        Args:
+          target: what is wanted.
+          training: False leaves out optimiser states, moving average and history, which less can go wrong with: the
+            state is good for everything but training, and may have been trained by another version of the program.
 
         Raises:
           CheckpointError: the checkpoint cannot be read as this state; the message says why.
         """
-        items = {'variables': target.variables, 'training': _training(target)}
+        items = {'variables': target.variables, **({'training': _training(target)} if training else {})}
         restored = self._restore(items)
-        variables, training = restored['variables'], restored['training']
+        variables = restored['variables']
+        rest = restored.get('training') or {'step': self.latest_step, 'opt_state': {}, 'ema': None, 'history': None}
         frozen = target.frozen and {
             kind: {network: variables[kind][network] for network in tree} for kind, tree in target.frozen.items()
         }
@@ -81,7 +87,7 @@ class Checkpoints:
             params={n: variables['params'][n] for n in target.params},
             batch_stats={n: variables['batch_stats'][n] for n in target.batch_stats},
             frozen=frozen,
-            **training,
+            **rest,
         )
 
     def _restore(self, items):
@@ -89,15 +95,16 @@ class Checkpoints:
         if step is None:
             raise CheckpointError(f'no checkpoint in {self.folder}: run the stage that writes it first')
         where = self.folder / str(step)
-        saved = self._manager.item_metadata(step)['variables']
-        different = [] if saved is None else differences(saved.tree, items['variables'])
-        if different:
-            raise CheckpointError(f'{where} was written by another architecture:\n  ' + '\n  '.join(different))
         args = {name: ocp.args.StandardRestore(shape_tree(tree, self._sharding)) for name, tree in items.items()}
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**args))
+            saved = self._manager.item_metadata(step)['variables']
+            different = [] if saved is None else differences(saved.tree, items['variables'])
+            if not different:
+                return self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:
-            raise CheckpointError(f'checkpoint {where} cannot be restored: {error}') from error
+            reason = str(error).split(' [tensorstore_spec=')[0]  # a description of the whole storage
+            raise CheckpointError(f'checkpoint {where} cannot be restored: {reason}') from error
+        raise CheckpointError(f'{where} was written by another architecture:\n  ' + '\n  '.join(different))
 
 
 def differences(saved, wanted) -> list[str]:

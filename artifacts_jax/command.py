@@ -8,13 +8,13 @@ from artifacts_jax import config as configuration
 
 
 def parse(arguments: list[str]) -> list[str]:
-    """Parses the flags, and reads the file that --config names; for absl.app.run, as its flags_parser.
+    """Parses the flags, and reads the file that a --config names; for absl.app.run, as its flags_parser.
 
     A misspelt flag, key, file or variant ends the program with one line that says what would do.
     """
     try:
         rest = flags.FLAGS(arguments)
-        if flags.FLAGS.config is not None:
+        if 'config' in flags.FLAGS and flags.FLAGS.config is not None:
             _ = flags.FLAGS.config.seed  # a file that could not be read says so only when it is used
         return rest
     except (flags.Error, OSError, ValueError) as error:

@@ -176,3 +176,28 @@ def settle(config: ConfigDict, workdir: Path) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(current, indent=2) + '\n')
+
+
+def load(workdir: Path, defaults: ConfigDict) -> tuple[ConfigDict, list[str]]:
+    """Returns (the configuration of a work directory, the keys that it was made too early to have).
+
+    Args:
+      workdir: has a config.json.
+      defaults: a configuration with every key; those that the work directory lacks keep these values.
+
+    Raises:
+      ConfigError: there is no run, its config.json cannot be read, or it has keys that are not declared.
+    """
+    path, config = Path(workdir) / 'config.json', ConfigDict(defaults.to_dict())
+    known = flatten(config.to_dict())
+    try:
+        saved = flatten(json.loads(path.read_text()))
+        if unknown := sorted(saved.keys() - known.keys()):
+            raise ConfigError(f'{path} has keys that configs/default.py does not declare: {", ".join(unknown)}')
+        # JSON has lists for tuples.
+        config.update_from_flattened_dict({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
+    except FileNotFoundError as error:
+        raise ConfigError(f'no run in {workdir}: there is no {path}') from error
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
+        raise ConfigError(f'{path} cannot be read: {error}') from error
+    return check(config.lock()), sorted(known.keys() - saved.keys())

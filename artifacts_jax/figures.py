@@ -1,245 +1,174 @@
-"""Figures of images, filters, training curves and probe accuracies, each written to a PNG file.
+"""Writes the figures of the paper from a run, finished or not, at the newest checkpoint of its artifacts stage.
 
-matplotlib is imported when a figure is drawn, so that importing this module costs nothing.
+python -m artifacts_jax.figures --workdir=runs/demo
+python -m artifacts_jax.figures --workdir=runs/demo --out=talk --examples=4 --seed=1 --layer=conv3
+
+WORKDIR/figures, or the folder that --out names, gets: artifacts.png (held-out images, damaged and repaired),
+mask_prediction.png (what the discriminator makes of them), conv1.png (its first filters) and neighbours.png (nearest
+neighbours by its features, and by a random network's).
 """
 
 import os
-import textwrap
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from absl import app, flags, logging
+from ml_collections import ConfigDict
 
-DPI = 160
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-COLORS = {'train': '#0072B2', 'test': '#E69F00', 'random': '#999999', 'learned': '#0072B2'}
-MORE_COLORS = ('#009E73', '#CC79A7', '#D55E00', '#56B4E9')
-DARK, LIGHT = '#1f1f1f', '#f0f0f0'
-STYLE = {
-    'font.family': 'DejaVu Sans',
-    'font.size': 9,
-    'figure.titlesize': 11,
-    'axes.titlesize': 9,
-    'axes.spines.top': False,
-    'axes.spines.right': False,
-    'axes.edgecolor': '#555555',
-    'legend.frameon': False,
-    'legend.fontsize': 8,
-}
+from artifacts_jax import command
+from artifacts_jax import config as configuration
+
+LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')  # as in features.py, which takes seconds to import
+NEIGHBOURS = 6
 
 
-def image_grid(path, columns, *, title=''):
-    """Draws one row for each example and one column for each entry, with the entries' names on top.
-
-    With the right columns it is the paper's figure of damaged and repaired images.
+def write(
+    workdir: Path,
+    out: Path,
+    *,
+    examples: int = 8,
+    seed: int = 0,
+    layer: str = 'conv5',
+    bank: int = 5000,
+    data_dir: str | None = None,
+) -> None:
+    """Writes the figures of a run.
 
     Args:
-      path: the PNG file to write.
-      columns: {name: array}, in the order drawn. [N, H, W, 3] are images in [-1, 1]. [N, M, M, 1] are masks
-        or probabilities in [0, 1], drawn light where 1 (kept) and dark where 0 (dropped).
-      title: written above the grid.
+      workdir: the run's work directory.
+      out: gets the PNG files.
+      examples: how many held-out images are shown.
+      seed: picks images and masks; 0 shows those that are drawn during training.
+      layer: the layer whose features decide what is near.
+      bank: how many training images neighbours are searched among, 0: all.
+      data_dir: where tfds has the data, if not where the run had it.
 
     Raises:
-      ValueError: if an entry has another shape, or the entries have different numbers of examples.
+      one of pipeline.EXPECTED_ERRORS, with a message for the user.
     """
-    from matplotlib.colors import LinearSegmentedColormap
+    from artifacts_jax import artifacts, augment, grids, keys, pipeline, train
+    from artifacts_jax.parallel import Devices
+    from configs import default
 
-    columns = {name: np.asarray(x, np.float32) for name, x in columns.items()}
-    shapes = {name: x.shape for name, x in columns.items()}
-    if not columns or any(len(s) != 4 or s[-1] not in (1, 3) for s in shapes.values()):
-        raise ValueError(f'columns are {shapes}, expected [N, H, W, 3] or [N, M, M, 1] each')
-    if len({s[0] for s in shapes.values()}) != 1:
-        raise ValueError(f'columns are {shapes}, expected as many examples in each')
+    config, newer = configuration.load(workdir, default.get_config())
+    if newer:
+        print(f'{workdir} is older than these keys, which have their defaults: {", ".join(newer)}')
+    if data_dir is not None:
+        config.data.data_dir = data_dir
+    pipeline.keep_compiled()
+    devices, datasets = Devices(config.parallel), pipeline.Datasets(config)
+    state = train.newest(artifacts, config, workdir, devices)
+    steps, step = config.artifacts.steps, int(state.step)
+    print(f'{workdir}: {artifacts.NAME} at step {step:,} of {steps:,}{", not finished" * (step < steps)}', flush=True)
+    draw = artifacts.illustrator(config, devices, datasets, examples=examples, first_batch=seed)
+    draw(state, keys.stage_key(config.seed + seed, artifacts.NAME), out)
 
-    # Lengths are in pixels of the file, and whole multiples of the images' pixels keep these crisp.
-    side = max(max(shape[1:3]) for shape in shapes.values())
-    cell = side * max(1, round(192 / side))
-    gap = 8
-    names = [name if '\n' in name else '\n'.join(textwrap.wrap(name, cell // 11)) for name in columns]
-    head = 12 + 22 * max(name.count('\n') + 1 for name in names)
-    top = 44 if title else 0
-    rows = next(iter(shapes.values()))[0]
-    width, height = len(columns) * (cell + gap) + gap, top + head + rows * (cell + gap)
-    greys = LinearSegmentedColormap.from_list('mask', [DARK, LIGHT])
-    with _figure(path, width / DPI, height / DPI) as figure:
-        if title:
-            figure.text(0.5, 1 - 26 / height, title, ha='center', va='center', size=STYLE['figure.titlesize'])
-        for j, (name, column) in enumerate(zip(names, columns.values())):
-            left = gap + j * (cell + gap)
-            place = (left + cell / 2) / width, 1 - (top + head - 12) / height
-            figure.text(*place, name, ha='center', va='baseline', linespacing=1.1)
-            for i, image in enumerate(column):
-                bottom = height - top - head - cell - i * (cell + gap)
-                axes = figure.add_axes((left / width, bottom / height, cell / width, cell / height))
-                axes.set_axis_off()
-                if image.shape[-1] == 1:
-                    axes.imshow(image[..., 0], cmap=greys, vmin=0, vmax=1, interpolation='nearest')
-                else:
-                    axes.imshow(np.clip(image / 2 + 0.5, 0, 1), interpolation='nearest')
+    untrained = train.initial(artifacts, config, devices, None)
+    networks = {
+        f'learned features, {layer} after {step:,} steps': artifacts.discriminator(state.variables),
+        f'random network, {layer} before any step': artifacts.discriminator(untrained.variables),
+    }
+    queries = next(datasets['test'].train_batches(examples, start_step=seed))
+    images, labels, found = nearest(
+        config, devices, datasets['probe_train'], networks, queries, layer=layer, k=NEIGHBOURS, limit=bank
+    )
+    names = [name.replace('_', ' ') for name in datasets['probe_train'].label_names]
+    classes = np.array([*names, ''])  # the last one is that of the label -1, unknown
+
+    def shown(indices):
+        views = augment.test_view(config, images[indices.ravel()])
+        return {'image': views.reshape(*indices.shape, *views.shape[1:]), 'label': classes[labels[indices]]}
+
+    grids.neighbours(
+        out / 'neighbours.png',
+        {'image': augment.test_view(config, queries['image']), 'label': classes[queries['label']]},
+        {name: {**shown(indices), 'similarity': values} for name, (indices, values) in found.items()},
+        title=f'The nearest of {len(images):,} training images of {Path(config.data.name).name}, by cosine similarity'
+        + ("; bold: the query's class" if names else ''),
+    )
+    print(f'the figures are in {out}')
 
 
-def filters(path, kernel, *, title='conv1'):
-    """Draws the filters of a first layer as tiles, each scaled to its own range.
+def nearest(
+    config: ConfigDict, devices: Any, dataset: Any, networks: dict, queries: dict, *, layer: str, k: int, limit: int = 0
+) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Finds the nearest neighbours of images in a split, by every network's features.
+
+    Near is a large cosine similarity of a layer's maps, averaged over positions. A copy of the query, as there is when
+    one split is both for training and held out, is none of its neighbours.
 
     Args:
-      path: the PNG file to write.
-      kernel: [k, k, 3, C].
-      title: written above the tiles.
+      config: the run's configuration.
+      devices: the mapping over devices.
+      dataset: where neighbours are searched.
+      networks: {name: a discriminator's variables}.
+      queries: a batch, 'image' uint8 [M, H, W, 3].
+      layer: one of LAYERS.
+      k: how many neighbours.
+      limit: search the first so many images of the split in the order of its first epoch, which is shuffled; 0: all.
+
+    Returns:
+      (images searched, uint8 [N, H, W, 3], their labels [N], {name: (indices [M, k], nearest first, similarities
+      [M, k])}).
 
     Raises:
-      ValueError: if the kernel has another shape.
+      DataError: fewer than k images can be neighbours of a query.
     """
-    kernel = np.asarray(kernel, np.float32)
-    if kernel.ndim != 4 or kernel.shape[2] != 3:
-        raise ValueError(f'the kernel is {kernel.shape}, expected [k, k, 3, C]')
-    low = kernel.min(axis=(0, 1, 2), keepdims=True)
-    spread = kernel.max(axis=(0, 1, 2), keepdims=True) - low
-    tiles = ((kernel - low) / np.where(spread > 0, spread, 1)).transpose(3, 0, 1, 2)
-    count, side = tiles.shape[:2]
-    across = int(np.ceil(np.sqrt(1.5 * count)))
-    down = -(-count // across)
-    canvas = np.ones((down * (side + 1) + 1, across * (side + 1) + 1, 3), np.float32)
-    for n, tile in enumerate(tiles):
-        top, left = (1 + (side + 1) * i for i in divmod(n, across))
-        canvas[top : top + side, left : left + side] = tile
+    from artifacts_jax import data, features, metrics
 
-    scale = max(1, round(960 / canvas.shape[1]))
-    width, height = scale * canvas.shape[1], scale * canvas.shape[0] + 44
-    with _figure(path, width / DPI, height / DPI) as figure:
-        figure.text(0.5, 1 - 26 / height, title, ha='center', va='center', size=STYLE['figure.titlesize'])
-        axes = figure.add_axes((0, 0, 1, 1 - 44 / height))
-        axes.set_axis_off()
-        axes.imshow(canvas, interpolation='nearest', aspect='auto')
+    extract = features.extractor(config, devices, 0)
+
+    def features_of(batch):
+        return {name: extract(variables, batch)[layer] for name, variables in networks.items()}
+
+    count = min(limit or dataset.num_examples, dataset.num_examples)
+    batches = _first(dataset, count, config.probe.batch_size)
+    bank, labels = features.collect(lambda batch: {'image': batch['image'], **features_of(batch)}, batches)
+    images, near = bank['image'], features_of(queries)
+    copies = np.array([(images == query).all(axis=(1, 2, 3)) for query in queries['image']])
+    if (~copies).sum(axis=1).min() < k:
+        raise data.DataError(f'{count} images are too few for {k} neighbours that are no copies: raise --bank')
+    found = {name: metrics.neighbours(bank[name], near[name], k=k, excluded=copies) for name in networks}
+    return images, labels, {name: (np.asarray(i), np.asarray(values)) for name, (i, values) in found.items()}
 
 
-def curves(path, rows, *, title=''):
-    """Draws metrics over steps, a panel for each metric with its training and test curves.
-
-    Training curves are smoothed, with the raw curve faint behind. If a step is there twice, because a run was
-    resumed, the later row counts.
-
-    Args:
-      path: the PNG file to write.
-      rows: dicts such as {'step': 100, 'train/loss': 0.5, 'test/loss': 0.6}, the lines of a metrics file.
-        What stands before the first slash names the curve, the rest the panel. Only finite numbers are drawn.
-      title: written above the panels.
-
-    Raises:
-      ValueError: if there is no number to draw.
-    """
-    from matplotlib.ticker import EngFormatter, MaxNLocator
-
-    panels = {}
-    for row in rows:
-        for name, value in row.items():
-            if name != 'step' and _is_number(value) and _is_number(row.get('step')):
-                curve, metric = name.split('/', 1) if '/' in name else ('', name)
-                panels.setdefault(metric, {}).setdefault(curve, {})[row['step']] = value
-    if not panels:
-        raise ValueError("no numbers to draw, expected rows like {'step': 100, 'train/loss': 0.5}")
-
-    last = max(step for series in panels.values() for points in series.values() for step in points)
-    names = dict.fromkeys(curve for series in panels.values() for curve in series)
-    colors = _colors(names)
-    across = {4: 2}.get(len(panels), min(len(panels), 3 if len(panels) <= 9 else 5))
-    down = -(-len(panels) // across)
-    with _figure(path, 3.2 * across, 2.0 * down + (0.3 if title else 0), 'constrained') as figure:
-        figure.suptitle(title or None)
-        for n, (metric, series) in enumerate(sorted(panels.items())):
-            axes = figure.add_subplot(down, across, n + 1)
-            for curve, points in series.items():
-                steps, values = np.array(sorted(points.items()), float).T
-                if curve == 'train' and len(values) >= 20:
-                    axes.plot(steps, values, color=colors[curve], alpha=0.25, linewidth=0.8)
-                    steps, values = _smooth(steps), _smooth(values)
-                marker = 'o' if len(values) < 20 else ''
-                axes.plot(steps, values, marker=marker, ms=3, lw=1.5, color=colors[curve], label=curve)
-            axes.set_title(metric.replace('_', ' '), loc='left')
-            axes.set_xlim(0, last * 1.03)
-            axes.grid(alpha=0.2)
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axes.xaxis.set_major_formatter(EngFormatter(sep=''))
-            axes.yaxis.set_major_formatter('{x:.4g}')
-            if n >= len(panels) - across:
-                axes.set_xlabel('step')
-            if any(series):
-                place = {'loc': 'lower right', 'bbox_to_anchor': (1.02, 0.97), 'borderaxespad': 0.2}
-                axes.legend(ncols=len(series), handlelength=1.2, columnspacing=1.0, **place)
+def _first(dataset, count: int, batch_size: int) -> Iterator[dict]:
+    """Yields the first examples of the first epoch; the last batch's mask leaves out those of the next."""
+    for start, batch in zip(range(0, count, batch_size), dataset.train_batches(batch_size)):
+        yield {**batch, 'mask': start + np.arange(batch_size) < count}
 
 
-def probe_bars(path, results, *, title='', ylabel='accuracy (%)'):
-    """Draws the accuracy of the probe at each layer as bars, grouped by network.
-
-    Args:
-      path: the PNG file to write.
-      results: percentages, {'random': {'conv1': 56.0, ...}, 'learned': {...}}. An entry with no layer but its
-        own name, such as 'pixels': {'pixels': 40.1}, is drawn as a dashed line.
-      title: written above the bars.
-      ylabel: name of the values' axis.
-
-    Raises:
-      ValueError: if no entry has layers.
-    """
-    lines = {name: values[name] for name, values in results.items() if list(values) == [name]}
-    groups = {name: values for name, values in results.items() if name not in lines}
-    layers = list(dict.fromkeys(layer for values in groups.values() for layer in values))
-    if not layers:
-        raise ValueError(f"results are {results}, expected {{'learned': {{'conv1': 56.0, ...}}, ...}}")
-
-    colors = _colors(groups)
-    bar = 0.8 / len(groups)
-    width = max(4.0, 1.2 + 0.42 * (len(groups) + 0.5) * len(layers))
-    with _figure(path, width, 3.0, 'constrained') as figure:
-        figure.suptitle(title or None)
-        axes = figure.add_subplot()
-        keys = []
-        for n, (name, values) in enumerate(groups.items()):
-            shift = (n - (len(groups) - 1) / 2) * bar
-            places = [layers.index(layer) + shift for layer in values]
-            keys.append(axes.bar(places, values.values(), 0.92 * bar, color=colors[name], label=name))
-            box = {
-                'facecolor': 'white',
-                'edgecolor': 'none',
-                'pad': 0.5,
-            }  # keeps dashed lines off the numbers
-            axes.bar_label(keys[-1], fmt='%.1f', fontsize=8, padding=2, bbox=box)
-        for name, value in lines.items():
-            keys.append(axes.axhline(value, color='#333333', ls='--', lw=1, zorder=0, label=f'{name} {value:.1f}'))
-        axes.set_xticks(range(len(layers)), layers)
-        axes.tick_params(axis='x', length=0)
-        axes.set_ylabel(ylabel)
-        axes.margins(x=0.02, y=0.12)
-        axes.legend(handles=keys, ncols=len(keys), loc='lower center', bbox_to_anchor=(0.5, 1.0))
+def declare_flags() -> None:
+    """Declares the flags; not on import, where they would meet those of other commands of the same name."""
+    flags.DEFINE_string('workdir', None, 'directory of the run', required=True)
+    flags.DEFINE_string('out', None, 'folder for the figures; WORKDIR/figures by default')
+    flags.DEFINE_integer('examples', 8, 'held-out images to show', lower_bound=1, upper_bound=64)
+    flags.DEFINE_integer('seed', 0, 'picks images and masks; 0: those drawn during training', lower_bound=0)
+    flags.DEFINE_enum('layer', LAYERS[-1], LAYERS, 'layer whose features decide what is near')
+    flags.DEFINE_integer('bank', 5000, 'training images that neighbours are searched among, 0: all', lower_bound=0)
+    flags.DEFINE_string('data_dir', None, 'where tfds has the data, if not where the run had it')
 
 
-@contextmanager
-def _figure(path, width, height, layout=None):
-    """Gives a figure of so many inches to draw on, and then writes its PNG file, whole or not at all."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def main(arguments):
+    """Writes the figures; an error that is foreseen is one line."""
+    if len(arguments) > 1:
+        raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
+    logging.set_verbosity(logging.WARNING)
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    from artifacts_jax import pipeline  # only after the flags are read: JAX takes seconds to import
 
-    path = Path(path)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor='white')
-        yield figure
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-        FigureCanvasAgg(figure).print_png(temporary)
-    os.replace(temporary, path)
-
-
-def _colors(names):
-    """Gives each name its colour: those of `COLORS` their own, the others what is left."""
-    others = [name for name in names if name not in COLORS]
-    return COLORS | {name: MORE_COLORS[n % len(MORE_COLORS)] for n, name in enumerate(others)}
+    given = flags.FLAGS
+    workdir = Path(given.workdir)
+    options = {name: given[name].value for name in ('examples', 'seed', 'layer', 'bank', 'data_dir')}
+    try:
+        write(workdir, Path(given.out) if given.out else workdir / 'figures', **options)
+    except pipeline.EXPECTED_ERRORS as error:
+        sys.exit(f'error: {error}')
 
 
-def _smooth(values, part=0.05):
-    """Returns the means over windows of a part of the curve; at its ends, half a window has none."""
-    window = max(3, round(part * len(values)))
-    return np.convolve(values, np.full(window, 1 / window), mode='valid')
-
-
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+if __name__ == '__main__':
+    declare_flags()
+    app.run(main, flags_parser=command.parse)

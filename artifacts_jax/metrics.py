@@ -47,14 +47,36 @@ def knn_accuracy(bank, bank_labels, queries, query_labels, *, k: int, num_classe
     Raises:
       ValueError: if k > N.
     """
-    if k > len(bank):
-        raise ValueError(f'k={k} neighbours of only {len(bank)}: lower k or enlarge the bank')
-    similarity = jnp.einsum('md,nd->mn', _normalise(queries), _normalise(bank), precision='highest')
-    neighbours = jnp.asarray(bank_labels)[jax.lax.top_k(similarity, k)[1]]
-    votes = jax.nn.one_hot(neighbours, num_classes, dtype=jnp.int32).sum(axis=1)
+    nearest = jnp.asarray(bank_labels)[neighbours(bank, queries, k=k)[0]]
+    votes = jax.nn.one_hot(nearest, num_classes, dtype=jnp.int32).sum(axis=1)
     # Neighbours come nearest first, and argmax takes the first of equals.
-    winner = jnp.take_along_axis(votes, neighbours, axis=1).argmax(axis=1, keepdims=True)
-    return (jnp.take_along_axis(neighbours, winner, axis=1)[:, 0] == jnp.asarray(query_labels)).mean()
+    winner = jnp.take_along_axis(votes, nearest, axis=1).argmax(axis=1, keepdims=True)
+    return (jnp.take_along_axis(nearest, winner, axis=1)[:, 0] == jnp.asarray(query_labels)).mean()
+
+
+def neighbours(bank, queries, *, k: int, excluded=None):
+    """Returns the k nearest neighbours of each query by cosine similarity, nearest first.
+
+    Args:
+      bank: [N, D] features.
+      queries: [M, D] features.
+      k: how many neighbours.
+      excluded: [M, N] bool, what is no neighbour of a query, such as the query itself; by default nothing.
+
+    Returns:
+      (indices int32 [M, k] into the bank, similarities [M, k] in [-1, 1]).
+
+    Raises:
+      ValueError: if a query has fewer than k candidates.
+    """
+    candidates = len(bank) if excluded is None else int(np.min(np.sum(~np.asarray(excluded), axis=1)))
+    if k > candidates:
+        raise ValueError(f'k={k} neighbours of only {candidates}: lower k or enlarge the bank')
+    similarity = jnp.einsum('md,nd->mn', _normalise(queries), _normalise(bank), precision='highest')
+    if excluded is not None:
+        similarity = jnp.where(excluded, -jnp.inf, similarity)
+    similarities, indices = jax.lax.top_k(similarity, k)
+    return indices, similarities
 
 
 def rankme(features, epsilon: float = 1e-7):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from artifacts_jax import augment, features, figures, keys, lbfgs, linear, report, sgd
+from artifacts_jax import augment, features, keys, lbfgs, linear, plots, report, sgd
 from artifacts_jax.parallel import Devices
 
 NAME = 'probe'
@@ -43,7 +43,7 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
                 test=_count(config.probe.max_test, datasets['test']),
             )
             report.write_json(path, results)
-    figures.probe_bars(
+    plots.probe_bars(
         Path(workdir) / 'figures' / 'probe.png',
         {name: {layer: row['accuracy'] for layer, row in layers.items()} for name, layers in results['probe'].items()},
     )

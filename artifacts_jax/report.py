@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from artifacts_jax import figures
+from artifacts_jax import plots
 
 
 class Report:
@@ -101,7 +101,7 @@ class Report:
 
     def curves(self) -> None:
         """Draws all metrics so far as figures/STAGE_curves.png; a stage's name may hold slashes."""
-        figures.curves(self.figures / f'{self.stage.replace("/", "_")}_curves.png', read(self._path))
+        plots.curves(self.figures / f'{self.stage.replace("/", "_")}_curves.png', read(self._path))
 
     def _write(self, step, split, values):
         named = {f'{split}/{name}': value for name, value in values.items()}

@@ -80,6 +80,22 @@ def finished(stage, config: ConfigDict, workdir: Path, devices: Devices) -> Stat
         return checkpoints.restore(template(stage, config))
 
 
+def newest(stage, config: ConfigDict, workdir: Path, devices: Devices) -> State:
+    """Returns the state at a stage's newest checkpoint, finished or not, for looking at: it cannot be trained on.
+
+    With `optim.use_ema` its parameters are their moving average, as later stages take them.
+
+    Raises:
+      CheckpointError: there is none, or it cannot be read.
+    """
+    folder, averaged = Path(workdir) / stage.NAME / 'checkpoints', config.optim.use_ema
+    if not folder.is_dir():
+        raise CheckpointError(f'no checkpoint of the stage {stage.NAME} in {workdir}: run it first')
+    with Checkpoints(folder, config, devices.replicated) as checkpoints:
+        state = checkpoints.restore(template(stage, config), training=averaged)
+    return state.replace(params=state.ema) if averaged else state
+
+
 def template(stage, config: ConfigDict) -> State:
     """Returns the shapes and types of a stage's state, with nothing computed."""
     base = stage.BASE and template(stage.BASE, config).variables

@@ -26,6 +26,8 @@ ROOT = Path(__file__).parent.parent
             ['--config=configs/study.py', '--sedes=2'],
             "Unknown command line flag 'sedes'. Did you mean: seeds ?",
         ),
+        ('figures', ['--exampels=2'], "Unknown command line flag 'exampels'. Did you mean: examples ?"),
+        ('figures', ['--layer=conv6'], 'value should be one of <conv1|conv2|conv3|conv4|conv5>'),
         ('study', ['--config=configs/study.py', '--variants=twize'], "no variant 'twize'; the nearest is 'twice'"),
     ],
 )

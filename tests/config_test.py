@@ -1,5 +1,6 @@
 import ast
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,42 @@ def test_work_directory_keeps_its_configuration(tmp_path):
     config.artifacts.drop_rate = 0.5
     with pytest.raises(configuration.ConfigError, match=r'artifacts.drop_rate: 0.7 there, 0.5 now'):
         configuration.settle(config, tmp_path)
+
+
+def test_a_work_directorys_configuration_is_read_as_it_was_written(config, tmp_path):
+    config.artifacts.drop_rate, config.stages = 0.3, ('artifacts',)
+    configuration.settle(config, tmp_path)
+    loaded, newer = configuration.load(tmp_path, default.get_config())
+    assert loaded == config
+    assert loaded.is_locked
+    assert isinstance(loaded.augment.crop_area, tuple)
+    assert newer == []
+
+
+def test_keys_that_a_work_directory_lacks_keep_their_defaults_and_are_named(config, tmp_path):
+    configuration.settle(config, tmp_path)
+    saved = json.loads((tmp_path / 'config.json').read_text())
+    del saved['artifacts']['rounds'], saved['transfer']
+    (tmp_path / 'config.json').write_text(json.dumps(saved))
+    loaded, newer = configuration.load(tmp_path, default.get_config())
+    assert loaded == config
+    assert {'artifacts.rounds', 'transfer.epochs'} <= set(newer)
+    assert all(key == 'artifacts.rounds' or key.startswith('transfer.') for key in newer)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        (None, 'no run in'),
+        ('{"seed": ', 'cannot be read'),
+        ('[]', 'cannot be read'),
+        ('{"droprate": 0.5}', 'does not declare: droprate'),
+        ('{"seed": "zero"}', 'cannot be read'),
+        ('{"artifacts": {"drop_rate": 2.0}}', 'must lie in'),
+    ],
+)
+def test_what_is_no_configuration_is_an_error(text, message, tmp_path):
+    if text is not None:
+        (tmp_path / 'config.json').write_text(text)
+    with pytest.raises(configuration.ConfigError, match=message):
+        configuration.load(tmp_path, default.get_config())

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from artifacts_jax import artifacts, autoencoder, keys
+from artifacts_jax import artifacts, autoencoder, keys, pipeline
+from artifacts_jax import config as configuration
 from configs import default
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -91,3 +92,25 @@ def photograph_folder(tmp_path_factory):
                 y, x = random.integers(*rows), random.integers(0, 400)
                 skimage.io.imsave(folder / f'{n}.png', photograph[y : y + 16, x : x + 16], check_contrast=False)
     return root
+
+
+@pytest.fixture(scope='session')
+def finished_run(tmp_path_factory, photograph_folder):
+    """(config, work directory, results) of one whole run on crops of real photographs, on four devices."""
+    config, workdir = tiny(), tmp_path_factory.mktemp('run')
+    config.data.name = str(photograph_folder)
+    config.data.train = config.data.probe_train = 'train'
+    return config, workdir, pipeline.run(configuration.check(config), workdir)
+
+
+@pytest.fixture(scope='session')
+def read_png():
+    """A function that reads a PNG file as uint8 [H, W, 3]."""
+    from PIL import Image
+
+    def read(path):
+        with Image.open(path) as image:
+            assert image.format == 'PNG'
+            return np.asarray(image.convert('RGB'))
+
+    return read

@@ -1,138 +1,188 @@
+import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
-from PIL import Image
 
-from artifacts_jax import figures
+from artifacts_jax import artifacts, augment, autoencoder, figures, keys, models, pipeline, train
+from artifacts_jax import features as layer_features
+from artifacts_jax.parallel import Devices
 
-IMAGES = np.random.default_rng(0).uniform(-1, 1, [2, 96, 96, 3])
-MASK = np.random.default_rng(1).integers(0, 2, [2, 6, 6, 1])
-RESULTS = {
-    'random': {'conv1': 45.0, 'conv2': 48.2},
-    'learned': {'conv1': 56.0, 'conv2': 65.1},
-    'pixels': {'pixels': 40.1},
-}
+ROOT = Path(__file__).parent.parent
 
 
-def read(path):
-    with Image.open(path) as image:
-        assert image.format == 'PNG'
-        return np.asarray(image.convert('RGB'))
+@pytest.fixture(scope='module')
+def written(finished_run, tmp_path_factory):
+    """(folder of the figures, what the command printed) of the finished run."""
+    _, workdir, _ = finished_run
+    out = tmp_path_factory.mktemp('figures')
+    with pytest.MonkeyPatch.context() as patch:
+        said = []
+        patch.setattr('builtins.print', lambda *words, **options: said.append(' '.join(map(str, words))))
+        figures.write(workdir, out, bank=20)
+    return out, '\n'.join(said)
 
 
-def make_rows():
-    rows = [{'step': step, 'train/loss/class': 1 / (step + 1)} for step in range(0, 100, 2)]
-    return [
-        *rows,
-        {'step': 50, 'test/loss/class': 0.5, 'note': 'text'},
-        {'step': 98, 'train/mask': float('nan')},
-    ]
+@pytest.fixture
+def copy(finished_run, tmp_path):
+    """A copy of the finished run's work directory, with checkpoints and configuration alone."""
+    _, workdir, _ = finished_run
+    shutil.copytree(workdir / 'artifacts', tmp_path / 'run' / 'artifacts')
+    shutil.copy(workdir / 'config.json', tmp_path / 'run')
+    return tmp_path / 'run'
 
 
-def test_import_leaves_matplotlib_alone():
-    code = "import sys; from artifacts_jax import figures; sys.exit('matplotlib' in sys.modules)"
-    subprocess.run([sys.executable, '-c', code], check=True)
+def change(workdir, edit):
+    values = json.loads((workdir / 'config.json').read_text())
+    edit(values)
+    (workdir / 'config.json').write_text(json.dumps(values))
+
+
+def test_layers_are_those_of_the_features():
+    assert figures.LAYERS == layer_features.LAYERS
+
+
+def test_every_figure_has_its_panels(written, read_png):
+    out, said = written
+    assert 'artifacts at step 6 of 6' in said
+    assert 'not finished' not in said
+    shapes = {path.stem: read_png(path).shape[1::-1] for path in out.iterdir()}
+    assert set(shapes) == {'artifacts', 'mask_prediction', 'conv1', 'neighbours'}
+    # Images of 16 pixels are drawn at 192 (neighbours at 128), 8 pixels apart; the rest is text.
+    assert shapes['artifacts'][0] == 8 * 200 + 8
+    assert 0 < shapes['artifacts'][1] - 8 * 200 < 150
+    assert 8 * 200 < shapes['mask_prediction'][0] < 8 * 200 + 200
+    assert shapes['neighbours'][0] == 13 * 136 + 2 * 24 + 8
+    assert 8 * (128 + 52) < shapes['neighbours'][1] < 8 * (128 + 52) + 200
+    assert shapes['conv1'][0] > 900
+
+
+@pytest.mark.parametrize('name', ['artifacts', 'mask_prediction', 'conv1'])
+def test_the_command_draws_what_training_drew(name, finished_run, written, read_png):
+    _, workdir, _ = finished_run
+    np.testing.assert_array_equal(read_png(written[0] / f'{name}.png'), read_png(workdir / 'figures' / f'{name}.png'))
+
+
+@pytest.mark.parametrize('mapping', ['jit', 'pmap'])
+def test_neighbours_are_the_nearest_by_brute_force_and_no_copies(mapping, finished_run):
+    config, workdir, _ = finished_run
+    devices = Devices(mapping)
+    state = train.newest(artifacts, config, workdir, devices)
+    variables = artifacts.discriminator(state.variables)
+    dataset = pipeline.Datasets(config)['probe_train']
+    order = np.random.default_rng([config.seed, 0]).permutation(48)[:35]
+    queries = {name: x[order[:3]] for name, x in (('image', dataset.images), ('label', dataset.labels))}
+    images, labels, found = figures.nearest(
+        config, devices, dataset, {'learned': variables}, queries, layer='conv3', k=6, limit=35
+    )
+    np.testing.assert_array_equal(images, dataset.images[order])
+    np.testing.assert_array_equal(labels, dataset.labels[order])
+
+    trunk = {kind: tree['trunk'] for kind, tree in variables.items()}
+    maps = jax.jit(models.make_trunk(config).apply)(trunk, augment.test_view(config, images))[1]['conv3']
+    directions = np.asarray(maps, np.float64).mean(axis=(1, 2))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    indices, similarities = found['learned']
+    for n in range(3):
+        cosines = directions @ directions[n]
+        cosines[[(image == images[n]).all() for image in images]] = -1  # the query itself
+        np.testing.assert_allclose(similarities[n], np.sort(cosines)[:-7:-1], atol=1e-5)
+        np.testing.assert_allclose(cosines[indices[n]], similarities[n], atol=1e-5)
+        assert n not in indices[n]
+
+
+def test_an_unfinished_run_is_drawn_at_its_newest_checkpoint(copy, tmp_path, capsys):
+    shutil.rmtree(copy / 'artifacts' / 'checkpoints' / '6')
+    figures.write(copy, tmp_path / 'out', examples=2, seed=3, layer='conv1', bank=16)
+    assert 'artifacts at step 3 of 6, not finished' in capsys.readouterr().out
+    assert len(list((tmp_path / 'out').iterdir())) == 4
+
+
+def test_an_older_run_is_drawn_with_the_defaults_of_newer_keys(copy, tmp_path, capsys):
+    change(copy, lambda values: values['artifacts'].pop('rounds'))
+    figures.write(copy, tmp_path / 'out', examples=1, bank=16, data_dir='')
+    assert f'{copy} is older than these keys, which have their defaults: artifacts.rounds' in capsys.readouterr().out
+
+
+def no_checkpoint(workdir):
+    shutil.rmtree(workdir / 'artifacts')
+
+
+def no_data(workdir):
+    change(workdir, lambda values: values['data'].update(name='/no/such/folder'))
+
+
+def unknown_key(workdir):
+    change(workdir, lambda values: values.update(droprate=0.5))
+
+
+def other_architecture(workdir):
+    change(workdir, lambda values: values['model'].update(hidden=24))
+
+
+def damaged(workdir):
+    path = workdir / 'artifacts' / 'checkpoints' / '6' / 'variables' / '_METADATA'
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def cut_config(workdir):
+    (workdir / 'config.json').write_text('{"seed": ')
 
 
 @pytest.mark.parametrize(
-    'draw',
+    ('harm', 'message'),
     [
-        lambda path: figures.image_grid(path, {'input': IMAGES, 'mask': MASK}, title='Artifacts'),
-        lambda path: figures.filters(path, np.zeros([11, 11, 3, 5])),
-        lambda path: figures.curves(path, make_rows(), title='Curves'),
-        lambda path: figures.probe_bars(path, RESULTS, title='Probe'),
+        (no_checkpoint, 'no checkpoint of the stage artifacts in .*: run it first'),
+        (no_data, 'there is no folder /no/such/folder'),
+        (unknown_key, 'config.json has keys that .* does not declare: droprate'),
+        (other_architecture, 'written by another architecture'),
+        (damaged, 'cannot be restored'),
+        (cut_config, 'config.json cannot be read'),
     ],
 )
-def test_figures_are_written_whole_and_are_reproducible(draw, tmp_path):
-    path = tmp_path / 'new' / 'folder' / 'figure.png'
-    draw(path)
-    first = read(path)
-    assert min(first.shape[:2]) > 100
-    assert np.ptp(first) > 0
-    draw(path)  # replaces the file
-    np.testing.assert_array_equal(read(path), first)
-    assert [p.name for p in path.parent.iterdir()] == ['figure.png']
+def test_foreseen_errors_say_what_is_wrong(harm, message, copy, tmp_path):
+    harm(copy)
+    with pytest.raises(pipeline.EXPECTED_ERRORS, match=message):
+        figures.write(copy, tmp_path / 'out', bank=16)
+    assert not (tmp_path / 'out').exists()
 
 
-def test_a_failed_write_leaves_the_old_figure(tmp_path):
-    path = tmp_path / 'figure.png'
-    figures.image_grid(path, {'input': IMAGES})
-    before = path.read_bytes()
-    with pytest.raises(RuntimeError, match='stop'), figures._figure(path, 1, 1):
-        raise RuntimeError('stop')
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ['figure.png']
+def test_too_small_a_bank_is_an_error(copy, tmp_path):
+    with pytest.raises(pipeline.EXPECTED_ERRORS, match='5 images are too few for 6 neighbours'):
+        figures.write(copy, tmp_path / 'out', examples=1, bank=5)
 
 
-@pytest.mark.parametrize('side', [32, 96, 128])
-def test_image_grid_enlarges_images_by_whole_pixels(side, tmp_path):
-    images = np.random.default_rng(0).integers(0, 256, [3, side, side, 3])
-    figures.image_grid(tmp_path / 'grid.png', {'a': images / 127.5 - 1, 'b': images[::-1] / 127.5 - 1})
-    canvas = read(tmp_path / 'grid.png').astype(int)
-    scale = max(1, round(192 / side))
-    cell, gap = scale * side, 8
-    assert canvas.shape[1] == 2 * (cell + gap) + gap
-    head = canvas.shape[0] - 3 * (cell + gap)
-    for column, examples in enumerate((images, images[::-1])):
-        for row, image in enumerate(examples):
-            top, left = head + row * (cell + gap), gap + column * (cell + gap)
-            shown = canvas[top : top + cell, left : left + cell]
-            expected = image.repeat(scale, axis=0).repeat(scale, axis=1)
-            assert np.abs(shown - expected).max() <= 1  # one level of rounding
+def run_command(workdir):
+    command = [sys.executable, '-m', 'artifacts_jax.figures', f'--workdir={workdir}']
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_image_grid_draws_kept_entries_light_and_dropped_entries_dark(tmp_path):
-    mask = np.zeros([1, 2, 2, 1])
-    mask[0, 0, 1] = 1.0
-    mask[0, 1, 0] = 0.5
-    figures.image_grid(tmp_path / 'grid.png', {'mask': mask})
-    canvas = read(tmp_path / 'grid.png')[-200:-8, 8:-8].mean(axis=-1)
-    dropped, kept, half = canvas[48, 48], canvas[48, 144], canvas[144, 48]
-    assert dropped < 50 < 110 < half < 160 < 230 < kept
+def test_command_line_refuses_a_directory_without_a_run_in_one_line(tmp_path):
+    done = run_command(tmp_path / 'nothing')
+    assert done.returncode == 1
+    assert done.stderr.strip() == f'error: no run in {tmp_path}/nothing: there is no {tmp_path}/nothing/config.json'
+    assert not (tmp_path / 'nothing').exists()
 
 
-@pytest.mark.parametrize(
-    'columns',
-    [{}, {'a': IMAGES[0]}, {'a': IMAGES[..., :2]}, {'a': IMAGES, 'b': MASK[:1]}],
-    ids=['nothing', 'one image', 'two channels', 'different numbers'],
-)
-def test_image_grid_refuses_other_shapes(columns, tmp_path):
-    with pytest.raises(ValueError, match='expected'):
-        figures.image_grid(tmp_path / 'grid.png', columns)
+def test_command_line_says_that_a_checkpoint_is_damaged(copy):
+    for path in (copy / 'artifacts' / 'checkpoints' / '6' / 'variables').rglob('d/*'):
+        path.write_bytes(path.read_bytes()[:50])
+    done = run_command(copy)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+    assert len(errors) == 1
+    assert f'checkpoint {copy}/artifacts/checkpoints/6 cannot be restored' in errors[0]
 
 
-def test_filters_are_scaled_each_to_its_range(tmp_path):
-    ramp = np.linspace(0, 1, 3 * 3 * 3).reshape(3, 3, 3, 1)
-    path = tmp_path / 'one.png'
-    figures.filters(path, np.concatenate([ramp, ramp * 100 - 7], axis=-1))
-    canvas = read(path)
-    scale = canvas.shape[1] // 9  # tiles of 3 pixels with 1 between them, two across
-    bottom = canvas[-5 * scale :].astype(int)
-    first, second = (bottom[scale : 4 * scale, i * scale : (i + 3) * scale] for i in (1, 5))
-    np.testing.assert_array_equal(first, second)
-    assert first.min() == 0
-    assert first.max() == 255
-
-
-def test_filters_refuses_other_shapes(tmp_path):
-    with pytest.raises(ValueError, match='expected'):
-        figures.filters(tmp_path / 'one.png', np.zeros([3, 3, 4, 8]))
-
-
-def test_curves_without_numbers_are_refused(tmp_path):
-    with pytest.raises(ValueError, match='expected rows like'):
-        figures.curves(tmp_path / 'curves.png', [{'step': 0, 'note': 'text', 'train/loss': float('inf')}])
-
-
-def test_smoothing_keeps_lines_and_quietens_noise():
-    steps = np.arange(200.0)
-    np.testing.assert_allclose(figures._smooth(3.0 - 0.1 * steps), 3.0 - 0.1 * figures._smooth(steps), atol=1e-9)
-    noise = np.random.default_rng(0).normal(size=1000)
-    assert figures._smooth(noise).std() < 0.3
-
-
-def test_probe_bars_without_layers_are_refused(tmp_path):
-    with pytest.raises(ValueError, match='expected'):
-        figures.probe_bars(tmp_path / 'probe.png', {'pixels': {'pixels': 40.1}})
+def test_a_gan_has_no_mask_to_predict(config, stage_states, photograph_folder, tmp_path, read_png):
+    config.data.name, config.artifacts.generator = str(photograph_folder), 'gan'
+    devices, datasets = Devices('jit'), pipeline.Datasets(config)
+    state = train.initial(artifacts, config, devices, stage_states[autoencoder].variables)
+    draw = artifacts.illustrator(config, devices, datasets, examples=2)
+    draw(state, keys.stage_key(0, artifacts.NAME), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {'artifacts.png', 'conv1.png'}
+    assert read_png(tmp_path / 'artifacts.png').shape[1] == 3 * 200 + 8

@@ -70,6 +70,23 @@ def test_knn_of_too_small_a_bank_is_an_error():
         metrics.knn_accuracy(np.eye(2), np.arange(2), np.eye(2), np.arange(2), k=3, num_classes=2)
 
 
+def test_neighbours_are_the_nearest_by_brute_force(rng):
+    bank, queries = (rng.standard_normal((n, 8)).astype(np.float32) for n in (60, 5))
+    excluded = rng.uniform(size=(5, 60)) < 0.5
+    indices, similarities = metrics.neighbours(bank, queries, k=6, excluded=excluded)
+    for query, index, values, out in zip(queries, indices, similarities, excluded):
+        cosines = np.array([x @ query / np.linalg.norm(x) / np.linalg.norm(query) for x in bank])
+        order = [n for n in np.argsort(-cosines) if not out[n]]
+        np.testing.assert_array_equal(index, order[:6])
+        np.testing.assert_allclose(values, cosines[order[:6]], atol=1e-6)
+    assert (metrics.neighbours(bank, bank, k=1)[0][:, 0] == np.arange(60)).all()
+
+
+def test_neighbours_that_are_excluded_do_not_count_as_candidates():
+    with pytest.raises(ValueError, match='k=2 neighbours of only 1'):
+        metrics.neighbours(np.eye(3), np.eye(3)[:1], k=2, excluded=np.array([[True, True, False]]))
+
+
 @pytest.mark.parametrize('rank', [1, 5, 20])
 def test_rankme_of_equal_singular_values_is_the_rank(rng, rank):
     left, right = (np.linalg.qr(rng.standard_normal((n, rank)))[0] for n in (50, 40))

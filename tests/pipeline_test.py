@@ -5,23 +5,11 @@ import numpy as np
 import pytest
 
 import artifacts_jax
-from artifacts_jax import config as configuration
 from artifacts_jax import data, export, pipeline, report
 
 
-@pytest.fixture(scope='module')
-def finished(tmp_path_factory, photograph_folder):
-    """(config, work directory, results) of one whole run on crops of real photographs, on four devices."""
-    from tests.conftest import tiny
-
-    config, workdir = tiny(), tmp_path_factory.mktemp('run')
-    config.data.name = str(photograph_folder)
-    config.data.train = config.data.probe_train = 'train'
-    return config, workdir, pipeline.run(configuration.check(config), workdir)
-
-
-def test_results_count_every_example_of_every_layer(finished):
-    _, workdir, results = finished
+def test_results_count_every_example_of_every_layer(finished_run):
+    _, workdir, results = finished_run
     assert results == json.loads((workdir / 'results.json').read_text())
     assert list(results['probe']) == ['pixels', 'random', 'learned']
     for network in ('random', 'learned'):
@@ -36,20 +24,20 @@ def test_results_count_every_example_of_every_layer(finished):
     assert f'{results["probe"]["learned"]["conv3"]["accuracy"]:.2f}' in table
 
 
-def test_work_directory_holds_what_is_documented(finished):
-    _, workdir, _ = finished
+def test_work_directory_holds_what_is_documented(finished_run):
+    _, workdir, _ = finished_run
     for name in ('config.json', 'results.txt', 'export/config.json', 'autoencoder/metrics.jsonl'):
         assert (workdir / name).stat().st_size > 0, name
     figures = {path.name for path in (workdir / 'figures').glob('*.png')}
-    expected = 'autoencoder artifacts conv1 probe autoencoder_curves artifacts_curves'.split()
+    expected = 'autoencoder artifacts mask_prediction conv1 probe autoencoder_curves artifacts_curves'.split()
     assert figures == {f'{name}.png' for name in expected}
     for stage in ('autoencoder', 'artifacts'):
         assert {path.name for path in (workdir / stage / 'checkpoints').iterdir()} >= {'3', '6'}
         assert list((workdir / 'tensorboard' / stage).iterdir())
 
 
-def test_metrics_have_each_term_by_itself(finished):
-    _, workdir, _ = finished
+def test_metrics_have_each_term_by_itself(finished_run):
+    _, workdir, _ = finished_run
     rows = report.read(workdir / 'artifacts' / 'metrics.jsonl')
     assert [row['step'] for row in rows if 'train/images_per_second' in row] == [1, 2, 3, 4, 5, 6]
     training = {name for row in rows for name in row}
@@ -61,8 +49,8 @@ def test_metrics_have_each_term_by_itself(finished):
     assert 'test/psnr' in report.read(workdir / 'autoencoder' / 'metrics.jsonl')[0]
 
 
-def test_the_same_command_again_does_nothing_but_say_so(finished, capsys, monkeypatch):
-    config, workdir, results = finished
+def test_the_same_command_again_does_nothing_but_say_so(finished_run, capsys, monkeypatch):
+    config, workdir, results = finished_run
     monkeypatch.setattr(data, 'load', None)  # needs no data
     assert pipeline.run(config, workdir) == results
     said = capsys.readouterr().out
@@ -70,16 +58,16 @@ def test_the_same_command_again_does_nothing_but_say_so(finished, capsys, monkey
     assert str(workdir / 'results.txt') in said
 
 
-def test_a_stage_alone_wants_the_one_before(finished, tmp_path):
-    config, _, _ = finished
+def test_a_stage_alone_wants_the_one_before(finished_run, tmp_path):
+    config, _, _ = finished_run
     config = config.copy_and_resolve_references()
     config.stages = ('artifacts',)
     with pytest.raises(pipeline.EXPECTED_ERRORS, match='autoencoder is at step 0 of 6'):
         pipeline.run(config, tmp_path)
 
 
-def test_exported_features_are_the_trained_ones(finished):
-    config, workdir, _ = finished
+def test_exported_features_are_the_trained_ones(finished_run):
+    config, workdir, _ = finished_run
     features = artifacts_jax.load_features(workdir / 'export')
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     maps = features(images)
@@ -97,8 +85,8 @@ def test_exported_features_are_the_trained_ones(finished):
     jax.tree.map(np.testing.assert_array_equal, variables['params'], state.params['discriminator']['trunk'])
 
 
-def test_damaged_or_foreign_exports_say_what_differs(finished, tmp_path):
-    _, workdir, _ = finished
+def test_damaged_or_foreign_exports_say_what_differs(finished_run, tmp_path):
+    _, workdir, _ = finished_run
     with pytest.raises(export.ExportError, match='is not an export'):
         export.load_features(tmp_path)
     description = json.loads((workdir / 'export' / 'config.json').read_text())
@@ -112,8 +100,8 @@ def test_damaged_or_foreign_exports_say_what_differs(finished, tmp_path):
         export.load_features(tmp_path)
 
 
-def test_imported_networks_take_the_place_of_trained_ones(finished, tmp_path, monkeypatch):
-    config, workdir, results = finished
+def test_imported_networks_take_the_place_of_trained_ones(finished_run, tmp_path, monkeypatch):
+    config, workdir, results = finished_run
     config = config.copy_and_resolve_references()
     config.autoencoder.pretrained = str(workdir / 'autoencoder' / 'export')
     config.artifacts.pretrained = str(workdir / 'export')
@@ -121,7 +109,7 @@ def test_imported_networks_take_the_place_of_trained_ones(finished, tmp_path, mo
     assert pipeline.run(config, tmp_path)['probe'] == results['probe']
 
     base = pipeline.export.load(config.autoencoder.pretrained, ('encoder', 'decoder'), config)
-    state = pipeline.train.finished(pipeline.autoencoder, finished[0], workdir, pipeline.Devices('jit'))
+    state = pipeline.train.finished(pipeline.autoencoder, finished_run[0], workdir, pipeline.Devices('jit'))
     jax.tree.map(np.testing.assert_array_equal, base, state.variables)
     config.model.upsampling = 'legacy'
     with pytest.raises(export.ExportError, match=r'model.upsampling: half_pixel there, legacy here'):

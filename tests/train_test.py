@@ -102,6 +102,24 @@ def test_unfinished_stage_says_how_far_it_is(config, devices, tmp_path):
         train.finished(autoencoder, config, tmp_path, devices)
 
 
+def test_newest_state_is_that_of_the_last_checkpoint_with_the_average_if_asked(config, devices, tmp_path, stage_states):
+    state = stage_states[autoencoder]
+    state = state.replace(ema=jax.tree.map(lambda x: x + 1, state.params))
+    config.optim.ema_decay = 0.9
+    with pytest.raises(checkpoint.CheckpointError, match='no checkpoint of the stage autoencoder in'):
+        train.newest(autoencoder, config, tmp_path, devices)
+    assert not list(tmp_path.iterdir())
+    with checkpoint.Checkpoints(tmp_path / 'autoencoder' / 'checkpoints', config, devices.replicated) as checkpoints:
+        for step in (2, 4):
+            checkpoints.save(step, state.replace(step=np.int32(step)))
+    for averaged, params in ((False, state.params), (True, state.ema)):
+        config.optim.use_ema = averaged
+        newest = train.newest(autoencoder, config, tmp_path, devices)
+        assert newest.step == 4
+        jax.tree.map(np.testing.assert_array_equal, newest.params, params)
+        jax.tree.map(np.testing.assert_array_equal, newest.batch_stats, state.batch_stats)
+
+
 def test_checkpoint_of_another_architecture_is_refused(config, devices, tmp_path, stage_states):
     state = jax.device_put(stage_states[autoencoder], devices.replicated)
     open_checkpoints = partial(checkpoint.Checkpoints, tmp_path, sharding=devices.replicated)

@@ -1,0 +1,159 @@
+"""Charts of training curves and probe accuracies, and the canvas of every figure: each is written to a PNG file.
+
+matplotlib is imported when a figure is drawn, so that importing this module costs nothing.
+"""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+DPI = 160
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+COLORS = {'train': '#0072B2', 'test': '#E69F00', 'random': '#999999', 'learned': '#0072B2'}
+MORE_COLORS = ('#009E73', '#CC79A7', '#D55E00', '#56B4E9')
+STYLE = {
+    'font.family': 'DejaVu Sans',
+    'font.size': 9,
+    'figure.titlesize': 11,
+    'axes.titlesize': 9,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.edgecolor': '#555555',
+    'legend.frameon': False,
+    'legend.fontsize': 8,
+}
+
+
+def curves(path, rows, *, title=''):
+    """Draws metrics over steps, a panel for each metric with its training and test curves.
+
+    Training curves are smoothed, with the raw curve faint behind. If a step is there twice, because a run was
+    resumed, the later row counts.
+
+    Args:
+      path: the PNG file to write.
+      rows: dicts such as {'step': 100, 'train/loss': 0.5, 'test/loss': 0.6}, the lines of a metrics file.
+        What stands before the first slash names the curve, the rest the panel. Only finite numbers are drawn.
+      title: written above the panels.
+
+    Raises:
+      ValueError: if there is no number to draw.
+    """
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    panels = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != 'step' and _is_number(value) and _is_number(row.get('step')):
+                curve, metric = name.split('/', 1) if '/' in name else ('', name)
+                panels.setdefault(metric, {}).setdefault(curve, {})[row['step']] = value
+    if not panels:
+        raise ValueError("no numbers to draw, expected rows like {'step': 100, 'train/loss': 0.5}")
+
+    last = max(step for series in panels.values() for points in series.values() for step in points)
+    names = dict.fromkeys(curve for series in panels.values() for curve in series)
+    colors = _colors(names)
+    across = {4: 2}.get(len(panels), min(len(panels), 3 if len(panels) <= 9 else 5))
+    down = -(-len(panels) // across)
+    with canvas(path, 3.2 * across, 2.0 * down + (0.3 if title else 0), 'constrained') as figure:
+        figure.suptitle(title or None)
+        for n, (metric, series) in enumerate(sorted(panels.items())):
+            axes = figure.add_subplot(down, across, n + 1)
+            for curve, points in series.items():
+                steps, values = np.array(sorted(points.items()), float).T
+                if curve == 'train' and len(values) >= 20:
+                    axes.plot(steps, values, color=colors[curve], alpha=0.25, linewidth=0.8)
+                    steps, values = _smooth(steps), _smooth(values)
+                marker = 'o' if len(values) < 20 else ''
+                axes.plot(steps, values, marker=marker, ms=3, lw=1.5, color=colors[curve], label=curve)
+            axes.set_title(metric.replace('_', ' '), loc='left')
+            axes.set_xlim(0, last * 1.03)
+            axes.grid(alpha=0.2)
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            axes.xaxis.set_major_formatter(EngFormatter(sep=''))
+            axes.yaxis.set_major_formatter('{x:.4g}')
+            if n >= len(panels) - across:
+                axes.set_xlabel('step')
+            if any(series):
+                place = {'loc': 'lower right', 'bbox_to_anchor': (1.02, 0.97), 'borderaxespad': 0.2}
+                axes.legend(ncols=len(series), handlelength=1.2, columnspacing=1.0, **place)
+
+
+def probe_bars(path, results, *, title='', ylabel='accuracy (%)'):
+    """Draws the accuracy of the probe at each layer as bars, grouped by network.
+
+    Args:
+      path: the PNG file to write.
+      results: percentages, {'random': {'conv1': 56.0, ...}, 'learned': {...}}. An entry with no layer but its
+        own name, such as 'pixels': {'pixels': 40.1}, is drawn as a dashed line.
+      title: written above the bars.
+      ylabel: name of the values' axis.
+
+    Raises:
+      ValueError: if no entry has layers.
+    """
+    lines = {name: values[name] for name, values in results.items() if list(values) == [name]}
+    groups = {name: values for name, values in results.items() if name not in lines}
+    layers = list(dict.fromkeys(layer for values in groups.values() for layer in values))
+    if not layers:
+        raise ValueError(f"results are {results}, expected {{'learned': {{'conv1': 56.0, ...}}, ...}}")
+
+    colors = _colors(groups)
+    bar = 0.8 / len(groups)
+    width = max(4.0, 1.2 + 0.42 * (len(groups) + 0.5) * len(layers))
+    with canvas(path, width, 3.0, 'constrained') as figure:
+        figure.suptitle(title or None)
+        axes = figure.add_subplot()
+        keys = []
+        for n, (name, values) in enumerate(groups.items()):
+            shift = (n - (len(groups) - 1) / 2) * bar
+            places = [layers.index(layer) + shift for layer in values]
+            keys.append(axes.bar(places, values.values(), 0.92 * bar, color=colors[name], label=name))
+            box = {
+                'facecolor': 'white',
+                'edgecolor': 'none',
+                'pad': 0.5,
+            }  # keeps dashed lines off the numbers
+            axes.bar_label(keys[-1], fmt='%.1f', fontsize=8, padding=2, bbox=box)
+        for name, value in lines.items():
+            keys.append(axes.axhline(value, color='#333333', ls='--', lw=1, zorder=0, label=f'{name} {value:.1f}'))
+        axes.set_xticks(range(len(layers)), layers)
+        axes.tick_params(axis='x', length=0)
+        axes.set_ylabel(ylabel)
+        axes.margins(x=0.02, y=0.12)
+        axes.legend(handles=keys, ncols=len(keys), loc='lower center', bbox_to_anchor=(0.5, 1.0))
+
+
+@contextmanager
+def canvas(path, width, height, layout=None):
+    """Gives a figure of so many inches to draw on, and then writes its PNG file, whole or not at all."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor='white')
+        yield figure
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+        FigureCanvasAgg(figure).print_png(temporary)
+    os.replace(temporary, path)
+
+
+def _colors(names):
+    """Gives each name its colour: those of `COLORS` their own, the others what is left."""
+    others = [name for name in names if name not in COLORS]
+    return COLORS | {name: MORE_COLORS[n % len(MORE_COLORS)] for n, name in enumerate(others)}
+
+
+def _smooth(values, part=0.05):
+    """Returns the means over windows of a part of the curve; at its ends, half a window has none."""
+    window = max(3, round(part * len(values)))
+    return np.convolve(values, np.full(window, 1 / window), mode='valid')
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
