@@ -68,7 +68,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
         if stage not in done:
             imported = config[stage.NAME].pretrained
             if imported:
-                done[stage] = _import(stage, imported, config)
+                done[stage] = _import(stage, imported, config, devices)
             else:
                 done[stage] = train.finished(stage, config, workdir, devices).learned(config.optim.use_ema)
         return done[stage]
@@ -99,11 +99,13 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     return results
 
 
-def _import(stage, folder, config):
+def _import(stage, folder, config, devices):
     """Returns from an export what later stages need of a stage's variables."""
     if stage is autoencoder:
-        return export.load(folder, autoencoder.NETWORKS, config)
-    return {kind: {'discriminator': tree} for kind, tree in export.load(folder, ('trunk',), config).items()}
+        variables = export.load(folder, autoencoder.NETWORKS, config)
+    else:
+        variables = {kind: {'discriminator': tree} for kind, tree in export.load(folder, ('trunk',), config).items()}
+    return jax.device_put(variables, devices.replicated)
 
 
 def keep_compiled() -> None:

@@ -111,6 +111,13 @@ def test_imported_networks_take_the_place_of_trained_ones(finished_run, tmp_path
     base = pipeline.export.load(config.autoencoder.pretrained, ('encoder', 'decoder'), config)
     state = pipeline.train.finished(pipeline.autoencoder, finished_run[0], workdir, pipeline.Devices('jit'))
     jax.tree.map(np.testing.assert_array_equal, base, state.variables)
+    config.artifacts.pretrained, config.stages = '', ('autoencoder', 'artifacts')
+    monkeypatch.setattr(
+        pipeline.train,
+        'run',
+        lambda stage, config, workdir, devices, datasets, base: pipeline.train.initial(stage, config, devices, base),
+    )
+    pipeline.run(config, tmp_path / 'trained')  # on all four devices, from what was restored to one
     config.model.upsampling = 'legacy'
     with pytest.raises(export.ExportError, match=r'model.upsampling: half_pixel there, legacy here'):
         pipeline.export.load(config.autoencoder.pretrained, ('encoder', 'decoder'), config)
