@@ -121,7 +121,7 @@ def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=
     Returns:
       (state, {name: scalar}).
     """
-    augment_keys, mask_keys, *other_keys = keys.example_keys(key, state.step, batch['index'], 7)
+    augment_keys, mask_keys, *other_keys = keys.example_keys(key, state.step, batch['index'], 8)
     images = augment.training_view(config, augment_keys, batch['image'])
     mask = layers.spatial_mask(mask_keys, models.mask_grid(config), config.artifacts.drop_rate)
     return update(state, images, mask, other_keys, batch['index'], config=config, axis_name=axis_name)
@@ -131,7 +131,8 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
     """One update of the discriminator and one of the generator.
 
     With `updates='alternate'` the generator plays against the just-updated discriminator, on the same fakes: the
-    generator runs once, the discriminator twice. With 'simultaneous' both share one pass of the discriminator.
+    generator runs once, the discriminator twice. With 'simultaneous' both share one pass of the discriminator, but for
+    a history, of which the discriminator's pass alone sees earlier fakes.
     The discriminator always sees [real; fake] as one batch, whose statistics conv5 and fc1 are normalised by (as
     in the 2018 code); its running averages follow its own update's pass alone.
 
@@ -139,8 +140,8 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
       state: as of `train_step`.
       images: [B, H, W, 3] in [-1, 1].
       mask: [B, M, N, 1], 1 kept, 0 dropped.
-      example_keys: five [B] arrays of PRNG keys: for dropout of reals and of fakes in the discriminator's pass, the
-        same in the generator's, and for a GAN's noise or the history; None is without dropout, and without those two.
+      example_keys: six [B] arrays of PRNG keys: for dropout of reals and of fakes in the discriminator's pass, the
+        same in the generator's, for a GAN's noise, and for the history; None is without dropout, and without those two.
       index: [B] int32, the examples' positions in the global batch, if there is a history.
       config: the run's configuration.
       axis_name: the devices' axis under pmap.
@@ -151,7 +152,7 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
     network = config.artifacts.generator
     generator = models.make_generator(config, axis_name)
     judge_model = models.make_discriminator(config, axis_name)
-    *dropout_keys, draw_keys = example_keys or [None] * 5
+    *dropout_keys, noise_keys, history_keys = example_keys or [None] * 6
     phi = generator.apply(state.frozen, images, method='encode')
     real = game.real_examples(generator, state.frozen, images, phi, config)
 
@@ -161,7 +162,7 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
             'batch_stats': {**state.frozen['batch_stats'], network: state.batch_stats[network]},
         }
         fake, updates = game.fake_examples(
-            generator, variables, phi, mask, draw_keys, config, train=True, mutable=['batch_stats']
+            generator, variables, phi, mask, noise_keys, config, train=True, mutable=['batch_stats']
         )
         return fake, updates['batch_stats'].get(network, {})
 
@@ -189,7 +190,7 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
 
     fake, pull_generator, generator_stats = jax.vjp(make_fake, state.params[network], has_aux=True)
     entered = state.step * (total(len(images), axis_name) // 2)
-    recall = partial(history.recall, state.history, entered, draw_keys, index)
+    recall = partial(history.recall, state.history, entered, history_keys, index)
     _, judged_mask = recall(fake, mask)
     outputs, pull, discriminator_stats = jax.vjp(
         lambda params, fake: judge(params, recall(fake, mask)[0], dropout_keys[:2]),
@@ -203,10 +204,11 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
     new = state.descend(_optimiser(config), {'discriminator': grads})
     accuracy = _accuracy(outputs, judged_mask, axis_name)
 
-    if config.artifacts.updates == 'alternate':
+    alternate = config.artifacts.updates == 'alternate'
+    if alternate or state.history is not None:  # the generator is judged by its own fakes, not by earlier ones
         outputs, pull, _ = jax.vjp(
             lambda params, fake: judge(params, fake, dropout_keys[2:]),
-            new.params['discriminator'],
+            (new if alternate else state).params['discriminator'],
             fake,
             has_aux=True,
         )

@@ -112,6 +112,15 @@ def check(config: ConfigDict) -> ConfigDict:
             f'artifacts.repair_layers={config.artifacts.repair_layers}: the decoder has {layers} layers; give 0 to'
             f' {layers}, or -1 for all'
         )
+    noise_only = {'artifacts.drop_rate': 1, 'artifacts.pixel_weight': 0, 'artifacts.mask_weight': 0}
+    different = [f'{path}={get(config, path)}' for path, value in noise_only.items() if get(config, path) != value]
+    if config.artifacts.generator == 'gan' and different:
+        raise ConfigError(
+            f"artifacts.generator='gan' damages no image, so there is no mask and no pixel to compare, but"
+            f' {", ".join(different)}: use the variant gan, which sets {noise_only}'
+        )
+    if config.artifacts.history and config.batch_size % 2:
+        raise ConfigError(f'batch_size={config.batch_size}: a history takes half of every batch, so it must be even')
     if config.artifacts.history < 0 or 2 * config.artifacts.history % config.batch_size:
         half = config.batch_size / 2
         raise ConfigError(

@@ -114,7 +114,7 @@ class InMemory:
     @property
     def num_classes(self) -> int:
         """The number of classes, 0 if there are no labels."""
-        return len(self.label_names)
+        return len(self.label_names) if (self.labels >= 0).all() else 0
 
     def batch(self, step: int, batch_size: int) -> dict[str, np.ndarray]:
         """Returns this host's part of the global batch at a step: 'image', 'label', 'index' (see train_batches)."""

@@ -181,8 +181,10 @@ def _describe(folder):
         description = json.loads((folder / 'config.json').read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise ExportError(f'{folder} is not an export: its config.json cannot be read ({error})') from error
-    if description.get('version') != VERSION:
-        raise ExportError(f'{folder} has version {description.get("version")}, this program reads {VERSION}')
+    if 'version' not in description:
+        raise ExportError(f'{folder} is a work directory, not an export: give {folder / "export"}')
+    if description['version'] != VERSION:
+        raise ExportError(f'{folder} has version {description["version"]}, this program reads {VERSION}')
     return {'networks': ['trunk'], 'head': None, **description}  # which the first exports did not say
 
 
@@ -209,6 +211,8 @@ def _make_classifier(folder, description):
 def _template(folder, part, description):
     """Returns the shapes of a part's variables, as the description has it."""
     config, size = ConfigDict(description['config']), description['image_size']
+    if part == 'trunk':
+        return jax.eval_shape(models.make_trunk(config).init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     if part == 'head':
         classifier = _make_classifier(folder, description)
         variables = jax.eval_shape(classifier.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))

@@ -29,16 +29,22 @@ def discriminator(variables: dict) -> dict:
 
 
 def real_examples(generator, variables, images, phi, config):
-    """Returns the real examples, of the images or of their features phi."""
+    """Returns the real examples, of the images or of their features phi.
+
+    They go through the autoencoder as often as the fakes, whose `rounds` its noise would else give away.
+    """
     if config.artifacts.real == 'input':
         return images
-    return generator.apply(variables, phi, method='decode')
+    real = generator.apply(variables, phi, method='decode')
+    for _ in range(config.artifacts.rounds - 1):
+        real = generator.apply(variables, real, method='reconstruct')
+    return real
 
 
-def fake_examples(generator, variables, phi, mask, draw_keys, config, **options):
+def fake_examples(generator, variables, phi, mask, noise_keys, config, **options):
     """Returns the fake examples for features phi and mask; a GAN's are drawn by the keys [B] alone."""
     if config.artifacts.generator == 'gan':
-        noise = jax.vmap(lambda key: jax.random.normal(key, phi.shape[1:], phi.dtype))(draw_keys)
+        noise = jax.vmap(lambda key: jax.random.normal(key, phi.shape[1:], phi.dtype))(noise_keys)
         return generator.apply(variables, noise, method='imagine', **options)
     return generator.apply(variables, phi, mask, method='fake', **options)
 
@@ -58,10 +64,10 @@ def evaluator(config: ConfigDict, devices: Devices, datasets: dict):
     def play(inputs, batch):
         variables, key = inputs
         images, mask = _views(config, batch, key)
-        (draw_keys,) = keys.example_keys(key, 1, batch['index'], 1)
+        (noise_keys,) = keys.example_keys(key, 1, batch['index'], 1)
         phi = generator.apply(variables, images, method='encode')
         real = real_examples(generator, variables, images, phi, config)
-        fake = fake_examples(generator, variables, phi, mask, draw_keys, config)
+        fake = fake_examples(generator, variables, phi, mask, noise_keys, config)
         (real_logits, _), _ = judge.apply(discriminator(variables), real)
         (fake_logits, mask_logits), _ = judge.apply(discriminator(variables), fake)
         return {
@@ -106,7 +112,7 @@ def illustrator(config: ConfigDict, devices: Devices, datasets: dict, *, example
     def show(inputs, batch):
         variables, key = inputs
         images, mask = _views(config, batch, key)
-        (draw_keys,) = keys.example_keys(key, 1, batch['index'], 1)
+        (noise_keys,) = keys.example_keys(key, 1, batch['index'], 1)
 
         def apply(method, *args, **options):
             return generator.apply(variables, *args, method=method, **options)
@@ -116,7 +122,7 @@ def illustrator(config: ConfigDict, devices: Devices, datasets: dict, *, example
             return {'image': images, 'real': jax.nn.softmax(logits)[:, REAL], 'kept': jax.nn.sigmoid(mask_logits)}
 
         phi = apply('encode', images)
-        decoded, fake = apply('decode', phi), fake_examples(generator, variables, phi, mask, draw_keys, config)
+        decoded, fake = apply('decode', phi), fake_examples(generator, variables, phi, mask, noise_keys, config)
         judged = verdict(fake), verdict(real_examples(generator, variables, images, phi, config)), mask
         if gan:
             return (images, decoded, fake), judged

@@ -58,6 +58,9 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     if jax.process_count() > 1:
         raise configuration.ConfigError(f'{jax.process_count()} processes: runs on several hosts are not supported yet')
     devices, datasets, done = Devices(config.parallel), Datasets(config), {}
+    for stage in TRAINED:
+        if config[stage.NAME].pretrained:
+            done[stage] = _import(stage, config[stage.NAME].pretrained, config, devices)
     if not (Path(workdir) / 'config.json').exists():
         _ = datasets['train']  # data that is not there should not leave a work directory behind
     configuration.settle(config, workdir)
@@ -66,18 +69,14 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     def learned(stage):
         """The variables of a stage that is done, in this call or an earlier one, or imported."""
         if stage not in done:
-            imported = config[stage.NAME].pretrained
-            if imported:
-                done[stage] = _import(stage, imported, config, devices)
-            else:
-                done[stage] = train.finished(stage, config, workdir, devices).learned(config.optim.use_ema)
+            done[stage] = train.finished(stage, config, workdir, devices).learned(config.optim.use_ema)
         return done[stage]
 
     print(f'{workdir}: {", ".join(config.stages)} on {len(devices.devices)} x {jax.devices()[0].device_kind}')
     for stage in TRAINED:
-        if stage.NAME in config.stages and config[stage.NAME].pretrained:
+        if stage in done:
             print(f'{stage.NAME}: taken from {config[stage.NAME].pretrained}')
-        elif stage.NAME in config.stages:
+        elif stage.NAME in config.stages and not (stage is autoencoder and artifacts in done):
             base = stage.BASE and learned(stage.BASE)
             state = train.run(stage, config, workdir, devices, datasets, base)
             done[stage] = state.learned(config.optim.use_ema)

@@ -30,12 +30,14 @@ SEEDS = flags.DEFINE_integer('seeds', 3, 'runs of each variant, with the seeds 0
 
 RANDOM, DEFAULT = 'random', 'default'
 # What an autoencoder does not depend on.
-GAME_ONLY = ('artifacts.', 'probe.', 'monitor.', 'model.widths', 'model.kernels', 'model.conv1_stride',
-             'model.groups', 'model.hidden', 'model.dropout')  # fmt: skip
+GAME_ONLY = tuple(
+    'artifacts. probe. transfer. monitor. data.probe_train optim.use_ema model.widths model.kernels model.conv1_stride'
+    ' model.groups model.hidden model.dropout'.split()
+)
 
 
 def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -> list[dict]:
-    """Runs every variant with every seed, and returns and saves the results so far after each.
+    """Runs every variant with every seed, saves all results of the work directory after each, and returns them.
 
     Args:
       config: what the variants change; its seed and stages are not used.
@@ -45,12 +47,17 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
 
     Returns:
       [{'variant', 'seed', 'probe': {layer: result of probe.probe}, 'accuracy', 'mask_auc', 'images_per_second',
-      'minutes'}]; the network that is 'random' has only been probed.
+      'minutes'}]; the network that is 'random' has only been probed, and a run that diverged has 'failed', the reason,
+      in place of the numbers.
 
     Raises:
-      ConfigError: an unknown variant, or one that does not suit the configuration.
+      ConfigError: an unknown variant, one that does not suit the configuration, or a work directory of another one.
     """
     settings = {name: configuration.check(variants.apply(_copy(config), name)) for name in names}
+    if config.autoencoder.pretrained or config.artifacts.pretrained:
+        raise configuration.ConfigError(
+            'the study trains its own networks: leave autoencoder. and artifacts.pretrained'
+        )
     for name in names:
         if name != DEFAULT and settings[name] == config:
             print(f'{name} changes nothing here: it is left out')
@@ -61,10 +68,9 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
     from artifacts_jax.parallel import Devices
 
     pipeline.keep_compiled()
-    devices, results = Devices(config.parallel), []
+    devices = Devices(config.parallel)
 
     def play(config, folder, datasets):
-        configuration.settle(config, folder)
         base = train.run(autoencoder, config, autoencoder_folder(config, workdir), devices, datasets, None)
         state = train.run(artifacts, config, folder, devices, datasets, base.learned(config.optim.use_ema))
         rows = report.read(folder / artifacts.NAME / 'metrics.jsonl')
@@ -87,19 +93,31 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
         datasets = None
         for name in (RANDOM, *settings):
             folder = Path(workdir) / name / f'seed_{seed}'
-            path = folder / 'result.json'
+            path, chosen = folder / 'result.json', _copy(settings.get(name, config))
+            chosen.seed = seed
+            configuration.settle(chosen, folder)
             if not path.exists():
                 print(f'{name}, seed {seed}', flush=True)
-                chosen = _copy(settings.get(name, config))
-                chosen.seed = seed
                 datasets = datasets or pipeline.Datasets(chosen)
-                result = untrained(chosen, datasets) if name == RANDOM else play(chosen, folder, datasets)
+                try:
+                    result = untrained(chosen, datasets) if name == RANDOM else play(chosen, folder, datasets)
+                except train.NonFiniteError as error:  # a variant may diverge; the others should not wait for it
+                    print(f'{name}, seed {seed} failed: {error}')
+                    result = {'probe': {}, 'failed': str(error)}
                 report.write_json(path, {'variant': name, 'seed': seed, **result})
                 jax.clear_caches()  # no other variant has these programs
-            results.append(json.loads(path.read_text()))
+            results = collect(workdir)
             report.write_json(Path(workdir) / 'results.json', results)
             (Path(workdir) / 'results.txt').write_text(table(results))
     return results
+
+
+def collect(workdir: Path) -> list[dict]:
+    """Returns all results in a study's work directory, by seed and in the order of configs/variants.py."""
+    names = [RANDOM, *variants.VARIANTS]
+    paths = [path for name in names for path in (Path(workdir) / name).glob('seed_*/result.json')]
+    results = [json.loads(path.read_text()) for path in paths]
+    return sorted(results, key=lambda result: (result['seed'], names.index(result['variant'])))
 
 
 def table(results: list[dict]) -> str:
@@ -115,16 +133,19 @@ def table(results: list[dict]) -> str:
     runs = {}
     for result in results:
         runs.setdefault(result['variant'], {})[result['seed']] = result
-    layers = list(results[0]['probe'])
+    layers = next(list(result['probe']) for result in results if result['probe'])
+
+    def accuracy(run, layer):
+        return run['probe'][layer]['accuracy'] if run['probe'] else float('nan')
 
     def mean_accuracy(run):
-        return np.mean([run['probe'][layer]['accuracy'] for layer in layers])
+        return np.mean([accuracy(run, layer) for layer in layers])
 
     grid = Table(box=box.MARKDOWN)
     for n, heading in enumerate(('variant', *layers, 'discriminator', 'mask AUC', 'minutes', 'vs default')):
         grid.add_column(heading, justify='right' if n else 'left')
     for name, by_seed in runs.items():
-        cells = [_spread([run['probe'][layer]['accuracy'] for run in by_seed.values()]) for layer in layers]
+        cells = [_spread([accuracy(run, layer) for run in by_seed.values()]) for layer in layers]
         for key, digits in (('accuracy', 1), ('mask_auc', 3), ('minutes', 1)):
             cells.append(_spread([run[key] for run in by_seed.values() if key in run], digits))
         shared = [seed for seed in by_seed if seed in runs.get(DEFAULT, {})]

@@ -6,6 +6,7 @@ training images and, with a file of folds, on each of these.
 """
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import statistics
@@ -179,6 +180,7 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, bas
     results = json.loads(path.read_text()) if path.exists() else {}
     results['dataset'] = config.data.name
     learned = results.setdefault(NAME, {})
+    _check_folds(Path(config.transfer.folds), results)
     for protocol in config.transfer.protocols:
         rows = learned.setdefault(protocol, {})
         for part, stage, split in _undone(protocol, rows, config, devices, datasets):
@@ -248,6 +250,17 @@ def _split(part, datasets, indices):
     return {'train': images.subset(others), 'test': images.subset(fold)}
 
 
+def _check_folds(path, results):
+    """Raises DataError if results of folds are there that were made with another file of folds."""
+    if path.is_file():
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if results.setdefault('folds_sha256', digest) != digest:
+            raise data.DataError(
+                f'transfer.folds={path} is another file than that of the folds in results.json (its sha256 is'
+                f' {results["folds_sha256"]}): use that, or another --workdir with artifacts.pretrained'
+            )
+
+
 def _read_folds(config, dataset):
     """Returns the folds as positions in the data set as read, [folds, size]; None if there is no file of folds."""
     options = config.transfer
@@ -255,7 +268,9 @@ def _read_folds(config, dataset):
         return None
     size = {'count': options.num_folds, 'size': options.fold_size}
     indices = folds.read(options.folds, examples=dataset.num_examples, **size)
-    return np.argsort(data.original_order(config.data, config.data.probe_train))[indices]
+    places = np.argsort(data.original_order(config.data, config.data.probe_train))[indices]
+    _ = dataset.subset(places[0])  # refuses a streamed data set now, not after hours of training on all images
+    return places
 
 
 def _classes(config, dataset):

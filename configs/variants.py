@@ -25,7 +25,7 @@ class Variant(NamedTuple):
 VARIANTS = {
     'default': Variant('what the others differ from', {}),
     'reference': Variant(
-        "what the authors' code does: its update, its leaking generator objective, TensorFlow 1's resize and Adam",
+        "what the authors' networks and updates do: TensorFlow 1's upsampling and Adam, one pass, a leaking objective",
         {
             'model.upsampling': 'legacy',
             'artifacts.updates': 'simultaneous',
@@ -45,7 +45,10 @@ VARIANTS = {
     'repair_first': Variant('repair in one place, before D1, or at every resolution', {'artifacts.repair_layers': 1}),
     'repair_ungated': Variant('repair may change kept positions: does locality matter', {'artifacts.gated': False}),
     'mask_not_fed': Variant('whether the repair must be told where the damage is', {'artifacts.feed_mask': False}),
-    'twice': Variant('damage and repair applied twice: subtler artifacts', {'artifacts.rounds': 2}),
+    'twice': Variant(
+        'damage and repair twice (for the real, the autoencoder): subtler artifacts',
+        {'artifacts.rounds': 2},
+    ),
     'real_input': Variant(
         "real examples without the autoencoder's noise, which then gives the fakes away", {'artifacts.real': 'input'}
     ),

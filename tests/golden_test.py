@@ -123,17 +123,17 @@ def forward(config, variables, images, golden):
 
 def test_autoencoder_and_repair_agree(forward, golden):
     phi, real, fake, _, _ = forward
-    assert_close(phi[:2, :, :, ::4], golden['eval/encoder'], 1e-4)
-    assert_close(real[:2, ::3, ::3], golden['eval/decoded'], 1e-4)
-    assert_close(fake[:1, ::3, ::3], golden['eval/repaired'], 1e-4)
+    assert_close(phi[:2, :, :, ::4], golden['eval/encoder'], 2e-5)
+    assert_close(real[:2, ::3, ::3], golden['eval/decoded'], 2e-5)
+    assert_close(fake[:1, ::3, ::3], golden['eval/repaired'], 2e-5)
 
 
 def test_discriminator_agrees_at_every_layer(forward, golden):
     _, _, _, (logits, mask_logits), features = forward
     for n in range(1, 6):
-        assert_close(features[f'conv{n}'][:1, :, :, ::8], golden[f'eval/disc/conv_{n}'], 1e-4)
-    assert_close(logits[:4], golden['eval/real_logits'], 1e-4)
-    assert_close(mask_logits[:4].reshape(4, 36), golden['eval/mask_logits'], 1e-4)
+        assert_close(features[f'conv{n}'][:1, :, :, ::8], golden[f'eval/disc/conv_{n}'], 2e-5)
+    assert_close(logits[:4], golden['eval/real_logits'], 2e-5)
+    assert_close(mask_logits[:4].reshape(4, 36), golden['eval/mask_logits'], 2e-5)
 
 
 @pytest.fixture(scope='module')
@@ -151,9 +151,9 @@ def autoencoder_update(config, variables, images):
 
 def test_autoencoders_output_and_loss_agree(autoencoder_update, golden):
     _, values, decoded = autoencoder_update
-    assert_close(decoded[:2, ::3, ::3], golden['ae/decoded'], 1e-4)
-    assert_close(values['loss/pixel'], golden['ae/mse'], 1e-3)
-    assert_close(values['loss/pixel'] + values['loss/l2'], golden['ae/total'], 1e-3)
+    assert_close(decoded[:2, ::3, ::3], golden['ae/decoded'], 2e-5)
+    assert_close(values['loss/pixel'], golden['ae/mse'], 1e-5)
+    assert_close(values['loss/pixel'] + values['loss/l2'], golden['ae/total'], 1e-5)
 
 
 def by_tensorflow_name(tree):
@@ -174,7 +174,7 @@ def test_autoencoders_gradients_agree(autoencoder_update, golden):
     assert sorted(names) == sorted(moments)
     for name in names:  # after one step the first moment is (1 - b1) times the gradient, that of biases doubled
         gradient = moments[name] / (0.5 * (2 if name.endswith('/biases') else 1))
-        assert_close(np.linalg.norm(gradient), golden[f'ae/grad_norm/{name}'], 1e-3)
+        assert_close(np.linalg.norm(gradient), golden[f'ae/grad_norm/{name}'], 2e-4)
         # Theirs are rounded: computed in float64 here, the first values differ as much, by up to 2.2e-3.
         assert_close(np.ravel(gradient)[:8], golden[f'ae/grad_head/{name}'], 3e-3)
 
@@ -186,4 +186,4 @@ def test_autoencoders_statistics_agree_after_one_update(autoencoder_update, gold
     assert sorted(names) == sorted(stats)
     for name in names:
         # The running variance is the unbiased one: with the biased one, conv_4's would be 2e-4 off.
-        assert_close(stats[name][:8], golden[f'ae/step/{name}'], 1e-5)
+        assert_close(stats[name][:8], golden[f'ae/step/{name}'], 1e-6)

@@ -6,6 +6,7 @@ import pytest
 
 from artifacts_jax import artifacts, autoencoder, keys
 from artifacts_jax.parallel import Devices
+from configs import variants
 
 
 def after_steps(stage, config, batch, state, mapping, count):
@@ -19,9 +20,22 @@ def after_steps(stage, config, batch, state, mapping, count):
 
 @pytest.mark.parametrize('stage', [autoencoder, artifacts])
 def test_neither_mapping_nor_device_count_changes_the_result(config, batch, stage_states, stage):
+    compare(config, batch, stage_states[stage], stage)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('names', ['reference,history', 'gan', 'twice,real_input'])
+def test_variants_do_not_depend_on_them_either(config, batch, stage_states, names):
+    variants.apply(config, names)
+    config.artifacts.history = min(config.artifacts.history, 2 * config.batch_size)
+    base = stage_states[autoencoder].variables
+    state = jax.jit(partial(artifacts.init_state, config=config))(jax.random.key(0), base)
+    compare(config, batch, state, artifacts)
+
+
+def compare(config, batch, state, stage):
     # With a coarse epsilon, rounding errors in tiny gradients do not become whole steps of Adam.
     config.optim.epsilon = 1e-2
-    state = stage_states[stage]
     expected, expected_values = after_steps(stage, config, batch, state, 'jit', 1)
     for mapping, count in (('jit', 4), ('pmap', 4)):
         variables, values = after_steps(stage, config, batch, state, mapping, count)

@@ -21,6 +21,7 @@ def test_table_has_means_deviations_and_paired_differences():
             result('gan', 0, [50.0, 60.0], **{**game, 'mask_auc': float('nan')}),
             result('gan', 1, [53.0, 61.0], **{**game, 'mask_auc': float('nan')}),
             result('late', 1, [57.0, 63.0], **game),
+            {'variant': 'diverged', 'seed': 0, 'probe': {}, 'failed': 'loss is NaN'},
         ]
     ).splitlines()
     cells = {row.split('|')[1].strip(): [cell.strip() for cell in row.split('|')[2:-1]] for row in rows if '|' in row}
@@ -30,6 +31,7 @@ def test_table_has_means_deviations_and_paired_differences():
     # Seed by seed: 55 - 57 and 57 - 59, so that the seeds' own spread does not count.
     assert cells['gan'][-1] == '-2.00 ± 0.00'
     assert cells['gan'][3] == '-'
+    assert set(cells['diverged']) == {'-'}
     assert cells['late'][-1] == '+1.00'  # against its own seed's 59
 
 
@@ -63,6 +65,10 @@ def test_study_runs_resumes_and_leaves_out_what_changes_nothing(
 
     monkeypatch.setattr(train, 'run', None)  # nothing is left to train
     assert study.run(config, tmp_path, names, [0]) == results
+    assert study.run(config, tmp_path, ['default'], [0]) == results  # what was not asked for stays in the table
+    config.probe.max_train = 20
+    with pytest.raises(configuration.ConfigError, match=r'probe.max_train: 0 there, 20 now'):
+        study.run(config, tmp_path, names, [0])
 
 
 def test_unknown_variant_is_refused_before_anything_runs(config, tmp_path):

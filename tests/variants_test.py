@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from artifacts_jax import artifacts, keys, models
+from artifacts_jax import artifacts, game, history, keys, models
 from artifacts_jax import config as configuration
 from configs import stl10, study, variants
 
@@ -118,3 +118,34 @@ def test_variants_train_what_they_should(config, batch, names, network):
     if 'history' in names:
         assert (jnp.abs(new.history.images).max(axis=(1, 2, 3)) > 0).sum() == config.batch_size / 2
         assert (new.history.masks == 0).all()  # a GAN's masks keep nothing
+
+
+@pytest.mark.slow
+def test_history_is_for_the_discriminator_alone(config, batch):
+    config.artifacts.updates, config.model.dropout = 'simultaneous', 0.0  # the generator's pass has other dropout
+    _, init = initial(config)
+    variables, values = jax.jit(init)(), {}
+    for places in (0, 8):
+        config.artifacts.history = places
+        state = artifacts.begin(variables, config=config)
+        state = state.replace(step=state.step + 5)
+        if places:  # earlier fakes are white, with nothing kept
+            state = state.replace(history=history.History(jnp.ones((8, 16, 16, 3)), jnp.zeros((8, 4, 4, 1))))
+        step = jax.jit(partial(artifacts.train_step, config=config))
+        _, values[places] = step(state, batch, keys.stage_key(0, artifacts.NAME))
+    for name in ('loss/generator_class', 'loss/generator_pixel', 'grad_norm/repair'):
+        np.testing.assert_allclose(values[0][name], values[8][name], rtol=1e-4)
+    for name in ('loss/discriminator_class', 'loss/discriminator_mask'):
+        assert abs(values[0][name] - values[8][name]) > 1e-4
+
+
+def test_real_examples_may_be_the_input(config):
+    images = jnp.ones((1, 16, 16, 3))
+    config.artifacts.real = 'input'
+    assert game.real_examples(None, None, images, None, config) is images
+
+
+def test_a_gan_without_the_rest_of_its_variant_is_refused(config):
+    config.artifacts.generator = 'gan'
+    with pytest.raises(configuration.ConfigError, match=r'drop_rate=0.7, .*pixel_weight=30.0, .* the variant gan'):
+        configuration.check(config)
