@@ -64,6 +64,7 @@ def test_repair_sees_the_mask_only_if_fed(config, feed, channels):
     assert first['conv1']['conv']['kernel'].shape == (3, 3, channels, 8)
 
 
+@pytest.mark.slow
 def test_twice_corrupts_what_came_out_of_the_first_round(config):
     config.artifacts.rounds, config.artifacts.gated = 2, False
     generator, init = initial(config)
