@@ -5,26 +5,17 @@
 Results: see the README.
 """
 
-from configs import default, variants
+from configs import cifar10, variants
 
 
 def get_config(variant=''):
-    """Returns the default configuration with CIFAR-10, half the width of configs/cifar10.py and short stages."""
-    config = default.get_config()
-    config.batch_size = 64
-    config.data.update(name='cifar10', size=32)
-    config.augment.update(crop_area=(0.5, 1.0), test_crop=1.0)
-    config.model.update(
-        image_size=32,
-        encoder_widths=(16, 32, 64),
-        widths=(32, 64, 96, 96, 64),
-        kernels=(5, 3, 3, 3, 3),
-        conv1_stride=1,
-        hidden=256,
-    )
+    """Returns configs/cifar10.py at half its width, with short stages."""
+    config = cifar10.get_config()
+    config.model.update(encoder_widths=(16, 32, 64), widths=(32, 64, 96, 96, 64), hidden=256)
     config.autoencoder.update(steps=1000, learning_rate=2e-3)
-    config.artifacts.update(steps=200, learning_rate=5e-4, updates='simultaneous')
+    config.artifacts.update(steps=200, learning_rate=5e-4)
     config.probe.update(max_values=1024, max_train=10_000, max_test=5000, penalties=(1e-3, 1e-2))
     config.monitor.update(bank=500, queries=250)
     config.update(log_every=50, eval_every=1000, figure_every=1000, checkpoint_every=500, keep_checkpoints=1)
+    config.eval_examples = 1000
     return variants.apply(config, variant)
