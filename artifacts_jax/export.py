@@ -1,8 +1,8 @@
 """Exports for downstream use: trained networks, each in a folder of its own, and the functions that read them back.
 
 An export holds any of 'encoder', 'decoder', 'repair', 'trunk' (of the discriminator, up to conv5), 'discriminator' (the
-rest of it) and 'head' (of a classifier on the trunk), and config.json, which says what they are. A run's own export
-holds the trunk alone.
+rest of it) and 'head' (of a classifier on the trunk), and config.json, which says what they are. A run exports its
+autoencoder, its trunk, and the classifiers of its transfer.
 """
 
 import json

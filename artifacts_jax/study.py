@@ -47,8 +47,8 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
 
     Returns:
       [{'variant', 'seed', 'probe': {layer: result of probe.probe}, 'accuracy', 'mask_auc', 'images_per_second',
-      'minutes'}]; the network that is 'random' has only been probed, and a run that diverged has 'failed', the reason,
-      in place of the numbers.
+      'minutes'}], 'accuracy' the discriminator's in %; the network that is 'random' has only been probed, and a run
+      that diverged has 'failed', the reason, in place of the numbers.
 
     Raises:
       ConfigError: an unknown variant, one that does not suit the configuration, or a work directory of another one.
