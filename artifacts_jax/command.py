@@ -1,14 +1,37 @@
-"""What the command lines share: a mistake in the flags ends the program with one line."""
+"""What the command lines share: how they start, and that a mistake in the flags ends them with one line."""
 
+import os
 import sys
+from collections.abc import Callable, Sequence
 
-from absl import flags
+from absl import app, flags, logging
 
 from artifacts_jax import config as configuration
+from artifacts_jax import host
+
+
+def run(main: Callable[[], None], required: Sequence[str] = ()) -> None:
+    """Reads the flags and runs main(), which finds them in absl's FLAGS; arguments that are no flags are refused.
+
+    Args:
+      main: the program; it imports JAX and what needs it itself, since that takes seconds.
+      required: flags that must be given.
+    """
+
+    def start(arguments):
+        if len(arguments) > 1:
+            raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
+        logging.set_verbosity(logging.WARNING)
+        os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+        main()
+
+    host.use_huge_pages()
+    flags.mark_flags_as_required(list(required))
+    app.run(start, flags_parser=parse)
 
 
 def parse(arguments: list[str]) -> list[str]:
-    """Parses the flags, and reads the file that a --config names; for absl.app.run, as its flags_parser.
+    """Parses the flags, and reads the file that a --config names.
 
     A misspelt flag, key, file or variant ends the program with one line that says what would do.
     """

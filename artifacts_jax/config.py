@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 CHOICES = {
     'parallel': ('jit', 'pmap'),
+    'convolutions': ('auto', 'direct', 'products'),
     'dtype': ('float32', 'bfloat16'),
     'data.loading': ('auto', 'memory', 'stream'),
     'model.upsampling': ('half_pixel', 'legacy'),
@@ -35,8 +36,10 @@ POSITIVE = (
     ' log_every eval_every figure_every checkpoint_every keep_checkpoints'
 ).split()
 # Keys that change what is shown or kept, or which results there are: a work directory accepts other values.
-FREE = ('stages', 'parallel', 'log_every', 'eval_every', 'figure_every', 'checkpoint_every', 'keep_checkpoints',
-        'data.data_dir', 'transfer.protocols', 'transfer.folds', 'transfer.fold_protocol')  # fmt: skip
+FREE = (
+    'stages parallel convolutions log_every eval_every figure_every checkpoint_every keep_checkpoints data.data_dir'
+    ' transfer.protocols transfer.folds transfer.fold_protocol'
+).split()
 
 
 class ConfigError(ValueError):

@@ -8,17 +8,16 @@ mask_prediction.png (what the discriminator makes of them), conv1.png (its first
 neighbours by its features, and by a random network's).
 """
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import ConfigDict
 
-from artifacts_jax import command
+from artifacts_jax import command, host
 from artifacts_jax import config as configuration
 
 LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')  # as in features.py, which takes seconds to import
@@ -58,7 +57,7 @@ def write(
         print(f'{workdir} is older than these keys, which have their defaults: {", ".join(newer)}')
     if data_dir is not None:
         config.data.data_dir = data_dir
-    pipeline.keep_compiled()
+    host.keep_compiled()
     devices, datasets = Devices(config.parallel), pipeline.Datasets(config)
     state = train.newest(artifacts, config, workdir, devices)
     steps, step = config.artifacts.steps, int(state.step)
@@ -152,13 +151,9 @@ def declare_flags() -> None:
     flags.DEFINE_string('data_dir', None, 'where tfds has the data, if not where the run had it')
 
 
-def main(arguments):
+def main():
     """Writes the figures; an error that is foreseen is one line."""
-    if len(arguments) > 1:
-        raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
-    logging.set_verbosity(logging.WARNING)
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    from artifacts_jax import pipeline  # only after the flags are read: JAX takes seconds to import
+    from artifacts_jax import pipeline
 
     given = flags.FLAGS
     workdir = Path(given.workdir)
@@ -171,4 +166,4 @@ def main(arguments):
 
 if __name__ == '__main__':
     declare_flags()
-    app.run(main, flags_parser=command.parse)
+    command.run(main)

@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from artifacts_jax import products
+
 # The autoencoder and the repair network are initialised as the 2018 code does it (slim's variance scaling),
 # the discriminator with Glorot's uniform distribution.
 he_init = nn.initializers.variance_scaling(2.0, 'fan_avg', 'truncated_normal')
@@ -58,16 +60,21 @@ class BatchNorm(nn.Module):
             batch_mean, batch_var = mean.value, var.value
         factor = jax.lax.rsqrt(batch_var + 1e-3) * scale
         spread = (1,) * len(axes) + (channels,)
-        x = (x - batch_mean.reshape(spread)) * factor.reshape(spread) + offset.reshape(spread)
-        return x.astype(self.dtype)
+        shift = offset - batch_mean * factor  # one pass over x, and one over its gradient
+        return (x * factor.reshape(spread) + shift.reshape(spread)).astype(self.dtype)
 
 
 class ConvNorm(nn.Module):
-    """SAME convolution without bias, batch norm, leaky ReLU: [B, H, W, C] -> [B, H / stride, W / stride, features]."""
+    """SAME convolution without bias, batch norm, leaky ReLU: [B, H, W, C] -> [B, H / stride, W / stride, features].
+
+    With `upsampling`, a kind of `upsample_bilinear`, x is doubled first. `products` picks the forms of products.py.
+    """
 
     features: int
     kernel: int = 3
     stride: int = 1
+    upsampling: str = ''
+    products: bool = False
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
 
@@ -81,10 +88,20 @@ class ConvNorm(nn.Module):
             use_bias=False,
             kernel_init=he_init,
             dtype=self.dtype,
+            conv_general_dilated=self._convolution,
             name='conv',
         )(x)
         x = BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name='norm')(x, train=train)
         return leaky_relu(x)
+
+    def _convolution(self, x, kernel, *arguments, **options):
+        if self.products and self.upsampling and self.kernel == 3:
+            return products.upsampled_convolution(x, kernel, self.upsampling)
+        if self.products and self.stride == self.kernel:
+            return products.patch_convolution(x, kernel)
+        if self.upsampling:
+            x = upsample_bilinear(x, self.upsampling)
+        return jax.lax.conv_general_dilated(x, kernel, *arguments, **options)
 
 
 class GroupedConv(nn.Module):

@@ -8,39 +8,32 @@ The work directory gets: config.json, {autoencoder,artifacts}/{checkpoints,metri
 export/ (the learned features, for artifacts_jax.load_features), transfer/, results.json and results.txt.
 """
 
-import os
-import resource
 import sys
 import time
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
 
-from artifacts_jax import command
+from artifacts_jax import command, host
 from artifacts_jax import config as configuration
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configuration file, such as configs/demo.py')
 WORKDIR = flags.DEFINE_string('workdir', None, 'directory of the run; the same one again resumes it')
 
 
-def main(arguments):
+def main():
     """Checks the configuration, then runs its stages."""
-    if len(arguments) > 1:
-        raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
-    logging.set_verbosity(logging.WARNING)
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    from artifacts_jax import pipeline  # only after the flags are read: JAX takes seconds to import
+    from artifacts_jax import pipeline
 
     start = time.monotonic()
     try:
         pipeline.run(configuration.check(CONFIG.value), Path(WORKDIR.value))
     except pipeline.EXPECTED_ERRORS as error:
         sys.exit(f'error: {error}')
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # kilobytes on Linux
-    print(f'done in {(time.monotonic() - start) / 60:.1f} minutes, peak memory of the host {peak:.1f} GB')
+    minutes, peak = (time.monotonic() - start) / 60, host.peak_memory() / 1e9
+    print(f'done in {minutes:.1f} minutes, peak memory of the host {peak:.1f} GB')
 
 
 if __name__ == '__main__':
-    flags.mark_flags_as_required(['config', 'workdir'])
-    app.run(main, flags_parser=command.parse)
+    command.run(main, ['config', 'workdir'])

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from artifacts_jax import layers
+from artifacts_jax import layers, products
 
 CHANNEL_MEANS = (123.68, 116.78, 103.94)  # of ImageNet, RGB in [0, 255]
 FAKE, REAL = 0, 1  # classes of the discriminator
@@ -21,6 +21,7 @@ class Encoder(nn.Module):
 
     widths: tuple[int, ...]
     kernel: int = 2  # of the layers that halve the size
+    products: bool = False  # whether to convolve by products.py
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
 
@@ -30,8 +31,16 @@ class Encoder(nn.Module):
         x, features = images.astype(self.dtype), {}
         for n, width in enumerate(self.widths, start=1):
             kernel, stride = (3, 1) if n == 1 else (self.kernel, 2)
-            x = layers.ConvNorm(width, kernel, stride, self.dtype, self.axis_name, name=f'layer{n}')(x, train=train)
-            features[f'layer{n}'] = x
+            layer = layers.ConvNorm(
+                width,
+                kernel,
+                stride,
+                products=self.products,
+                dtype=self.dtype,
+                axis_name=self.axis_name,
+                name=f'layer{n}',
+            )
+            features[f'layer{n}'] = x = layer(x, train=train)
         return x, features
 
 
@@ -40,6 +49,7 @@ class Decoder(nn.Module):
 
     widths: tuple[int, ...]
     upsampling: str = 'half_pixel'
+    products: bool = False  # whether to convolve by products.py
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
 
@@ -59,9 +69,15 @@ class Decoder(nn.Module):
         depths = self.widths[-2::-1]
         for n, width in enumerate(depths):
             x = x if repair is None else repair(n, x)
-            x = layers.upsample_bilinear(x, self.upsampling)
-            x = layers.ConvNorm(width, 3, 1, self.dtype, self.axis_name, name=f'layer{n + 1}')(x, train=train)
-            features[f'layer{n + 1}'] = x
+            layer = layers.ConvNorm(
+                width,
+                upsampling=self.upsampling,
+                products=self.products,
+                dtype=self.dtype,
+                axis_name=self.axis_name,
+                name=f'layer{n + 1}',
+            )
+            features[f'layer{n + 1}'] = x = layer(x, train=train)
         x = x if repair is None else repair(len(depths), x)
         last = f'layer{len(self.widths)}'
         x = nn.Conv(3, (3, 3), kernel_init=layers.he_init, dtype=self.dtype, name=last)(x)
@@ -81,7 +97,7 @@ class RepairLayer(nn.Module):
         """Repairs h; `mask` [B, H, W, 1] has h's resolution. Not `gated`, it changes kept positions too."""
         depth, mask = h.shape[-1], mask.astype(h.dtype)
         x = jnp.concatenate([h, mask], axis=-1) if self.feed_mask else h
-        x = layers.ConvNorm(depth, 3, 1, self.dtype, self.axis_name, name='conv1')(x, train=train)
+        x = layers.ConvNorm(depth, dtype=self.dtype, axis_name=self.axis_name, name='conv1')(x, train=train)
         x = nn.Conv(depth, (3, 3), kernel_init=layers.he_init, dtype=self.dtype, name='conv2')(x)
         return h + ((1 - mask) * x if gated else x)
 
@@ -121,16 +137,17 @@ class Generator(nn.Module):
     feed_mask: bool = True
     gated: bool = True
     rounds: int = 1  # of damage and repair
+    products: bool = False  # whether to convolve by products.py
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
 
     def setup(self):
         """Declares the networks; Flax makes the parameters of those that are used."""
         depth = len(self.widths) if self.repair_layers == -1 else self.repair_layers
-        self.encoder = Encoder(self.widths, self.encoder_kernel, self.dtype, self.axis_name)
-        self.decoder = Decoder(self.widths, self.upsampling, self.dtype, self.axis_name)
+        self.encoder = Encoder(self.widths, self.encoder_kernel, self.products, self.dtype, self.axis_name)
+        self.decoder = Decoder(self.widths, self.upsampling, self.products, self.dtype, self.axis_name)
         self.repair = Repair(depth, self.feed_mask, self.dtype, self.axis_name)
-        self.gan = Decoder(self.widths, self.upsampling, self.dtype, self.axis_name)
+        self.gan = Decoder(self.widths, self.upsampling, self.products, self.dtype, self.axis_name)
 
     def reconstruct(self, images, *, train=False):
         """Returns the autoencoder's output D(E(images)), [B, H, W, 3]."""
@@ -226,6 +243,7 @@ class Discriminator(nn.Module):
     trunk: Trunk
     hidden: int = 4096
     dropout: float = 0.5
+    products: bool = False  # whether to multiply by products.py
 
     @nn.compact
     def __call__(self, images, *, train=False, dropout_keys=None):
@@ -248,6 +266,7 @@ class Discriminator(nn.Module):
             use_bias=False,
             kernel_init=_whole_grid_init(conv5.shape[1:], self.hidden),
             dtype=dtype,
+            dot_general=products.dot_general if self.products else None,
             name='fc1',
         )(conv5)
         x = nn.relu(layers.BatchNorm(False, dtype, self.trunk.axis_name, name='norm1')(x, train=train))
@@ -283,6 +302,7 @@ def make_generator(config: ConfigDict, axis_name: str | None = None) -> Generato
         feed_mask=artifacts.feed_mask,
         gated=artifacts.gated,
         rounds=artifacts.rounds,
+        products=_products(config),
         dtype=jnp.dtype(config.dtype),
         axis_name=axis_name,
     )
@@ -290,7 +310,8 @@ def make_generator(config: ConfigDict, axis_name: str | None = None) -> Generato
 
 def make_encoder(config: ConfigDict) -> Encoder:
     """Makes the encoder alone that a config describes."""
-    return Encoder(tuple(config.model.encoder_widths), config.model.encoder_kernel, jnp.dtype(config.dtype))
+    widths, kernel = tuple(config.model.encoder_widths), config.model.encoder_kernel
+    return Encoder(widths, kernel, _products(config), jnp.dtype(config.dtype))
 
 
 def make_trunk(config: ConfigDict, axis_name: str | None = None) -> Trunk:
@@ -308,7 +329,14 @@ def make_trunk(config: ConfigDict, axis_name: str | None = None) -> Trunk:
 
 def make_discriminator(config: ConfigDict, axis_name: str | None = None) -> Discriminator:
     """Makes the discriminator that a config describes; `axis_name` names the devices under pmap."""
-    return Discriminator(make_trunk(config, axis_name), config.model.hidden, config.model.dropout)
+    model = config.model
+    return Discriminator(make_trunk(config, axis_name), model.hidden, model.dropout, _products(config))
+
+
+def _products(config):
+    if config.convolutions == 'auto':
+        return jax.default_backend() == 'cpu'
+    return config.convolutions == 'products'
 
 
 def template(config: ConfigDict) -> dict:

@@ -1,12 +1,11 @@
 """A run: the config's stages in order, each from where it stopped, in one work directory."""
 
-import os
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
-from artifacts_jax import artifacts, autoencoder, checkpoint, data, export, probe, train, transfer
+from artifacts_jax import artifacts, autoencoder, checkpoint, data, export, host, probe, train, transfer
 from artifacts_jax import config as configuration
 from artifacts_jax.parallel import Devices
 
@@ -64,7 +63,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     if not (Path(workdir) / 'config.json').exists():
         _ = datasets['train']  # data that is not there should not leave a work directory behind
     configuration.settle(config, workdir)
-    keep_compiled()
+    host.keep_compiled()
 
     def learned(stage):
         """The variables of a stage that is done, in this call or an earlier one, or imported."""
@@ -105,10 +104,3 @@ def _import(stage, folder, config, devices):
     else:
         variables = {kind: {'discriminator': tree} for kind, tree in export.load(folder, ('trunk',), config).items()}
     return jax.device_put(variables, devices.replicated)
-
-
-def keep_compiled() -> None:
-    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/artifacts_jax."""
-    if not jax.config.jax_compilation_cache_dir:
-        cache = Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'artifacts_jax'
-        jax.config.update('jax_compilation_cache_dir', str(cache))

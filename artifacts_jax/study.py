@@ -11,15 +11,14 @@ results.json and results.txt.
 import hashlib
 import io
 import json
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from artifacts_jax import command
+from artifacts_jax import command, host
 from artifacts_jax import config as configuration
 from configs import variants
 
@@ -67,7 +66,7 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
     from artifacts_jax import artifacts, autoencoder, pipeline, probe, report, train
     from artifacts_jax.parallel import Devices
 
-    pipeline.keep_compiled()
+    host.keep_compiled()
     devices = Devices(config.parallel)
 
     def play(config, folder, datasets):
@@ -183,11 +182,8 @@ def autoencoder_folder(config: ConfigDict, workdir: Path) -> Path:
     return folder
 
 
-def main(arguments):
+def main():
     """Checks the variants, runs the study and prints its table."""
-    del arguments
-    logging.set_verbosity(logging.WARNING)
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     from artifacts_jax import pipeline
 
     try:
@@ -198,5 +194,4 @@ def main(arguments):
 
 
 if __name__ == '__main__':
-    flags.mark_flags_as_required(['config', 'workdir'])
-    app.run(main, flags_parser=command.parse)
+    command.run(main, ['config', 'workdir'])

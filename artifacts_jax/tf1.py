@@ -6,7 +6,6 @@ Reads checkpoints of the autoencoder, of the game, and of the STL-10 classifier 
 classes). Optimiser slots are ignored; so are the moving averages of the weights, unless --averaged asks for them.
 """
 
-import os
 import re
 import sys
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from artifacts_jax import command, export, heads, models
@@ -195,12 +194,8 @@ def _scopes(depth, groups):
     return scopes
 
 
-def main(arguments):
+def main():
     """Imports the checkpoint that the command line names."""
-    if len(arguments) > 1:
-        raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
-    logging.set_verbosity(logging.WARNING)
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     from configs import stl10
 
     given = flags.FLAGS
@@ -216,5 +211,4 @@ if __name__ == '__main__':  # elsewhere these flags would clash with those of ot
     flags.DEFINE_string('checkpoint', None, 'TensorFlow checkpoint, without .index or .data-00000-of-00001')
     flags.DEFINE_string('out', None, 'directory of the export')
     flags.DEFINE_bool('averaged', False, 'take the moving averages of the weights')
-    flags.mark_flags_as_required(['checkpoint', 'out'])
-    app.run(main, flags_parser=command.parse)
+    command.run(main, ['checkpoint', 'out'])

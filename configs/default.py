@@ -20,6 +20,7 @@ def get_config(variant: str = '') -> ConfigDict:
     config.seed = 0  # every random number is a function of (seed, stage, step, example)
     config.parallel = 'jit'  # how steps are mapped over devices: 'jit' (one mesh) or 'pmap'
     config.dtype = 'float32'  # compute type of the networks, 'float32' or 'bfloat16'; parameters stay float32
+    config.convolutions = 'auto'  # 'direct', 'products' (of matrices: faster on CPU), or 'auto': products on CPU
     config.batch_size = 128  # images in a global batch, over all devices and hosts
 
     config.data = data = ConfigDict()

@@ -1,0 +1,35 @@
+"""What the process asks of the machine that it runs on, apart from JAX's devices."""
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+HUGE_PAGES = 'glibc.malloc.hugetlb=1'
+
+
+def use_huge_pages() -> None:
+    """Starts the program again, once, such that glibc asks Linux for huge pages; call it before anything else.
+
+    On CPU, XLA takes the memory of all intermediate results afresh at every step and gives it back. In pages of 4 kB
+    that costs a quarter of the step, in pages of 2 MB next to nothing. The C library reads this setting only when a
+    process begins. It is kept out of the way of whoever sets GLIBC_TUNABLES.
+    """
+    if sys.platform == 'linux' and 'GLIBC_TUNABLES' not in os.environ:
+        os.environ['GLIBC_TUNABLES'] = HUGE_PAGES
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def keep_compiled() -> None:
+    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/artifacts_jax."""
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        cache = Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'artifacts_jax'
+        jax.config.update('jax_compilation_cache_dir', str(cache))
+
+
+def peak_memory() -> int:
+    """Returns the most memory that the process has held so far, bytes."""
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

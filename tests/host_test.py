@@ -1,0 +1,25 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from artifacts_jax import host
+
+SHOW = "import os; from artifacts_jax import host; host.use_huge_pages(); print(os.environ['GLIBC_TUNABLES'])"
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='the setting is that of the C library of Linux')
+@pytest.mark.parametrize(('given', 'seen'), [(None, host.HUGE_PAGES), ('glibc.malloc.check=0', 'glibc.malloc.check=0')])
+def test_program_starts_again_with_huge_pages_unless_the_user_decides(given, seen):
+    environment = {name: value for name, value in os.environ.items() if name != 'GLIBC_TUNABLES'}
+    if given:
+        environment['GLIBC_TUNABLES'] = given
+    run = subprocess.run([sys.executable, '-c', SHOW], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == [seen]
+
+
+def test_peak_memory_is_in_bytes():
+    held = np.ones(300_000_000, np.uint8)
+    assert len(held) < host.peak_memory() < 1e11
