@@ -1,0 +1,152 @@
+"""Measures how fast a configuration trains on this machine, and how near that is to what the machine can do.
+
+python -m artifacts_jax.benchmark --config=configs/stl10.py --batch=16,64
+python -m artifacts_jax.benchmark --config=configs/cifar10.py --data --out=benchmark.json
+python -m artifacts_jax.benchmark --config=configs/stl10.py --batch=16 --rounds=3 \\
+    --peer="python other.py --stage {stage} --batch {batch}"
+
+Steps run on synthetic images, each waited for, and without TensorFlow. --data adds the config's own training images,
+from memory and streamed. --peer runs another implementation before each measurement, a command that prints a line of
+JSON with 'images_per_s', so that both see the same machine; the ratio is of the medians over the rounds.
+"""
+
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from artifacts_jax import command, host
+from artifacts_jax import config as configuration
+
+
+def peer(template: str, stage_name: str, batch: int) -> float:
+    """Returns the images per second that another implementation prints as JSON.
+
+    Raises:
+      ConfigError: it failed, or printed something else.
+    """
+    line = template.format(stage=stage_name, batch=batch)
+    run = subprocess.run(shlex.split(line), capture_output=True, text=True, check=False)
+    try:
+        return float(json.loads(run.stdout.splitlines()[-1])['images_per_s'])
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        said = (run.stderr or run.stdout).strip().splitlines()
+        last = said[-1] if said else 'nothing'
+        raise configuration.ConfigError(
+            f'--peer: {line!r} ended with status {run.returncode} and {last!r}; its last line should be JSON with'
+            f' images_per_s'
+        ) from error
+
+
+def table(results: dict) -> str:
+    """Returns the results as text: what the machine can do, and a row for each stage and batch size."""
+    limits = results['machine']
+    lines = [
+        f'{limits["device"]} x {results["devices"]}, {results["versions"]}, {results["dtype"]}',
+        f'one device: matrix products {_si(limits["matmul_flops"])}FLOP/s, convolutions'
+        f' {_si(limits["convolution_flops"])}FLOP/s, copies {_si(limits["copy_bytes"])}B/s',
+        '',
+    ]
+    names = ['stage', 'batch', 'images/s', 'step s (least, most)', 'compile s (cached)', 'FLOP', 'bytes', 'memory',
+             'roofline', 'convolutions']  # fmt: skip
+    extra = [name for name in ('peer', 'ratio', 'with_data') if any(name in row for row in results['stages'])]
+    lines += ['| ' + ' | '.join(names + extra) + ' |', '|---' + '|---:' * (len(names + extra) - 1) + '|']
+    for row in results['stages']:
+        least, median, most = row['step_s']
+        cells = [
+            row['stage'],
+            str(row['batch']),
+            f'{row["images_per_s"]:.1f}',
+            f'{median:.3f} ({least:.3f}, {most:.3f})',
+            f'{row["compile_s"]:.1f} ({row["compile_cached_s"]:.1f})',
+            _si(row['flops']),
+            _si(row['bytes']),
+            f'{_si(row["memory_bytes"])}B',
+            f'{100 * row["roofline"]:.0f} %',
+            f'{100 * row["convolution_share"]:.0f} %',
+        ]
+        cells += [{'peer': '{:.1f}', 'ratio': '{:.2f}', 'with_data': '{:.1f}'}[n].format(row[n]) for n in extra]
+        lines.append('| ' + ' | '.join(cells) + ' |')
+    for loading, rate in results.get('pipeline', {}).items():
+        lines.append(f'\ndata alone, {loading}: {rate:,.0f} images/s')
+    lines.append(f'\npeak memory of the host: {_si(results["host_peak_bytes"])}B')
+    return '\n'.join(lines)
+
+
+def main():
+    """Measures what the flags ask for, and prints and saves it."""
+    import jax
+
+    from artifacts_jax import artifacts, autoencoder, measure, pipeline
+
+    given = flags.FLAGS
+    modules = {module.NAME: module for module in (autoencoder, artifacts)}
+    try:
+        config = configuration.check(given.config)
+        limits = measure.machine(config.dtype)
+        results = {
+            'machine': limits,
+            'devices': len(jax.devices()),
+            'versions': f'Python {sys.version.split()[0]}, jax {jax.__version__}',
+            'dtype': config.dtype,
+            'stages': [],
+        }
+        for name in given.stages:
+            for batch in [int(size) for size in given.batch] or [config.batch_size]:
+                config.batch_size = batch
+                results['stages'].append(_measure(modules[name], config, given, limits))
+        if given.data:
+            results['pipeline'] = measure.pipeline(config)
+    except pipeline.EXPECTED_ERRORS as error:
+        sys.exit(f'error: {error}')
+    results['host_peak_bytes'] = host.peak_memory()
+    print(table(results))
+    if given.out:
+        Path(given.out).write_text(json.dumps(results, indent=2) + '\n')
+
+
+def declare_flags() -> None:
+    """Declares the command's flags; elsewhere they would clash with those of other programs."""
+    config_flags.DEFINE_config_file('config', None, 'configuration file, such as configs/stl10.py')
+    flags.DEFINE_multi_enum('stages', ['autoencoder', 'artifacts'], ['autoencoder', 'artifacts'], 'stages to measure')
+    flags.DEFINE_list('batch', [], "global batch sizes to measure; by default the config's")
+    flags.DEFINE_integer('steps', 10, 'steps to time', lower_bound=1)
+    flags.DEFINE_integer('rounds', 1, 'how often to measure; the round of the median counts', lower_bound=1)
+    flags.DEFINE_string('peer', '', 'command of another implementation, with {stage} and {batch}')
+    flags.DEFINE_bool('data', False, "measure with the config's training images, too")
+    flags.DEFINE_string('out', '', 'JSON file to write')
+
+
+def _measure(module, config, given, limits):
+    from artifacts_jax import measure
+
+    rows, peers, batches = [], [], measure.train_batches(config) if given.data else None
+    for _ in range(given.rounds):
+        if given.peer:
+            peers.append(peer(given.peer, module.NAME, config.batch_size))
+        rows.append(measure.stage(module, config, steps=given.steps, limits=limits, batches=batches))
+    row = sorted(rows, key=lambda row: row['images_per_s'])[len(rows) // 2]
+    row = {'stage': module.NAME, 'batch': config.batch_size, **row}
+    if peers:
+        row['peer'] = statistics.median(peers)
+        row['ratio'] = row['images_per_s'] / row['peer']
+        row['rounds'] = [{'peer': p, 'images_per_s': r['images_per_s']} for p, r in zip(peers, rows)]
+    return row
+
+
+def _si(value):
+    for unit in ('', 'k', 'M', 'G', 'T'):
+        if value < 1000:
+            return f'{value:.3g} {unit}'
+        value /= 1000
+    return f'{value:.3g} P'
+
+
+if __name__ == '__main__':
+    declare_flags()
+    command.run(main, ['config'])
