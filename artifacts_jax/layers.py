@@ -115,6 +115,7 @@ class GroupedConv(nn.Module):
     stride: int = 1
     groups: int = 1
     use_bias: bool = True
+    products: bool = False  # whether to convolve with a stride by products.py
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -129,11 +130,17 @@ class GroupedConv(nn.Module):
                 kernel_init=glorot_init,
                 bias_init=nn.initializers.constant(0.1),
                 dtype=self.dtype,
+                conv_general_dilated=self._convolution,
                 name=f'group{n}',
             )(part)
             for n, part in enumerate(jnp.split(x, self.groups, axis=-1))
         ]
         return jnp.concatenate(outputs, axis=-1)
+
+    def _convolution(self, x, kernel, *arguments, **options):
+        if self.products and self.kernel >= self.stride > 1:
+            return products.strided_convolution(x, kernel, self.stride)
+        return jax.lax.conv_general_dilated(x, kernel, *arguments, **options)
 
 
 def local_response_norm(x, *, radius=2, alpha=2e-5, beta=0.75):

@@ -206,6 +206,7 @@ class Trunk(nn.Module):
     kernels: tuple[int, ...] = (11, 5, 3, 3, 3)
     conv1_stride: int = 4
     groups: int = 2
+    products: bool = False  # whether to convolve by products.py
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
 
@@ -225,6 +226,7 @@ class Trunk(nn.Module):
                 stride=self.conv1_stride if n == 1 else 1,
                 groups=self.groups if n in (2, 4, 5) else 1,
                 use_bias=n != 5,
+                products=self.products,
                 dtype=self.dtype,
                 name=f'conv{n}',
             )(x)
@@ -322,6 +324,7 @@ def make_trunk(config: ConfigDict, axis_name: str | None = None) -> Trunk:
         kernels=tuple(model.kernels),
         conv1_stride=model.conv1_stride,
         groups=model.groups,
+        products=_products(config),
         dtype=jnp.dtype(config.dtype),
         axis_name=axis_name,
     )

@@ -55,6 +55,30 @@ def patch_convolution(x, kernel):
     return y.reshape(batch, height // size, width // size, -1)
 
 
+def strided_convolution(x, kernel, stride):
+    """A SAME convolution with a stride: [B, H, W, C], [k, k, C, D] -> [B, ceil(H / stride), ceil(W / stride), D].
+
+    Equals `lax.conv_general_dilated`, as a convolution of blocks of stride x stride positions, which are its channels:
+    three of colour are too few for XLA, whose gradient of a strided convolution is 10 times slower. Here k >= stride.
+    """
+    size, (batch, *_, channels) = len(kernel), x.shape
+    blocks = -(-size // stride)  # in the kernel, which gets zeros at its end
+    outputs = [-(-length // stride) for length in x.shape[1:3]]
+    before = [max((n - 1) * stride + size - length, 0) // 2 for n, length in zip(outputs, x.shape[1:3])]
+    after = [(n + blocks - 1) * stride - length - b for n, length, b in zip(outputs, x.shape[1:3], before)]
+    x = jnp.pad(x, ((0, 0), *zip(before, after), (0, 0)))
+    x = x.reshape(batch, x.shape[1] // stride, stride, x.shape[2] // stride, stride, channels).swapaxes(2, 3)
+    kernel = jnp.pad(kernel, ((0, blocks * stride - size),) * 2 + ((0, 0),) * 2)
+    kernel = kernel.reshape(blocks, stride, blocks, stride, channels, -1).swapaxes(1, 2)
+    return jax.lax.conv_general_dilated(
+        x.reshape(*x.shape[:3], -1),
+        kernel.reshape(blocks, blocks, -1, kernel.shape[-1]),
+        (1, 1),
+        'VALID',
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def upsampled_convolution(x, kernel, kind):
     """A SAME 3x3 convolution of the bilinearly doubled x: [B, H, W, C], [3, 3, C, D] -> [B, 2H, 2W, D].

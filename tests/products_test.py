@@ -18,7 +18,7 @@ def equal_with_gradients(fast, plain, x, kernel):
     x, kernel = jax.random.normal(keys[0], x), jax.random.normal(keys[1], kernel)
     expected, pull = jax.vjp(plain, x, kernel)
     result, fast_pull = jax.vjp(fast, x, kernel)
-    np.testing.assert_allclose(result, expected, atol=1e-5)
+    np.testing.assert_allclose(result, expected, atol=1e-5, rtol=1e-5)
     gradient = jax.random.normal(keys[2], expected.shape)
     for ours, theirs in zip(fast_pull(gradient), pull(gradient)):
         np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=1e-5)
@@ -39,6 +39,13 @@ def test_upsampled_convolution_equals_upsampling_and_a_convolution(size, kind):
 def test_patch_convolution_equals_a_strided_one(size):
     shape = (2, 2 * size, 3 * size, 3)
     equal_with_gradients(products.patch_convolution, partial(convolve, stride=size), shape, (size, size, 3, 4))
+
+
+@pytest.mark.parametrize(('size', 'stride'), [(3, 2), (5, 2), (11, 4), (2, 2)])
+@pytest.mark.parametrize('shape', [(8, 12), (7, 9)])
+def test_strided_convolution_equals_xlas(shape, size, stride):
+    fast = partial(products.strided_convolution, stride=stride)
+    equal_with_gradients(fast, partial(convolve, stride=stride), (2, *shape, 3), (size, size, 3, 4))
 
 
 def test_matmul_equals_numpys():

@@ -1,0 +1,70 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from artifacts_jax import benchmark
+from artifacts_jax import config as configuration
+
+ROW = {
+    'stage': 'autoencoder',
+    'batch': 16,
+    'images_per_s': 80.0,
+    'step_s': [0.1, 0.2, 0.3],
+    'compile_s': 9.0,
+    'compile_cached_s': 2.0,
+    'flops': 28e9,
+    'bytes': 2.5e9,
+    'memory_bytes': 235_000_000,
+    'roofline': 0.345,
+    'convolution_share': 0.89,
+}
+
+
+def test_table_has_what_was_measured_in_units_for_people():
+    results = {
+        'machine': {'device': 'cpu', 'matmul_flops': 3.8e11, 'convolution_flops': 3.5e11, 'copy_bytes': 4e10},
+        'devices': 1,
+        'versions': 'Python 3.11',
+        'dtype': 'float32',
+        'stages': [{**ROW, 'peer': 50.0, 'ratio': 1.6}],
+        'pipeline': {'memory': 80_000.0},
+        'host_peak_bytes': 1_060_000_000,
+    }
+    text = benchmark.table(results)
+    assert 'matrix products 380 GFLOP/s, convolutions 350 GFLOP/s, copies 40 GB/s' in text
+    header, row = ([cell.strip() for cell in line.split('|')[1:-1]] for line in text.splitlines()[3:6:2])
+    cells = dict(zip(header, row, strict=True))
+    assert cells['images/s'] == '80.0'
+    assert cells['step s (least, most)'] == '0.200 (0.100, 0.300)'
+    assert cells['compile s (cached)'] == '9.0 (2.0)'
+    assert (cells['FLOP'], cells['bytes'], cells['memory']) == ('28 G', '2.5 G', '235 MB')
+    assert (cells['roofline'], cells['convolutions']) == ('34 %', '89 %')
+    assert (cells['peer'], cells['ratio']) == ('50.0', '1.60')
+    assert 'data alone, memory: 80,000 images/s' in text
+    assert 'peak memory of the host: 1.06 GB' in text
+
+
+def test_peer_is_a_command_that_prints_json():
+    program = "import json; print('noise'); print(json.dumps({{'images_per_s': {batch}.5, 'stage': '{stage}'}}))"
+    assert benchmark.peer(f'{sys.executable} -c "{program}"', 'artifacts', 16) == 16.5
+    with pytest.raises(configuration.ConfigError, match="ended with status 3 and 'nothing'"):
+        benchmark.peer(f'{sys.executable} -c "raise SystemExit(3)"', 'artifacts', 16)
+
+
+@pytest.mark.slow
+def test_command_measures_and_saves(tmp_path):
+    out = tmp_path / 'benchmark.json'
+    arguments = ['--config=configs/demo.py', '--stages=autoencoder', '--batch=4,8', '--steps=1', f'--out={out}']
+    run = subprocess.run(
+        [sys.executable, '-m', 'artifacts_jax.benchmark', *arguments],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    results = json.loads(out.read_text())
+    assert [row['batch'] for row in results['stages']] == [4, 8]
+    assert run.stdout.strip() == benchmark.table(results).strip()
