@@ -169,7 +169,7 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
     def judge(params, fake, dropout_keys):
         (outputs, _), updates = judge_model.apply(
             {'params': params, 'batch_stats': state.batch_stats['discriminator']},
-            jnp.concatenate([real, fake]),
+            (real, fake),
             train=True,
             dropout_keys=None if dropout_keys[0] is None else jnp.concatenate(dropout_keys),
             mutable=['batch_stats'],

@@ -215,12 +215,14 @@ class Trunk(nn.Module):
         """Returns (conv5 activations, {'conv1': ..., 'conv5': ...}), all after ReLU and before pooling.
 
         Args:
-          images: [B, H, W, 3] in [-1, 1].
+          images: [B, H, W, 3] in [-1, 1], or a tuple of such parts of one batch: the features are of the whole, and a
+            gradient with respect to one part costs nothing for the others up to conv5.
           train: normalise conv5 by the batch and update its running averages.
         """
-        x, features = preprocess(images).astype(self.dtype), {}
+        parts, features = images if isinstance(images, tuple) else (images,), {}
+        parts = [preprocess(x).astype(self.dtype) for x in parts]
         for n, (width, kernel) in enumerate(zip(self.widths, self.kernels), start=1):
-            x = layers.GroupedConv(
+            convolve = layers.GroupedConv(
                 width,
                 kernel,
                 stride=self.conv1_stride if n == 1 else 1,
@@ -229,14 +231,16 @@ class Trunk(nn.Module):
                 products=self.products,
                 dtype=self.dtype,
                 name=f'conv{n}',
-            )(x)
-            if n == 5:
+            )
+            parts = [convolve(x) for x in parts]
+            if n == 5:  # whose statistics are the whole batch's
                 norm5 = layers.BatchNorm(False, self.dtype, self.axis_name, name='norm5')
-                x = norm5(x, train=train)
-            features[f'conv{n}'] = x = nn.relu(x)
+                parts = [norm5(jnp.concatenate(parts), train=train)]
+            parts = [nn.relu(x) for x in parts]
+            features[f'conv{n}'] = jnp.concatenate(parts)
             if n <= 2:
-                x = layers.local_response_norm(layers.max_pool(x))
-        return x, features
+                parts = [layers.local_response_norm(layers.max_pool(x)) for x in parts]
+        return features['conv5'], features
 
 
 class Discriminator(nn.Module):
@@ -252,7 +256,7 @@ class Discriminator(nn.Module):
         """Judges images [B, H, W, 3] in [-1, 1].
 
         Args:
-          images: real and repaired images.
+          images: real and repaired images, one array or a tuple of parts (see `Trunk`).
           train: normalise conv5 and the fully connected layer by the batch, and update the running averages.
           dropout_keys: [B] PRNG keys; None switches dropout off.
 

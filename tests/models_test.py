@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +36,15 @@ def test_conv5_has_the_grid_of_the_mask(module):
     assert mask_logits.shape == (2, *models.mask_grid(config), 1)
     assert features['conv5'].shape == (2, *models.mask_grid(config), config.model.widths[-1])
     assert list(features) == ['conv1', 'conv2', 'conv3', 'conv4', 'conv5']
+
+
+def test_parts_of_a_batch_are_judged_as_the_whole(config):
+    discriminator = models.make_discriminator(config)
+    images = jax.random.uniform(jax.random.key(0), (6, 16, 16, 3), minval=-1)
+    variables = discriminator.init(jax.random.key(1), images)
+    judge = jax.jit(lambda images: discriminator.apply(variables, images, train=True, mutable=['batch_stats']))
+    whole, parts = judge(images), judge((images[:2], images[2:]))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), whole, parts)
 
 
 def test_parameters_stay_float32_in_bfloat16(config):
