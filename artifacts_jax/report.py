@@ -1,5 +1,6 @@
 """What a person sees of a run: a progress bar or plain lines, metrics on disk, curves, and the results table."""
 
+import collections
 import contextlib
 import io
 import json
@@ -35,7 +36,7 @@ class Report:
         self._path = workdir / stage / 'metrics.jsonl'
         self._tensorboard, self._log_every = workdir / 'tensorboard' / stage, log_every
         self._steps, self._start, self._batch_size = steps, start, batch_size
-        self._shown, self._paused = (time.monotonic(), start), 0.0
+        self._shown, self._paused, self._spent = (time.monotonic(), start), 0.0, collections.Counter()
         self._progress = _progress() if sys.stdout.isatty() else None
 
     def __enter__(self):
@@ -52,7 +53,8 @@ class Report:
             self._progress.start()
             self._bar = self._progress.add_task(self.stage, total=self._steps, completed=self._start, rate='')
         self.say(f'{self.stage}: {self._steps - self._start:,} of {self._steps:,} steps to do')
-        self._shown = (time.monotonic(), self._start)
+        self._entered = time.monotonic()
+        self._shown = (self._entered, self._start)
         return self
 
     def __exit__(self, *exception):
@@ -60,6 +62,9 @@ class Report:
             self._progress.stop()
         self._file.close()
         self._writer.close()
+        seconds = time.monotonic() - self._entered
+        shares = ', '.join(f'{100 * spent / seconds:.1f} % {what}' for what, spent in self._spent.items())
+        self.say(f'{self.stage}: {seconds:.0f} seconds' + (f', of them {shares}' if shares else ''))
 
     def say(self, text: str) -> None:
         """Prints a line."""
@@ -93,11 +98,13 @@ class Report:
         self.say(f'{self.stage} {step:,} held out: {shown}')
 
     @contextlib.contextmanager
-    def aside(self):
-        """Leaves what is done in this context (evaluation, figures, checkpoints) out of the rate of training."""
+    def aside(self, what: str):
+        """Leaves what is done in this context out of the rate of training; the stage's end tells how much that was."""
         start = time.monotonic()
         yield
-        self._paused += time.monotonic() - start
+        seconds = time.monotonic() - start
+        self._paused += seconds
+        self._spent[what] += seconds
 
     def curves(self) -> None:
         """Draws all metrics so far as figures/STAGE_curves.png; a stage's name may hold slashes."""

@@ -1,5 +1,6 @@
 """The only training loop: restore, step, log, evaluate, draw, save, and stop on preemption."""
 
+import contextlib
 import signal
 from functools import partial
 from pathlib import Path
@@ -106,14 +107,17 @@ def _loop(stage, state, key, config, devices, datasets, checkpoints, report, int
     train_step = devices.train_step(partial(stage.train_step, config=config))
     evaluate = stage.evaluator(config, devices, datasets)
     draw = stage.illustrator(config, devices, datasets)
-    step, (steps, batch_size), pending = int(state.step), stage.plan(config), None
-    batches = datasets['train'].train_batches(batch_size, start_step=step)
+    start, (steps, batch_size), pending = int(state.step), stage.plan(config), None
+    batches = datasets['train'].train_batches(batch_size, start_step=start)
     intervals = {'eval': config.eval_every, 'figure': config.figure_every, 'checkpoint': config.checkpoint_every}
-    if step == 0:
-        with report.aside():
-            report.test(step, evaluate(state, key))
+    if start == 0:
+        with report.aside('evaluation'):
+            report.test(start, evaluate(state, key))
+    step = start
     while step < steps:
-        state, values = train_step(state, devices.put(next(batches)), key)
+        batch = devices.put(next(batches))
+        with report.aside('compilation') if step == start else contextlib.nullcontext():
+            state, values = train_step(state, batch, key)
         if pending:  # looked at one step late, so that the devices never wait for the host
             _look(report, pending, checkpoints)
         step, pending = step + 1, (step + 1, values)
@@ -122,13 +126,15 @@ def _loop(stage, state, key, config, devices, datasets, checkpoints, report, int
         if any(due.values()) or asked:
             _look(report, pending, checkpoints)
             pending = None
-        with report.aside():
-            if due['eval']:
+        if due['eval']:
+            with report.aside('evaluation'):
                 report.test(step, evaluate(state, key))
-            if due['figure']:
+        if due['figure']:
+            with report.aside('figures'):
                 draw(state, key, report.figures)
                 report.curves()
-            if due['checkpoint'] or asked:  # last: what belongs to this step is written already
+        if due['checkpoint'] or asked:  # last: what belongs to this step is written already
+            with report.aside('checkpoints'):
                 checkpoints.save(step, state)
         if asked:
             report.say(f'stopped at step {step:,} of {steps:,}, saved; run the same command to go on')

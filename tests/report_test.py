@@ -70,12 +70,13 @@ def test_table_of_transfer_has_parts_and_folds():
         assert text in table
 
 
-def test_time_aside_does_not_count_in_the_rate(tmp_path, monkeypatch):
+def test_time_aside_does_not_count_in_the_rate_and_is_told(tmp_path, monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(report.time, 'monotonic', lambda: now[0])
     with open_report(tmp_path, 0) as opened:
-        with opened.aside():
-            now[0] += 100
+        with opened.aside('evaluation'):
+            now[0] += 6
         now[0] += 2
         opened.train(1, {})
     assert report.read(tmp_path / 'autoencoder' / 'metrics.jsonl')[0]['train/images_per_second'] == pytest.approx(4)
+    assert 'autoencoder: 8 seconds, of them 75.0 % evaluation' in capsys.readouterr().out
