@@ -91,7 +91,11 @@ def stage(module, config: ConfigDict, *, steps: int, limits: dict, batches=None)
         seconds = []
         for n in range(steps + 2):
             start = time.perf_counter()
-            state, values = step(state, batch if batches is None else devices.put(next(batches)), key)
+            given = batch
+            if batches is not None:
+                read = next(batches)
+                given = devices.put({name: read[name] for name in batch})  # which may have labels, too
+            state, values = step(state, given, key)
             jax.block_until_ready((state, values))
             if n >= 2:
                 seconds.append(time.perf_counter() - start)

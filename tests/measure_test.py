@@ -12,7 +12,8 @@ LIMITS = {'matmul_flops': 1e12, 'convolution_flops': 1e11, 'copy_bytes': 1e10}
 
 def test_stage_is_measured_alone_and_with_data(config, batch):
     taken = itertools.count()
-    batches = ((next(taken), batch)[1] for _ in itertools.count())
+    labelled = {**batch, 'label': batch['index']}
+    batches = ((next(taken), labelled)[1] for _ in itertools.count())
     before = jax.config.jax_compilation_cache_dir
     row = measure.stage(artifacts, config, steps=2, limits=LIMITS, batches=batches)
     least, median, most = row['step_s']
