@@ -1,9 +1,13 @@
 """Checkpoints of a stage, through Orbax: by step, asynchronous, with variables, optimiser and config apart."""
 
 import json
+import logging
+import sys
+import zlib
 from pathlib import Path
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
@@ -15,11 +19,15 @@ class CheckpointError(Exception):
     """A checkpoint that is missing or does not hold what it should."""
 
 
+class DamagedError(CheckpointError):
+    """A checkpoint that cannot be read, or whose arrays are not those that were saved."""
+
+
 class Checkpoints:
     """The checkpoints of one stage; use it as a context, which ends with every save on disk.
 
-    Each has three items: 'variables' (parameters and statistics, trained and frozen, all that transfer needs),
-    'training' (step, optimiser states, moving average and history) and 'config' (JSON).
+    Each has four items: 'variables' (parameters and statistics, trained and frozen, all that transfer needs),
+    'training' (step, optimiser states, moving average and history), 'config' and 'checksums' (JSON).
 
     Args:
       folder: holds one folder for each step, named by the steps completed.
@@ -37,6 +45,7 @@ class Checkpoints:
                 'variables': ocp.StandardCheckpointHandler(),
                 'training': ocp.StandardCheckpointHandler(),
                 'config': ocp.JsonCheckpointHandler(),
+                'checksums': ocp.JsonCheckpointHandler(),
             },
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=ocp.checkpoint_managers.LatestN(config.keep_checkpoints)
@@ -58,15 +67,19 @@ class Checkpoints:
         """Starts to save the state after `step` steps; saving a step again does nothing."""
         if step in self._manager.all_steps():
             return
+        items = {'variables': state.variables, 'training': _training(state)}
         args = ocp.args.Composite(
-            variables=ocp.args.StandardSave(state.variables),
-            training=ocp.args.StandardSave(_training(state)),
+            **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
             config=ocp.args.JsonSave(self._config),
+            checksums=ocp.args.JsonSave(_checksums(items)),
         )
         self._manager.save(step, args=args)
 
     def restore(self, target: State, *, training: bool = True) -> State:
-        """Returns the newest state; `target` gives the shapes and types, as from jax.eval_shape.
+        """Returns the newest state that is whole; `target` gives the shapes and types, as from jax.eval_shape.
+
+        A damaged checkpoint is left out with a warning that names it and the one before. To train on, it is moved
+        aside, into the folder 'damaged', since its step will be saved again.
 
         Args:
           target: what is wanted.
@@ -74,12 +87,24 @@ class Checkpoints:
             state is good for everything but training, and may have been trained by another version of the program.
 
         Raises:
-          CheckpointError: the checkpoint cannot be read as this state; the message says why.
+          CheckpointError: no checkpoint can be read as this state; the message says why.
         """
         items = {'variables': target.variables, **({'training': _training(target)} if training else {})}
-        restored = self._restore(items)
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        if not steps:
+            raise CheckpointError(f'no checkpoint in {self.folder}: run the stage that writes it first')
+        for step, before in zip(steps, [*steps[1:], None]):
+            try:
+                restored = self._restore(step, items)
+                break
+            except DamagedError as error:
+                if before is None:
+                    raise CheckpointError(f'{error}; there is no other in {self.folder}') from error
+                print(f'warning: {error}; going back to {self.folder / str(before)}', file=sys.stderr, flush=True)
+        if training:
+            self._set_aside(damaged for damaged in steps if damaged > step)
         variables = restored['variables']
-        rest = restored.get('training') or {'step': self.latest_step, 'opt_state': {}, 'ema': None, 'history': None}
+        rest = restored.get('training') or {'step': step, 'opt_state': {}, 'ema': None, 'history': None}
         frozen = target.frozen and {
             kind: {network: variables[kind][network] for network in tree} for kind, tree in target.frozen.items()
         }
@@ -90,21 +115,36 @@ class Checkpoints:
             **rest,
         )
 
-    def _restore(self, items):
-        step = self.latest_step
-        if step is None:
-            raise CheckpointError(f'no checkpoint in {self.folder}: run the stage that writes it first')
+    def _restore(self, step, items):
         where = self.folder / str(step)
         args = {name: ocp.args.StandardRestore(shape_tree(tree, self._sharding)) for name, tree in items.items()}
         try:
-            saved = self._manager.item_metadata(step)['variables']
-            different = [] if saved is None else differences(saved.tree, items['variables'])
+            saved = self._manager.item_metadata(step)
+            different = differences(saved['variables'].tree, items['variables'])
             if not different:
-                return self._manager.restore(step, args=ocp.args.Composite(**args))
+                if (where / 'checksums').exists():  # early versions wrote none
+                    args['checksums'] = ocp.args.JsonRestore()
+                restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:
+            logging.getLogger('asyncio').setLevel(logging.CRITICAL)  # it would print the error of every array
             reason = str(error).split(' [tensorstore_spec=')[0]  # a description of the whole storage
-            raise CheckpointError(f'checkpoint {where} cannot be restored: {reason}') from error
-        raise CheckpointError(f'{where} was written by another architecture:\n  ' + '\n  '.join(different))
+            raise DamagedError(f'checkpoint {where} cannot be restored: {reason}') from error
+        if different:
+            raise CheckpointError(f'{where} was written by another architecture:\n  ' + '\n  '.join(different))
+        read = {name: restored[name] for name in items}
+        expected = restored['checksums'] if 'checksums' in args else {}
+        wrong = [name for name, checksum in _checksums(read).items() if expected.get(name, checksum) != checksum]
+        if wrong:
+            raise DamagedError(f'checkpoint {where} is damaged: {wrong[0]} is not what was saved')
+        return read
+
+    def _set_aside(self, steps):
+        folder = self.folder.with_name('damaged')
+        for step in steps:
+            folder.mkdir(exist_ok=True)
+            taken = [int(path.suffix[1:]) for path in folder.glob(f'{step}.*')]
+            (self.folder / str(step)).rename(folder / f'{step}.{max(taken, default=0) + 1}')
+        self._manager.reload()
 
 
 def differences(saved, wanted) -> list[str]:
@@ -118,6 +158,14 @@ def differences(saved, wanted) -> list[str]:
         for name in sorted(saved | wanted)
         if saved.get(name) != wanted.get(name)
     ]
+
+
+def _checksums(items):
+    """Returns {'ITEM/PATH': checksum of the bytes} of all arrays of {item: tree}."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator='/'): zlib.crc32(np.ascontiguousarray(x).view(np.uint8))
+        for path, x in jax.tree_util.tree_leaves_with_path(items)
+    }
 
 
 def _training(state):

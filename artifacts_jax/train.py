@@ -45,15 +45,15 @@ def run(stage, config: ConfigDict, workdir: Path, devices: Devices, datasets: di
     key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
     devices.check_batch('batch_size', batch_size)
     with Checkpoints(Path(workdir) / stage.NAME / 'checkpoints', config, devices.replicated) as checkpoints:
-        start = checkpoints.latest_step
-        if start is None:
+        if checkpoints.latest_step is None:
             state = initial(stage, config, devices, base)
         else:
             state = checkpoints.restore(template(stage, config))
+        start = int(state.step)
         if start == steps:
             return state
         report = Report(
-            Path(workdir), stage.NAME, start or 0, steps=steps, batch_size=batch_size, log_every=config.log_every
+            Path(workdir), stage.NAME, start, steps=steps, batch_size=batch_size, log_every=config.log_every
         )
         with report, Interruption() as interruption:
             return _loop(stage, state, key, config, devices, datasets, checkpoints, report, interruption)
@@ -73,12 +73,13 @@ def finished(stage, config: ConfigDict, workdir: Path, devices: Devices) -> Stat
     """
     steps, _ = stage.plan(config)
     with Checkpoints(Path(workdir) / stage.NAME / 'checkpoints', config, devices.replicated) as checkpoints:
-        if checkpoints.latest_step != steps:
-            raise CheckpointError(
-                f'{stage.NAME} is at step {checkpoints.latest_step or 0:,} of {steps:,} in {workdir}: run it first,'
-                f' with it among --config.stages'
-            )
-        return checkpoints.restore(template(stage, config))
+        state = None if checkpoints.latest_step is None else checkpoints.restore(template(stage, config))
+    done = 0 if state is None else int(state.step)
+    if done != steps:
+        raise CheckpointError(
+            f'{stage.NAME} is at step {done:,} of {steps:,} in {workdir}: run it first, with it among --config.stages'
+        )
+    return state
 
 
 def newest(stage, config: ConfigDict, workdir: Path, devices: Devices) -> State:

@@ -1,0 +1,111 @@
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from artifacts_jax import autoencoder, train
+from artifacts_jax.checkpoint import CheckpointError, Checkpoints
+from artifacts_jax.parallel import Devices
+
+
+@pytest.fixture(scope='module')
+def devices():
+    return Devices('jit', jax.devices()[:1])
+
+
+@pytest.fixture
+def saved(config, devices, stage_states, tmp_path):
+    """A folder with checkpoints of steps 2 and 4, whose states differ."""
+    state = jax.device_put(stage_states[autoencoder], devices.replicated)
+    with Checkpoints(tmp_path / 'checkpoints', config, devices.replicated) as checkpoints:
+        for step in (2, 4):
+            checkpoints.save(step, at(state, step))
+    return tmp_path / 'checkpoints'
+
+
+def at(state, step):
+    return state.replace(step=np.int32(step), params=jax.tree.map(lambda x: x + step, state.params))
+
+
+def restore(config, devices, folder, **options):
+    with Checkpoints(folder, config, devices.replicated) as checkpoints:
+        return checkpoints.restore(train.template(autoencoder, config), **options)
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob('*') if path.is_file())
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path, at=0.5):
+    content = bytearray(path.read_bytes())
+    content[int(at * len(content))] ^= 0x10
+    path.write_bytes(bytes(content))
+
+
+def largest(folder):
+    return max(files(folder), key=lambda path: path.stat().st_size)
+
+
+DAMAGES = {
+    'truncated': lambda folder: truncate(largest(folder)),
+    'all truncated': lambda folder: [truncate(path) for path in files(folder)],
+    'emptied file': lambda folder: largest(folder).write_bytes(b''),
+    'emptied folder': lambda folder: [shutil.rmtree(p) if p.is_dir() else p.unlink() for p in folder.iterdir()],
+    'a file missing': lambda folder: largest(folder).unlink(),
+    'an item missing': lambda folder: shutil.rmtree(folder / 'variables'),
+    'a byte flipped': lambda folder: flip(largest(folder)),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_damaged_checkpoint_is_set_aside_for_the_one_before(config, devices, saved, stage_states, capsys, damage):
+    DAMAGES[damage](saved / '4')
+    restored = restore(config, devices, saved)
+    jax.tree.map(np.testing.assert_array_equal, restored, at(stage_states[autoencoder], 2))
+    warning = capsys.readouterr().err
+    assert f'{saved / "4"}' in warning
+    assert f'going back to {saved / "2"}' in warning
+    assert [path.name for path in (saved.parent / 'damaged').iterdir()] == ['4.1']
+    with Checkpoints(saved, config, devices.replicated) as checkpoints:
+        assert checkpoints.latest_step == 2
+        checkpoints.save(4, at(stage_states[autoencoder], 4))
+    jax.tree.map(np.testing.assert_array_equal, restore(config, devices, saved), at(stage_states[autoencoder], 4))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # Orbax's unread futures
+def test_no_flipped_byte_goes_unnoticed(config, devices, saved, stage_states, tmp_path):
+    expected = {step: at(stage_states[autoencoder], step) for step in (2, 4)}
+    for number, path in enumerate(files(saved / '4')):
+        for place in (0.1, 0.5, 0.9):
+            copy = tmp_path / f'{number}-{place}' / 'checkpoints'
+            shutil.copytree(saved, copy)
+            flip(copy / path.relative_to(saved), place)
+            restored = restore(config, devices, copy)
+            jax.tree.map(np.testing.assert_array_equal, restored, expected[int(restored.step)])
+
+
+def test_looking_at_a_run_moves_nothing(config, devices, saved):
+    flip(largest(saved / '4'))
+    assert int(restore(config, devices, saved, training=False).step) == 2
+    assert sorted(path.name for path in saved.iterdir() if path.is_dir()) == ['2', '4']
+
+
+def test_no_whole_checkpoint_is_an_error_and_no_new_start(config, devices, saved):
+    for step in ('2', '4'):
+        flip(largest(saved / step))
+    with pytest.raises(CheckpointError, match='there is no other in'):
+        restore(config, devices, saved)
+    assert sorted(path.name for path in saved.iterdir()) == ['2', '4']
+
+
+def test_checkpoint_of_another_architecture_is_refused(config, devices, saved):
+    config.model.encoder_widths = (4, 8, 12)
+    difference = r'params/encoder/layer3/conv/kernel: \(2, 2, 8, 8\) saved, \(2, 2, 8, 12\) wanted'
+    with pytest.raises(CheckpointError, match=difference):
+        restore(config, devices, saved)
