@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import sys
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -37,8 +38,8 @@ POSITIVE = (
 ).split()
 # Keys that change what is shown or kept, or which results there are: a work directory accepts other values.
 FREE = (
-    'stages parallel convolutions log_every eval_every figure_every checkpoint_every keep_checkpoints data.data_dir'
-    ' transfer.protocols transfer.folds transfer.fold_protocol'
+    'stages force parallel convolutions log_every eval_every figure_every checkpoint_every keep_checkpoints'
+    ' data.data_dir transfer.protocols transfer.folds transfer.fold_protocol'
 ).split()
 
 
@@ -171,8 +172,10 @@ def _fits(size, depth, stride):
     return size % 2 ** (depth - 1) == 0 and size // 2 ** (depth - 1) == grid
 
 
-def settle(config: ConfigDict, workdir: Path) -> None:
+def settle(config: ConfigDict, workdir: Path, *, force: bool = False) -> None:
     """Writes config.json into a new work directory, or compares it with the one that is there.
+
+    With `force` other values are taken over, and printed.
 
     Raises:
       ConfigError: the work directory was made with other values; the message lists them.
@@ -184,10 +187,16 @@ def settle(config: ConfigDict, workdir: Path) -> None:
         changed = [k for k in sorted(before | now) if before.get(k) != now.get(k) and k not in FREE]
         if changed:
             lines = '\n'.join(f'  {k}: {before.get(k)} there, {now.get(k)} now' for k in changed)
-            raise ConfigError(f'{workdir} was made with another configuration:\n{lines}\nUse another --workdir.')
-        return
+            different = f'{workdir} was made with another configuration:\n{lines}'
+            if not force:
+                raise ConfigError(f'{different}\nUse another --workdir, or --config.force to go on with these values.')
+            print(f'warning: {different}\nIt goes on with the values of now.', file=sys.stderr)
+        else:
+            return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(current, indent=2) + '\n')
+    temporary = path.with_suffix('.tmp')  # a run killed here should leave no half of a file
+    temporary.write_text(json.dumps(current, indent=2) + '\n')
+    temporary.replace(path)
 
 
 def load(workdir: Path, defaults: ConfigDict) -> tuple[ConfigDict, list[str]]:

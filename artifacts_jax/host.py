@@ -1,9 +1,14 @@
 """What the process asks of the machine that it runs on, apart from JAX's devices."""
 
+import contextlib
 import os
 import resource
+import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+from artifacts_jax.config import ConfigError
 
 HUGE_PAGES = 'glibc.malloc.hugetlb=1'
 
@@ -27,6 +32,29 @@ def keep_compiled() -> None:
     if not jax.config.jax_compilation_cache_dir:
         cache = Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'artifacts_jax'
         jax.config.update('jax_compilation_cache_dir', str(cache))
+
+
+@contextlib.contextmanager
+def alone(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out of a work directory while the context lasts, by a lock that ends with the process.
+
+    Raises:
+      ConfigError: another run works there; the message names it.
+    """
+    import fcntl
+
+    with (Path(workdir) / 'lock').open('a+') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise ConfigError(
+                f'{workdir} is in use by {file.read() or "another run"}: wait for its end, or use another --workdir'
+            ) from error
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {socket.gethostname()}')
+        file.flush()
+        yield
 
 
 def peak_memory() -> int:

@@ -62,8 +62,15 @@ def run(config: ConfigDict, workdir: Path) -> dict:
             done[stage] = _import(stage, config[stage.NAME].pretrained, config, devices)
     if not (Path(workdir) / 'config.json').exists():
         _ = datasets['train']  # data that is not there should not leave a work directory behind
-    configuration.settle(config, workdir)
     host.keep_compiled()
+    Path(workdir).mkdir(parents=True, exist_ok=True)
+    with host.alone(workdir):
+        configuration.settle(config, workdir, force=config.force)
+        return _stages(config, Path(workdir), devices, datasets, done)
+
+
+def _stages(config, workdir, devices, datasets, done):
+    """Runs the stages; `done` has the variables of those that are imported, {stage: variables}."""
 
     def learned(stage):
         """The variables of a stage that is done, in this call or an earlier one, or imported."""
@@ -81,7 +88,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
             done[stage] = state.learned(config.optim.use_ema)
             print(f'{stage.NAME}: all {stage.plan(config)[0]:,} steps are done')
             name, parts = EXPORTS[stage]
-            folder = Path(workdir) / name
+            folder = workdir / name
             if not (folder / 'config.json').exists():
                 export.save(folder, done[stage], config, parts=parts)
             print(f'{folder}: the learned {" and ".join(parts)}, for artifacts_jax.load_features')

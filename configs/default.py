@@ -17,6 +17,7 @@ def get_config(variant: str = '') -> ConfigDict:
     config = ConfigDict()
 
     config.stages = ('autoencoder', 'artifacts', 'probe')  # which stages to run, in this order; last, 'transfer'
+    config.force = False  # go on in a work directory that was made with other values of these keys
     config.seed = 0  # every random number is a function of (seed, stage, step, example)
     config.parallel = 'jit'  # how steps are mapped over devices: 'jit' (one mesh) or 'pmap'
     config.dtype = 'float32'  # compute type of the networks, 'float32' or 'bfloat16'; parameters stay float32

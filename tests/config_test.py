@@ -68,7 +68,7 @@ def test_impossible_value_says_what_would_do(key, value, message):
         configuration.check(config)
 
 
-def test_work_directory_keeps_its_configuration(tmp_path):
+def test_work_directory_keeps_its_configuration_unless_forced(tmp_path, capsys):
     config = default.get_config()
     configuration.settle(config, tmp_path)
     config.log_every = 7  # what is shown may change
@@ -77,6 +77,9 @@ def test_work_directory_keeps_its_configuration(tmp_path):
     config.artifacts.drop_rate = 0.5
     with pytest.raises(configuration.ConfigError, match=r'artifacts.drop_rate: 0.7 there, 0.5 now'):
         configuration.settle(config, tmp_path)
+    configuration.settle(config, tmp_path, force=True)
+    assert 'artifacts.drop_rate: 0.7 there, 0.5 now' in capsys.readouterr().err
+    configuration.settle(config, tmp_path)
 
 
 def test_a_work_directorys_configuration_is_read_as_it_was_written(config, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from artifacts_jax import host
+from artifacts_jax.config import ConfigError
 
 SHOW = "import os; from artifacts_jax import host; host.use_huge_pages(); print(os.environ['GLIBC_TUNABLES'])"
 
@@ -23,3 +24,23 @@ def test_program_starts_again_with_huge_pages_unless_the_user_decides(given, see
 def test_peak_memory_is_in_bytes():
     held = np.ones(300_000_000, np.uint8)
     assert len(held) < host.peak_memory() < 1e11
+
+
+LOCK = """
+import sys, time
+from artifacts_jax import host
+with host.alone(sys.argv[1]):
+    print('locked', flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_work_directory_is_one_runs_alone_until_it_ends_or_dies(tmp_path):
+    with subprocess.Popen([sys.executable, '-c', LOCK, tmp_path], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == 'locked\n'
+        named = f'is in use by process {other.pid} on .*: wait for its end'
+        with pytest.raises(ConfigError, match=named), host.alone(tmp_path):
+            pass
+        other.kill()
+    with host.alone(tmp_path):
+        assert (tmp_path / 'lock').read_text().startswith(f'process {os.getpid()} on')
