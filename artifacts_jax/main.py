@@ -19,6 +19,7 @@ from artifacts_jax import command, host
 from artifacts_jax import config as configuration
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configuration file, such as configs/demo.py')
+REPLAY = flags.DEFINE_bool('replay', False, 'run the step again at which a loss was not finite, and show it')
 WORKDIR = flags.DEFINE_string('workdir', None, 'directory of the run; the same one again resumes it')
 
 
@@ -28,7 +29,8 @@ def main():
 
     start = time.monotonic()
     try:
-        pipeline.run(configuration.check(CONFIG.value), Path(WORKDIR.value))
+        run = pipeline.replay_nonfinite if REPLAY.value else pipeline.run
+        run(configuration.check(CONFIG.value), Path(WORKDIR.value))
     except pipeline.EXPECTED_ERRORS as error:
         sys.exit(f'error: {error}')
     minutes, peak = (time.monotonic() - start) / 60, host.peak_memory() / 1e9

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from artifacts_jax import artifacts, autoencoder, checkpoint, data, export, host, probe, train, transfer
+from artifacts_jax import artifacts, autoencoder, checkpoint, data, export, host, probe, replay, train, transfer
 from artifacts_jax import config as configuration
 from artifacts_jax.parallel import Devices
 
@@ -67,6 +67,27 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     with host.alone(workdir):
         configuration.settle(config, workdir, force=config.force)
         return _stages(config, Path(workdir), devices, datasets, done)
+
+
+def replay_nonfinite(config: ConfigDict, workdir: Path) -> dict:
+    """Runs the step again at which the work directory's run stopped for a loss that was not finite (replay.py).
+
+    Raises:
+      one of EXPECTED_ERRORS, with a message for the user.
+    """
+    found = [(stage, path) for stage in TRAINED for path in replay.saved(stage, workdir)]
+    if not found:
+        raise configuration.ConfigError(f'nothing to replay: no step in {workdir} had a loss that was not finite')
+    (stage, path), devices = found[-1], Devices(config.parallel)
+    host.keep_compiled()
+    with host.alone(workdir):
+        configuration.settle(config, workdir)
+        base = None
+        if stage.BASE and config[stage.BASE.NAME].pretrained:
+            base = _import(stage.BASE, config[stage.BASE.NAME].pretrained, config, devices)
+        elif stage.BASE:
+            base = train.finished(stage.BASE, config, workdir, devices).learned(config.optim.use_ema)
+        return replay.run(path, stage, config, workdir, devices, Datasets(config), base)
 
 
 def _stages(config, workdir, devices, datasets, done):

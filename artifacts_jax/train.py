@@ -7,6 +7,7 @@ from pathlib import Path
 from types import FrameType
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from artifacts_jax import keys, metrics
@@ -14,6 +15,8 @@ from artifacts_jax.checkpoint import CheckpointError, Checkpoints
 from artifacts_jax.parallel import Devices
 from artifacts_jax.report import Report
 from artifacts_jax.state import State
+
+NONFINITE = 'nonfinite'  # folder of a stage with the batch and key of each step whose loss was not finite
 
 
 class NonFiniteError(FloatingPointError):
@@ -116,16 +119,16 @@ def _loop(stage, state, key, config, devices, datasets, checkpoints, report, int
             report.test(start, evaluate(state, key))
     step = start
     while step < steps:
-        batch = devices.put(next(batches))
+        batch = next(batches)
         with report.aside('compilation') if step == start else contextlib.nullcontext():
-            state, values = train_step(state, batch, key)
+            state, values = train_step(state, devices.put(batch), key)
         if pending:  # looked at one step late, so that the devices never wait for the host
-            _look(report, pending, checkpoints)
-        step, pending = step + 1, (step + 1, values)
+            _look(report, pending, checkpoints, key)
+        step, pending = step + 1, (step + 1, values, batch)
         last, asked = step == steps, interruption.asked
         due = {name: last or step % steps_between == 0 for name, steps_between in intervals.items()}
         if any(due.values()) or asked:
-            _look(report, pending, checkpoints)
+            _look(report, pending, checkpoints, key)
             pending = None
         if due['eval']:
             with report.aside('evaluation'):
@@ -143,14 +146,20 @@ def _loop(stage, state, key, config, devices, datasets, checkpoints, report, int
     return state
 
 
-def _look(report, pending, checkpoints):
+def _look(report, pending, checkpoints, key):
     """Refuses a step with a loss or gradient that is not finite, and logs it when its turn has come."""
-    step, values = pending
+    step, values, batch = pending
     values = jax.device_get(values)
     for name in metrics.nonfinite(values):
-        saved = checkpoints.latest_step
-        restart = 'there is no checkpoint' if saved is None else f'restart from {checkpoints.folder / str(saved)}'
-        raise NonFiniteError(f'{name} is {values[name]} at step {step:,} of {report.stage}: {restart}')
+        last = checkpoints.latest_step
+        path = checkpoints.folder.parent / NONFINITE / f'{step}.npz'
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, key=jax.random.key_data(key), **{f'batch_{name}': x for name, x in batch.items()})
+        raise NonFiniteError(
+            f'{name} is {values[name]} at step {step:,} of {report.stage}: '
+            + ('there is no checkpoint' if last is None else f'restart from {checkpoints.folder / str(last)}')
+            + f'; the same command with --replay shows the step, whose batch and key are in {path}'
+        )
     report.train(step, values)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import artifacts_jax
+from artifacts_jax import config as configuration
 from artifacts_jax import data, export, pipeline, report
 
 
@@ -47,6 +48,12 @@ def test_metrics_have_each_term_by_itself(finished_run):
         assert {f'train/{name}', f'test/{name}'} <= training
     assert {'test/mask_auc', 'test/knn/conv5', 'test/rankme/conv1', 'train/grad_norm/repair'} <= training
     assert 'test/psnr' in report.read(workdir / 'autoencoder' / 'metrics.jsonl')[0]
+
+
+def test_a_run_without_a_step_that_was_not_finite_has_nothing_to_replay(finished_run):
+    config, workdir, _ = finished_run
+    with pytest.raises(configuration.ConfigError, match='nothing to replay: no step in'):
+        pipeline.replay_nonfinite(config, workdir)
 
 
 def test_the_same_command_again_does_nothing_but_say_so(finished_run, capsys, monkeypatch):

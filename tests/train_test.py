@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from artifacts_jax import artifacts, autoencoder, checkpoint, data, pipeline, report, train
+from artifacts_jax import artifacts, autoencoder, checkpoint, data, pipeline, replay, report, train
 from artifacts_jax.parallel import Devices
 
 
@@ -82,11 +82,14 @@ def test_signal_saves_and_leaves_with_its_own_status(config, datasets, devices, 
         assert checkpoints.latest_step == 2
 
 
-def test_non_finite_loss_names_step_loss_and_checkpoint(config, datasets, devices, tmp_path, monkeypatch):
+def test_non_finite_loss_names_step_loss_and_checkpoint_and_is_replayed(
+    config, datasets, devices, tmp_path, monkeypatch, capsys
+):
     original = autoencoder.train_step
 
     def broken(state, batch, key, *, config, axis_name=None):
         state, values = original(state, batch, key, config=config, axis_name=axis_name)
+        state.params['decoder']['layer3']['bias'] /= state.step != 5
         return state, {**values, 'loss/pixel': values['loss/pixel'] / (state.step != 5)}
 
     monkeypatch.setattr(autoencoder, 'train_step', broken)
@@ -94,6 +97,14 @@ def test_non_finite_loss_names_step_loss_and_checkpoint(config, datasets, device
         train.run(autoencoder, config, tmp_path, devices, datasets, None)
     with checkpoint.Checkpoints(tmp_path / 'autoencoder' / 'checkpoints', config) as checkpoints:
         assert checkpoints.latest_step == 3
+    (path,) = replay.saved(autoencoder, tmp_path)
+    seen = replay.run(path, autoencoder, config, tmp_path, devices, datasets, None)
+    assert seen['step'] == 5
+    assert [name for name, value in seen['values'].items() if not np.isfinite(value)] == ['loss/pixel']
+    assert seen['arrays'] == ['params/decoder/layer3/bias']
+    said = capsys.readouterr().out
+    assert 'autoencoder: step 5 again, 2 after the checkpoint at 3' in said
+    assert 'batch image: [8, 16, 16, 3] uint8' in said
 
 
 def test_unfinished_stage_says_how_far_it_is(config, devices, tmp_path):
