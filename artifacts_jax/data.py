@@ -1,7 +1,8 @@
 """Batches as a pure function of (seed, step), from tfds data sets and folders of images; alone knows TensorFlow.
 
 An image of another size than `config.data.size` is resized, with antialiasing, so that its short side has that size,
-and the central square is kept. Grey images become RGB.
+and the central square is kept. Grey images become RGB, and the alpha of RGBA is dropped. An example whose image cannot
+be decoded, or whose label is no class, is left out, with a warning that names it.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import difflib
 import functools
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ def load(config: ConfigDict, split: str, *, seed: int, process_index: int = 0, p
       An InMemory or a Streamed data set.
 
     Raises:
-      DataError: the data set, its files or the split are not there, the split is empty, or an image is damaged.
+      DataError: the data set, its files or the split are not there, the split is empty, or all its images are damaged.
     """
     import tensorflow_datasets as tfds
 
@@ -58,10 +60,11 @@ def load(config: ConfigDict, split: str, *, seed: int, process_index: int = 0, p
     )
     known = builder.info.features
     names = tuple(getattr(known['label'], 'names', ())) if 'label' in known else ()
-    source = _Source(builder, split, examples, config.size)
+    source = _Source(builder, split, examples, config.size, names)
     if stream:
         return Streamed(source, examples, names, seed, config.shuffle_buffer, process_index, process_count)
-    return InMemory(*source.decode(), names, seed, process_index, process_count)
+    images, labels = source.decode()
+    return InMemory(images, labels, names, seed, process_index, process_count, left_out=examples - len(images))
 
 
 def original_order(config: ConfigDict, split: str) -> np.ndarray:
@@ -105,6 +108,7 @@ class InMemory:
     seed: int
     process_index: int = 0
     process_count: int = 1
+    left_out: int = 0  # examples of the split that could not be used
 
     @property
     def num_examples(self) -> int:
@@ -143,7 +147,16 @@ class InMemory:
             yield _pad({'image': self.images[rows], 'label': self.labels[rows], 'index': rows}, len(index))
 
     def subset(self, indices: np.ndarray) -> 'InMemory':
-        """Returns the examples at these positions, as a data set of its own."""
+        """Returns the examples at these positions, as a data set of its own.
+
+        Raises:
+          DataError: examples were left out, so that the others' positions are not what they were.
+        """
+        if self.left_out:
+            raise DataError(
+                f'{len(indices):,} examples were asked for by their positions, but {self.left_out:,} of the split were'
+                f' left out (see the warnings): mend these'
+            )
         return dataclasses.replace(self, images=self.images[indices], labels=self.labels[indices])
 
     def _order(self, epoch):
@@ -160,7 +173,8 @@ class Streamed:
     """A split read from disk as it is needed; each host reads its own part of the examples.
 
     An epoch is shuffled within a buffer, by a seed made from (seed, epoch); a restart skips to its place in the
-    epoch. Batches run across the ends of epochs.
+    epoch. Batches run across the ends of epochs. In the place of a training example that is left out another of its
+    batch counts twice, so that a restart need not decode what came before.
     """
 
     source: Any
@@ -185,7 +199,11 @@ class Streamed:
             self._epoch(e, skip if e == epoch else 0) for e in itertools.count(epoch)
         )
         while True:
-            chosen = list(itertools.islice(stream, len(index)))
+            places = list(itertools.islice(stream, len(index)))
+            whole = [example for example in places if example is not None]
+            if not whole:
+                raise DataError(f'no example of a whole batch of {self.source.place} can be used (see the warnings)')
+            chosen = [whole[n % len(whole)] if example is None else example for n, example in enumerate(places)]
             images, labels = (np.stack([example[name] for example in chosen]) for name in ('image', 'label'))
             yield {'image': images, 'label': labels, 'index': index}
 
@@ -199,8 +217,9 @@ class Streamed:
         batches = -(-min(most, count) // size)
         stream = iter(self.source.examples(self._host, take=here))
         for n in range(batches):
-            chosen = list(itertools.islice(stream, size))
-            rows = first + n * size + np.arange(len(chosen), dtype=np.int32)
+            places = list(enumerate(itertools.islice(stream, size), start=first + n * size))
+            rows = np.array([place for place, example in places if example is not None], np.int32)
+            chosen = [example for _, example in places if example is not None]
             shape = (0, self.source.size, self.source.size, 3)
             images = np.stack([e['image'] for e in chosen]) if chosen else np.zeros(shape, np.uint8)
             labels = np.array([e['label'] for e in chosen], np.int32)
@@ -230,6 +249,13 @@ class _Source:
     split: str
     num_examples: int
     size: int
+    label_names: tuple[str, ...]
+    _told: set = dataclasses.field(default_factory=set)  # names of the examples that were left out
+
+    @property
+    def place(self):
+        """Where the images are, for messages."""
+        return f'{self.builder.name} in {self.builder.data_dir}'
 
     def part(self, host):
         """Returns (first example, number of examples) of host (index, hosts), as tfds.even_splits cuts them."""
@@ -238,7 +264,7 @@ class _Source:
         return index * examples + min(index, larger), examples + (index < larger)
 
     def examples(self, host=(0, 1), *, shuffle=None, skip=0, take=-1):
-        """Yields {'image': uint8 [size, size, 3], 'label': int32} of one host's part."""
+        """Yields {'image': uint8 [size, size, 3], 'label': int32} of one host's part, None for those left out."""
         import tensorflow as tf
         import tensorflow_datasets as tfds
 
@@ -246,7 +272,7 @@ class _Source:
         folder = isinstance(self.builder, tfds.ImageFolder)  # has no sub-splits
         split = self.split if folder or hosts == 1 else tfds.even_splits(self.split, hosts)[index]
         # One file after another: the order on disk must be the same at every restart.
-        config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False, add_tfds_id=not folder)
         dataset = self.builder.as_dataset(
             split=split, read_config=config, decoders={'image': tfds.decode.SkipDecoding()}, shuffle_files=False
         )
@@ -256,22 +282,48 @@ class _Source:
         if shuffle:
             dataset = dataset.shuffle(shuffle[0], seed=shuffle[1], reshuffle_each_iteration=False)
         dataset = dataset.skip(skip).take(take)
-        dataset = dataset.map(self._decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        try:
-            yield from dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
-        except tf.errors.InvalidArgumentError as error:
-            reason = str(error.message).splitlines()[0].rpartition(': ')[2]  # the rest is TensorFlow's stack
-            place = f'{self.builder.name} in {self.builder.data_dir}'
-            raise DataError(f'an image of {place} is damaged: {reason}') from error
+        decoded = dataset.map(self._decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        iterator = decoded.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+        for n in itertools.count():
+            try:
+                example = next(iterator)
+            except StopIteration:
+                return
+            except tf.errors.InvalidArgumentError as error:  # of this example; the next can be asked for
+                self._leave_out(dataset, n, str(error.message).splitlines()[0].rpartition(': ')[2])
+                yield None
+            except tf.errors.DataLossError as error:
+                raise DataError(f'a file of {self.place} is damaged: {str(error.message).splitlines()[0]}') from error
+            else:
+                if -1 <= example['label'] < (len(self.label_names) or np.inf):
+                    yield example
+                else:
+                    self._leave_out(dataset, n, f'label {example["label"]} of {len(self.label_names)} classes')
+                    yield None
+
+    def _leave_out(self, dataset, n, reason):
+        """Warns, once, that the dataset's example n is left out."""
+        example = next(iter(dataset.skip(n).take(1)))
+        name = next((example[key].numpy().decode() for key in ('image/filename', 'tfds_id') if key in example), n)
+        if name not in self._told:
+            self._told.add(name)
+            left_out = (
+                f'left out {name} of {self.place}: {reason} ({len(self._told):,} of {self.num_examples:,} so far)'
+            )
+            print(f'warning: {left_out}', file=sys.stderr, flush=True)
 
     def decode(self):
-        """Returns all images and labels."""
-        count = self.num_examples
-        images = np.empty((count, self.size, self.size, 3), np.uint8)
-        labels = np.empty(count, np.int32)
-        for n, example in enumerate(self.examples()):
-            images[n], labels[n] = example['image'], example['label']
-        return images, labels
+        """Returns all images and labels but those left out."""
+        images = np.empty((self.num_examples, self.size, self.size, 3), np.uint8)
+        labels = np.empty(self.num_examples, np.int32)
+        count = 0
+        for example in self.examples():
+            if example is not None:
+                images[count], labels[count] = example['image'], example['label']
+                count += 1
+        if not count:
+            raise DataError(f'no example of {self.place} can be used (see the warnings)')
+        return images[:count], labels[:count]
 
     def _decode(self, example):
         import tensorflow as tf

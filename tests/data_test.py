@@ -226,13 +226,60 @@ def test_empty_folder_says_what_is_expected(tmp_path):
         data.load(options(name=str(tmp_path)), 'train', seed=0)
 
 
-@pytest.mark.parametrize(('name', 'reason'), [('0.png', 'Invalid PNG'), ('0.jpg', '.*Invalid JPEG')])
+@pytest.fixture
+def damaged_folder(tmp_path, save):
+    """A folder data set of images that are odd, of which four can be used: their names begin with 'whole'."""
+    ramp = np.resize(RAMP, (16, 16))
+    save(ramp, 'whole grey.png')
+    save(np.stack([ramp] * 4, axis=-1), 'whole RGBA.png')
+    save(ramp[:1, :1], 'whole 1x1.png')
+    save(np.stack([ramp] * 3, axis=-1), 'whole colour.jpg')
+    for name in ('cut.png', 'cut.jpg'):
+        path = save(ramp, name)
+        path.write_bytes(path.read_bytes()[:40])
+    (path.parent / 'empty.png').write_bytes(b'')
+    (path.parent / 'text.jpg').write_text('no image')
+    return tmp_path
+
+
 @pytest.mark.parametrize('loading', ['memory', 'stream'])
-def test_damaged_image_is_one_error(tmp_path, save, loading, name, reason):
-    path = save(RAMP, name)
-    path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(data.DataError, match=f'an image of .* is damaged: {reason}'):
+def test_images_that_cannot_be_read_are_left_out_and_named_once(damaged_folder, loading, capsys):
+    config = options(name=str(damaged_folder), size=16, loading=loading, shuffle_buffer=10)
+    dataset = data.load(config, 'train', seed=0)
+    for _ in range(2):
+        batches = list(dataset.eval_batches(3))
+        assert sum(batch['mask'].sum() for batch in batches) == 4
+    warnings = capsys.readouterr().err.splitlines()
+    assert len(warnings) == 4
+    assert '(4 of 8 so far)' in warnings[3]
+    for name in ('cut.png', 'cut.jpg', 'empty.png', 'text.jpg'):
+        assert any(f'/{name} of' in warning for warning in warnings), name
+    images = {image.tobytes() for b in batches for image, keep in zip(b['image'], b['mask']) if keep}
+    first = take(dataset.train_batches(8), 4)
+    assert {image.tobytes() for batch in first for image in batch['image']} == images
+    assert same(first[2:], take(dataset.train_batches(8, start_step=2), 2))
+
+
+@pytest.mark.parametrize('loading', ['memory', 'stream'])
+def test_a_split_without_a_whole_image_is_an_error(tmp_path, save, loading):
+    save(RAMP, '0.png').write_bytes(b'')
+    with pytest.raises(data.DataError, match='can be used'):
         next(data.load(options(name=str(tmp_path), size=16, loading=loading), 'train', seed=0).train_batches(1))
+
+
+def test_an_example_without_a_class_is_left_out(photograph_folder, monkeypatch, capsys):
+    original = data._Source._decode
+
+    def decode(source, example):
+        decoded = original(source, example)
+        return {**decoded, 'label': 2 * decoded['label']}
+
+    monkeypatch.setattr(data._Source, '_decode', decode)
+    dataset = data.load(options(name=str(photograph_folder), size=16), 'test', seed=0)
+    assert set(dataset.labels) == {0}
+    assert 'label 2 of 2 classes' in capsys.readouterr().err
+    with pytest.raises(data.DataError, match='were left out'):
+        dataset.subset(np.arange(2))
 
 
 def test_batch_that_does_not_divide_by_the_hosts(load):
