@@ -1,7 +1,11 @@
 """Checkpoints of a stage, through Orbax: by step, asynchronous, with variables, optimiser and config apart."""
 
+import contextlib
+import errno
 import json
 import logging
+import os
+import shutil
 import sys
 import zlib
 from pathlib import Path
@@ -56,7 +60,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exception):
-        self._manager.close()
+        with self._room():
+            self._manager.close()
 
     @property
     def latest_step(self) -> int | None:
@@ -64,7 +69,11 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: State) -> None:
-        """Starts to save the state after `step` steps; saving a step again does nothing."""
+        """Starts to save the state after `step` steps; saving a step again does nothing.
+
+        Raises:
+          CheckpointError: the disk has no room for it, or had none for the one before; earlier ones stay as they are.
+        """
         if step in self._manager.all_steps():
             return
         items = {'variables': state.variables, 'training': _training(state)}
@@ -73,7 +82,29 @@ class Checkpoints:
             config=ocp.args.JsonSave(self._config),
             checksums=ocp.args.JsonSave(_checksums(items)),
         )
-        self._manager.save(step, args=args)
+        needed = sum(x.nbytes for x in jax.tree.leaves(items))
+        with self._room(needed):
+            self._manager.save(step, args=args)
+
+    @contextlib.contextmanager
+    def _room(self, needed=0):
+        """Makes one error of a full disk, found beforehand or while writing: what is needed, and where."""
+        free = shutil.disk_usage(self.folder).free
+        whole = max((int(path.name) for path in self.folder.iterdir() if path.name.isdigit()), default=0)
+        advice = f'; make room and run the same command: it goes on from step {whole:,}'
+        if free < needed:
+            raise CheckpointError(
+                f'no room for a checkpoint in {self.folder}: it takes {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB'
+                f' are free{advice}'
+            )
+        try:
+            yield
+        except Exception as error:
+            if getattr(error, 'errno', None) != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):
+                raise
+            raise CheckpointError(
+                f'no room for a checkpoint in {self.folder}: {free / 1e6:,.1f} MB were free{advice}'
+            ) from error
 
     def restore(self, target: State, *, training: bool = True) -> State:
         """Returns the newest state that is whole; `target` gives the shapes and types, as from jax.eval_shape.

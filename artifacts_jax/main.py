@@ -8,6 +8,7 @@ The work directory gets: config.json, {autoencoder,artifacts}/{checkpoints,metri
 export/ (the learned features, for artifacts_jax.load_features), transfer/, results.json and results.txt.
 """
 
+import errno
 import sys
 import time
 from pathlib import Path
@@ -33,6 +34,10 @@ def main():
         run(configuration.check(CONFIG.value), Path(WORKDIR.value))
     except pipeline.EXPECTED_ERRORS as error:
         sys.exit(f'error: {error}')
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(f'error: no room on the disk of {error.filename or WORKDIR.value}: make some and run the same command')
     minutes, peak = (time.monotonic() - start) / 60, host.peak_memory() / 1e9
     print(f'done in {minutes:.1f} minutes, peak memory of the host {peak:.1f} GB')
 

@@ -1,4 +1,7 @@
+import os
 import shutil
+import subprocess
+import types
 
 import jax
 import numpy as np
@@ -109,3 +112,42 @@ def test_checkpoint_of_another_architecture_is_refused(config, devices, saved):
     difference = r'params/encoder/layer3/conv/kernel: \(2, 2, 8, 8\) saved, \(2, 2, 8, 12\) wanted'
     with pytest.raises(CheckpointError, match=difference):
         restore(config, devices, saved)
+
+
+def test_full_disk_is_one_error_that_says_what_is_needed_and_spoils_nothing(
+    config, devices, saved, stage_states, monkeypatch
+):
+    state, expected = at(stage_states[autoencoder], 6), restore(config, devices, saved)
+    needed = r'no room for a checkpoint in .*: it takes 0\.\d MB, and 0\.0 MB are free; .* goes on from step 4'
+    with Checkpoints(saved, config, devices.replicated) as checkpoints, monkeypatch.context() as patch:
+        patch.setattr(shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=1000))
+        with pytest.raises(CheckpointError, match=needed):
+            checkpoints.save(6, state)
+    jax.tree.map(np.testing.assert_array_equal, restore(config, devices, saved), expected)
+    with Checkpoints(saved, config, devices.replicated) as checkpoints:
+        checkpoints.save(6, state)
+    jax.tree.map(np.testing.assert_array_equal, restore(config, devices, saved), state)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can mount a small disk')
+def test_disk_that_fills_while_saving_spoils_nothing(config, devices, stage_states, tmp_path, monkeypatch):
+    disk, state = tmp_path / 'disk', stage_states[autoencoder]
+    disk.mkdir()
+    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk], check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip('mounting a small disk is not allowed here')
+    try:
+        with Checkpoints(disk / 'checkpoints', config, devices.replicated) as checkpoints:
+            checkpoints.save(2, at(state, 2))
+        (disk / 'ballast').write_bytes(bytes(shutil.disk_usage(disk).free - 20_000))
+        monkeypatch.setattr(shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=1e9))  # it fills afterwards
+        with (
+            pytest.raises(CheckpointError, match=r'no room for a checkpoint in .* goes on from step 2'),
+            Checkpoints(disk / 'checkpoints', config, devices.replicated) as checkpoints,
+        ):
+            checkpoints.save(4, at(state, 4))
+        (disk / 'ballast').unlink()
+        restored = restore(config, devices, disk / 'checkpoints')
+        jax.tree.map(np.testing.assert_array_equal, restored, at(state, 2))
+    finally:
+        subprocess.run(['umount', disk], check=True)
