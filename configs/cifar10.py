@@ -1,8 +1,8 @@
-"""CIFAR-10 at 32x32, with a network sized to show learning within two hours on two CPU cores.
+"""CIFAR-10 at 32x32, with a network sized to show learning within an hour on two CPU cores.
 
     python -m artifacts_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
 
-Results, one seed, best layer (conv2), 10,000 test images: learned 69.98 %, random 66.21 %, raw pixels 41.05 %.
+Results, one seed, best layer (conv2), 10,000 test images: learned 70.54 %, random 66.21 %, raw pixels 41.05 %.
 """
 
 from configs import default, variants

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Runs main on a node of a SLURM cluster, again and again until it is done. Options are sbatch's; what follows -- is for main.
+#   launch/slurm.sh --gpus=8 --partition=gpu --time=24:00:00 -- --config=configs/stl10.py --workdir=runs/stl10
+# Called on the login node it installs into .venv, which the nodes should see, and submits itself. Two minutes before the time is up,
+# or when the job is preempted, main saves its state; the job is queued again and goes on. --dry-run prints what it would do.
+#SBATCH --job-name=artifacts --nodes=1 --ntasks=1 --cpus-per-task=16
+#SBATCH --signal=TERM@120 --requeue --open-mode=append --output=%x-%j.log
+set -euo pipefail
+
+if [[ -z ${SLURM_JOB_ID:-} ]]; then
+  cd "$(dirname "$0")/.."
+  options=() dry=''
+  while [[ $# -gt 0 && $1 != -- ]]; do
+    if [[ $1 == --dry-run ]]; then dry=1; else options+=("$1"); fi
+    shift
+  done
+  shift || true
+  if [[ "$*" != *--config=* || "$*" != *--workdir=* ]]; then
+    echo "error: after -- main needs --config= and --workdir=" >&2 && exit 2
+  fi
+  submit=(sbatch "${options[@]}" launch/slurm.sh "$@")
+  if [[ $dry ]]; then
+    echo "source launch/environment.sh '[cuda]'" && printf '%q ' "${submit[@]}" && echo && exit
+  fi
+  source launch/environment.sh '[cuda]'
+  exec "${submit[@]}"
+fi
+
+cd "$SLURM_SUBMIT_DIR" # the job runs a copy of this file
+source "${VENV:-.venv}/bin/activate"
+status=0
+srun python -m artifacts_jax.main "$@" || status=$?
+if [[ $status == 75 ]]; then # told to stop, and saved
+  scontrol requeue "$SLURM_JOB_ID"
+else
+  exit $status
+fi

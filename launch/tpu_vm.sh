@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# Runs main on a Cloud TPU VM; needs gcloud, with a project that has TPUs. One command, then options; what follows -- is for main.
+#   launch/tpu_vm.sh all --name=artifacts --zone=us-west4-a --spot --bucket=gs://mine/artifacts -- --config=configs/stl10.py
+#     create    make the TPU VM (--queued: by a queued resource, and wait for it)
+#     setup     copy the committed code, install, and fetch the work directory from the bucket
+#     run       start main on all workers, under nohup, in the work directory runs/NAME
+#     logs      follow the log of worker 0
+#     watch     until main is done: make the VM again if it was preempted, start main again if it was told to stop
+#     delete    delete the VM, and its queued resource
+#     all       create, setup, run and watch; the VM is left, for its logs: delete it
+# Options: --name=artifacts --zone= --type=v5litepod-8 --version=v2-alpha-tpuv5-lite --spot --queued --bucket=gs://... --dry-run
+# The disk of a preempted VM is lost: with --bucket the work directory goes there every --every=300 seconds, and comes back.
+# --dry-run prints every command and runs none.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+name=artifacts zone='' type=v5litepod-8 version=v2-alpha-tpuv5-lite bucket='' every=300 poll=60 spot='' queued='' dry=''
+command=${1:-}
+shift || true
+while [[ $# -gt 0 && $1 != -- ]]; do
+  case $1 in
+    --name=* | --zone=* | --type=* | --version=* | --bucket=* | --every=* | --poll=*) option=${1#--} && printf -v "${option%%=*}" %s "${option#*=}" ;;
+    --spot) spot=--spot ;;
+    --queued) queued=1 ;;
+    --dry-run) dry=1 ;;
+    *) echo "error: $1 is no option of launch/tpu_vm.sh; main's come after --" >&2 && exit 2 ;;
+  esac
+  shift
+done
+shift || true
+if [[ -z $zone ]]; then echo "error: --zone= is missing, such as --zone=us-west4-a" >&2 && exit 2; fi
+
+folder=artifacts_jax_run workdir=runs/$name
+tpu=(gcloud compute tpus tpu-vm)
+queue=(gcloud compute tpus queued-resources)
+
+try() { # runs a command, or prints it
+  if [[ $dry ]]; then printf '%q ' "$@" && echo; else "$@"; fi
+}
+
+on() { # on WORKERS COMMAND: in the shell of these workers
+  try "${tpu[@]}" ssh "$name" --zone="$zone" --worker="$1" --command="$2"
+}
+
+create() {
+  if [[ $queued ]]; then
+    try "${queue[@]}" create "$name" --node-id="$name" --zone="$zone" --accelerator-type="$type" --runtime-version="$version" $spot
+    until [[ $dry || $(state) == READY ]]; do sleep "$poll"; done
+  else
+    try "${tpu[@]}" create "$name" --zone="$zone" --accelerator-type="$type" --version="$version" $spot
+  fi
+}
+
+setup() {
+  local archive=${TMPDIR:-/tmp}/$name.tar.gz
+  try git archive --format=tar.gz --output="$archive" HEAD
+  try "${tpu[@]}" scp "$archive" "$name:$name.tar.gz" --zone="$zone" --worker=all
+  on all "mkdir -p $folder && tar xzf $name.tar.gz -C $folder"
+  on all "command -v python3.11 || (sudo apt-get update && sudo apt-get install -y python3.11 python3.11-venv)"
+  on all "cd $folder && PYTHON=python3.11 bash -c 'source launch/environment.sh [tpu]'"
+  if [[ $bucket ]]; then
+    on all "cd $folder && mkdir -p $workdir && if gcloud storage ls $bucket; then gcloud storage rsync -r $bucket $workdir; fi"
+  fi
+}
+
+run() {
+  local program
+  program="source .venv/bin/activate; python -m artifacts_jax.main --workdir=$workdir$(printf ' %q' "$@") > run.log 2>&1; echo \$? > run.status"
+  on all "cd $folder && rm -f run.status && (nohup bash -c $(printf %q "$program") > /dev/null 2>&1 &)"
+  if [[ $bucket ]]; then
+    on 0 "cd $folder && (nohup bash -c 'until [[ -f run.status ]]; do sleep $every; gcloud storage rsync -r $workdir $bucket; done' > sync.log 2>&1 &)"
+  fi
+}
+
+state() { # of the VM: READY, PREEMPTED, ..., MISSING, or UNKNOWN if gcloud could not say
+  local told
+  if told=$("${tpu[@]}" describe "$name" --zone="$zone" --format='value(state)' 2>&1); then echo "$told"
+  elif [[ $told == *NOT_FOUND* ]]; then echo MISSING; else echo UNKNOWN; fi
+}
+
+status() { # with which main ended on worker 0, nothing while it runs
+  "${tpu[@]}" ssh "$name" --zone="$zone" --worker=0 --command="cat $folder/run.status 2> /dev/null || true" 2> /dev/null || true
+}
+
+watch() {
+  if [[ $dry ]]; then
+    echo "# every $poll seconds: a VM that was preempted is deleted, created, set up and run again; main's status 75 runs it again"
+    return
+  fi
+  while true; do
+    now=$(state) ended=''
+    case $now in
+      READY) ended=$(status) ;;
+      PREEMPTED | TERMINATED | STOPPED | MISSING)
+        echo "$name is $now: it is made again"
+        delete || true
+        create && setup && run "$@"
+        ;;
+    esac
+    case $ended in
+      '') ;;
+      0) echo "$name: done" && return ;;
+      75) echo "$name: main was told to stop; it is started again" && run "$@" ;;
+      *) echo "error: main ended with status $ended on $name: see launch/tpu_vm.sh logs --name=$name --zone=$zone" >&2 && return 1 ;;
+    esac
+    sleep "$poll"
+  done
+}
+
+delete() {
+  try "${tpu[@]}" delete "$name" --zone="$zone" --quiet
+  if [[ $queued ]]; then try "${queue[@]}" delete "$name" --zone="$zone" --force --quiet; fi
+}
+
+case $command in
+  create | setup | delete) $command ;;
+  run | watch) $command "$@" ;;
+  logs) on 0 "tail -n 1000 -F $folder/run.log" ;;
+  all) create && setup && run "$@" && watch "$@" ;;
+  *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+esac

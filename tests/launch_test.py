@@ -1,0 +1,133 @@
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Stands for gcloud: notes how it was called, and answers from files of states and of main's exit statuses, a line each.
+GCLOUD = """#!/usr/bin/env bash
+cd "$(dirname "$0")"
+echo "$*" >> calls
+pop() { head -n 1 "$1"; sed -i 1d "$1"; }
+case $* in
+  *describe*) pop states ;;
+  *'cat '*run.status*) pop statuses ;;
+esac
+"""
+
+
+def tpu_vm(*arguments, path=None):
+    environment = {**os.environ, 'PATH': f'{path}:{os.environ["PATH"]}'} if path else None
+    command = [ROOT / 'launch' / 'tpu_vm.sh', *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_dry_run_prints_every_command_and_needs_no_gcloud():
+    options = ['--name=a', '--zone=z', '--type=v5litepod-8', '--spot', '--queued', '--bucket=gs://b/c', '--dry-run']
+    run = tpu_vm('all', *options, '--', '--config=configs/stl10.py', "--config.stages=('autoencoder',)")
+    assert run.returncode == 0
+    lines = run.stdout.splitlines()
+    begins = [
+        'gcloud compute tpus queued-resources create a --node-id=a --zone=z --accelerator-type=v5litepod-8',
+        'git archive',
+        'gcloud compute tpus tpu-vm scp',
+        *['gcloud compute tpus tpu-vm ssh a --zone=z --worker=all'] * 5,
+        'gcloud compute tpus tpu-vm ssh a --zone=z --worker=0',
+        '# every 60 seconds',
+    ]
+    assert len(lines) == len(begins)
+    for line, begin in zip(lines, begins):
+        assert line.startswith(begin)
+    assert lines[0].rstrip().endswith('--spot')
+    assert '--config=configs/stl10.py' in lines[7]
+    assert 'stages' in lines[7]
+    assert 'rsync' in lines[6]
+    assert 'rsync' in lines[8]
+    run = tpu_vm('delete', *options)
+    assert [line.split()[3:5] for line in run.stdout.splitlines()] == [
+        ['tpu-vm', 'delete'],
+        ['queued-resources', 'delete'],
+    ]
+
+
+@pytest.fixture
+def gcloud(tmp_path):
+    """A folder for PATH with the stand-in, and the answers that it is to give."""
+    (tmp_path / 'gcloud').write_text(GCLOUD)
+    (tmp_path / 'gcloud').chmod(0o755)
+
+    def answers(states, statuses):
+        for name, lines in (('states', states), ('statuses', statuses)):
+            (tmp_path / name).write_text(''.join(f'{line}\n' for line in lines))
+        (tmp_path / 'calls').write_text('')
+        return tmp_path
+
+    return answers
+
+
+def test_watch_makes_a_preempted_machine_again_and_starts_main_again_when_it_was_stopped(gcloud):
+    folder = gcloud(['READY', 'PREEMPTED', 'STARTING', 'READY', 'READY', 'READY'], ['', '', '75', '0'])
+    run = tpu_vm('watch', '--name=a', '--zone=z', '--spot', '--poll=0', '--', '--config=configs/demo.py', path=folder)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count('it is made again') == 1
+    assert run.stdout.count('it is started again') == 1
+    assert 'a: done' in run.stdout
+    calls = (folder / 'calls').read_text()
+    assert calls.count('tpu-vm delete a') == calls.count('tpu-vm create a') == calls.count('tpu-vm scp') == 1
+    assert calls.count('artifacts_jax.main') == 2
+    assert calls.count('configs/demo.py') == 2
+
+
+def test_watch_ends_with_an_error_of_main(gcloud):
+    folder = gcloud(['READY'], ['1'])
+    run = tpu_vm('watch', '--name=a', '--zone=z', '--poll=0', path=folder)
+    assert run.returncode == 1
+    assert 'main ended with status 1 on a: see launch/tpu_vm.sh logs --name=a --zone=z' in run.stderr
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['create'], '--zone= is missing'),
+        (['create', '--zone=z', '--spto'], '--spto is no option'),
+        (['bogus', '--zone=z'], 'Runs main on a Cloud TPU VM'),
+    ],
+)
+def test_mistakes_are_told(arguments, message):
+    run = tpu_vm(*arguments)
+    assert run.returncode == 2
+    assert message in run.stderr
+
+
+def slurm(*arguments, **environment):
+    command = [ROOT / 'launch' / 'slurm.sh', *arguments]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_slurm_submits_itself_with_the_options_before_the_dashes():
+    main = ['--config=configs/stl10.py', '--workdir=runs/stl10']
+    run = slurm('--gpus=8', '--partition=gpu', '--dry-run', '--', *main)
+    assert run.returncode == 0
+    install, submit = run.stdout.splitlines()
+    assert install == "source launch/environment.sh '[cuda]'"
+    assert submit.split() == ['sbatch', '--gpus=8', '--partition=gpu', 'launch/slurm.sh', *main]
+    run = slurm('--gpus=8', '--', '--config=configs/stl10.py')
+    assert run.returncode == 2
+    assert 'main needs --config= and --workdir=' in run.stderr
+
+
+@pytest.mark.parametrize(('status', 'requeued'), [(0, False), (1, False), (75, True)])
+def test_slurm_queues_a_job_again_that_was_told_to_stop(tmp_path, status, requeued):
+    (tmp_path / '.venv' / 'bin').mkdir(parents=True)
+    (tmp_path / '.venv' / 'bin' / 'activate').write_text('')
+    for name, ends in (('srun', status), ('scontrol', 0)):
+        (tmp_path / name).write_text(f'#!/usr/bin/env bash\necho "{name} $*" >> calls\nexit {ends}\n')
+        (tmp_path / name).chmod(0o755)
+    path = f'{tmp_path}:{os.environ["PATH"]}'
+    run = slurm('--config=c', '--workdir=w', SLURM_JOB_ID='7', SLURM_SUBMIT_DIR=str(tmp_path), PATH=path, VENV='.venv')
+    assert run.returncode == (0 if requeued else status)
+    calls = (tmp_path / 'calls').read_text().splitlines()
+    assert calls == ['srun python -m artifacts_jax.main --config=c --workdir=w'] + ['scontrol requeue 7'] * requeued
