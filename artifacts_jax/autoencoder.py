@@ -6,7 +6,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from artifacts_jax import augment, grids, keys, losses, metrics, models, optim, parallel
+from artifacts_jax import augment, grids, keys, losses, metrics, models, optim, parallel, processes
 from artifacts_jax.state import State, select
 
 NAME = 'autoencoder'
@@ -101,17 +101,15 @@ def evaluator(config: ConfigDict, devices: parallel.Devices, datasets: dict):
 
     def evaluate(state, key):
         del key
-        results = [
-            jax.tree.map(lambda x, keep=batch['mask']: x[keep], mapped(state.variables, batch))
-            for batch in datasets['test'].eval_batches(config.batch_size, limit=config.eval_examples)
-        ]
+        batches = datasets['test'].eval_batches(config.batch_size, limit=config.eval_examples)
+        results = [mapped(state.variables, batch) for batch in batches]
         return {name: float(np.concatenate([r[name] for r in results]).mean()) for name in ('psnr', 'mse')}
 
     return evaluate
 
 
 def illustrator(config: ConfigDict, devices: parallel.Devices, datasets: dict):
-    """Returns draw(state, key, folder), which writes held-out images and their reconstructions."""
+    """Returns draw(state, key, folder), which writes held-out images and their reconstructions; None writes nothing."""
     generator = models.make_generator(config)
 
     def reconstruct(variables, batch):
@@ -122,8 +120,9 @@ def illustrator(config: ConfigDict, devices: parallel.Devices, datasets: dict):
 
     def draw(state, key, folder):
         del key
-        batch = next(datasets['test'].train_batches(8))
+        batch = next(datasets['test'].train_batches(processes.divisible(8)))
         columns = zip(('original', 'decoded'), mapped(state.variables, batch))
-        grids.image_grid(folder / 'autoencoder.png', dict(columns))
+        if folder:
+            grids.image_grid(folder / 'autoencoder.png', dict(columns))
 
     return draw

@@ -15,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
+from artifacts_jax import processes
 from artifacts_jax.parallel import shape_tree
 from artifacts_jax.state import State
 
@@ -59,7 +60,9 @@ class Checkpoints:
     def __enter__(self):
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, RuntimeError | ValueError) and jax.process_count() > 1:
+            return  # as when another process is gone, for which the end of a save would wait
         with self._room():
             self._manager.close()
 
@@ -133,7 +136,7 @@ class Checkpoints:
                     raise CheckpointError(f'{error}; there is no other in {self.folder}') from error
                 print(f'warning: {error}; going back to {self.folder / str(before)}', file=sys.stderr, flush=True)
         if training:
-            self._set_aside(damaged for damaged in steps if damaged > step)
+            self._set_aside([damaged for damaged in steps if damaged > step])
         variables = restored['variables']
         rest = restored.get('training') or {'step': step, 'opt_state': {}, 'ema': None, 'history': None}
         frozen = target.frozen and {
@@ -171,10 +174,14 @@ class Checkpoints:
 
     def _set_aside(self, steps):
         folder = self.folder.with_name('damaged')
-        for step in steps:
-            folder.mkdir(exist_ok=True)
-            taken = [int(path.suffix[1:]) for path in folder.glob(f'{step}.*')]
-            (self.folder / str(step)).rename(folder / f'{step}.{max(taken, default=0) + 1}')
+
+        def move():
+            for step in steps:
+                folder.mkdir(exist_ok=True)
+                taken = [int(path.suffix[1:]) for path in folder.glob(f'{step}.*')]
+                (self.folder / str(step)).rename(folder / f'{step}.{max(taken, default=0) + 1}')
+
+        processes.led(move, 'set a damaged checkpoint aside')
         self._manager.reload()
 
 

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from artifacts_jax import host
+
 PHOTOGRAPHS = 'photographs'
 
 
@@ -146,6 +148,10 @@ class InMemory:
             rows = index[index < count]
             yield _pad({'image': self.images[rows], 'label': self.labels[rows], 'index': rows}, len(index))
 
+    def eval_steps(self, batch_size: int, limit: int = 0) -> int:
+        """Returns how many batches eval_batches yields."""
+        return -(-min(limit or self.num_examples, self.num_examples) // batch_size)
+
     def subset(self, indices: np.ndarray) -> 'InMemory':
         """Returns the examples at these positions, as a data set of its own.
 
@@ -213,10 +219,8 @@ class Streamed:
         count = min(limit or self.num_examples, self.num_examples)
         first, examples = self.source.part(self._host)
         here = max(0, min(count - first, examples))
-        most = -(-self.num_examples // self.process_count)  # the largest part of any host
-        batches = -(-min(most, count) // size)
         stream = iter(self.source.examples(self._host, take=here))
-        for n in range(batches):
+        for n in range(self.eval_steps(batch_size, limit)):
             places = list(enumerate(itertools.islice(stream, size), start=first + n * size))
             rows = np.array([place for place, example in places if example is not None], np.int32)
             chosen = [example for _, example in places if example is not None]
@@ -224,6 +228,11 @@ class Streamed:
             images = np.stack([e['image'] for e in chosen]) if chosen else np.zeros(shape, np.uint8)
             labels = np.array([e['label'] for e in chosen], np.int32)
             yield _pad({'image': images, 'label': labels, 'index': rows}, size)
+
+    def eval_steps(self, batch_size: int, limit: int = 0) -> int:
+        """Returns how many batches eval_batches yields: as many as the host with the largest part needs."""
+        most = -(-self.num_examples // self.process_count)
+        return -(-min(most, limit or most) // (batch_size // self.process_count))
 
     def subset(self, indices: np.ndarray) -> InMemory:
         """Raises DataError: parts are taken of data sets in memory."""
@@ -365,7 +374,9 @@ def _builder(config):
 
         tfds.disable_progress_bar()
         builder = Photographs(data_dir=directory)
-        builder.download_and_prepare()
+        if not builder.is_prepared():
+            with host.alone(Path(builder.data_dir).parent, patient=True):  # other processes may be doing the same
+                builder.download_and_prepare()
         return builder
     try:
         builder = tfds.builder(config.name, data_dir=directory, try_gcs=False)

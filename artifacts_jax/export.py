@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from artifacts_jax import heads, models
+from artifacts_jax import heads, models, processes
 from artifacts_jax.checkpoint import differences
 from artifacts_jax.parallel import shape_tree
 
@@ -39,20 +39,27 @@ def save(folder: Path, variables: dict, config: ConfigDict, *, parts: Iterable[s
     """
     folder, trees = Path(folder).absolute(), _parts(variables)
     parts = tuple(parts) or tuple(trees)
-    (folder / 'config.json').unlink(missing_ok=True)  # first, so that a mixture of two never looks complete
-    for network in set(NETWORKS).difference(parts):
-        shutil.rmtree(folder / network, ignore_errors=True)
+
+    def begin():
+        (folder / 'config.json').unlink(missing_ok=True)  # first, so that a mixture of two never looks complete
+        for network in set(NETWORKS).difference(parts):
+            shutil.rmtree(folder / network, ignore_errors=True)
+
+    def complete():
+        description = {
+            'version': VERSION,
+            'networks': parts,
+            'head': head,
+            'image_size': config.model.image_size,
+            'config': json.loads(config.to_json_best_effort()),
+        }
+        (folder / 'config.json').write_text(json.dumps(description, indent=2) + '\n')
+
+    processes.led(begin, f'write {folder}')
     with ocp.StandardCheckpointer() as checkpointer:
         for part in parts:
             checkpointer.save(folder / part, trees[part], force=True)
-    description = {
-        'version': VERSION,
-        'networks': parts,
-        'head': head,
-        'image_size': config.model.image_size,
-        'config': json.loads(config.to_json_best_effort()),
-    }
-    (folder / 'config.json').write_text(json.dumps(description, indent=2) + '\n')
+    processes.led(complete, f'write {folder}')
 
 
 def check_replaceable(folder: Path) -> None:

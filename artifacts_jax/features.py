@@ -14,28 +14,35 @@ LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
 
 
 def extractor(config: ConfigDict, devices: Devices, max_values: int) -> Callable:
-    """Returns extract(variables, batch) -> {layer: [B, D]}, average-pooled maps of at most max_values values.
+    """Returns extract(variables, batch) -> ({layer: [B, D]}, {'label', 'index': [B]}), of the examples that count.
 
-    `variables` are the discriminator's, {'params': ..., 'batch_stats': ...}; layers are conv1..conv5, after ReLU.
+    The features are average-pooled maps of at most max_values values. `variables` are the discriminator's, {'params':
+    ..., 'batch_stats': ...}; layers are conv1..conv5, after ReLU.
     """
     trunk = models.make_trunk(config)
 
-    def extract(variables, batch):
-        images = augment.test_view(config, batch['image'])
+    def maps(variables, images):
         _, maps = trunk.apply({kind: tree['trunk'] for kind, tree in variables.items()}, images)
         return {name: linear.pool(x.astype('float32'), max_values) for name, x in maps.items()}
+
+    return of_views(config, devices, maps)
+
+
+def of_views(config: ConfigDict, devices: Devices, function: Callable) -> Callable:
+    """Returns what `extractor` does for any function(variables, test views of images) -> {name: [B, D]}."""
+
+    def extract(variables, batch):
+        views = augment.test_view(config, batch['image'])
+        return function(variables, views), {name: batch[name] for name in ('label', 'index')}
 
     return devices.per_example(extract)
 
 
 def collect(extract: Callable, batches):
-    """Returns ({layer: [N, D]}, labels [N]) of all examples that the batches' masks count; extract maps a batch."""
-    parts, labels = [], []
-    for batch in batches:
-        keep = batch['mask']
-        parts.append(jax.tree.map(lambda x, keep=keep: x[keep], extract(batch)))
-        labels.append(batch['label'][keep])
-    return jax.tree.map(lambda *xs: np.concatenate(xs), *parts), np.concatenate(labels)
+    """Returns ({layer: [N, D]}, labels [N]) of all examples of the batches; extract maps a batch, as `extractor`."""
+    parts = [extract(batch) for batch in batches]
+    maps, examples = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+    return maps, examples['label']
 
 
 def monitor(config: ConfigDict, devices: Devices, datasets: dict) -> Callable:

@@ -121,11 +121,15 @@ def nearest(
     extract = features.extractor(config, devices, 0)
 
     def features_of(batch):
-        return {name: extract(variables, batch)[layer] for name, variables in networks.items()}
+        return {name: extract(variables, batch)[0][layer] for name, variables in networks.items()}
+
+    def shown(batch):
+        examples = {name: batch[name][batch['mask']] for name in ('image', 'label')}
+        return {'image': examples.pop('image'), **features_of(batch)}, examples
 
     count = min(limit or dataset.num_examples, dataset.num_examples)
     batches = _first(dataset, count, config.probe.batch_size)
-    bank, labels = features.collect(lambda batch: {'image': batch['image'], **features_of(batch)}, batches)
+    bank, labels = features.collect(shown, batches)
     images, near = bank['image'], features_of(queries)
     copies = np.array([(images == query).all(axis=(1, 2, 3)) for query in queries['image']])
     if (~copies).sum(axis=1).min() < k:

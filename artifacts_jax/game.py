@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from artifacts_jax import augment, features, grids, keys, layers, metrics, models
+from artifacts_jax import augment, features, grids, keys, layers, metrics, models, processes
 from artifacts_jax.models import FAKE, REAL
 from artifacts_jax.parallel import Devices
 
@@ -81,10 +81,8 @@ def evaluator(config: ConfigDict, devices: Devices, datasets: dict):
     mapped = devices.per_example(play)
 
     def evaluate(state, key):
-        results = [
-            jax.tree.map(lambda x, keep=batch['mask']: x[keep], mapped((state.variables, key), batch))
-            for batch in datasets['test'].eval_batches(config.batch_size, limit=config.eval_examples)
-        ]
+        batches = datasets['test'].eval_batches(config.batch_size, limit=config.eval_examples)
+        results = [mapped((state.variables, key), batch) for batch in batches]
         results = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
         values = {name: float(x.mean()) for name, x in results.items() if name.startswith('accuracy')}
         values['mask_auc'] = metrics.auc(results['mask_logits'].ravel(), results['kept'].ravel())
@@ -94,7 +92,7 @@ def evaluator(config: ConfigDict, devices: Devices, datasets: dict):
 
 
 def illustrator(config: ConfigDict, devices: Devices, datasets: dict, *, examples: int = 8, first_batch: int = 0):
-    """Returns draw(state, key, folder), which writes artifacts.png, mask_prediction.png and conv1.png into a folder.
+    """Returns draw(state, key, folder), which writes artifacts.png, mask_prediction.png and conv1.png (None: nothing).
 
     The first two show the game on held-out images, the paper's figure and what the discriminator makes of it; a GAN
     damages nothing, so it has no mask to predict.
@@ -103,7 +101,7 @@ def illustrator(config: ConfigDict, devices: Devices, datasets: dict, *, example
       config: the run's configuration.
       devices: the mapping over devices.
       datasets: {'test': data set}.
-      examples: how many images are shown.
+      examples: how many images are shown, at least; as many on each host.
       first_batch: which of the test split's batches of so many images is shown.
     """
     generator, judge = models.make_generator(config), models.make_discriminator(config)
@@ -142,8 +140,10 @@ def illustrator(config: ConfigDict, devices: Devices, datasets: dict, *, example
     mapped = devices.per_example(show)
 
     def draw(state, key, folder):
-        batch = next(datasets['test'].train_batches(examples, start_step=first_batch))
+        batch = next(datasets['test'].train_batches(processes.divisible(examples), start_step=first_batch))
         columns, judged = mapped((state.variables, key), batch)
+        if folder is None:
+            return
         step = f'{int(state.step):,}'
         about = f'held-out images of {Path(config.data.name).name}, after {step} steps'
         named = dict(zip(GAN_COLUMNS if gan else COLUMNS, columns))

@@ -35,21 +35,26 @@ def keep_compiled() -> None:
 
 
 @contextlib.contextmanager
-def alone(workdir: Path) -> Iterator[None]:
-    """Keeps other runs out of a work directory while the context lasts, by a lock that ends with the process.
+def alone(folder: Path, *, patient: bool = False) -> Iterator[None]:
+    """Keeps other runs out of a folder while the context lasts, by a lock that ends with the process.
+
+    Args:
+      folder: a work directory, or another folder; it is made.
+      patient: wait until another run has done, in place of an error.
 
     Raises:
       ConfigError: another run works there; the message names it.
     """
     import fcntl
 
-    with (Path(workdir) / 'lock').open('a+') as file:
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with (Path(folder) / 'lock').open('a+') as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
         except BlockingIOError as error:
             file.seek(0)
             raise ConfigError(
-                f'{workdir} is in use by {file.read() or "another run"}: wait for its end, or use another --workdir'
+                f'{folder} is in use by {file.read() or "another run"}: wait for its end, or use another --workdir'
             ) from error
         file.truncate(0)
         file.write(f'process {os.getpid()} on {socket.gethostname()}')

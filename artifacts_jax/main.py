@@ -21,17 +21,22 @@ from artifacts_jax import config as configuration
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configuration file, such as configs/demo.py')
 REPLAY = flags.DEFINE_bool('replay', False, 'run the step again at which a loss was not finite, and show it')
+COORDINATOR = flags.DEFINE_string('coordinator', '', 'HOST:PORT of the first of several processes; SLURM and TPU tell')
+PROCESSES = flags.DEFINE_integer('processes', None, 'number of processes, with --coordinator', lower_bound=1)
+PROCESS = flags.DEFINE_integer('process', None, 'which of them this is, from 0', lower_bound=0)
 WORKDIR = flags.DEFINE_string('workdir', None, 'directory of the run; the same one again resumes it')
 
 
 def main():
     """Checks the configuration, then runs its stages."""
-    from artifacts_jax import pipeline
+    from artifacts_jax import pipeline, processes
 
     start = time.monotonic()
     try:
+        processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
         run = pipeline.replay_nonfinite if REPLAY.value else pipeline.run
-        run(configuration.check(CONFIG.value), Path(WORKDIR.value))
+        with processes.together(expected=pipeline.EXPECTED_ERRORS):
+            run(configuration.check(CONFIG.value), Path(WORKDIR.value))
     except pipeline.EXPECTED_ERRORS as error:
         sys.exit(f'error: {error}')
     except OSError as error:

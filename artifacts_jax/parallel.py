@@ -10,7 +10,7 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from artifacts_jax.config import ConfigError
 
@@ -47,9 +47,10 @@ class Devices:
 
     def __init__(self, mapping: str, devices: list | None = None):
         self.mapping = mapping
-        self.devices = devices or jax.devices()
+        # A global batch is its hosts' parts one after another, and so are the devices.
+        self.devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
         self.local = [d for d in self.devices if d.process_index == jax.process_index()]
-        mesh = jax.make_mesh((len(self.devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=self.devices)
+        mesh = Mesh(np.array(self.devices), (AXIS,), axis_types=(AxisType.Auto,))
         self.replicated = NamedSharding(mesh, PartitionSpec())
         self.sharded = NamedSharding(mesh, PartitionSpec(AXIS))
 
@@ -79,36 +80,49 @@ class Devices:
             compiler_options=compiler_options(self.devices[0].platform),
         )
 
-    def per_example(self, function: Callable) -> Callable:
-        """Maps function(variables, batch) -> tree of [B, ...]; the result takes host batches and gives numpy arrays.
+    def joined(self, tree):
+        """Returns what a train step gave as arrays on the devices of all hosts: pmap's are on those of one."""
+        if self.mapping == 'jit' or len(self.local) == len(self.devices):
+            return tree
+        return jax.tree.map(
+            lambda x: jax.make_array_from_single_device_arrays(
+                x.shape, self.replicated, [shard.data for shard in x.addressable_shards]
+            ),
+            tree,
+        )
 
-        Only this host's examples come back. Batches may have any size: they are padded to the devices.
+    def per_example(self, function: Callable) -> Callable:
+        """Maps function(variables, batch) -> tree of [B, ...]; the result takes a host's part of a batch.
+
+        It gives numpy arrays with the examples of all hosts, one host's after another's, but for those that the
+        batch's 'mask' leaves out. Hosts call it together, with parts of one size, which may be any: they are padded to
+        the devices.
         """
+
+        def whole(variables, batch, axis_name=None):
+            values = function(variables, batch), batch['mask']
+            return jax.tree.map(partial(gather, axis_name=axis_name), values)
+
         if self.mapping == 'pmap':
-            mapped = jax.pmap(function, AXIS, in_axes=(None, 0), devices=self.devices)
+            named = partial(whole, axis_name=AXIS)
+            mapped = jax.pmap(named, AXIS, in_axes=(None, 0), out_axes=None, devices=self.devices)
         else:
             mapped = jax.jit(
-                function,
+                whole,
                 in_shardings=(self.replicated, self.sharded),
-                out_shardings=self.sharded,
+                out_shardings=self.replicated,
                 compiler_options=compiler_options(self.devices[0].platform),
             )
 
         def run(variables, batch):
             size = len(jax.tree.leaves(batch)[0])
             padding = -size % len(self.local)
+            batch = {'mask': np.ones(size, bool), **batch}
             padded = jax.tree.map(lambda x: np.pad(x, ((0, padding),) + ((0, 0),) * (x.ndim - 1)), batch)
-            return jax.tree.map(lambda x: self._fetch(x)[:size], mapped(variables, self.put(padded)))
+            values, mask = jax.device_get(mapped(variables, self.put(padded)))
+            return jax.tree.map(lambda x: x[mask], values)
 
         return run
-
-    def _fetch(self, x):
-        if self.mapping == 'pmap':
-            return np.asarray(x).reshape(-1, *x.shape[2:])
-        if x.is_fully_addressable:
-            return np.asarray(x)
-        shards = sorted(x.addressable_shards, key=lambda s: s.index[0].start or 0)
-        return np.concatenate([np.asarray(s.data) for s in shards])
 
 
 @cache

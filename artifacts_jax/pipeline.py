@@ -1,11 +1,24 @@
 """A run: the config's stages in order, each from where it stopped, in one work directory."""
 
+import contextlib
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
-from artifacts_jax import artifacts, autoencoder, checkpoint, data, export, host, probe, replay, train, transfer
+from artifacts_jax import (
+    artifacts,
+    autoencoder,
+    checkpoint,
+    data,
+    export,
+    host,
+    probe,
+    processes,
+    replay,
+    train,
+    transfer,
+)
 from artifacts_jax import config as configuration
 from artifacts_jax.parallel import Devices
 
@@ -54,8 +67,6 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     Raises:
       one of EXPECTED_ERRORS, with a message for the user.
     """
-    if jax.process_count() > 1:
-        raise configuration.ConfigError(f'{jax.process_count()} processes: runs on several hosts are not supported yet')
     devices, datasets, done = Devices(config.parallel), Datasets(config), {}
     for stage in TRAINED:
         if config[stage.NAME].pretrained:
@@ -63,9 +74,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
     if not (Path(workdir) / 'config.json').exists():
         _ = datasets['train']  # data that is not there should not leave a work directory behind
     host.keep_compiled()
-    Path(workdir).mkdir(parents=True, exist_ok=True)
-    with host.alone(workdir):
-        configuration.settle(config, workdir, force=config.force)
+    with _at_work(config, Path(workdir), force=config.force):
         return _stages(config, Path(workdir), devices, datasets, done)
 
 
@@ -80,14 +89,28 @@ def replay_nonfinite(config: ConfigDict, workdir: Path) -> dict:
         raise configuration.ConfigError(f'nothing to replay: no step in {workdir} had a loss that was not finite')
     (stage, path), devices = found[-1], Devices(config.parallel)
     host.keep_compiled()
-    with host.alone(workdir):
-        configuration.settle(config, workdir)
+    with _at_work(config, Path(workdir)):
         base = None
         if stage.BASE and config[stage.BASE.NAME].pretrained:
             base = _import(stage.BASE, config[stage.BASE.NAME].pretrained, config, devices)
         elif stage.BASE:
             base = train.finished(stage.BASE, config, workdir, devices).learned(config.optim.use_ema)
         return replay.run(path, stage, config, workdir, devices, Datasets(config), base)
+
+
+@contextlib.contextmanager
+def _at_work(config, workdir, *, force=False):
+    """Keeps a work directory to this run, of one process or several, and to its configuration."""
+    with contextlib.ExitStack() as stack:
+
+        def begin():
+            stack.enter_context(host.alone(workdir))
+            configuration.settle(config, workdir, force=force)
+
+        processes.led(begin, f'take {workdir}')
+        processes.check_shared(workdir)
+        yield
+        processes.wait('the end')  # of what the first process writes
 
 
 def _stages(config, workdir, devices, datasets, done):
@@ -110,7 +133,7 @@ def _stages(config, workdir, devices, datasets, done):
             print(f'{stage.NAME}: all {stage.plan(config)[0]:,} steps are done')
             name, parts = EXPORTS[stage]
             folder = workdir / name
-            if not (folder / 'config.json').exists():
+            if not processes.agreed((folder / 'config.json').exists()):
                 export.save(folder, done[stage], config, parts=parts)
             print(f'{folder}: the learned {" and ".join(parts)}, for artifacts_jax.load_features')
     results = {}

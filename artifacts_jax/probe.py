@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from artifacts_jax import augment, features, keys, lbfgs, linear, plots, report, sgd
+from artifacts_jax import features, keys, lbfgs, linear, plots, processes, report, sgd
 from artifacts_jax.parallel import Devices
 
 NAME = 'probe'
@@ -43,13 +43,12 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
                 test=_count(config.probe.max_test, datasets['test']),
             )
             report.write_json(path, results)
-    plots.probe_bars(
-        Path(workdir) / 'figures' / 'probe.png',
-        {name: {layer: row['accuracy'] for layer, row in layers.items()} for name, layers in results['probe'].items()},
-    )
-    table = report.results_table(results)
-    (Path(workdir) / 'results.txt').write_text(table)
-    print(table)
+    accuracies = {
+        network: {layer: row['accuracy'] for layer, row in layers.items()} for network, layers in results[NAME].items()
+    }
+    if processes.is_first():
+        plots.probe_bars(Path(workdir) / 'figures' / 'probe.png', accuracies)
+    report.write_results(workdir, results)
     print(f'{NAME}: done; the table is in {workdir}/results.txt, the numbers in {path}, figures in {workdir}/figures')
     return results
 
@@ -57,14 +56,15 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
 def probe(config: ConfigDict, devices: Devices, datasets: dict, variables: dict | None) -> dict:
     """Returns {layer: result} of one network, or {'pixels': result} of the images themselves without variables."""
     if variables is None:
-        extract = devices.per_example(lambda _, batch: {PIXELS: _pixels(config, batch)})
+        extract = features.of_views(config, devices, lambda _, images: {PIXELS: images.reshape(len(images), -1)})
     else:
         extract = features.extractor(config, devices, config.probe.max_values)
     classifiers = _fit(config, partial(extract, variables), datasets['probe_train'])
     counts = {layer: np.zeros(2, int) for layer in classifiers}
     for batch in datasets['test'].eval_batches(config.probe.batch_size, limit=config.probe.max_test):
-        for layer, x in extract(variables, batch).items():
-            counts[layer] += np.array(linear.accuracy_counts(classifiers[layer], x, batch['label'], batch['mask']))
+        maps, examples = extract(variables, batch)
+        for layer, x in maps.items():
+            counts[layer] += np.array(linear.accuracy_counts(classifiers[layer], x, examples['label']))
     results = {}
     for layer, (correct, count) in counts.items():
         classifier = classifiers[layer]
@@ -84,7 +84,7 @@ def _fit(config, extract, dataset):
     """Returns {layer: classifier}, fitted to the training split by the config's solver."""
     options, examples = config.probe, _count(config.probe.max_train, dataset)
     batches = partial(dataset.eval_batches, options.batch_size, limit=options.max_train)
-    dims = {layer: x.shape[1] for layer, x in extract(next(iter(batches()))).items()}
+    dims = {layer: x.shape[1] for layer, x in extract(next(iter(batches())))[0].items()}
     size = 4 * examples * sum(dims.values())
     if options.solver == 'lbfgs' or (options.solver == 'auto' and size <= config.data.memory_limit_gb * 1e9):
         maps, labels = features.collect(extract, batches())
@@ -103,8 +103,8 @@ def _fit(config, extract, dataset):
 
     def epoch_batches(epoch):
         del epoch  # tfds has shuffled the examples on disk; each epoch reads them in that order
-        for batch in batches():
-            yield extract(batch), batch['label'], batch['mask'], _held_out(batch['index'], options.held_out)
+        for maps, examples in map(extract, batches()):
+            yield maps, examples['label'], _held_out(examples['index'], options.held_out)
 
     return sgd.fit_sgd(
         epoch_batches,
@@ -112,7 +112,7 @@ def _fit(config, extract, dataset):
         num_classes=dataset.num_classes,
         penalties=options.penalties,
         epochs=options.epochs,
-        steps_per_epoch=-(-examples // options.batch_size),
+        steps_per_epoch=dataset.eval_steps(options.batch_size, options.max_train),
         learning_rate=options.learning_rate,
     )
 
@@ -126,8 +126,3 @@ def _held_out(index, part):
 def _count(limit, dataset):
     """Returns how many examples are used of a data set; a limit of 0 is none."""
     return min(limit or dataset.num_examples, dataset.num_examples)
-
-
-def _pixels(config, batch):
-    images = augment.test_view(config, batch['image'])
-    return images.reshape(len(images), -1)

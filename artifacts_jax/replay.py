@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from artifacts_jax import train
+from artifacts_jax import processes, train
 from artifacts_jax.checkpoint import Checkpoints
 from artifacts_jax.config import ConfigError
 from artifacts_jax.parallel import Devices
@@ -52,7 +52,7 @@ def run(
     batches = datasets['train'].train_batches(stage.plan(config)[1], start_step=start)
     for _ in range(start + 1, step):
         state, _ = train_step(state, devices.put(next(batches)), key)
-    state, values = train_step(state, devices.put(batch), key)
+    state, values = train_step(state, devices.put(processes.part(batch)), key)
     values = {name: float(value) for name, value in values.items()}
     arrays = [
         jax.tree_util.keystr(path, simple=True, separator='/')

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from artifacts_jax import plots
+from artifacts_jax import plots, processes
 
 
 class Report:
@@ -116,6 +116,37 @@ class Report:
         self._writer.write_scalars(step, named)
 
 
+class Silence:
+    """Stands for the Report in the processes that do not write it: every method does nothing."""
+
+    def __init__(self, workdir: Path, stage: str, start: int, *, steps: int, batch_size: int, log_every: int):
+        del workdir, start, steps, batch_size, log_every
+        self.stage, self.figures = stage, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def say(self, text: str) -> None:
+        """As Report.say."""
+
+    def train(self, step: int, values: dict) -> None:
+        """As Report.train."""
+
+    def test(self, step: int, values: dict) -> None:
+        """As Report.test."""
+
+    def aside(self, what: str):
+        """As Report.aside."""
+        del what
+        return contextlib.nullcontext()
+
+    def curves(self) -> None:
+        """As Report.curves."""
+
+
 def read(path: Path) -> list[dict]:
     """Returns the rows of a metrics.jsonl, [] if there is none; a last line cut short by a crash is left out."""
     if not path.exists():
@@ -125,7 +156,9 @@ def read(path: Path) -> list[dict]:
 
 
 def write_json(path: Path, value) -> None:
-    """Writes a JSON file, whole or not at all, and the folders that it is in."""
+    """Writes a JSON file, whole or not at all, and the folders that it is in; of several processes the first does."""
+    if not processes.is_first():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix('.tmp')
     temporary.write_text(json.dumps(value, indent=2) + '\n')
@@ -142,6 +175,14 @@ def _progress():
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=Console())
+
+
+def write_results(workdir: Path, results: dict) -> None:
+    """Writes results.txt, the table of results as of `results_table`, and prints it."""
+    table = results_table(results)
+    if processes.is_first():
+        (Path(workdir) / 'results.txt').write_text(table)
+    print(table)
 
 
 def results_table(results: dict) -> str:

@@ -26,8 +26,8 @@ def fit_sgd(
     to pick the penalties. Unlike in fit_lbfgs there is no refit: held-out examples are not learnt from.
 
     Args:
-      batches_fn: maps an epoch to its batches (features {layer: [b, D_layer]}, labels [b], mask [b], held_out [b]);
-        mask is False for padding, held_out may depend only on the example. The first and the last pass read epoch 0.
+      batches_fn: maps an epoch to its batches (features {layer: [b, D_layer]}, labels [b], held_out [b]); held_out may
+        depend only on the example. The first and the last pass read epoch 0.
       dims: {layer: D_layer} of the layers to fit.
       num_classes: C.
       penalties: weights of the L2 penalty to pick from, for each layer; the earlier wins a tie.
@@ -52,8 +52,8 @@ def fit_sgd(
             raise ValueError(f'epoch {epoch} has {steps} batches, not steps_per_epoch={steps_per_epoch}')
 
     moments = {layer: (jnp.zeros(()), jnp.zeros(dim), jnp.zeros(dim)) for layer, dim in dims.items()}
-    for features, _, mask, held_out in batches(0):
-        moments = {layer: _merge_moments(*moments[layer], features[layer], mask & ~held_out) for layer in dims}
+    for features, _, held_out in batches(0):
+        moments = {layer: _merge_moments(*moments[layer], features[layer], ~held_out) for layer in dims}
     standards = {layer: (mean, linear.scale_of(variance)) for layer, (_, mean, variance) in moments.items()}
 
     def project(params, features):
@@ -77,14 +77,14 @@ def fit_sgd(
     params = {layer: linear.init_params(len(penalties), num_classes, dim) for layer, dim in dims.items()}
     state = optimiser.init(params)
     for epoch in range(epochs):
-        for features, labels, mask, held_out in batches(epoch):
-            params, state = update(params, state, features, labels, mask & ~held_out)
+        for features, labels, held_out in batches(epoch):
+            params, state = update(params, state, features, labels, ~held_out)
 
     correct, count = {layer: np.zeros(len(penalties), int) for layer in dims}, 0
-    for features, labels, mask, held_out in batches(0):
+    for features, labels, held_out in batches(0):
         for layer, logits in project(params, features).items():
-            correct[layer] += np.asarray(linear.count_correct(logits, labels, mask & held_out))
-        count += int((mask & held_out).sum())
+            correct[layer] += np.asarray(linear.count_correct(logits, labels, held_out))
+        count += int(held_out.sum())
     if not count:
         raise ValueError('no example is held out to pick the penalty: batches_fn should mark some')
 

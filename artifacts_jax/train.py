@@ -10,12 +10,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from artifacts_jax import keys, metrics
+from artifacts_jax import keys, metrics, processes
 from artifacts_jax.checkpoint import CheckpointError, Checkpoints
-from artifacts_jax.parallel import Devices
-from artifacts_jax.report import Report
+from artifacts_jax.parallel import Devices, total
+from artifacts_jax.report import Report, Silence
 from artifacts_jax.state import State
 
+STOP = 'stop'  # in a batch: whether its host was told to stop
 NONFINITE = 'nonfinite'  # folder of a stage with the batch and key of each step whose loss was not finite
 
 
@@ -43,7 +44,7 @@ def run(stage, config: ConfigDict, workdir: Path, devices: Devices, datasets: di
 
     Raises:
       NonFiniteError: a loss or the norm of a gradient is not finite.
-      Preempted: SIGTERM or SIGINT came; the state is saved.
+      Preempted: SIGTERM or SIGINT came to any of the processes; the state is saved.
     """
     key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
     devices.check_batch('batch_size', batch_size)
@@ -55,7 +56,8 @@ def run(stage, config: ConfigDict, workdir: Path, devices: Devices, datasets: di
         start = int(state.step)
         if start == steps:
             return state
-        report = Report(
+        written = Report if processes.is_first() else Silence
+        report = written(
             Path(workdir), stage.NAME, start, steps=steps, batch_size=batch_size, log_every=config.log_every
         )
         with report, Interruption() as interruption:
@@ -108,7 +110,7 @@ def template(stage, config: ConfigDict) -> State:
 
 
 def _loop(stage, state, key, config, devices, datasets, checkpoints, report, interruption):
-    train_step = devices.train_step(partial(stage.train_step, config=config))
+    train_step = devices.train_step(_with_stop(partial(stage.train_step, config=config)))
     evaluate = stage.evaluator(config, devices, datasets)
     draw = stage.illustrator(config, devices, datasets)
     start, (steps, batch_size), pending = int(state.step), stage.plan(config), None
@@ -120,15 +122,15 @@ def _loop(stage, state, key, config, devices, datasets, checkpoints, report, int
     step = start
     while step < steps:
         batch = next(batches)
+        stop = np.full(len(batch['index']), interruption.asked)
         with report.aside('compilation') if step == start else contextlib.nullcontext():
-            state, values = train_step(state, devices.put(batch), key)
-        if pending:  # looked at one step late, so that the devices never wait for the host
-            _look(report, pending, checkpoints, key)
+            state, values = train_step(state, devices.put({**batch, STOP: stop}), key)
+        # Looked at one step late, so that the devices never wait for the host.
+        asked = _look(report, pending, checkpoints, key) if pending else False
         step, pending = step + 1, (step + 1, values, batch)
-        last, asked = step == steps, interruption.asked
-        due = {name: last or step % steps_between == 0 for name, steps_between in intervals.items()}
+        due = {name: step == steps or step % steps_between == 0 for name, steps_between in intervals.items()}
         if any(due.values()) or asked:
-            _look(report, pending, checkpoints, key)
+            asked |= _look(report, pending, checkpoints, key)
             pending = None
         if due['eval']:
             with report.aside('evaluation'):
@@ -139,32 +141,47 @@ def _loop(stage, state, key, config, devices, datasets, checkpoints, report, int
                 report.curves()
         if due['checkpoint'] or asked:  # last: what belongs to this step is written already
             with report.aside('checkpoints'):
-                checkpoints.save(step, state)
+                checkpoints.save(step, devices.joined(state))
         if asked:
             report.say(f'stopped at step {step:,} of {steps:,}, saved; run the same command to go on')
             raise Preempted
-    return state
+    return devices.joined(state)
+
+
+def _with_stop(train_step):
+    """Returns the step with one more value: on how many examples a host has said STOP, which so reaches all hosts."""
+
+    def step(state, batch, key, *, axis_name):
+        asked = total(batch[STOP].sum(), axis_name)
+        state, values = train_step(state, {n: x for n, x in batch.items() if n != STOP}, key, axis_name=axis_name)
+        return state, {**values, STOP: asked}
+
+    return step
 
 
 def _look(report, pending, checkpoints, key):
-    """Refuses a step with a loss or gradient that is not finite, and logs it when its turn has come."""
+    """Refuses a step with a loss or gradient that is not finite, and logs it in its turn; returns whether to stop."""
     step, values, batch = pending
     values = jax.device_get(values)
+    stop = bool(values.pop(STOP))
     for name in metrics.nonfinite(values):
         last = checkpoints.latest_step
         path = checkpoints.folder.parent / NONFINITE / f'{step}.npz'
-        path.parent.mkdir(exist_ok=True)
-        np.savez(path, key=jax.random.key_data(key), **{f'batch_{name}': x for name, x in batch.items()})
+        batch = processes.gathered(batch)
+        if processes.is_first():
+            path.parent.mkdir(exist_ok=True)
+            np.savez(path, key=jax.random.key_data(key), **{f'batch_{name}': x for name, x in batch.items()})
         raise NonFiniteError(
             f'{name} is {values[name]} at step {step:,} of {report.stage}: '
             + ('there is no checkpoint' if last is None else f'restart from {checkpoints.folder / str(last)}')
             + f'; the same command with --replay shows the step, whose batch and key are in {path}'
         )
     report.train(step, values)
+    return stop
 
 
 class Interruption:
-    """Notes SIGTERM and SIGINT as `asked` while it is a context; a second signal ends the program at once."""
+    """Notes SIGTERM and SIGINT as `asked` while it is a context; a second signal ends the process at once."""
 
     def __init__(self):
         self.asked = False
@@ -185,6 +202,6 @@ class Interruption:
             return None
 
     def _note(self, number: int, frame: FrameType | None):
-        if self.asked:
-            raise SystemExit(128 + number)
         self.asked = True
+        for each in self._before:  # the system's own handling, which needs no Python
+            signal.signal(each, signal.SIG_DFL)

@@ -19,7 +19,21 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from artifacts_jax import artifacts, augment, data, export, folds, heads, keys, losses, models, optim, report, train
+from artifacts_jax import (
+    artifacts,
+    augment,
+    data,
+    export,
+    folds,
+    heads,
+    keys,
+    losses,
+    models,
+    optim,
+    processes,
+    report,
+    train,
+)
 from artifacts_jax.parallel import Devices, mean, share, total
 from artifacts_jax.state import State
 
@@ -147,7 +161,7 @@ def counter(protocol: str, classes: int, config: ConfigDict, devices: Devices) -
 
     def count(variables, dataset, limit=0):
         batches = dataset.eval_batches(config.transfer.batch_size, limit=limit)
-        right = np.concatenate([mapped(variables, batch)[batch['mask']] for batch in batches])
+        right = np.concatenate([mapped(variables, batch) for batch in batches])
         return int(right.sum()), len(right)
 
     return count
@@ -189,9 +203,7 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, bas
             report.write_json(path, results)
             _discard(Path(workdir) / NAME / protocol, rows)
         _discard(Path(workdir) / NAME / protocol, rows)  # what a run that was killed has left
-    table = report.results_table(results)
-    (Path(workdir) / 'results.txt').write_text(table)
-    print(table)
+    report.write_results(workdir, results)
     print(f'{NAME}: done; the table is in {workdir}/results.txt, the numbers in {path}')
     return results
 
@@ -224,7 +236,7 @@ def _learn(part, stage, config, workdir, devices, split, base):
 def _discard(folder, parts):
     """Removes the checkpoints of folds: ten fine-tuned networks with their optimisers are 7 GB."""
     for part in parts:
-        if part != ALL:
+        if part != ALL and processes.is_first():
             shutil.rmtree(folder / part / 'checkpoints', ignore_errors=True)
 
 

@@ -130,6 +130,9 @@ def test_full_disk_is_one_error_that_says_what_is_needed_and_spoils_nothing(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='only root can mount a small disk')
+# Orbax's threads end each with an error of its own.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_disk_that_fills_while_saving_spoils_nothing(config, devices, stage_states, tmp_path, monkeypatch):
     disk, state = tmp_path / 'disk', stage_states[autoencoder]
     disk.mkdir()

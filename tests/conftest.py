@@ -1,7 +1,13 @@
 """Four CPU devices, strict ranks, and what several tests share: a tiny network, real images, compiled steps."""
 
+import concurrent.futures
+import dataclasses
 import os
+import socket
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -10,9 +16,12 @@ import jax
 import numpy as np
 import pytest
 
-from artifacts_jax import artifacts, autoencoder, keys, pipeline
+from artifacts_jax import artifacts, autoencoder, keys, pipeline, report, train
 from artifacts_jax import config as configuration
+from artifacts_jax.parallel import Devices
 from configs import default
+
+ROOT = Path(__file__).parents[1]
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -101,6 +110,90 @@ def finished_run(tmp_path_factory, photograph_folder):
     config.data.name = str(photograph_folder)
     config.data.train = config.data.probe_train = 'train'
     return config, workdir, pipeline.run(configuration.check(config), workdir)
+
+
+CONFIG = """
+from configs import default
+
+def get_config():
+    config = default.get_config()
+    config.stages = ('autoencoder', 'artifacts')
+    config.batch_size, config.data.size, config.data.name = 8, 16, {folder!r}
+    config.model.update(
+        image_size=16, encoder_widths=(4, 8, 8), widths=(4, 8, 8, 8, 8), kernels=(3,) * 5, conv1_stride=1, hidden=16
+    )
+    config.autoencoder.steps = config.artifacts.steps = 20
+    config.optim.epsilon = 1e-2  # rounding errors in tiny gradients should not become whole steps of Adam
+    config.probe.update(max_values=64, iterations=20, batch_size=16)
+    config.monitor.update(bank=32, queries=16, neighbours=5)
+    config.update(log_every=1, eval_every=5, figure_every=10, checkpoint_every=2, eval_examples=16)
+    return config
+"""
+
+
+@dataclasses.dataclass
+class Runs:
+    """Starts main as a user does, with 20 steps of each stage at 16 pixels, in work directories under `folder`."""
+
+    folder: Path
+
+    def start(self, name, *options, processes=1, devices=1):
+        """Returns the processes of a run, which have so many devices each."""
+        environment = {
+            **os.environ,
+            'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+            'PYTHONPATH': str(ROOT),
+            'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'cache'),
+            'JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS': '0',
+        }
+        command = [sys.executable, '-m', 'artifacts_jax.main', f'--config={self.folder / "small.py"}', *options]
+        command.append(f'--workdir={self.folder / name}')
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            meeting = [f'--coordinator=127.0.0.1:{free.getsockname()[1]}', f'--processes={processes}']
+        commands = [[*command, *meeting, f'--process={n}'] for n in range(processes)] if processes > 1 else [command]
+        pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+        return [subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) for command in commands]
+
+    def end(self, run):
+        """Waits for the processes of a run; returns their [(exit status, stdout, stderr)]."""
+        with concurrent.futures.ThreadPoolExecutor(len(run)) as pool:  # a full pipe of one should not stop the others
+            texts = list(pool.map(lambda process: process.communicate(timeout=600), run))
+        return [(process.returncode, *text) for process, text in zip(run, texts)]
+
+    def finish(self, name, *options, **counts):
+        """Runs to the end, and returns what the first process printed."""
+        ended = self.end(self.start(name, *options, **counts))
+        assert [status for status, _, _ in ended] == [0] * len(ended), ended
+        return ended[0][1]
+
+    def rows(self, name, stage):
+        """Returns the metrics of a stage, without what a clock decides."""
+        kept = report.read(self.folder / name / stage.NAME / 'metrics.jsonl')
+        return [{key: x for key, x in row.items() if key != 'train/images_per_second'} for row in kept]
+
+    def state(self, name, stage):
+        """Returns the final state of a stage."""
+        config, _ = configuration.load(self.folder / name, default.get_config())
+        return train.finished(stage, config, self.folder / name, Devices('jit', jax.devices()[:1]))
+
+    def check_close(self, name, other):
+        """Asserts that two runs have learned the same, in either stage, at every step, but for rounding."""
+        for stage in (autoencoder, artifacts):
+            for row, expected in zip(self.rows(name, stage), self.rows(other, stage), strict=True):
+                losses = {key: x for key, x in row.items() if key.startswith('train/loss')}
+                assert losses == pytest.approx({key: expected[key] for key in losses}, rel=2e-3, abs=1e-5)
+            variables, expected = (self.state(run, stage).variables for run in (name, other))
+            jax.tree.map(partial(np.testing.assert_allclose, atol=1e-4, rtol=2e-3), variables, expected)
+
+
+@pytest.fixture(scope='session')
+def runs(tmp_path_factory, photograph_folder):
+    """Whole runs in processes of their own; 'whole' is one that nothing has disturbed, on one device."""
+    runs = Runs(tmp_path_factory.mktemp('runs'))
+    (runs.folder / 'small.py').write_text(CONFIG.format(folder=str(photograph_folder)))
+    runs.finish('whole')
+    return runs
 
 
 @pytest.fixture(scope='session')

@@ -13,20 +13,19 @@ def variables(stage_states):
 
 def test_pooled_features_are_the_trunks(config, batch, variables):
     extract = features.extractor(config, Devices('jit'), 0)  # one mean for each channel
-    pooled = extract(variables, {'image': batch['image'][:6]})
+    some = {'image': batch['image'][:6], 'label': np.arange(6), 'index': batch['index'][:6], 'mask': np.arange(6) != 4}
+    pooled, examples = extract(variables, some)
+    np.testing.assert_array_equal(examples['label'], [0, 1, 2, 3, 5])
     trunk = {kind: tree['trunk'] for kind, tree in variables.items()}
-    images = features.augment.test_view(config, batch['image'][:6])
+    images = features.augment.test_view(config, batch['image'][[0, 1, 2, 3, 5]])
     _, maps = jax.jit(models.make_trunk(config).apply)(trunk, images)
     assert list(maps) == list(features.LAYERS)
     for layer, x in maps.items():
         np.testing.assert_allclose(pooled[layer], x.mean(axis=(1, 2)), rtol=1e-4, atol=1e-4)
 
 
-def test_collect_takes_what_the_mask_counts():
-    batches = [
-        {'image': np.arange(3.0), 'label': np.array([0, 1, 2]), 'mask': np.array([True, True, True])},
-        {'image': np.arange(3.0, 6.0), 'label': np.array([3, 4, 5]), 'mask': np.array([True, False, False])},
-    ]
-    maps, labels = features.collect(lambda batch: {'conv1': 2 * batch['image']}, batches)
+def test_collect_joins_the_batches():
+    batches = [{'image': np.arange(3.0), 'label': np.arange(3)}, {'image': np.arange(3.0, 4.0), 'label': np.array([3])}]
+    maps, labels = features.collect(lambda batch: ({'conv1': 2 * batch['image']}, {'label': batch['label']}), batches)
     np.testing.assert_array_equal(maps['conv1'], [0, 2, 4, 6])
     np.testing.assert_array_equal(labels, [0, 1, 2, 3])

@@ -21,21 +21,18 @@ def digits():
 
 
 def accuracy(classifier, features, labels):
-    correct, count = linear.accuracy_counts(classifier, features, labels, np.ones(len(labels), bool))
+    correct, count = linear.accuracy_counts(classifier, features, labels)
     return int(correct) / int(count)
 
 
 def batches_of(features, labels, *, size, held_out):
-    """Returns a batches_fn of shuffled epochs, whose last batch is padded with what must be ignored."""
+    """Returns a batches_fn of shuffled epochs, whose last batch is smaller."""
 
     def batches(epoch):
         order = np.random.default_rng(epoch).permutation(len(labels))
         for start in range(0, len(order), size):
-            real = order[start : start + size]
-            index = np.resize(real, size)
-            mask = np.arange(size) < len(real)
-            padded = {layer: np.where(mask[:, None], x[index], 1e3) for layer, x in features.items()}
-            yield padded, np.where(mask, labels[index], -1), mask, held_out[index]
+            index = order[start : start + size]
+            yield {layer: x[index] for layer, x in features.items()}, labels[index], held_out[index]
 
     return batches
 

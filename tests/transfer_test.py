@@ -161,9 +161,10 @@ def run(tmp_path_factory, photograph_folder, stage_states):
     config.transfer.update(
         epochs=2, batch_size=16, hidden=8, num_folds=2, fold_size=12, folds=str(workdir / 'fold_indices.txt')
     )
-    devices = Devices('jit')
+    devices, steps = Devices('jit'), config.artifacts.steps
+    state = jax.device_put(stage_states[artifacts].replace(step=np.int32(steps)), devices.replicated)
     with train.Checkpoints(workdir / 'run' / 'artifacts' / 'checkpoints', config, devices.replicated) as checkpoints:
-        checkpoints.save(config.artifacts.steps, jax.device_put(stage_states[artifacts], devices.replicated))
+        checkpoints.save(steps, state)
     return config, workdir / 'run', pipeline.run(configuration.check(config), workdir / 'run')
 
 

@@ -1,0 +1,192 @@
+"""The processes of a run on several hosts: how they find each other, agree, and end together.
+
+Each host has one process, with all its devices. All run the same program on the same work directory, on a file system
+that all see. The first alone prints, and writes what the work directory holds, but for checkpoints and exports, which
+all write.
+"""
+
+import contextlib
+import faulthandler
+import os
+import sys
+import threading
+import traceback
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from artifacts_jax.config import ConfigError
+
+HEARTBEAT_S = 30  # a process that is not heard of for so long is dead, and the others end
+
+
+def join(coordinator: str = '', count: int | None = None, index: int | None = None, *, patience: int = 50) -> None:
+    """Joins this process to the others of its run; call it before JAX has touched a device.
+
+    Without arguments, the platform says which processes there are: a Cloud TPU, or SLURM within a job step of several
+    tasks. Elsewhere the process stays alone.
+
+    Args:
+      coordinator: 'HOST:PORT' of the first process, at which all meet.
+      count: the number of processes.
+      index: which of them this one is.
+      patience: seconds that a process waits for the others to start.
+
+    If a process is missing then, the program ends with an error that says so.
+
+    Raises:
+      ConfigError: the arguments do not fit one another, or the address of the first process cannot be used.
+    """
+    given = [coordinator or None, count, index]
+    if all(x is None for x in given):
+        if not (_in_slurm_step() or _on_tpu()):
+            return
+        options = {'local_device_ids': _slurm_gpus()}
+    elif None in given or not 0 <= index < count:
+        raise ConfigError(
+            f'--coordinator={coordinator} --processes={count} --process={index}: give all three, such as'
+            f' --coordinator=10.0.0.1:9876 --processes=2 --process=0, the last from 0 to one less than the processes'
+        )
+    else:
+        options = {'coordinator_address': coordinator, 'num_processes': count, 'process_id': index}
+        options['cluster_detection_method'] = 'deactivate'
+    alone = threading.Timer(patience, _leave_alone, (patience, given))  # JAX itself would abort, with a stack trace
+    alone.daemon = True
+    alone.start()
+    try:
+        jax.distributed.initialize(
+            **options,
+            initialization_timeout=2 * patience,
+            heartbeat_timeout_seconds=HEARTBEAT_S,
+            shutdown_timeout_seconds=HEARTBEAT_S,
+        )
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, ValueError) and not any(given) and _on_tpu():  # a notebook's TPU, of one host
+            return
+        raise ConfigError(f'the processes of the run cannot meet: {" ".join(str(error).split())[:300]}') from error
+    finally:
+        alone.cancel()
+    faulthandler.disable()  # when another process dies, JAX says so and aborts this one: no need of its stack
+    if not is_first():
+        sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 (it lasts as long as the process)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that prints and writes."""
+    return jax.process_index() == 0
+
+
+def wait(name: str) -> None:
+    """Returns when all processes have come to this place."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def agreed(flag: bool) -> bool:
+    """Returns the first process's flag, in all."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.broadcast_one_to_all(np.array(flag)))
+
+
+def led(function: Callable[[], None], what: str) -> None:
+    """Runs a function in the first process alone, while the others wait.
+
+    Raises:
+      its error, there; in the others ConfigError.
+    """
+    error = None
+    if is_first():
+        try:
+            function()
+        except Exception as caught:
+            error = caught
+    failed = agreed(error is not None)
+    if error is not None:
+        raise error
+    if failed:
+        raise ConfigError(f'the first process could not {what}: see its error')
+
+
+def check_shared(workdir: Path) -> None:
+    """Raises ConfigError, in all processes, if some do not see the same work directory."""
+    if jax.process_count() == 1:
+        return
+    lock = Path(workdir) / 'lock'  # in which the first process has written who it is
+    seen = multihost_utils.process_allgather(np.array(zlib.crc32(lock.read_bytes()) if lock.exists() else 0)).ravel()
+    blind = [str(n) for n, sum_ in enumerate(seen) if sum_ != seen[0]]
+    if blind:
+        raise ConfigError(
+            f'{workdir} is not on a file system that all hosts share: processes {", ".join(blind)} do not see what'
+            f' process 0 wrote there; use a folder of one that is mounted on all (NFS, Filestore, Lustre)'
+        )
+
+
+def divisible(count: int) -> int:
+    """Returns the least number, from `count` on, that divides by the processes."""
+    return -(-count // jax.process_count()) * jax.process_count()
+
+
+def part(tree):
+    """Returns this process's equal part of a tree of [B, ...] arrays; the inverse of `gathered`."""
+    return jax.tree.map(lambda x: np.split(x, jax.process_count())[jax.process_index()], tree)
+
+
+def gathered(tree):
+    """Returns a tree of [b, ...] arrays with the parts of all processes one after another, in all."""
+    return tree if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)
+
+
+@contextlib.contextmanager
+def together(expected: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Ends one of several processes at once, in this context, on an error that the others may know nothing of.
+
+    They find it gone; by itself Python would first wait for them, who wait for it. What they then get is an error of
+    JAX's, of the connection or for want of a heartbeat.
+
+    Args:
+      expected: errors that are left to the caller.
+    """
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1 or isinstance(error, expected):
+            raise
+        traceback.print_exc()
+        reason = next(iter(str(error).splitlines()), '')[:300]
+        print(
+            f'error: process {jax.process_index()} of {jax.process_count()} has stopped on {type(error).__name__}:'
+            f' {reason}\nIf another process or its host is gone, start all again: the run goes on from its newest'
+            f' checkpoint.',
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.stdout.flush()
+        os._exit(1)
+
+
+def _leave_alone(patience, given):
+    print(
+        f'error: the processes of the run have not met within {patience} seconds (--coordinator, --processes and'
+        f' --process: {given}); start all of them, with the same coordinator, which the others can reach',
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
+
+
+def _in_slurm_step():
+    return int(os.environ.get('SLURM_STEP_NUM_TASKS', '1')) > 1
+
+
+def _slurm_gpus():
+    """Returns all of a node's GPUs; by itself JAX would take one for each task."""
+    return list(range(int(os.environ['SLURM_GPUS_ON_NODE']))) if 'SLURM_GPUS_ON_NODE' in os.environ else None
+
+
+def _on_tpu():
+    return os.environ.get('TPU_ML_PLATFORM') == 'JAX'  # JAX says so when it has found a TPU

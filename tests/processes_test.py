@@ -1,0 +1,113 @@
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from artifacts_jax import autoencoder, processes
+from artifacts_jax.config import ConfigError
+
+
+def test_one_process_is_the_first_and_agrees_with_itself(tmp_path):
+    assert processes.is_first()
+    assert processes.agreed(True)
+    assert not processes.agreed(False)
+    assert processes.divisible(7) == 7
+    tree = {'x': np.arange(6).reshape(3, 2)}
+    np.testing.assert_array_equal(processes.gathered(processes.part(tree))['x'], tree['x'])
+    with pytest.raises(ZeroDivisionError), processes.together():
+        processes.led(lambda: 1 / 0, 'divide')
+
+
+@pytest.mark.parametrize('given', [('a:1', 2, None), ('a:1', None, 0), ('', 2, 0), ('a:1', 2, 2)])
+def test_half_of_what_joining_takes_is_refused(given):
+    with pytest.raises(ConfigError, match='give all three'):
+        processes.join(*given)
+
+
+@pytest.mark.parametrize(
+    ('environment', 'expected'),
+    [
+        ({}, None),
+        ({'SLURM_STEP_NUM_TASKS': '1'}, None),
+        ({'SLURM_STEP_NUM_TASKS': '2'}, {'local_device_ids': None}),
+        ({'SLURM_STEP_NUM_TASKS': '2', 'SLURM_GPUS_ON_NODE': '4'}, {'local_device_ids': [0, 1, 2, 3]}),
+        ({'TPU_ML_PLATFORM': 'JAX'}, {'local_device_ids': None}),
+    ],
+)
+def test_the_platform_says_whether_there_are_others(environment, expected, monkeypatch):
+    for name in ('SLURM_STEP_NUM_TASKS', 'SLURM_GPUS_ON_NODE', 'TPU_ML_PLATFORM'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    calls = []
+    monkeypatch.setattr(processes.jax.distributed, 'initialize', lambda **options: calls.append(options))
+    monkeypatch.setattr(processes.faulthandler, 'disable', lambda: None)
+    processes.join()
+    asked = [{name: x for name, x in call.items() if not name.endswith(('timeout', 'seconds'))} for call in calls]
+    assert asked == ([] if expected is None else [expected])
+
+
+JOIN = "from artifacts_jax import processes; processes.join('127.0.0.1:{port}', 2, {index}, patience=4)"
+
+
+@pytest.mark.parametrize(('index', 'port'), [(0, 29713), (1, 29714)])
+def test_a_process_that_the_others_miss_is_told_by_each(index, port):
+    command = [sys.executable, '-c', JOIN.format(index=index, port=port)]
+    alone = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert alone.returncode == 1
+    assert alone.stderr.count('error: the processes of the run have not met within 4 seconds') == 1
+
+
+def wait_for_step(runs, name, step):
+    """Waits until a run has logged so many steps of its first stage."""
+    path = runs.folder / name / autoencoder.NAME / 'metrics.jsonl'
+    end = time.monotonic() + 300
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            if f'"step": {step},' in path.read_text():
+                return
+        time.sleep(0.05)
+    raise TimeoutError(f'{path} has not come to step {step}')
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does_and_stop_together_and_four_go_on(runs):
+    run = runs.start('stopped', processes=2)
+    wait_for_step(runs, 'stopped', 4)
+    run[1].send_signal(signal.SIGTERM)  # one of them: the other hears of it
+    ended = runs.end(run)
+    assert [status for status, _, _ in ended] == [75, 75]
+    assert 'saved; run the same command to go on' in ended[0][1]
+    assert [line for line in ended[1][1].splitlines() if not line.startswith('[Gloo]')] == []  # the first alone prints
+    runs.finish('stopped', processes=4)
+    runs.check_close('stopped', 'whole')
+
+
+@pytest.mark.slow
+def test_when_one_process_dies_the_others_end_and_one_goes_on(runs):
+    run = runs.start('died', '--config.parallel=pmap', processes=2, devices=2)
+    wait_for_step(runs, 'died', 6)
+    run[1].kill()
+    died = time.monotonic()
+    ended = runs.end(run)
+    assert time.monotonic() - died < 60
+    assert ended[0][0] not in (0, 75)
+    told = ('start all again: the run goes on from its newest checkpoint', 'likely indicates that another task died')
+    assert any(text in ended[0][2] for text in told)  # our words, or JAX's if it was the first to know
+    runs.finish('died', '--config.parallel=pmap')
+    runs.check_close('died', 'whole')
+
+
+@pytest.mark.slow
+def test_whole_runs_on_two_and_four_processes_find_what_one_does(runs):
+    stages = '--config.stages=("autoencoder", "artifacts", "probe")'
+    for count in (2, 4):
+        said = runs.finish(f'on_{count}', stages, processes=count)
+        assert 'conv5' in said
+        runs.check_close(f'on_{count}', 'whole')
+        for stage in ('autoencoder', 'artifacts'):  # held-out metrics count every example of every process
+            assert len(runs.rows(f'on_{count}', sys.modules[f'artifacts_jax.{stage}'])) == 25
