@@ -13,11 +13,12 @@ from ml_collections import ConfigDict
 
 from artifacts_jax import augment, autoencoder, game, history, keys, layers, losses, models, optim
 from artifacts_jax.models import FAKE, REAL
-from artifacts_jax.parallel import mean, share, total
+from artifacts_jax.parallel import accumulated, mean, share, total
 from artifacts_jax.state import State, select
 
 NAME = 'artifacts'
 BASE = autoencoder  # the stage whose variables this one freezes
+TINY = 1e-12  # less than any fraction of a batch
 discriminator, evaluator, illustrator = game.discriminator, game.evaluator, game.illustrator
 
 
@@ -86,18 +87,18 @@ def discriminator_terms(outputs, mask, *, config, axis_name):
     }
 
 
-def generator_terms(outputs, fake, images, mask, *, config, axis_name):
-    """Returns the generator's loss terms: the class loss with swapped labels, and the error over kept pixels.
+def generator_terms(outputs, fake, images, mask, kept, *, config, axis_name):
+    """Returns the generator's loss terms: the class loss with swapped labels, and the mean error over kept pixels.
 
+    `kept` is the fraction of the whole batch's mask entries that are kept, of which this may be a part.
     With `generator_objective='reference'` also the discriminator's terms, which the 2018 code leaves in: on a fake
     the two class losses together are least at a probability of 1/2.
     """
     real_logits, fake_logits = jnp.split(outputs[0], 2)
     # The real half has no path to the generator but through the batch statistics; the 2018 code counts it too.
     class_error = jnp.concatenate([losses.class_loss(real_logits, FAKE), losses.class_loss(fake_logits, REAL)])
-    kept = layers.upsample_nearest(mask, images.shape[1:3])
-    values = total(kept.sum(), axis_name) * images.shape[-1]
-    pixel_error = (kept * losses.squared_error(fake, images)).sum() / jnp.maximum(values, 1)
+    errors = layers.upsample_nearest(mask, images.shape[1:3]) * losses.squared_error(fake, images)
+    pixel_error = mean(errors, axis_name) / (images.shape[-1] * jnp.maximum(kept, TINY))
     terms = {
         'loss/generator_class': mean(class_error, axis_name),
         'loss/generator_pixel': config.artifacts.pixel_weight * pixel_error,
@@ -134,7 +135,8 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
     generator runs once, the discriminator twice. With 'simultaneous' both share one pass of the discriminator, but for
     a history, of which the discriminator's pass alone sees earlier fakes.
     The discriminator always sees [real; fake] as one batch, whose statistics conv5 and fc1 are normalised by (as
-    in the 2018 code); its running averages follow its own update's pass alone.
+    in the 2018 code); its running averages follow its own update's pass alone. With `accumulate` such a batch is a
+    part, and the running averages follow the mean over the parts.
 
     Args:
       state: as of `train_step`.
@@ -149,24 +151,32 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
     Returns:
       (state, {name: scalar}).
     """
-    network = config.artifacts.generator
+    network, alternate = config.artifacts.generator, config.artifacts.updates == 'alternate'
     generator = models.make_generator(config, axis_name)
     judge_model = models.make_discriminator(config, axis_name)
-    *dropout_keys, noise_keys, history_keys = example_keys or [None] * 6
-    phi = generator.apply(state.frozen, images, method='encode')
-    real = game.real_examples(generator, state.frozen, images, phi, config)
+    batch = images, mask, example_keys or [None] * 6, index
+    kept = total(mean(mask, axis_name), axis_name)
+    entered = state.step * (total(len(images), axis_name) // 2)
 
-    def make_fake(params):
-        variables = {
-            'params': {**state.frozen['params'], network: params},
-            'batch_stats': {**state.frozen['batch_stats'], network: state.batch_stats[network]},
-        }
-        fake, updates = game.fake_examples(
-            generator, variables, phi, mask, noise_keys, config, train=True, mutable=['batch_stats']
-        )
-        return fake, updates['batch_stats'].get(network, {})
+    def examples(part):
+        """Returns the real and fake examples, how a gradient goes from the fakes to the generator, and statistics."""
+        images, mask, (*_, noise_keys, _), _ = part
+        phi = generator.apply(state.frozen, images, method='encode')
+        real = game.real_examples(generator, state.frozen, images, phi, config)
 
-    def judge(params, fake, dropout_keys):
+        def make_fake(params):
+            variables = {
+                'params': {**state.frozen['params'], network: params},
+                'batch_stats': {**state.frozen['batch_stats'], network: state.batch_stats[network]},
+            }
+            fake, updates = game.fake_examples(
+                generator, variables, phi, mask, noise_keys, config, train=True, mutable=['batch_stats']
+            )
+            return fake, updates['batch_stats'].get(network, {})
+
+        return real, *jax.vjp(make_fake, state.params[network], has_aux=True)
+
+    def judge(params, real, fake, dropout_keys):
         (outputs, _), updates = judge_model.apply(
             {'params': params, 'batch_stats': state.batch_stats['discriminator']},
             (real, fake),
@@ -176,47 +186,66 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
         )
         return outputs, updates['batch_stats']
 
-    def discriminator_loss(outputs, mask):
-        terms = discriminator_terms(outputs, mask, config=config, axis_name=axis_name)
-        return sum(terms.values()), terms
-
-    def generator_loss(outputs, fake):
-        terms = generator_terms(outputs, fake, images, mask, config=config, axis_name=axis_name)
-        return sum(terms.values()), terms
-
-    def with_decay(grads, params):
-        loss, decay = jax.value_and_grad(lambda p: share(config.optim.l2 * losses.l2(p), axis_name))(params)
-        return total((jax.tree.map(jnp.add, grads, decay), loss), axis_name)
-
-    fake, pull_generator, generator_stats = jax.vjp(make_fake, state.params[network], has_aux=True)
-    entered = state.step * (total(len(images), axis_name) // 2)
-    recall = partial(history.recall, state.history, entered, history_keys, index)
-    _, judged_mask = recall(fake, mask)
-    outputs, pull, discriminator_stats = jax.vjp(
-        lambda params, fake: judge(params, recall(fake, mask)[0], dropout_keys[:2]),
-        state.params['discriminator'],
-        fake,
-        has_aux=True,
-    )
-    cotangent, terms = jax.grad(discriminator_loss, has_aux=True)(outputs, judged_mask)
-    grads, l2 = with_decay(pull(cotangent)[0], state.params['discriminator'])
-    norms = {'grad_norm/discriminator': optax.tree.norm(grads)}
-    new = state.descend(_optimiser(config), {'discriminator': grads})
-    accuracy = _accuracy(outputs, judged_mask, axis_name)
-
-    alternate = config.artifacts.updates == 'alternate'
-    if alternate or state.history is not None:  # the generator is judged by its own fakes, not by earlier ones
-        outputs, pull, _ = jax.vjp(
-            lambda params, fake: judge(params, fake, dropout_keys[2:]),
-            (new if alternate else state).params['discriminator'],
+    def discriminator_side(part, real, fake):
+        """Returns ((gradient, values, statistics), (outputs, how a gradient goes back to parameters and fakes))."""
+        _, mask, (*dropout_keys, _, history_keys), index = part
+        recall = partial(history.recall, state.history, entered, history_keys, index)
+        _, judged_mask = recall(fake, mask)
+        outputs, pull, statistics = jax.vjp(
+            lambda params, fake: judge(params, real, recall(fake, mask)[0], dropout_keys[:2]),
+            state.params['discriminator'],
             fake,
             has_aux=True,
         )
-    (cotangent, direct), generator_values = jax.grad(generator_loss, (0, 1), has_aux=True)(outputs, fake)
-    (grads,) = pull_generator(direct + pull(cotangent)[1])
-    grads, generator_l2 = with_decay(grads, state.params[network])
-    norms[f'grad_norm/{network}'] = optax.tree.norm(grads)
-    new = new.descend(_optimiser(config), {network: grads})
+
+        def loss(outputs):
+            terms = discriminator_terms(outputs, judged_mask, config=config, axis_name=axis_name)
+            return sum(terms.values()), {**terms, **_accuracy(outputs, judged_mask, axis_name)}
+
+        cotangent, values = jax.grad(loss, has_aux=True)(outputs)
+        return (pull(cotangent)[0], values, statistics), (outputs, pull)
+
+    def generator_side(part, made, opponent, judged=None):
+        """Returns (gradient, values, statistics, fakes for a history) against a discriminator's parameters."""
+        images, mask, (*dropout_keys, _, _), _ = part
+        real, fake, pull_fake, statistics = made
+        outputs, pull, *_ = judged or jax.vjp(
+            lambda params, fake: judge(params, real, fake, dropout_keys[2:]), opponent, fake, has_aux=True
+        )
+
+        def loss(outputs, fake):
+            terms = generator_terms(outputs, fake, images, mask, kept, config=config, axis_name=axis_name)
+            return sum(terms.values()), terms
+
+        (cotangent, direct), values = jax.grad(loss, (0, 1), has_aux=True)(outputs, fake)
+        (gradient,) = pull_fake(direct + pull(cotangent)[1])
+        return gradient, values, statistics, None if state.history is None else fake
+
+    def both_sides(part):
+        real, fake, *_ = made = examples(part)
+        side, judged = discriminator_side(part, real, fake)
+        shared = (
+            judged if state.history is None else None
+        )  # the generator is judged by its own fakes, not by earlier ones
+        return side, generator_side(part, made, state.params['discriminator'], shared)
+
+    def descend(state, name, gradient):
+        loss, decay = jax.value_and_grad(lambda p: share(config.optim.l2 * losses.l2(p), axis_name))(state.params[name])
+        gradient, loss = total((jax.tree.map(jnp.add, gradient, decay), loss), axis_name)
+        return state.descend(_optimiser(config), {name: gradient}), loss, optax.tree.norm(gradient)
+
+    if alternate:  # XLA makes the examples once, if their batch is no longer than a part
+        side = accumulated(lambda part: discriminator_side(part, *examples(part)[:2])[0], config.accumulate, batch)
+        new, decay, norm = descend(state, 'discriminator', side[0])
+        other = accumulated(
+            lambda part: generator_side(part, examples(part), new.params['discriminator']), config.accumulate, batch
+        )
+    else:
+        side, other = accumulated(both_sides, config.accumulate, batch)
+        new, decay, norm = descend(state, 'discriminator', side[0])
+    new, generator_decay, generator_norm = descend(new, network, other[0])
+    _, values, discriminator_stats = side
+    _, generator_values, generator_stats, fake = other
 
     new = new.replace(
         step=state.step + 1,
@@ -224,16 +253,20 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
         ema=optim.moving_average(state.ema, new.params, config.optim.ema_decay, state.step),
         history=history.remember(state.history, entered, fake, mask, axis_name=axis_name),
     )
-    decays = {'loss/discriminator_l2': l2, 'loss/generator_l2': generator_l2}
-    return new, {**total({**terms, **generator_values}, axis_name), **decays, **norms, **accuracy}
+    return new, {
+        **total({**values, **generator_values}, axis_name),
+        'loss/discriminator_l2': decay,
+        'loss/generator_l2': generator_decay,
+        'grad_norm/discriminator': norm,
+        f'grad_norm/{network}': generator_norm,
+    }
 
 
 def _accuracy(outputs, mask, axis_name):
-    """Returns the fractions of real and of fake images, and of the fakes' mask entries, that are told rightly."""
+    """Returns the shares of the fractions of real and fake images, and fakes' mask entries, that are told rightly."""
     (real, fake), mask_logits = jnp.split(outputs[0].argmax(-1), 2), jnp.split(outputs[1], 2)[1]
-    fractions = {
+    return {
         'accuracy/real': mean((real == REAL).astype(jnp.float32), axis_name),
         'accuracy/fake': mean((fake == FAKE).astype(jnp.float32), axis_name),
         'accuracy/mask': mean(((mask_logits > 0) == (mask > 0)).astype(jnp.float32), axis_name),
     }
-    return total(fractions, axis_name)

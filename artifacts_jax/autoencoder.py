@@ -1,5 +1,7 @@
 """Stage 1: an autoencoder learns to reproduce images."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,7 +64,7 @@ def update(state: State, images, *, config: ConfigDict, axis_name=None):
     """
     generator = models.make_generator(config, axis_name)
 
-    def loss(params):
+    def loss(params, images):
         decoded, updates = generator.apply(
             {'params': params, 'batch_stats': state.batch_stats},
             images,
@@ -77,7 +79,8 @@ def update(state: State, images, *, config: ConfigDict, axis_name=None):
         }
         return sum(terms.values()), (terms, updates['batch_stats'])
 
-    grads, (terms, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
+    gradients = partial(jax.grad(loss, has_aux=True), state.params)
+    grads, (terms, batch_stats) = parallel.accumulated(gradients, config.accumulate, images)
     grads, terms = parallel.total((grads, terms), axis_name)
     new = state.descend(_optimiser(config), grads)
     new = new.replace(

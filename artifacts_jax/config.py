@@ -123,6 +123,11 @@ def check(config: ConfigDict) -> ConfigDict:
             f"artifacts.generator='gan' damages no image, so there is no mask and no pixel to compare, but"
             f' {", ".join(different)}: use the variant gan, which sets {noise_only}'
         )
+    if config.artifacts.history and config.accumulate > 1:
+        raise ConfigError(
+            f'artifacts.history={config.artifacts.history} takes whole batches: set accumulate=1, not'
+            f' {config.accumulate}'
+        )
     if config.artifacts.history and config.batch_size % 2:
         raise ConfigError(f'batch_size={config.batch_size}: a history takes half of every batch, so it must be even')
     if config.artifacts.history < 0 or 2 * config.artifacts.history % config.batch_size:

@@ -47,7 +47,7 @@ def run(stage, config: ConfigDict, workdir: Path, devices: Devices, datasets: di
       Preempted: SIGTERM or SIGINT came to any of the processes; the state is saved.
     """
     key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
-    devices.check_batch('batch_size', batch_size)
+    devices.check_batch('batch_size', batch_size, config.accumulate)
     with Checkpoints(Path(workdir) / stage.NAME / 'checkpoints', config, devices.replicated) as checkpoints:
         if checkpoints.latest_step is None:
             state = initial(stage, config, devices, base)

@@ -11,6 +11,7 @@ import json
 import shutil
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -34,7 +35,7 @@ from artifacts_jax import (
     report,
     train,
 )
-from artifacts_jax.parallel import Devices, mean, share, total
+from artifacts_jax.parallel import Devices, accumulated, mean, share, total
 from artifacts_jax.state import State
 
 NAME = 'transfer'
@@ -94,7 +95,8 @@ class Stage:
         images = augment.training_view(config, augment_keys, batch['image'])
         model, variables = make_classifier(self.protocol, self.classes, config, axis_name), state.variables
 
-        def loss(params):
+        def loss(params, part):
+            images, labels, *dropout_keys = part
             logits, updates = model.apply(
                 {**variables, 'params': {**variables['params'], **params}},
                 images,
@@ -103,13 +105,15 @@ class Stage:
                 mutable=['batch_stats'],
             )
             terms = {
-                'loss/class': mean(losses.class_loss(logits, batch['label']), axis_name),
+                'loss/class': mean(losses.class_loss(logits, labels), axis_name),
                 'loss/l2': share(config.optim.l2 * losses.l2(params), axis_name),
             }
-            right = mean((logits.argmax(-1) == batch['label']).astype(jnp.float32), axis_name)
+            right = mean((logits.argmax(-1) == labels).astype(jnp.float32), axis_name)
             return sum(terms.values()), ({**terms, 'accuracy': right}, updates['batch_stats'])
 
-        grads, (values, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
+        gradients = partial(jax.grad(loss, has_aux=True), state.params)
+        whole = (images, batch['label'], *dropout_keys)
+        grads, (values, batch_stats) = accumulated(gradients, config.accumulate, whole)
         grads, values = total((grads, values), axis_name)
         new = state.descend(self._optimiser(config), grads).replace(
             step=state.step + 1, batch_stats={name: batch_stats[name] for name in state.batch_stats}

@@ -23,6 +23,7 @@ def get_config(variant: str = '') -> ConfigDict:
     config.dtype = 'float32'  # compute type of the networks, 'float32' or 'bfloat16'; parameters stay float32
     config.convolutions = 'auto'  # 'direct', 'products' (of matrices: faster on CPU), or 'auto': products on CPU
     config.batch_size = 128  # images in a global batch, over all devices and hosts
+    config.accumulate = 1  # parts of a batch whose gradients are added up, for less memory; each has its own statistics
 
     config.data = data = ConfigDict()
     data.name = 'photographs'  # a tfds data set, or a folder with one sub-folder of images for each split and class

@@ -1,11 +1,12 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from artifacts_jax import artifacts, autoencoder, keys
-from artifacts_jax.parallel import Devices
+from artifacts_jax.parallel import Devices, accumulated
 from configs import variants
 
 
@@ -43,6 +44,55 @@ def compare(config, batch, state, stage):
         assert values == pytest.approx(expected_values, rel=2e-3, abs=1e-5)
 
 
+@pytest.mark.parametrize('backend', ['cpu', 'gpu'])  # unrolled, and in a loop
+def test_accumulated_means_are_those_of_the_whole_batch(backend, monkeypatch):
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+    batch = {
+        'x': np.arange(12, dtype=np.float32).reshape(6, 2),
+        'keys': jax.random.split(jax.random.key(0), 6),
+        'no': None,
+    }
+
+    def gradient(batch):
+        noise = jax.vmap(jax.random.normal)(batch['keys'])
+        return jax.grad(lambda w: jnp.square(noise[:, None] + batch['x'] @ w).mean())(jnp.ones((2, 3))), len(batch['x'])
+
+    whole, size = gradient(batch)
+    for count in (1, 2, 3):
+        found, part = jax.jit(partial(accumulated, gradient, count))(batch)
+        np.testing.assert_allclose(found, whole, rtol=1e-5)
+        assert part == size / count
+
+
+@pytest.mark.parametrize(
+    ('stage', 'updates'), [(autoencoder, ''), (artifacts, 'simultaneous'), (artifacts, 'alternate')]
+)
+def test_accumulation_equals_the_large_batch_where_statistics_do(config, batch, stage_states, stage, updates):
+    config.optim.epsilon, config.artifacts.updates = 1e-2, updates or config.artifacts.updates
+    twice = {name: np.repeat(x[:4], 2, axis=0) for name, x in batch.items()}  # so that both parts are the same
+    expected, expected_values = after_steps(stage, config, twice, stage_states[stage], 'jit', 1)
+    config.accumulate = 2
+    for mapping, count in (('jit', 1), ('pmap', 4)):
+        (params, stats), values = after_steps(stage, config, twice, stage_states[stage], mapping, count)
+        jax.tree.map(partial(np.testing.assert_allclose, atol=2e-5, rtol=2e-3), params, expected[0])
+        # The unbiased variance of fewer values is a little larger.
+        jax.tree.map(partial(np.testing.assert_allclose, atol=2e-3, rtol=5e-3), stats, expected[1])
+        assert values == pytest.approx(expected_values, rel=2e-3, abs=1e-5)
+
+
+def test_accumulation_takes_the_mean_over_the_parts(config, batch, stage_states):
+    def moments(batch):
+        state, _ = jax.jit(partial(autoencoder.train_step, config=config))(
+            stage_states[autoencoder], batch, keys.stage_key(0, autoencoder.NAME)
+        )
+        return state.opt_state['decoder+encoder'][1].mu, state.batch_stats
+
+    parts = [moments({name: x[j::2] for name, x in batch.items()}) for j in range(2)]
+    config.accumulate = 2
+    expected = jax.tree.map(lambda a, b: (a + b) / 2, *parts)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), moments(batch), expected)
+
+
 @pytest.mark.parametrize('mapping', ['jit', 'pmap'])
 def test_per_example_pads_and_keeps_the_order(mapping):
     devices = Devices(mapping)
@@ -56,3 +106,5 @@ def test_per_example_pads_and_keeps_the_order(mapping):
 def test_batch_that_does_not_divide_names_the_nearest():
     with pytest.raises(ValueError, match='batch_size=9 does not divide by the 4 devices: use 8'):
         Devices('jit').check_batch('batch_size', 9)
+    with pytest.raises(ValueError, match=r'4 devices, 3 times each \(accumulate\): use 12'):
+        Devices('jit').check_batch('batch_size', 8, 3)
