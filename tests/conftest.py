@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -166,6 +167,14 @@ class Runs:
         ended = self.end(self.start(name, *options, **counts))
         assert [status for status, _, _ in ended] == [0] * len(ended), ended
         return ended[0][1]
+
+    def wait_for_step(self, name, step):
+        """Waits until a run has logged so many steps of its first stage."""
+        path, end = self.folder / name / autoencoder.NAME / 'metrics.jsonl', time.monotonic() + 300
+        while not path.exists() or f'"step": {step},' not in path.read_text():
+            if time.monotonic() > end:
+                raise TimeoutError(f'{path} has not come to step {step}')
+            time.sleep(0.05)
 
     def rows(self, name, stage):
         """Returns the metrics of a stage, without what a clock decides."""

@@ -5,9 +5,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from artifacts_jax import artifacts, autoencoder, keys
+from artifacts_jax import artifacts, augment, autoencoder, keys, layers, models
 from artifacts_jax.parallel import Devices, accumulated
 from configs import variants
+
+
+def test_masks_dropout_and_augmentation_are_the_same_bit_for_bit(config, batch):
+    def draw(key, batch):
+        augment_keys, mask_keys, dropout_keys = keys.example_keys(key, 3, batch['index'], 3)
+        return {
+            'images': augment.training_view(config, augment_keys, batch['image']),
+            'masks': layers.spatial_mask(mask_keys, models.mask_grid(config), 0.7),
+            'dropout': layers.dropout(dropout_keys, jnp.ones((len(batch['index']), 32)), 0.5),
+        }
+
+    expected, *others = (
+        Devices(mapping, jax.devices()[:count]).per_example(draw)(keys.stage_key(0, artifacts.NAME), batch)
+        for mapping, count in (('jit', 1), ('jit', 2), ('jit', 4), ('pmap', 1), ('pmap', 2), ('pmap', 4))
+    )
+    assert 0.4 < (expected['dropout'] == 0).mean() < 0.6
+    for other in others:
+        jax.tree.map(np.testing.assert_array_equal, other, expected)
 
 
 def after_steps(stage, config, batch, state, mapping, count):

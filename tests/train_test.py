@@ -82,6 +82,16 @@ def test_signal_saves_and_leaves_with_its_own_status(config, datasets, devices, 
         assert checkpoints.latest_step == 3  # the second step told all hosts, who saw it one step late
 
 
+def test_a_second_signal_is_the_systems_which_ends_at_once():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with train.Interruption() as interruption:
+        assert not interruption.asked
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.asked
+        assert {signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)} == {signal.SIG_DFL}
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
 def test_non_finite_loss_names_step_loss_and_checkpoint_and_is_replayed(
     config, datasets, devices, tmp_path, monkeypatch, capsys
 ):
