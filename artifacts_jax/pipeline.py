@@ -68,6 +68,10 @@ def run(config: ConfigDict, workdir: Path) -> dict:
       one of EXPECTED_ERRORS, with a message for the user.
     """
     devices, datasets, done = Devices(config.parallel), Datasets(config), {}
+    if probe.NAME in config.stages:
+        processes.check_batch('probe.batch_size', config.probe.batch_size)
+    if transfer.NAME in config.stages:
+        devices.check_batch('transfer.batch_size', config.transfer.batch_size, config.accumulate)
     for stage in TRAINED:
         if config[stage.NAME].pretrained:
             done[stage] = _import(stage, config[stage.NAME].pretrained, config, devices)

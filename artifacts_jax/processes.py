@@ -126,6 +126,14 @@ def check_shared(workdir: Path) -> None:
         )
 
 
+def check_batch(name: str, batch_size: int) -> None:
+    """Raises ConfigError if a global batch, the configuration's key `name`, does not divide by the processes."""
+    if batch_size % jax.process_count():
+        raise ConfigError(
+            f'{name}={batch_size} does not divide by the {jax.process_count()} processes: use {divisible(batch_size)}'
+        )
+
+
 def divisible(count: int) -> int:
     """Returns the least number, from `count` on, that divides by the processes."""
     return -(-count // jax.process_count()) * jax.process_count()

@@ -217,7 +217,7 @@ def _undone(protocol, rows, config, devices, datasets):
     parts = [part for part in _parts(config) if part not in rows]
     if not parts:
         return
-    devices.check_batch('transfer.batch_size', config.transfer.batch_size)
+    devices.check_batch('transfer.batch_size', config.transfer.batch_size, config.accumulate)
     classes = _classes(config, datasets['probe_train'])
     indices = _read_folds(config, datasets['probe_train'])
     count = counter(protocol, classes, config, devices)

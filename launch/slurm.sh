@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Runs main on a node of a SLURM cluster, again and again until it is done. Options are sbatch's; what follows -- is for main.
-#   launch/slurm.sh --gpus=8 --partition=gpu --time=24:00:00 -- --config=configs/stl10.py --workdir=runs/stl10
-# Called on the login node it installs into .venv, which the nodes should see, and submits itself. Two minutes before the time is up,
-# or when the job is preempted, main saves its state; the job is queued again and goes on. --dry-run prints what it would do.
-#SBATCH --job-name=artifacts --nodes=1 --ntasks=1 --cpus-per-task=16
+# Runs main on one or more nodes of a SLURM cluster, again and again until it is done. Options are sbatch's; what follows -- is for main.
+#   launch/slurm.sh --gpus-per-node=8 --partition=gpu --time=24:00:00 -- --config=configs/stl10.py --workdir=runs/stl10
+#   launch/slurm.sh --nodes=4 --gpus-per-node=8 --partition=gpu -- --config=configs/stl10.py --workdir=runs/stl10
+# Called on the login node it installs into .venv and submits itself; the nodes should see .venv and the work directory. A node has one
+# process, with all its GPUs. Two minutes before the time is up, or when the job is preempted, main saves its state; the job is queued
+# again and goes on. --dry-run prints what it would do.
+#SBATCH --job-name=artifacts --nodes=1 --ntasks-per-node=1 --cpus-per-task=16
 #SBATCH --signal=TERM@120 --requeue --open-mode=append --output=%x-%j.log
 set -euo pipefail
 
@@ -30,7 +32,7 @@ cd "$SLURM_SUBMIT_DIR" # the job runs a copy of this file
 source "${VENV:-.venv}/bin/activate"
 status=0
 srun python -m artifacts_jax.main "$@" || status=$?
-if [[ $status == 75 ]]; then # told to stop, and saved
+if [[ $status == 75 || $status == 143 ]]; then # told to stop, and saved; or told to stop outside of training
   scontrol requeue "$SLURM_JOB_ID"
 else
   exit $status

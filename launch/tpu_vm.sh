@@ -2,24 +2,25 @@
 # Runs main on a Cloud TPU VM; needs gcloud, with a project that has TPUs. One command, then options; what follows -- is for main.
 #   launch/tpu_vm.sh all --name=artifacts --zone=us-west4-a --spot --bucket=gs://mine/artifacts -- --config=configs/stl10.py
 #     create    make the TPU VM (--queued: by a queued resource, and wait for it)
-#     setup     copy the committed code, install, and fetch the work directory from the bucket
+#     setup     copy the committed code, install, and fetch the work directory from the bucket or mount it
 #     run       start main on all workers, under nohup, in the work directory runs/NAME
 #     logs      follow the log of worker 0
 #     watch     until main is done: make the VM again if it was preempted, start main again if it was told to stop
 #     delete    delete the VM, and its queued resource
 #     all       create, setup, run and watch; the VM is left, for its logs: delete it
-# Options: --name=artifacts --zone= --type=v5litepod-8 --version=v2-alpha-tpuv5-lite --spot --queued --bucket=gs://... --dry-run
-# The disk of a preempted VM is lost: with --bucket the work directory goes there every --every=300 seconds, and comes back.
+# Options: --name=artifacts --zone= --type=v5litepod-8 --version=v2-alpha-tpuv5-lite --spot --queued --bucket= --nfs= --dry-run
+# The disk of a preempted VM is lost: with --bucket=gs://... the work directory goes there every --every=300 seconds, and comes back.
+# A slice of several hosts needs a work directory that all see: --nfs=ADDRESS:/SHARE, such as a Filestore, is mounted on them as runs/.
 # --dry-run prints every command and runs none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-name=artifacts zone='' type=v5litepod-8 version=v2-alpha-tpuv5-lite bucket='' every=300 poll=60 spot='' queued='' dry=''
+name=artifacts zone='' type=v5litepod-8 version=v2-alpha-tpuv5-lite bucket='' nfs='' every=300 poll=60 spot='' queued='' dry=''
 command=${1:-}
 shift || true
 while [[ $# -gt 0 && $1 != -- ]]; do
   case $1 in
-    --name=* | --zone=* | --type=* | --version=* | --bucket=* | --every=* | --poll=*) option=${1#--} && printf -v "${option%%=*}" %s "${option#*=}" ;;
+    --name=* | --zone=* | --type=* | --version=* | --bucket=* | --nfs=* | --every=* | --poll=*) option=${1#--} && printf -v "${option%%=*}" %s "${option#*=}" ;;
     --spot) spot=--spot ;;
     --queued) queued=1 ;;
     --dry-run) dry=1 ;;
@@ -58,6 +59,9 @@ setup() {
   on all "mkdir -p $folder && tar xzf $name.tar.gz -C $folder"
   on all "command -v python3.11 || (sudo apt-get update && sudo apt-get install -y python3.11 python3.11-venv)"
   on all "cd $folder && PYTHON=python3.11 bash -c 'source launch/environment.sh [tpu]'"
+  if [[ $nfs ]]; then
+    on all "cd $folder && mkdir -p runs && sudo apt-get install -y nfs-common && { mountpoint -q runs || sudo mount -t nfs $nfs runs; } && sudo chmod a+rwx runs"
+  fi
   if [[ $bucket ]]; then
     on all "cd $folder && mkdir -p $workdir && if gcloud storage ls $bucket; then gcloud storage rsync -r $bucket $workdir; fi"
   fi
@@ -100,8 +104,13 @@ watch() {
     case $ended in
       '') ;;
       0) echo "$name: done" && return ;;
-      75) echo "$name: main was told to stop; it is started again" && run "$@" ;;
-      *) echo "error: main ended with status $ended on $name: see launch/tpu_vm.sh logs --name=$name --zone=$zone" >&2 && return 1 ;;
+      75 | 143) echo "$name: main was told to stop; it is started again" && run "$@" ;;
+      *)
+        sleep "$poll" # where another host of the slice is gone, Google soon says so
+        if [[ $(state) == READY ]]; then
+          echo "error: main ended with status $ended on $name: see launch/tpu_vm.sh logs --name=$name --zone=$zone" >&2 && return 1
+        fi
+        ;;
     esac
     sleep "$poll"
   done
@@ -117,5 +126,5 @@ case $command in
   run | watch) $command "$@" ;;
   logs) on 0 "tail -n 1000 -F $folder/run.log" ;;
   all) create && setup && run "$@" && watch "$@" ;;
-  *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+  *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
 esac

@@ -80,8 +80,20 @@ def test_watch_makes_a_preempted_machine_again_and_starts_main_again_when_it_was
     assert calls.count('configs/demo.py') == 2
 
 
+def test_watch_makes_a_slice_again_of_which_a_host_is_gone(gcloud):
+    folder = gcloud(['READY', 'PREEMPTED', 'PREEMPTED', 'READY'], ['134', '0'])
+    run = tpu_vm('watch', '--name=a', '--zone=z', '--poll=0', '--nfs=10.0.0.2:/runs', path=folder)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count('a is PREEMPTED: it is made again') == 1
+    mounts = [
+        line for line in (folder / 'calls').read_text().splitlines() if 'mount -t nfs 10.0.0.2:/runs runs' in line
+    ]
+    assert len(mounts) == 1
+    assert '--worker=all' in mounts[0]
+
+
 def test_watch_ends_with_an_error_of_main(gcloud):
-    folder = gcloud(['READY'], ['1'])
+    folder = gcloud(['READY', 'READY'], ['1'])
     run = tpu_vm('watch', '--name=a', '--zone=z', '--poll=0', path=folder)
     assert run.returncode == 1
     assert 'main ended with status 1 on a: see launch/tpu_vm.sh logs --name=a --zone=z' in run.stderr
@@ -109,17 +121,17 @@ def slurm(*arguments, **environment):
 
 def test_slurm_submits_itself_with_the_options_before_the_dashes():
     main = ['--config=configs/stl10.py', '--workdir=runs/stl10']
-    run = slurm('--gpus=8', '--partition=gpu', '--dry-run', '--', *main)
+    run = slurm('--nodes=2', '--gpus-per-node=8', '--dry-run', '--', *main)
     assert run.returncode == 0
     install, submit = run.stdout.splitlines()
     assert install == "source launch/environment.sh '[cuda]'"
-    assert submit.split() == ['sbatch', '--gpus=8', '--partition=gpu', 'launch/slurm.sh', *main]
+    assert submit.split() == ['sbatch', '--nodes=2', '--gpus-per-node=8', 'launch/slurm.sh', *main]
     run = slurm('--gpus=8', '--', '--config=configs/stl10.py')
     assert run.returncode == 2
     assert 'main needs --config= and --workdir=' in run.stderr
 
 
-@pytest.mark.parametrize(('status', 'requeued'), [(0, False), (1, False), (75, True)])
+@pytest.mark.parametrize(('status', 'requeued'), [(0, False), (1, False), (75, True), (143, True)])
 def test_slurm_queues_a_job_again_that_was_told_to_stop(tmp_path, status, requeued):
     (tmp_path / '.venv' / 'bin').mkdir(parents=True)
     (tmp_path / '.venv' / 'bin' / 'activate').write_text('')

@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -48,6 +49,19 @@ def test_the_platform_says_whether_there_are_others(environment, expected, monke
     processes.join()
     asked = [{name: x for name, x in call.items() if not name.endswith(('timeout', 'seconds'))} for call in calls]
     assert asked == ([] if expected is None else [expected])
+
+
+SHOW = 'import jax; from artifacts_jax import processes; processes.join(); assert jax.process_count() == 2'
+
+
+def test_two_tasks_of_a_slurm_step_meet():
+    step = {'JOB_ID': '29', 'STEP_NODELIST': 'localhost', 'NTASKS': '2', 'STEP_NUM_TASKS': '2', 'LOCALID': '0'}
+    slurm = {f'SLURM_{name}': value for name, value in step.items()}
+    tasks = [
+        subprocess.Popen([sys.executable, '-c', SHOW], env={**os.environ, **slurm, 'SLURM_PROCID': str(n)})
+        for n in (0, 1)
+    ]
+    assert [task.wait(timeout=90) for task in tasks] == [0, 0]
 
 
 JOIN = "from artifacts_jax import processes; processes.join('127.0.0.1:{port}', 2, {index}, patience=4)"
