@@ -34,9 +34,7 @@ def join(coordinator: str = '', count: int | None = None, index: int | None = No
       coordinator: 'HOST:PORT' of the first process, at which all meet.
       count: the number of processes.
       index: which of them this one is.
-      patience: seconds that a process waits for the others to start.
-
-    If a process is missing then, the program ends with an error that says so.
+      patience: seconds that a process waits for the others to start; then the program ends with an error.
 
     Raises:
       ConfigError: the arguments do not fit one another, or the address of the first process cannot be used.
@@ -117,7 +115,8 @@ def check_shared(workdir: Path) -> None:
     if jax.process_count() == 1:
         return
     lock = Path(workdir) / 'lock'  # in which the first process has written who it is
-    seen = multihost_utils.process_allgather(np.array(zlib.crc32(lock.read_bytes()) if lock.exists() else 0)).ravel()
+    told = np.uint32(zlib.crc32(lock.read_bytes()) if lock.exists() else 0)
+    seen = multihost_utils.process_allgather(told).ravel()
     blind = [str(n) for n, sum_ in enumerate(seen) if sum_ != seen[0]]
     if blind:
         raise ConfigError(
@@ -192,8 +191,9 @@ def _in_slurm_step():
 
 
 def _slurm_gpus():
-    """Returns all of a node's GPUs; by itself JAX would take one for each task."""
-    return list(range(int(os.environ['SLURM_GPUS_ON_NODE']))) if 'SLURM_GPUS_ON_NODE' in os.environ else None
+    """Returns all of a node's GPUs if it has one task; by itself JAX would take one for each task."""
+    tasks, nodes, gpus = (os.environ.get(f'SLURM_{n}') for n in ('STEP_NUM_TASKS', 'STEP_NUM_NODES', 'GPUS_ON_NODE'))
+    return list(range(int(gpus))) if gpus and tasks == nodes else None
 
 
 def _on_tpu():

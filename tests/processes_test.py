@@ -28,18 +28,22 @@ def test_half_of_what_joining_takes_is_refused(given):
         processes.join(*given)
 
 
+SLURM = {'SLURM_STEP_NUM_TASKS': '2', 'SLURM_GPUS_ON_NODE': '4'}
+
+
 @pytest.mark.parametrize(
     ('environment', 'expected'),
     [
         ({}, None),
         ({'SLURM_STEP_NUM_TASKS': '1'}, None),
         ({'SLURM_STEP_NUM_TASKS': '2'}, {'local_device_ids': None}),
-        ({'SLURM_STEP_NUM_TASKS': '2', 'SLURM_GPUS_ON_NODE': '4'}, {'local_device_ids': [0, 1, 2, 3]}),
+        ({**SLURM, 'SLURM_STEP_NUM_NODES': '2'}, {'local_device_ids': [0, 1, 2, 3]}),
+        ({**SLURM, 'SLURM_STEP_NUM_NODES': '1'}, {'local_device_ids': None}),  # JAX picks one for each task
         ({'TPU_ML_PLATFORM': 'JAX'}, {'local_device_ids': None}),
     ],
 )
 def test_the_platform_says_whether_there_are_others(environment, expected, monkeypatch):
-    for name in ('SLURM_STEP_NUM_TASKS', 'SLURM_GPUS_ON_NODE', 'TPU_ML_PLATFORM'):
+    for name in (*SLURM, 'TPU_ML_PLATFORM'):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
