@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from artifacts_jax import data, photographs
+from artifacts_jax import data, photographs, source
 from configs import default
 
 SHARED = Path(__file__).parents[2] / 'shared' / 'tfds'
@@ -268,13 +268,13 @@ def test_a_split_without_a_whole_image_is_an_error(tmp_path, save, loading):
 
 
 def test_an_example_without_a_class_is_left_out(photograph_folder, monkeypatch, capsys):
-    original = data._Source._decode
+    original = source.Source._decode
 
     def decode(source, example):
         decoded = original(source, example)
         return {**decoded, 'label': 2 * decoded['label']}
 
-    monkeypatch.setattr(data._Source, '_decode', decode)
+    monkeypatch.setattr(source.Source, '_decode', decode)
     dataset = data.load(options(name=str(photograph_folder), size=16), 'test', seed=0)
     assert set(dataset.labels) == {0}
     assert 'label 2 of 2 classes' in capsys.readouterr().err
