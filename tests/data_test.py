@@ -75,6 +75,7 @@ def test_hosts_share_an_epoch(load):
 def test_evaluation_counts_every_example_once(load, count, limit):
     hosts = [load(split='test', process_index=n, process_count=count) for n in range(count)]
     batches = [list(host.eval_batches(6, limit=limit)) for host in hosts]
+    assert {len(b) for b in batches} == {host.eval_steps(6, limit) for host in hosts}
     assert len({len(b) for b in batches}) == 1
     examples = [i for host in batches for b in host for i in b['index'][b['mask']]]
     assert sorted(examples) == list(range(limit or 20))
