@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import os
@@ -160,7 +161,7 @@ class Checkpoints:
                     args['checksums'] = ocp.args.JsonRestore()
                 restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:
-            logging.getLogger('asyncio').setLevel(logging.CRITICAL)  # it would print the error of every array
+            _hush_reads()
             reason = str(error).split(' [tensorstore_spec=')[0]  # a description of the whole storage
             raise DamagedError(f'checkpoint {where} cannot be restored: {reason}') from error
         if different:
@@ -183,6 +184,23 @@ class Checkpoints:
 
         processes.led(move, 'set a damaged checkpoint aside')
         self._manager.reload()
+
+
+@functools.cache
+def _hush_reads():
+    """Keeps quiet, from now on, the reads that Orbax gives up when one of them fails.
+
+    They end later, in other threads, and each would print that nobody waits for it, with a stack trace.
+    """
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+    show = sys.unraisablehook
+
+    def show_others(unraisable):
+        code = getattr(unraisable.object, 'cr_code', None)
+        if not (code and 'orbax' in code.co_filename) and str(unraisable.exc_value) != 'Event loop is closed':
+            show(unraisable)
+
+    sys.unraisablehook = show_others
 
 
 def differences(saved, wanted) -> list[str]:

@@ -81,7 +81,6 @@ def test_damaged_checkpoint_is_set_aside_for_the_one_before(config, devices, sav
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # Orbax's unread futures
 def test_no_flipped_byte_goes_unnoticed(config, devices, saved, stage_states, tmp_path):
     expected = {step: at(stage_states[autoencoder], step) for step in (2, 4)}
     for number, path in enumerate(files(saved / '4')):
