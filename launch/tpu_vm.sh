@@ -43,9 +43,11 @@ on() { # on WORKERS COMMAND: in the shell of these workers
   try "${tpu[@]}" ssh "$name" --zone="$zone" --worker="$1" --command="$2"
 }
 
+# The functions return at what fails: `set -e` does not end a function whose outcome is looked at.
+
 create() {
   if [[ $queued ]]; then
-    try "${queue[@]}" create "$name" --node-id="$name" --zone="$zone" --accelerator-type="$type" --runtime-version="$version" $spot
+    try "${queue[@]}" create "$name" --node-id="$name" --zone="$zone" --accelerator-type="$type" --runtime-version="$version" $spot || return
     until [[ $dry || $(state) == READY ]]; do sleep "$poll"; done
   else
     try "${tpu[@]}" create "$name" --zone="$zone" --accelerator-type="$type" --version="$version" $spot
@@ -54,25 +56,26 @@ create() {
 
 setup() {
   local archive=${TMPDIR:-/tmp}/$name.tar.gz
-  try git archive --format=tar.gz --output="$archive" HEAD
-  try "${tpu[@]}" scp "$archive" "$name:$name.tar.gz" --zone="$zone" --worker=all
-  on all "mkdir -p $folder && tar xzf $name.tar.gz -C $folder"
-  on all "command -v python3.11 || (sudo apt-get update && sudo apt-get install -y python3.11 python3.11-venv)"
-  on all "cd $folder && PYTHON=python3.11 bash -c 'source launch/environment.sh [tpu]'"
+  try git archive --format=tar.gz --output="$archive" HEAD || return
+  try "${tpu[@]}" scp "$archive" "$name:$name.tar.gz" --zone="$zone" --worker=all || return
+  on all "mkdir -p $folder && tar xzf $name.tar.gz -C $folder" || return
+  on all "command -v python3.11 || (sudo apt-get update && sudo apt-get install -y python3.11 python3.11-venv)" || return
+  on all "cd $folder && PYTHON=python3.11 bash -c 'source launch/environment.sh [tpu]'" || return
   if [[ $nfs ]]; then
-    on all "cd $folder && mkdir -p runs && sudo apt-get install -y nfs-common && { mountpoint -q runs || sudo mount -t nfs $nfs runs; } && sudo chmod a+rwx runs"
+    on all "cd $folder && mkdir -p runs && sudo apt-get install -y nfs-common && { mountpoint -q runs || sudo mount -t nfs $nfs runs; } && sudo chmod a+rwx runs" || return
   fi
   if [[ $bucket ]]; then
-    on all "cd $folder && mkdir -p $workdir && if gcloud storage ls $bucket; then gcloud storage rsync -r $bucket $workdir; fi"
+    on all "cd $folder && mkdir -p $workdir && if gcloud storage ls $bucket; then gcloud storage rsync -r $bucket $workdir; fi" || return
   fi
 }
 
 run() {
-  local program
-  program="source .venv/bin/activate; python -m artifacts_jax.main --workdir=$workdir$(printf ' %q' "$@") > run.log 2>&1; echo \$? > run.status"
-  on all "cd $folder && rm -f run.status && (nohup bash -c $(printf %q "$program") > /dev/null 2>&1 &)"
+  local ended=run.status program copy="gcloud storage rsync -r $workdir $bucket"
+  if [[ $bucket ]]; then ended=run.ended; fi # whose status is told only when the last results are in the bucket
+  program="source .venv/bin/activate; python -m artifacts_jax.main --workdir=$workdir$(printf ' %q' "$@") > run.log 2>&1; echo \$? > $ended"
+  on all "cd $folder && rm -f run.status run.ended && (nohup bash -c $(printf %q "$program") > /dev/null 2>&1 &)" || return
   if [[ $bucket ]]; then
-    on 0 "cd $folder && (nohup bash -c 'until [[ -f run.status ]]; do sleep $every; gcloud storage rsync -r $workdir $bucket; done' > sync.log 2>&1 &)"
+    on 0 "cd $folder && (nohup bash -c 'until [[ -f run.ended ]]; do sleep $every; $copy; done; $copy; mv run.ended run.status' > sync.log 2>&1 &)"
   fi
 }
 
@@ -84,6 +87,14 @@ state() { # of the VM: READY, PREEMPTED, ..., MISSING, or UNKNOWN if gcloud coul
 
 status() { # with which main ended on worker 0, nothing while it runs
   "${tpu[@]}" ssh "$name" --zone="$zone" --worker=0 --command="cat $folder/run.status 2> /dev/null || true" 2> /dev/null || true
+}
+
+install_and_run() {
+  setup && run "$@"
+}
+
+begin() { # begin FUNCTION ARGUMENTS: an error if it fails on a VM that is there; one that is gone will be made again
+  "$@" || [[ $(state) != READY ]] || { echo "error: main could not be started on $name: see above" >&2 && return 1; }
 }
 
 watch() {
@@ -98,13 +109,13 @@ watch() {
       PREEMPTED | TERMINATED | STOPPED | MISSING)
         echo "$name is $now: it is made again"
         delete || true
-        create && setup && run "$@"
+        if create; then begin install_and_run "$@" || return; fi # if not, there may be room for it at the next look
         ;;
     esac
     case $ended in
       '') ;;
       0) echo "$name: done" && return ;;
-      75 | 143) echo "$name: main was told to stop; it is started again" && run "$@" ;;
+      75 | 143) echo "$name: main was told to stop; it is started again" && { begin run "$@" || return; } ;;
       *)
         sleep "$poll" # where another host of the slice is gone, Google soon says so
         if [[ $(state) == READY ]]; then
@@ -125,6 +136,6 @@ case $command in
   create | setup | delete) $command ;;
   run | watch) $command "$@" ;;
   logs) on 0 "tail -n 1000 -F $folder/run.log" ;;
-  all) create && setup && run "$@" && watch "$@" ;;
+  all) create && install_and_run "$@" && watch "$@" ;;
   *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
 esac

@@ -1,5 +1,6 @@
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,17 @@ echo "$*" >> calls
 pop() { head -n 1 "$1"; sed -i 1d "$1"; }
 case $* in
   *describe*) pop states ;;
+  *"$(cat fails)"*) exit 1 ;;
   *'cat '*run.status*) pop statuses ;;
 esac
+"""
+
+# Stands for gcloud where it reaches a machine, which is the folder that it lies in, and copies to a bucket.
+VM = """#!/usr/bin/env bash
+for argument; do
+  case $argument in --command=*) cd "$(dirname "$0")" && exec bash -c "${argument#--command=}" ;; esac
+done
+[[ "$1 $2" == 'storage rsync' ]] && cp -r "$4/." "$5"
 """
 
 
@@ -58,8 +68,8 @@ def gcloud(tmp_path):
     (tmp_path / 'gcloud').write_text(GCLOUD)
     (tmp_path / 'gcloud').chmod(0o755)
 
-    def answers(states, statuses):
-        for name, lines in (('states', states), ('statuses', statuses)):
+    def answers(states, statuses, fails='nothing'):
+        for name, lines in (('states', states), ('statuses', statuses), ('fails', [fails])):
             (tmp_path / name).write_text(''.join(f'{line}\n' for line in lines))
         (tmp_path / 'calls').write_text('')
         return tmp_path
@@ -90,6 +100,42 @@ def test_watch_makes_a_slice_again_of_which_a_host_is_gone(gcloud):
     ]
     assert len(mounts) == 1
     assert '--worker=all' in mounts[0]
+
+
+def test_watch_tries_again_when_there_is_no_room_for_the_machine(gcloud):
+    folder = gcloud(['MISSING', 'MISSING', 'READY'], ['0'], fails='tpu-vm create')
+    run = tpu_vm('watch', '--name=a', '--zone=z', '--poll=0', path=folder)
+    assert run.returncode == 0, run.stderr
+    calls = (folder / 'calls').read_text()
+    assert calls.count('tpu-vm create a') == 2
+    assert 'tpu-vm scp' not in calls
+
+
+@pytest.mark.parametrize('fails', ['tpu-vm scp', 'environment.sh', 'nohup'])
+def test_a_machine_on_which_main_does_not_start_is_an_error_and_not_waited_for(gcloud, fails):
+    folder = gcloud(['PREEMPTED', 'READY'], [], fails=fails)
+    run = tpu_vm('watch', '--name=a', '--zone=z', '--poll=0', path=folder)
+    assert run.returncode == 1
+    assert 'main could not be started on a' in run.stderr
+    assert fails in (folder / 'calls').read_text().splitlines()[-2]  # nothing was tried after it, but to look
+
+
+def test_the_end_is_told_when_the_last_results_are_in_the_bucket(tmp_path):
+    (tmp_path / 'gcloud').write_text(VM)
+    (tmp_path / 'gcloud').chmod(0o755)
+    folder, bucket = tmp_path / 'artifacts_jax_run', tmp_path / 'bucket'
+    for path in (folder / '.venv' / 'bin', folder / 'runs' / 'a', bucket):
+        path.mkdir(parents=True)
+    main = 'python() { sleep 0.5; echo 75 > runs/a/results.txt; return 75; }'
+    (folder / '.venv' / 'bin' / 'activate').write_text(main)
+    run = tpu_vm('run', '--name=a', '--zone=z', f'--bucket={bucket}', '--every=1', path=tmp_path)
+    assert run.returncode == 0, run.stderr
+    end = time.monotonic() + 30
+    while not (folder / 'run.status').exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert (folder / 'run.status').read_text() == '75\n'
+    assert (bucket / 'results.txt').read_text() == '75\n'
 
 
 def test_watch_ends_with_an_error_of_main(gcloud):
