@@ -8,12 +8,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
 from artifacts_jax import augment, autoencoder, game, history, keys, layers, losses, models, optim
 from artifacts_jax.models import FAKE, REAL
-from artifacts_jax.parallel import accumulated, mean, share, total
+from artifacts_jax.parallel import accumulated, mean, total
 from artifacts_jax.state import State, select
 
 NAME = 'artifacts'
@@ -230,9 +229,11 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
         return side, generator_side(part, made, state.params['discriminator'], shared)
 
     def descend(state, name, gradient):
-        loss, decay = jax.value_and_grad(lambda p: share(config.optim.l2 * losses.l2(p), axis_name))(state.params[name])
-        gradient, loss = total((jax.tree.map(jnp.add, gradient, decay), loss), axis_name)
-        return state.descend(_optimiser(config), {name: gradient}), loss, optax.tree.norm(gradient)
+        """Returns (state, the L2 term, the norm of the other terms' gradient) after an update of one network."""
+        gradient = total(gradient, axis_name)
+        decay, decay_gradient = jax.value_and_grad(lambda p: config.optim.l2 * losses.l2(p))(state.params[name])
+        new = state.descend(_optimiser(config), {name: jax.tree.map(jnp.add, gradient, decay_gradient)})
+        return new, decay, optim.norm(gradient)
 
     if alternate:  # XLA makes the examples once, if their batch is no longer than a part
         side = accumulated(lambda part: discriminator_side(part, *examples(part)[:2])[0], config.accumulate, batch)

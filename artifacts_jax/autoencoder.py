@@ -5,7 +5,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from artifacts_jax import augment, grids, keys, losses, metrics, models, optim, parallel, processes
@@ -88,7 +87,7 @@ def update(state: State, images, *, config: ConfigDict, axis_name=None):
         batch_stats=batch_stats,
         ema=optim.moving_average(state.ema, new.params, config.optim.ema_decay, state.step),
     )
-    return new, {**terms, **{f'grad_norm/{name}': optax.tree.norm(grads[name]) for name in NETWORKS}}
+    return new, {**terms, **{f'grad_norm/{name}': optim.norm(grads[name]) for name in NETWORKS}}
 
 
 def evaluator(config: ConfigDict, devices: parallel.Devices, datasets: dict):

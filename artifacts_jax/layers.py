@@ -20,9 +20,25 @@ def is_bias(path) -> bool:
     return path[-1].key == 'bias' and not path[-2].key.startswith('norm')
 
 
+@jax.custom_vjp
 def leaky_relu(x):
-    """Leaky rectifier of slope 0.2; the 2018 code mixes 0.1, 0.2 and ReLU, its 2019 fix uses 0.2 throughout."""
+    """Leaky rectifier of slope 0.2; the 2018 code mixes 0.1, 0.2 and ReLU, its 2019 fix uses 0.2 throughout.
+
+    Its gradient is taken by the sign of the result. By that of x, XLA would compute x again from the layers below.
+    """
     return nn.leaky_relu(x, 0.2)
+
+
+def _leaky_relu_forward(x):
+    y = leaky_relu(x)
+    return y, y
+
+
+def _leaky_relu_backward(y, gradient):
+    return (jnp.where(y >= 0, gradient, 0.2 * gradient),)
+
+
+leaky_relu.defvjp(_leaky_relu_forward, _leaky_relu_backward)
 
 
 class BatchNorm(nn.Module):
@@ -74,6 +90,7 @@ class ConvNorm(nn.Module):
     kernel: int = 3
     stride: int = 1
     upsampling: str = ''
+    constant: int = 0  # last channels of x that need no gradient
     products: bool = False
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
@@ -97,10 +114,10 @@ class ConvNorm(nn.Module):
     def _convolution(self, x, kernel, *arguments, **options):
         if self.products and self.upsampling and self.kernel == 3:
             return products.upsampled_convolution(x, kernel, self.upsampling)
-        if self.products and self.stride == self.kernel:
-            return products.patch_convolution(x, kernel)
         if self.upsampling:
             x = upsample_bilinear(x, self.upsampling)
+        if self.products:
+            return products.convolve(x, kernel, *arguments, constant=self.constant, **options)
         return jax.lax.conv_general_dilated(x, kernel, *arguments, **options)
 
 
@@ -115,7 +132,7 @@ class GroupedConv(nn.Module):
     stride: int = 1
     groups: int = 1
     use_bias: bool = True
-    products: bool = False  # whether to convolve with a stride by products.py
+    products: bool = False  # whether to convolve by products.py
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -130,17 +147,12 @@ class GroupedConv(nn.Module):
                 kernel_init=glorot_init,
                 bias_init=nn.initializers.constant(0.1),
                 dtype=self.dtype,
-                conv_general_dilated=self._convolution,
+                conv_general_dilated=products.convolve if self.products else None,
                 name=f'group{n}',
             )(part)
             for n, part in enumerate(jnp.split(x, self.groups, axis=-1))
         ]
         return jnp.concatenate(outputs, axis=-1)
-
-    def _convolution(self, x, kernel, *arguments, **options):
-        if self.products and self.kernel >= self.stride > 1:
-            return products.strided_convolution(x, kernel, self.stride)
-        return jax.lax.conv_general_dilated(x, kernel, *arguments, **options)
 
 
 def local_response_norm(x, *, radius=2, alpha=2e-5, beta=0.75):

@@ -80,8 +80,15 @@ class Decoder(nn.Module):
             features[f'layer{n + 1}'] = x = layer(x, train=train)
         x = x if repair is None else repair(len(depths), x)
         last = f'layer{len(self.widths)}'
-        x = nn.Conv(3, (3, 3), kernel_init=layers.he_init, dtype=self.dtype, name=last)(x)
-        features[last] = images = jnp.tanh(x.astype(jnp.float32))
+        colours = nn.Conv(
+            3,
+            (3, 3),
+            kernel_init=layers.he_init,
+            dtype=self.dtype,
+            conv_general_dilated=products.convolve if self.products else None,
+            name=last,
+        )
+        features[last] = images = jnp.tanh(colours(x).astype(jnp.float32))
         return images, features
 
 
@@ -89,6 +96,7 @@ class RepairLayer(nn.Module):
     """R(h, Omega) = h + (1 - Omega) * F([h, Omega]): changes dropped positions only. [B, H, W, C] -> the same."""
 
     feed_mask: bool = True  # whether F sees Omega
+    products: bool = False  # whether to convolve by products.py
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
 
@@ -97,8 +105,23 @@ class RepairLayer(nn.Module):
         """Repairs h; `mask` [B, H, W, 1] has h's resolution. Not `gated`, it changes kept positions too."""
         depth, mask = h.shape[-1], mask.astype(h.dtype)
         x = jnp.concatenate([h, mask], axis=-1) if self.feed_mask else h
-        x = layers.ConvNorm(depth, dtype=self.dtype, axis_name=self.axis_name, name='conv1')(x, train=train)
-        x = nn.Conv(depth, (3, 3), kernel_init=layers.he_init, dtype=self.dtype, name='conv2')(x)
+        first = layers.ConvNorm(
+            depth,
+            constant=int(self.feed_mask),
+            products=self.products,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+            name='conv1',
+        )
+        second = nn.Conv(
+            depth,
+            (3, 3),
+            kernel_init=layers.he_init,
+            dtype=self.dtype,
+            conv_general_dilated=products.convolve if self.products else None,
+            name='conv2',
+        )
+        x = second(first(x, train=train))
         return h + ((1 - mask) * x if gated else x)
 
 
@@ -107,12 +130,15 @@ class Repair(nn.Module):
 
     depth: int
     feed_mask: bool = True
+    products: bool = False  # whether to convolve by products.py
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
 
     def setup(self):
         """Declares the layers."""
-        self.layers = [RepairLayer(self.feed_mask, self.dtype, self.axis_name) for _ in range(self.depth)]
+        self.layers = [
+            RepairLayer(self.feed_mask, self.products, self.dtype, self.axis_name) for _ in range(self.depth)
+        ]
 
     def __call__(self, n, h, mask, *, train, gated=True):
         """Applies R_{n + 1}, if there is one, to h [B, H, W, C]; `mask` [B, M, N, 1] is repeated to h's resolution."""
@@ -146,7 +172,7 @@ class Generator(nn.Module):
         depth = len(self.widths) if self.repair_layers == -1 else self.repair_layers
         self.encoder = Encoder(self.widths, self.encoder_kernel, self.products, self.dtype, self.axis_name)
         self.decoder = Decoder(self.widths, self.upsampling, self.products, self.dtype, self.axis_name)
-        self.repair = Repair(depth, self.feed_mask, self.dtype, self.axis_name)
+        self.repair = Repair(depth, self.feed_mask, self.products, self.dtype, self.axis_name)
         self.gan = Decoder(self.widths, self.upsampling, self.products, self.dtype, self.axis_name)
 
     def reconstruct(self, images, *, train=False):

@@ -20,7 +20,6 @@ def schedule(learning_rate: float, steps: int, config: ConfigDict) -> optax.Sche
 def adam(learning_rate: optax.ScalarOrSchedule, config: ConfigDict) -> optax.GradientTransformation:
     """Returns the reference's Adam, for which the gradients of biases are scaled first (2018 code: doubled)."""
     options = config.optim
-    scale_by_adam = _scale_by_adam_hat if options.epsilon_hat else optax.scale_by_adam
 
     def scale_biases(updates, params=None):
         del params
@@ -32,28 +31,37 @@ def adam(learning_rate: optax.ScalarOrSchedule, config: ConfigDict) -> optax.Gra
 
     return optax.chain(
         optax.stateless(scale_biases),
-        scale_by_adam(options.b1, options.b2, options.epsilon),
+        _scale_by_adam(options.b1, options.b2, options.epsilon, options.epsilon_hat),
         optax.scale_by_learning_rate(learning_rate),
     )
 
 
-def _scale_by_adam_hat(b1, b2, epsilon):
-    """As optax.scale_by_adam, with Kingma and Ba's "epsilon hat" as in TensorFlow 1.
+def _scale_by_adam(b1, b2, epsilon, epsilon_hat):
+    """As optax.scale_by_adam, or with Kingma and Ba's "epsilon hat" as in TensorFlow 1.
 
-    It is added to the root of the second moment before that is corrected for its start at zero. At the first step
+    That is added to the root of the second moment before it is corrected for its start at zero. At the first step
     that is as if epsilon were 1 / sqrt(1 - b2) times larger.
     """
 
     def update(grads, state, params=None):
         del params
         count = optax.safe_increment(state.count)
-        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
-        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, grads)
-        correction = jnp.sqrt(1 - b2**count) / (1 - b1**count)
-        updates = jax.tree.map(lambda m, v: correction * m / (jnp.sqrt(v) + epsilon), mu, nu)
+        # Written as a sum of two arrays, or XLA would take b1 = 1 - b1 = 1/2 out of it and, for a product of one array,
+        # compute the moment again where it is used, from a copy of the old one.
+        mu = jax.tree.map(lambda m, g: g + b1 * (m - g), state.mu, grads)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, grads)
+        first, second = 1 / (1 - b1**count), 1 / (1 - b2**count)
+        if epsilon_hat:
+            first, second = first / jnp.sqrt(second), 1
+        updates = jax.tree.map(lambda m, v: first * m / (jnp.sqrt(second * v) + epsilon), mu, nu)
         return updates, optax.ScaleByAdamState(count, mu, nu)
 
     return optax.GradientTransformation(optax.scale_by_adam(b1, b2).init, update)
+
+
+def norm(gradients):
+    """Returns the norm of all arrays of a tree together, by products: their squares are not written to memory."""
+    return jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradients)))
 
 
 def moving_average(average, params, decay: float, step):

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from artifacts_jax import winograd
+
 
 @jax.custom_vjp
 def matmul(x, kernel):
@@ -27,10 +29,16 @@ def _matmul_forward(x, kernel):
 
 
 def _matmul_backward(residuals, gradient):
+    # Were a transpose part of a product, XLA would turn that round, or not give it to its fastest library.
     x, kernel = residuals
-    # Were the transpose part of the product, XLA would not give it to its fastest library.
-    return jnp.einsum('nd,cd->nc', gradient, kernel), jax.lax.optimization_barrier(x.T) @ gradient
+    if len(x) < len(kernel):  # then this is the faster way round
+        x_gradient = _kept(jnp.einsum('nd,cd->cn', gradient, kernel)).T
+    else:
+        x_gradient = jnp.einsum('nd,cd->nc', gradient, kernel)
+    return x_gradient, _kept(x.T) @ gradient
 
+
+_kept = jax.lax.optimization_barrier
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
 
@@ -42,6 +50,74 @@ def dot_general(x, kernel, dimension_numbers, precision=None, **options):
     if x_batch or kernel_batch or x_axes != tuple(range(1, x.ndim)) or kernel_axes != tuple(range(kernel.ndim - 1)):
         raise ValueError(f'{dimension_numbers}: expected all axes of x but the first, and of the kernel but the last')
     return matmul(x.reshape(len(x), -1), kernel.reshape(-1, kernel.shape[-1]))
+
+
+def convolve(x, kernel, strides, padding, *, constant=0, **options):
+    """The convolution of `nn.Conv`, SAME, by the form that is fastest for its shape; see `convolution`."""
+    size, stride = len(kernel), strides[0]
+    if size == stride:
+        return patch_convolution(x, kernel)
+    if size > stride > 1:
+        return strided_convolution(x, kernel, stride)
+    if stride == 1:
+        return convolution(x, kernel, constant)
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolution(x, kernel, constant=0):
+    """A SAME convolution: [B, H, W, C], [k, k, C, D] -> [B, H, W, D].
+
+    Equals `lax.conv_general_dilated`. The last `constant` channels of x, such as a mask, get a gradient of zero; that
+    of the others then has a number of channels that vectors divide.
+    """
+    if _by_winograd(x, kernel):
+        return winograd.convolution(x, kernel)
+    if kernel.shape[-1] <= 4 and x.shape[1] % 2 == x.shape[2] % 2 == 0:
+        return _paired_convolution(x, kernel)
+    return _plain_convolution(x, kernel)
+
+
+def _convolution_forward(x, kernel, constant):
+    return convolution(x, kernel, constant), (x, kernel)
+
+
+def _convolution_backward(constant, residuals, gradient):
+    x, kernel = residuals
+    variable = kernel[:, :, : kernel.shape[2] - constant]
+    if _by_winograd(x, kernel):
+        x_gradient = winograd.input_gradient(gradient, variable)
+        kernel_gradient = winograd.kernel_gradient(x, gradient)
+    else:
+        (x_gradient,) = jax.vjp(lambda x: _plain_convolution(x, variable), x[..., : variable.shape[2]])[1](gradient)
+        (kernel_gradient,) = jax.vjp(partial(_plain_convolution, x), kernel)[1](gradient)
+    return jnp.pad(x_gradient, ((0, 0),) * 3 + ((0, constant),)), kernel_gradient
+
+
+convolution.defvjp(_convolution_forward, _convolution_backward)
+
+
+def _by_winograd(x, kernel):
+    """Returns whether winograd.py can do a convolution, and faster: with fewer channels, its maps cost too much."""
+    tiled = x.shape[1] % winograd.TILE == x.shape[2] % winograd.TILE == 0
+    return kernel.shape[:2] == (3, 3) and min(kernel.shape[2:]) >= 128 and tiled
+
+
+def _plain_convolution(x, kernel, stride=1, padding='SAME'):
+    numbers = ('NHWC', 'HWIO', 'NHWC')
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=numbers)
+
+
+def _paired_convolution(x, kernel):
+    """A SAME convolution to few channels, such as colours: 2x2 outputs are the channels of one, with stride 2."""
+    (size, _, _, channels), (batch, height, width, _) = kernel.shape, x.shape
+    kernels = [
+        jnp.pad(kernel, ((row, 1 - row), (column, 1 - column), (0, 0), (0, 0))) for row in (0, 1) for column in (0, 1)
+    ]
+    padding = ((size - 1) // 2, size // 2)
+    y = _plain_convolution(x, jnp.concatenate(kernels, axis=-1), 2, (padding, padding))
+    y = y.reshape(batch, height // 2, width // 2, 2, 2, channels).swapaxes(2, 3)
+    return y.reshape(batch, height, width, channels)
 
 
 def patch_convolution(x, kernel):
@@ -70,13 +146,8 @@ def strided_convolution(x, kernel, stride):
     x = x.reshape(batch, x.shape[1] // stride, stride, x.shape[2] // stride, stride, channels).swapaxes(2, 3)
     kernel = jnp.pad(kernel, ((0, blocks * stride - size),) * 2 + ((0, 0),) * 2)
     kernel = kernel.reshape(blocks, stride, blocks, stride, channels, -1).swapaxes(1, 2)
-    return jax.lax.conv_general_dilated(
-        x.reshape(*x.shape[:3], -1),
-        kernel.reshape(blocks, blocks, -1, kernel.shape[-1]),
-        (1, 1),
-        'VALID',
-        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )
+    kernel = kernel.reshape(blocks, blocks, -1, kernel.shape[-1])
+    return _plain_convolution(x.reshape(*x.shape[:3], -1), kernel, padding='VALID')
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -13,15 +13,14 @@ def convolve(x, kernel, stride=1):
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
-def equal_with_gradients(fast, plain, x, kernel):
+def equal_with_gradients(fast, plain, x, kernel, tolerance=1e-5):
     keys = jax.random.split(jax.random.key(0), 3)
     x, kernel = jax.random.normal(keys[0], x), jax.random.normal(keys[1], kernel)
     expected, pull = jax.vjp(plain, x, kernel)
     result, fast_pull = jax.vjp(fast, x, kernel)
-    np.testing.assert_allclose(result, expected, atol=1e-5, rtol=1e-5)
     gradient = jax.random.normal(keys[2], expected.shape)
-    for ours, theirs in zip(fast_pull(gradient), pull(gradient)):
-        np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=1e-5)
+    for ours, theirs in zip((result, *fast_pull(gradient)), (expected, *pull(gradient))):
+        np.testing.assert_allclose(ours, theirs, atol=tolerance * float(jnp.abs(theirs).max()), rtol=0)
 
 
 @pytest.mark.parametrize('kind', ['half_pixel', 'legacy'])
@@ -33,6 +32,38 @@ def test_upsampled_convolution_equals_upsampling_and_a_convolution(size, kind):
         (2, *size, 3),
         (3, 3, 3, 4),
     )
+
+
+@pytest.mark.parametrize(
+    ('form', 'shape', 'channels'),
+    [
+        ('winograd', (6, 9), 128),
+        ('plain', (5, 6), 128),
+        ('paired', (6, 4), 3),
+        ('plain', (5, 4), 3),
+        ('plain', (6, 6), 8),
+    ],
+)
+def test_convolution_equals_xlas_in_each_form(form, shape, channels, monkeypatch):
+    used = []
+    for name, module, function in [
+        ('winograd', products.winograd, 'convolution'),
+        ('paired', products, '_paired_convolution'),
+    ]:
+        original = getattr(module, function)
+        monkeypatch.setattr(module, function, lambda *args, n=name, f=original: used.append(n) or f(*args))
+    tolerance = 2e-5 if form == 'winograd' else 1e-6
+    equal_with_gradients(products.convolution, convolve, (2, *shape, channels), (3, 3, channels, channels), tolerance)
+    assert set(used) == {form} - {'plain'}
+
+
+@pytest.mark.parametrize(('shape', 'channels'), [((6, 6), 130), ((4, 6), 5)])
+def test_constant_channels_get_no_gradient(shape, channels):
+    def plain(x, kernel):
+        return convolve(jnp.concatenate([x[..., :-2], jax.lax.stop_gradient(x[..., -2:])], -1), kernel)
+
+    fast = partial(products.convolution, constant=2)
+    equal_with_gradients(fast, plain, (2, *shape, channels), (3, 3, channels, 128), tolerance=2e-5)
 
 
 @pytest.mark.parametrize('size', [1, 2, 3])
@@ -48,8 +79,9 @@ def test_strided_convolution_equals_xlas(shape, size, stride):
     equal_with_gradients(fast, partial(convolve, stride=stride), (2, *shape, 3), (size, size, 3, 4))
 
 
-def test_matmul_equals_numpys():
-    equal_with_gradients(products.matmul, jnp.matmul, (5, 3), (3, 4))
+@pytest.mark.parametrize('rows', [5, 2])  # more, and fewer, than the kernel's
+def test_matmul_equals_numpys(rows):
+    equal_with_gradients(products.matmul, jnp.matmul, (rows, 3), (3, 4))
 
 
 def test_fast_forms_keep_the_type():
