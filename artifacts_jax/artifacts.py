@@ -16,6 +16,7 @@ from artifacts_jax.parallel import accumulated, mean, total
 from artifacts_jax.state import State, select
 
 NAME = 'artifacts'
+REPLAYED = True  # by --replay
 BASE = autoencoder  # the stage whose variables this one freezes
 TINY = 1e-12  # less than any fraction of a batch
 discriminator, evaluator, illustrator = game.discriminator, game.evaluator, game.illustrator

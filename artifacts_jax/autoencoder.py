@@ -11,6 +11,7 @@ from artifacts_jax import augment, grids, keys, losses, metrics, models, optim, 
 from artifacts_jax.state import State, select
 
 NAME = 'autoencoder'
+REPLAYED = True  # by --replay
 BASE = None  # the stage whose variables this one builds on
 NETWORKS = ('encoder', 'decoder')
 

@@ -29,6 +29,10 @@ class DamagedError(CheckpointError):
     """A checkpoint that cannot be read, or whose arrays are not those that were saved."""
 
 
+class DifferentError(CheckpointError):
+    """A checkpoint of other arrays than are wanted: of another architecture, or with a damaged description."""
+
+
 class Checkpoints:
     """The checkpoints of one stage; use it as a context, which ends with every save on disk.
 
@@ -45,6 +49,7 @@ class Checkpoints:
         self.folder = Path(folder).absolute()
         self._config = json.loads(config.to_json_best_effort())
         self._sharding = sharding
+        self._needed = 0  # bytes of the newest save
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_handlers={
@@ -86,8 +91,8 @@ class Checkpoints:
             config=ocp.args.JsonSave(self._config),
             checksums=ocp.args.JsonSave(_checksums(items)),
         )
-        needed = sum(x.nbytes for x in jax.tree.leaves(items))
-        with self._room(needed):
+        self._needed = sum(x.nbytes for x in jax.tree.leaves(items))
+        with self._room(self._needed):
             self._manager.save(step, args=args)
 
     @contextlib.contextmanager
@@ -107,14 +112,16 @@ class Checkpoints:
             if getattr(error, 'errno', None) != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):
                 raise
             raise CheckpointError(
-                f'no room for a checkpoint in {self.folder}: {free / 1e6:,.1f} MB were free{advice}'
+                f'no room for a checkpoint in {self.folder}: it takes {self._needed / 1e6:,.1f} MB, and'
+                f' {free / 1e6:,.1f} MB were free{advice}'
             ) from error
 
     def restore(self, target: State, *, training: bool = True) -> State:
         """Returns the newest state that is whole; `target` gives the shapes and types, as from jax.eval_shape.
 
-        A damaged checkpoint is left out with a warning that names it and the one before. To train on, it is moved
-        aside, into the folder 'damaged', since its step will be saved again.
+        A checkpoint that is damaged for any process, or differs from one before that is as it should be, is left out
+        with a warning that names it and the one before. To train on, it is moved aside, into the folder 'damaged',
+        since its step will be saved again.
 
         Args:
           target: what is wanted.
@@ -128,14 +135,19 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps:
             raise CheckpointError(f'no checkpoint in {self.folder}: run the stage that writes it first')
-        for step, before in zip(steps, [*steps[1:], None]):
-            try:
-                restored = self._restore(step, items)
+        errors = []
+        for step in steps:
+            restored, error = self._restored(step, items)
+            if error is None:
                 break
-            except DamagedError as error:
-                if before is None:
-                    raise CheckpointError(f'{error}; there is no other in {self.folder}') from error
-                print(f'warning: {error}; going back to {self.folder / str(before)}', file=sys.stderr, flush=True)
+            errors.append(error)
+        else:
+            different = [error for error in errors if isinstance(error, DifferentError)]
+            if different:
+                raise different[0]
+            raise CheckpointError(f'{errors[-1]}; there is no other in {self.folder}') from errors[-1]
+        for error, before in zip(errors, steps[1:]):
+            print(f'warning: {error}; going back to {self.folder / str(before)}', file=sys.stderr, flush=True)
         if training:
             self._set_aside([damaged for damaged in steps if damaged > step])
         variables = restored['variables']
@@ -150,25 +162,35 @@ class Checkpoints:
             **rest,
         )
 
+    def _restored(self, step, items):
+        """Returns (what `_restore` does, None), or (None, an error if there is one in any process)."""
+        restored = error = None
+        try:
+            restored = self._restore(step, items)
+        except CheckpointError as caught:
+            error = caught
+        if processes.anywhere(error is not None):
+            return None, error or DamagedError(f'another process cannot restore {self.folder / str(step)}')
+        return restored, None
+
     def _restore(self, step, items):
         where = self.folder / str(step)
         args = {name: ocp.args.StandardRestore(shape_tree(tree, self._sharding)) for name, tree in items.items()}
         try:
             saved = self._manager.item_metadata(step)
-            different = differences(saved['variables'].tree, items['variables'])
+            different = [line for name, tree in items.items() for line in differences(saved[name].tree, tree)]
             if not different:
-                if (where / 'checksums').exists():  # early versions wrote none
-                    args['checksums'] = ocp.args.JsonRestore()
+                args['checksums'] = ocp.args.JsonRestore()
                 restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:
             _hush_reads()
             reason = str(error).split(' [tensorstore_spec=')[0]  # a description of the whole storage
             raise DamagedError(f'checkpoint {where} cannot be restored: {reason}') from error
         if different:
-            raise CheckpointError(f'{where} was written by another architecture:\n  ' + '\n  '.join(different))
+            raise DifferentError(f'{where} was written by another architecture:\n  ' + '\n  '.join(different))
         read = {name: restored[name] for name in items}
-        expected = restored['checksums'] if 'checksums' in args else {}
-        wrong = [name for name, checksum in _checksums(read).items() if expected.get(name, checksum) != checksum]
+        expected = restored['checksums']
+        wrong = [name for name, checksum in _checksums(read).items() if expected.get(name) != checksum]
         if wrong:
             raise DamagedError(f'checkpoint {where} is damaged: {wrong[0]} is not what was saved')
         return read

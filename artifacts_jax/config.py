@@ -31,7 +31,7 @@ FRACTIONS = (
 POSITIVE = (
     'batch_size data.size data.memory_limit_gb data.shuffle_buffer model.image_size model.encoder_kernel'
     ' model.conv1_stride model.groups model.hidden autoencoder.steps autoencoder.learning_rate artifacts.steps'
-    ' artifacts.learning_rate artifacts.rounds optim.epsilon'
+    ' artifacts.learning_rate artifacts.rounds optim.epsilon accumulate'
     ' probe.max_values probe.iterations probe.epochs probe.batch_size monitor.bank monitor.queries monitor.neighbours'
     ' transfer.epochs transfer.batch_size transfer.learning_rate transfer.hidden transfer.fold_size'
     ' log_every eval_every figure_every checkpoint_every keep_checkpoints'
@@ -188,7 +188,12 @@ def settle(config: ConfigDict, workdir: Path, *, force: bool = False) -> None:
     path = Path(workdir) / 'config.json'
     current = json.loads(config.to_json_best_effort())
     if path.exists():
-        before, now = flatten(json.loads(path.read_text())), flatten(current)
+        try:
+            before, now = flatten(json.loads(path.read_text())), flatten(current)
+        except (ValueError, AttributeError) as error:
+            raise ConfigError(
+                f'{path} cannot be read: {error}; delete it, if you are sure that the run had this configuration'
+            ) from error
         changed = [k for k in sorted(before | now) if before.get(k) != now.get(k) and k not in FREE]
         if changed:
             lines = '\n'.join(f'  {k}: {before.get(k)} there, {now.get(k)} now' for k in changed)

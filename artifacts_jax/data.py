@@ -122,10 +122,11 @@ def _permutation(seed, epoch, count):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Streamed:
-    """A split read from disk as it is needed; each host reads its own part of the examples.
+    """A split read from disk as it is needed; each host decodes its own part of every batch.
 
     An epoch is shuffled within a buffer, by a seed made from (seed, epoch); a restart skips to its place in the
-    epoch. Batches run across the ends of epochs. In the place of a training example that is left out another of its
+    epoch. The order is that of one host, so that every host reads all bytes. Batches run across the ends of epochs. In
+    the place of a training example that is left out another of its
     batch counts twice, so that a restart need not decode what came before.
     """
 
@@ -143,12 +144,11 @@ class Streamed:
         return len(self.label_names)
 
     def train_batches(self, batch_size: int, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """As InMemory.train_batches; an epoch of a host is its own part of the split."""
+        """As InMemory.train_batches."""
         index = _share(batch_size, self.process_index, self.process_count)
-        _, examples = self.source.part(self._host)
-        epoch, skip = divmod(start_step * len(index), examples)
+        epoch, skip = divmod(start_step * batch_size, self.num_examples)
         stream = itertools.chain.from_iterable(
-            self._epoch(e, skip if e == epoch else 0) for e in itertools.count(epoch)
+            self._epoch(e, skip if e == epoch else 0, batch_size) for e in itertools.count(epoch)
         )
         while True:
             places = list(itertools.islice(stream, len(index)))
@@ -187,9 +187,14 @@ class Streamed:
             f' data.loading=memory, or data.memory_limit_gb above its size'
         )
 
-    def _epoch(self, epoch, skip):
+    def _epoch(self, epoch, skip, batch_size):
+        def mine(n):
+            place = (epoch * self.num_examples + n) % batch_size
+            return place // (batch_size // self.process_count) == self.process_index
+
         seed = int(np.random.default_rng([self.seed, epoch]).integers(2**31))
-        return self.source.examples(self._host, shuffle=(self.shuffle_buffer, seed), skip=skip)
+        mine = mine if self.process_count > 1 else None
+        return self.source.shuffled(self.shuffle_buffer, seed, skip=skip, mine=mine)
 
     @property
     def _host(self):

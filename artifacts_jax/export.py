@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from artifacts_jax import heads, models, processes
+from artifacts_jax import heads, host, models, processes
 from artifacts_jax.checkpoint import differences
 from artifacts_jax.parallel import shape_tree
 
@@ -53,7 +53,7 @@ def save(folder: Path, variables: dict, config: ConfigDict, *, parts: Iterable[s
             'image_size': config.model.image_size,
             'config': json.loads(config.to_json_best_effort()),
         }
-        (folder / 'config.json').write_text(json.dumps(description, indent=2) + '\n')
+        host.write_whole(folder / 'config.json', json.dumps(description, indent=2) + '\n')
 
     processes.led(begin, f'write {folder}')
     with ocp.StandardCheckpointer() as checkpointer:

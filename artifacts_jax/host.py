@@ -1,6 +1,7 @@
 """What the process asks of the machine that it runs on, apart from JAX's devices."""
 
 import contextlib
+import errno
 import os
 import resource
 import socket
@@ -51,7 +52,14 @@ def alone(folder: Path, *, patient: bool = False) -> Iterator[None]:
     with (Path(folder) / 'lock').open('a+') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
-        except BlockingIOError as error:
+        except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise ConfigError(
+                    f'the file system of {folder} has no locks, which keep two runs apart ({error.strerror}): mount it'
+                    f' with them (Lustre: -o flock), or use another --workdir'
+                ) from error
+            if not isinstance(error, BlockingIOError):
+                raise
             file.seek(0)
             raise ConfigError(
                 f'{folder} is in use by {file.read() or "another run"}: wait for its end, or use another --workdir'
@@ -59,7 +67,16 @@ def alone(folder: Path, *, patient: bool = False) -> Iterator[None]:
         file.truncate(0)
         file.write(f'process {os.getpid()} on {socket.gethostname()}')
         file.flush()
+        os.fsync(file.fileno())  # other hosts look at it
         yield
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all, and makes the folders that it is in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def peak_memory() -> int:

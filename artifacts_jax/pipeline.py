@@ -68,7 +68,10 @@ def run(config: ConfigDict, workdir: Path) -> dict:
       one of EXPECTED_ERRORS, with a message for the user.
     """
     devices, datasets, done = Devices(config.parallel), Datasets(config), {}
-    if probe.NAME in config.stages:
+    for stage in TRAINED:  # before the work directory keeps the configuration
+        if stage.NAME in config.stages and not config[stage.NAME].pretrained:
+            devices.check_batch('batch_size', stage.plan(config)[1], config.accumulate)
+    if {probe.NAME, artifacts.NAME} & set(config.stages):
         processes.check_batch('probe.batch_size', config.probe.batch_size)
     if transfer.NAME in config.stages:
         devices.check_batch('transfer.batch_size', config.transfer.batch_size, config.accumulate)
@@ -91,7 +94,7 @@ def replay_nonfinite(config: ConfigDict, workdir: Path) -> dict:
     found = [(stage, path) for stage in TRAINED for path in replay.saved(stage, workdir)]
     if not found:
         raise configuration.ConfigError(f'nothing to replay: no step in {workdir} had a loss that was not finite')
-    (stage, path), devices = found[-1], Devices(config.parallel)
+    (stage, path), devices = max(found, key=lambda step: step[1].stat().st_mtime), Devices(config.parallel)
     host.keep_compiled()
     with _at_work(config, Path(workdir)):
         base = None

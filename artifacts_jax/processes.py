@@ -10,6 +10,7 @@ import faulthandler
 import os
 import sys
 import threading
+import time
 import traceback
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from jax.experimental import multihost_utils
 from artifacts_jax.config import ConfigError
 
 HEARTBEAT_S = 30  # a process that is not heard of for so long is dead, and the others end
+LOOK_S = 60  # for so long a network's file system may show a host what a file was before
 
 
 def join(coordinator: str = '', count: int | None = None, index: int | None = None, *, patience: int = 50) -> None:
@@ -52,6 +54,7 @@ def join(coordinator: str = '', count: int | None = None, index: int | None = No
     else:
         options = {'coordinator_address': coordinator, 'num_processes': count, 'process_id': index}
         options['cluster_detection_method'] = 'deactivate'
+    jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM from us, and from the system
     alone = threading.Timer(patience, _leave_alone, (patience, given))  # JAX itself would abort, with a stack trace
     alone.daemon = True
     alone.start()
@@ -91,6 +94,11 @@ def agreed(flag: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.array(flag)))
 
 
+def anywhere(flag: bool) -> bool:
+    """Returns whether the flag is set in any process, in all."""
+    return flag if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
 def led(function: Callable[[], None], what: str) -> None:
     """Runs a function in the first process alone, while the others wait.
 
@@ -111,13 +119,19 @@ def led(function: Callable[[], None], what: str) -> None:
 
 
 def check_shared(workdir: Path) -> None:
-    """Raises ConfigError, in all processes, if some do not see the same work directory."""
+    """Raises ConfigError, in all processes, if some do not see the same work directory, at once or within LOOK_S."""
     if jax.process_count() == 1:
         return
     lock = Path(workdir) / 'lock'  # in which the first process has written who it is
-    told = np.uint32(zlib.crc32(lock.read_bytes()) if lock.exists() else 0)
-    seen = multihost_utils.process_allgather(told).ravel()
-    blind = [str(n) for n, sum_ in enumerate(seen) if sum_ != seen[0]]
+
+    def seen():
+        return np.uint32(zlib.crc32(lock.read_bytes()) if lock.exists() else 0)
+
+    written, end = multihost_utils.broadcast_one_to_all(seen()), time.monotonic() + LOOK_S
+    while seen() != written and time.monotonic() < end:
+        time.sleep(0.5)
+    same = multihost_utils.process_allgather(np.array(seen() == written)).ravel()
+    blind = [str(n) for n, sees in enumerate(same) if not sees]
     if blind:
         raise ConfigError(
             f'{workdir} is not on a file system that all hosts share: processes {", ".join(blind)} do not see what'
@@ -156,13 +170,16 @@ def together(expected: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     JAX's, of the connection or for want of a heartbeat.
 
     Args:
-      expected: errors that are left to the caller.
+      expected: errors that are told without a stack trace.
     """
     try:
         yield
     except Exception as error:
-        if jax.process_count() == 1 or isinstance(error, expected):
+        if jax.process_count() == 1:
             raise
+        if isinstance(error, expected):
+            print(f'error: {error}', file=sys.stderr, flush=True)
+            os._exit(1)
         traceback.print_exc()
         reason = next(iter(str(error).splitlines()), '')[:300]
         print(

@@ -1,5 +1,7 @@
 """Runs a step again whose loss was not finite, to be looked at."""
 
+import zipfile
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +16,8 @@ from artifacts_jax.parallel import Devices
 
 
 def saved(stage, workdir: Path) -> list[Path]:
-    """Returns the files of a stage's steps that can be replayed, in the order of the steps."""
-    return sorted((Path(workdir) / stage.NAME / train.NONFINITE).glob('*.npz'), key=lambda path: int(path.stem))
+    """Returns the files of a stage's steps that can be replayed."""
+    return list((Path(workdir) / stage.NAME / train.NONFINITE).glob('*.npz'))
 
 
 def run(
@@ -33,12 +35,15 @@ def run(
       {'step', 'values': {name: scalar}, 'arrays': names of the state's arrays that are not finite after the step}.
 
     Raises:
-      ConfigError: the run has gone on past the step.
+      ConfigError: the step's file is damaged, or the run has gone on past the step.
       CheckpointError: no checkpoint can be read.
     """
-    with np.load(path) as given:  # which never unpickles
-        step, key = int(path.stem), jax.random.wrap_key_data(given['key'])
-        batch = {name.removeprefix('batch_'): given[name] for name in given if name.startswith('batch_')}
+    try:
+        with path.open('rb') as file, np.load(file, allow_pickle=False) as given:
+            step, key = int(path.stem), jax.random.wrap_key_data(given['key'])
+            batch = {name.removeprefix('batch_'): given[name] for name in given if name.startswith('batch_')}
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ConfigError(f'{path} cannot be read: {error}; delete it, and run without --replay') from error
     with Checkpoints(Path(workdir) / stage.NAME / 'checkpoints', config, devices.replicated) as checkpoints:
         if checkpoints.latest_step is None:
             state = train.initial(stage, config, devices, base)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from artifacts_jax import plots, processes
+from artifacts_jax import host, plots, processes, source
 
 
 class Report:
@@ -42,11 +42,9 @@ class Report:
     def __enter__(self):
         from clu import metric_writers  # imports TensorFlow, which takes seconds
 
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        source.hide_accelerators()
         kept = [row for row in read(self._path) if self._start and row['step'] <= self._start]
-        temporary = self._path.with_suffix('.tmp')
-        temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
-        temporary.replace(self._path)
+        host.write_whole(self._path, ''.join(json.dumps(row) + '\n' for row in kept))
         self._file = self._path.open('a', buffering=1)
         self._writer = metric_writers.SummaryWriter(str(self._tensorboard))
         if self._progress:
@@ -57,11 +55,15 @@ class Report:
         self._shown = (self._entered, self._start)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind, error, traceback):
         if self._progress:
             self._progress.stop()
-        self._file.close()
-        self._writer.close()
+        try:
+            self._file.close()
+            self._writer.close()
+        except Exception:  # TensorFlow's, too: on a full disk
+            if error is None:
+                raise  # else the error that came first says more
         seconds = time.monotonic() - self._entered
         shares = ', '.join(f'{100 * spent / seconds:.1f} % {what}' for what, spent in self._spent.items())
         self.say(f'{self.stage}: {seconds:.0f} seconds' + (f', of them {shares}' if shares else ''))
@@ -157,12 +159,8 @@ def read(path: Path) -> list[dict]:
 
 def write_json(path: Path, value) -> None:
     """Writes a JSON file, whole or not at all, and the folders that it is in; of several processes the first does."""
-    if not processes.is_first():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(json.dumps(value, indent=2) + '\n')
-    temporary.replace(path)
+    if processes.is_first():
+        host.write_whole(path, json.dumps(value, indent=2) + '\n')
 
 
 def _progress():

@@ -10,7 +10,7 @@ import difflib
 import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,37 +48,61 @@ class Source:
         examples, larger = divmod(self.num_examples, hosts)
         return index * examples + min(index, larger), examples + (index < larger)
 
-    def examples(
-        self, host: tuple[int, int] = (0, 1), *, shuffle: tuple[int, int] | None = None, skip: int = 0, take: int = -1
-    ) -> Iterator[dict | None]:
+    def examples(self, host: tuple[int, int] = (0, 1), *, take: int = -1) -> Iterator[dict | None]:
         """Yields {'image': uint8 [size, size, 3], 'label': int32} of a host's part, None for an example left out.
 
         Args:
           host: (index, number of hosts).
-          shuffle: (buffer, seed).
-          skip: examples to pass over, after the shuffle.
-          take: examples to yield then, -1: all.
+          take: examples to yield, -1: all.
 
         Raises:
           DataError: a file is damaged.
         """
-        import tensorflow as tf
         import tensorflow_datasets as tfds
 
-        index, hosts = host
-        folder = isinstance(self.builder, tfds.ImageFolder)  # has no sub-splits
-        split = self.split if folder or hosts == 1 else tfds.even_splits(self.split, hosts)[index]
+        (index, hosts), (first, count) = host, self.part(host)
+        if self._in_folder or hosts == 1:
+            dataset = self._dataset(self.split).skip(first).take(count)
+        else:  # which need not be read up to the part
+            dataset = self._dataset(tfds.even_splits(self.split, hosts)[index])
+        return self._decoded(dataset.take(take))
+
+    def shuffled(self, buffer: int, seed: int, *, skip: int = 0, mine: Callable | None = None) -> Iterator[dict | None]:
+        """Yields, as `examples`, those of the whole split, shuffled within a buffer.
+
+        Args:
+          buffer: examples that the shuffle holds.
+          seed: of the shuffle.
+          skip: examples to pass over, after the shuffle.
+          mine: whether a position after the shuffle, an integer tensor, is this host's; None: all are. The others are
+            read, but not decoded.
+        """
+        dataset = self._dataset(self.split).shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
+        if mine:
+            dataset = dataset.enumerate().skip(skip).filter(lambda n, _: mine(n)).map(lambda _, example: example)
+        else:
+            dataset = dataset.skip(skip)
+        return self._decoded(dataset)
+
+    @property
+    def _in_folder(self):  # tfds gives its examples no names, and cuts no parts of its splits
+        import tensorflow_datasets as tfds
+
+        return isinstance(self.builder, tfds.ImageFolder)
+
+    def _dataset(self, split):
+        """Returns the tf.data set of a split's examples, with images as they are on disk."""
+        import tensorflow_datasets as tfds
+
         # One file after another: the order on disk must be the same at every restart.
-        config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False, add_tfds_id=not folder)
-        dataset = self.builder.as_dataset(
+        config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False, add_tfds_id=not self._in_folder)
+        return self.builder.as_dataset(
             split=split, read_config=config, decoders={'image': tfds.decode.SkipDecoding()}, shuffle_files=False
         )
-        if folder:
-            first, count = self.part(host)
-            dataset = dataset.skip(first).take(count)
-        if shuffle:
-            dataset = dataset.shuffle(shuffle[0], seed=shuffle[1], reshuffle_each_iteration=False)
-        dataset = dataset.skip(skip).take(take)
+
+    def _decoded(self, dataset):
+        import tensorflow as tf
+
         decoded = dataset.map(self._decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         iterator = decoded.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
         for n in itertools.count():
@@ -145,6 +169,15 @@ class Source:
         return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 
 
+def hide_accelerators() -> None:
+    """Hides GPUs and TPUs from TensorFlow, which would take their memory; call it before TensorFlow does anything."""
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    import tensorflow as tf
+
+    for kind in ('GPU', 'TPU'):
+        tf.config.set_visible_devices([], kind)
+
+
 def open_split(config: ConfigDict, split: str) -> Source:
     """Opens a split; nothing is decoded yet.
 
@@ -203,12 +236,9 @@ def original_order(config: ConfigDict, split: str) -> np.ndarray:
 
 def _builder(config):
     """Returns the tfds builder of a data set whose files are there."""
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    import tensorflow as tf
+    hide_accelerators()
     import tensorflow_datasets as tfds
 
-    for kind in ('GPU', 'TPU'):  # JAX has them; TensorFlow would take their memory
-        tf.config.set_visible_devices([], kind)
     folder = Path(config.name).expanduser()
     if folder.is_dir() or config.name.startswith((os.sep, '.', '~')):
         if not folder.is_dir():

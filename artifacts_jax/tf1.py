@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from artifacts_jax import command, export, heads, models
+from artifacts_jax import command, export, heads, models, source
 from artifacts_jax import config as configuration
 
 AVERAGE = '/ExponentialMovingAverage'
@@ -114,8 +114,7 @@ def read(checkpoint: str | Path) -> dict[str, np.ndarray]:
     """
     import tensorflow as tf
 
-    for kind in ('GPU', 'TPU'):  # JAX has them
-        tf.config.set_visible_devices([], kind)
+    source.hide_accelerators()
     try:
         reader = tf.train.load_checkpoint(str(checkpoint))
         return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}

@@ -48,20 +48,24 @@ def run(stage, config: ConfigDict, workdir: Path, devices: Devices, datasets: di
     """
     key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
     devices.check_batch('batch_size', batch_size, config.accumulate)
-    with Checkpoints(Path(workdir) / stage.NAME / 'checkpoints', config, devices.replicated) as checkpoints:
+    folder = Path(workdir) / stage.NAME / 'checkpoints'
+    # A signal is noted until the last save is on disk.
+    with Interruption() as interruption, Checkpoints(folder, config, devices.replicated) as checkpoints:
         if checkpoints.latest_step is None:
             state = initial(stage, config, devices, base)
         else:
             state = checkpoints.restore(template(stage, config))
         start = int(state.step)
-        if start == steps:
-            return state
-        written = Report if processes.is_first() else Silence
-        report = written(
-            Path(workdir), stage.NAME, start, steps=steps, batch_size=batch_size, log_every=config.log_every
-        )
-        with report, Interruption() as interruption:
-            return _loop(stage, state, key, config, devices, datasets, checkpoints, report, interruption)
+        if start < steps:
+            written = Report if processes.is_first() else Silence
+            report = written(
+                Path(workdir), stage.NAME, start, steps=steps, batch_size=batch_size, log_every=config.log_every
+            )
+            with report:
+                state = _loop(stage, state, key, config, devices, datasets, checkpoints, report, interruption)
+        if processes.anywhere(interruption.asked):  # after the last step, all of which is saved
+            raise Preempted
+        return state
 
 
 def initial(stage, config: ConfigDict, devices: Devices, base: dict | None) -> State:
@@ -113,6 +117,7 @@ def _loop(stage, state, key, config, devices, datasets, checkpoints, report, int
     train_step = devices.train_step(_with_stop(partial(stage.train_step, config=config)))
     evaluate = stage.evaluator(config, devices, datasets)
     draw = stage.illustrator(config, devices, datasets)
+    look = partial(_look, report, checkpoints=checkpoints, key=key, replayed=getattr(stage, 'REPLAYED', False))
     start, (steps, batch_size), pending = int(state.step), stage.plan(config), None
     batches = datasets['train'].train_batches(batch_size, start_step=start)
     intervals = {'eval': config.eval_every, 'figure': config.figure_every, 'checkpoint': config.checkpoint_every}
@@ -126,11 +131,11 @@ def _loop(stage, state, key, config, devices, datasets, checkpoints, report, int
         with report.aside('compilation') if step == start else contextlib.nullcontext():
             state, values = train_step(state, devices.put({**batch, STOP: stop}), key)
         # Looked at one step late, so that the devices never wait for the host.
-        asked = _look(report, pending, checkpoints, key) if pending else False
+        asked = look(pending) if pending else False
         step, pending = step + 1, (step + 1, values, batch)
         due = {name: step == steps or step % steps_between == 0 for name, steps_between in intervals.items()}
         if any(due.values()) or asked:
-            asked |= _look(report, pending, checkpoints, key)
+            asked |= look(pending)
             pending = None
         if due['eval']:
             with report.aside('evaluation'):
@@ -159,7 +164,7 @@ def _with_stop(train_step):
     return step
 
 
-def _look(report, pending, checkpoints, key):
+def _look(report, pending, checkpoints, key, replayed):
     """Refuses a step with a loss or gradient that is not finite, and logs it in its turn; returns whether to stop."""
     step, values, batch = pending
     values = jax.device_get(values)
@@ -170,11 +175,14 @@ def _look(report, pending, checkpoints, key):
         batch = processes.gathered(batch)
         if processes.is_first():
             path.parent.mkdir(exist_ok=True)
-            np.savez(path, key=jax.random.key_data(key), **{f'batch_{name}': x for name, x in batch.items()})
+            with path.with_suffix('.tmp').open('wb') as file:
+                np.savez(file, key=jax.random.key_data(key), **{f'batch_{name}': x for name, x in batch.items()})
+            Path(file.name).replace(path)
         raise NonFiniteError(
             f'{name} is {values[name]} at step {step:,} of {report.stage}: '
             + ('there is no checkpoint' if last is None else f'restart from {checkpoints.folder / str(last)}')
-            + f'; the same command with --replay shows the step, whose batch and key are in {path}'
+            + f'; its batch and key are in {path}'
+            + ('; the same command with --replay shows the step' if replayed else '')
         )
     report.train(step, values)
     return stop

@@ -31,7 +31,7 @@ fi
 cd "$SLURM_SUBMIT_DIR" # the job runs a copy of this file
 source "${VENV:-.venv}/bin/activate"
 status=0
-srun python -m artifacts_jax.main "$@" || status=$?
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" python -m artifacts_jax.main "$@" || status=$?
 if [[ $status == 75 || $status == 143 ]]; then # told to stop, and saved; or told to stop outside of training
   scontrol requeue "$SLURM_JOB_ID"
 else

@@ -54,6 +54,10 @@ def largest(folder):
     return max(files(folder), key=lambda path: path.stat().st_size)
 
 
+def rename(metadata):
+    metadata.write_text(metadata.read_text().replace('layer3', 'layer9'))
+
+
 DAMAGES = {
     'truncated': lambda folder: truncate(largest(folder)),
     'all truncated': lambda folder: [truncate(path) for path in files(folder)],
@@ -62,6 +66,8 @@ DAMAGES = {
     'a file missing': lambda folder: largest(folder).unlink(),
     'an item missing': lambda folder: shutil.rmtree(folder / 'variables'),
     'a byte flipped': lambda folder: flip(largest(folder)),
+    'a name changed': lambda folder: rename(folder / 'variables' / '_METADATA'),
+    'no checksums': lambda folder: shutil.rmtree(folder / 'checksums'),
 }
 
 
@@ -113,6 +119,12 @@ def test_checkpoint_of_another_architecture_is_refused(config, devices, saved):
         restore(config, devices, saved)
 
 
+def test_a_moving_average_that_was_not_kept_is_a_difference_not_damage(config, devices, saved):
+    config.optim.ema_decay = 0.9
+    with pytest.raises(CheckpointError, match=r'another architecture:\n  ema/decoder/.*: nothing saved'):
+        restore(config, devices, saved)
+
+
 def test_full_disk_is_one_error_that_says_what_is_needed_and_spoils_nothing(
     config, devices, saved, stage_states, monkeypatch
 ):
@@ -144,7 +156,7 @@ def test_disk_that_fills_while_saving_spoils_nothing(config, devices, stage_stat
         (disk / 'ballast').write_bytes(bytes(shutil.disk_usage(disk).free - 20_000))
         monkeypatch.setattr(shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=1e9))  # it fills afterwards
         with (
-            pytest.raises(CheckpointError, match=r'no room for a checkpoint in .* goes on from step 2'),
+            pytest.raises(CheckpointError, match=r'no room for .*: it takes 0\.\d MB, .* goes on from step 2'),
             Checkpoints(disk / 'checkpoints', config, devices.replicated) as checkpoints,
         ):
             checkpoints.save(4, at(state, 4))

@@ -188,4 +188,8 @@ def test_slurm_queues_a_job_again_that_was_told_to_stop(tmp_path, status, requeu
     run = slurm('--config=c', '--workdir=w', SLURM_JOB_ID='7', SLURM_SUBMIT_DIR=str(tmp_path), PATH=path, VENV='.venv')
     assert run.returncode == (0 if requeued else status)
     calls = (tmp_path / 'calls').read_text().splitlines()
-    assert calls == ['srun python -m artifacts_jax.main --config=c --workdir=w'] + ['scontrol requeue 7'] * requeued
+    assert (
+        calls
+        == ['srun --cpus-per-task=1 python -m artifacts_jax.main --config=c --workdir=w']
+        + ['scontrol requeue 7'] * requeued
+    )

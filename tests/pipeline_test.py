@@ -6,7 +6,7 @@ import pytest
 
 import artifacts_jax
 from artifacts_jax import config as configuration
-from artifacts_jax import data, export, pipeline, report
+from artifacts_jax import data, export, host, pipeline, report
 
 
 def test_results_count_every_example_of_every_layer(finished_run):
@@ -54,6 +54,36 @@ def test_a_run_without_a_step_that_was_not_finite_has_nothing_to_replay(finished
     config, workdir, _ = finished_run
     with pytest.raises(configuration.ConfigError, match='nothing to replay: no step in'):
         pipeline.replay_nonfinite(config, workdir)
+
+
+def test_a_step_of_the_game_that_was_not_finite_is_replayed(finished_run, tmp_path, monkeypatch, capsys):
+    config, workdir = finished_run[0].copy_and_resolve_references(), tmp_path / 'run'
+    config.stages, config.autoencoder.pretrained = ('artifacts',), str(finished_run[1] / 'autoencoder' / 'export')
+    original = pipeline.artifacts.train_step
+
+    def broken(state, batch, key, **options):
+        state, values = original(state, batch, key, **options)
+        return state, {**values, 'loss/generator_class': values['loss/generator_class'] + 0 * (1 / (state.step - 5))}
+
+    monkeypatch.setattr(pipeline.artifacts, 'train_step', broken)
+    with pytest.raises(pipeline.train.NonFiniteError, match=r'generator_class is nan at step 5 of artifacts.*--replay'):
+        pipeline.run(config, workdir)
+    assert pipeline.replay_nonfinite(config, workdir)['step'] == 5
+    assert 'loss/generator_class: nan' in capsys.readouterr().out
+
+
+def test_a_work_directory_in_use_is_refused(finished_run):
+    config, workdir, _ = finished_run
+    with host.alone(workdir), pytest.raises(configuration.ConfigError, match='is in use by process'):
+        pipeline.run(config, workdir)
+
+
+def test_what_the_devices_cannot_do_leaves_no_work_directory(finished_run, tmp_path):
+    config = finished_run[0].copy_and_resolve_references()
+    config.batch_size = 6
+    with pytest.raises(configuration.ConfigError, match='batch_size=6 does not divide by the 4 devices: use 8'):
+        pipeline.run(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
 
 
 def test_the_same_command_again_does_nothing_but_say_so(finished_run, capsys, monkeypatch):

@@ -55,17 +55,25 @@ def test_the_platform_says_whether_there_are_others(environment, expected, monke
     assert asked == ([] if expected is None else [expected])
 
 
-SHOW = 'import jax; from artifacts_jax import processes; processes.join(); assert jax.process_count() == 2'
+MEET_AND_STOP = """
+import os, signal, time, jax
+from artifacts_jax import processes
+processes.join()
+assert jax.process_count() == 2
+assert processes.anywhere(jax.process_index() == 1) and not processes.anywhere(False)
+os.kill(os.getpid(), signal.SIGTERM)  # outside of training it is the system's
+time.sleep(60)
+"""
 
 
 def test_two_tasks_of_a_slurm_step_meet():
     step = {'JOB_ID': '29', 'STEP_NODELIST': 'localhost', 'NTASKS': '2', 'STEP_NUM_TASKS': '2', 'LOCALID': '0'}
     slurm = {f'SLURM_{name}': value for name, value in step.items()}
     tasks = [
-        subprocess.Popen([sys.executable, '-c', SHOW], env={**os.environ, **slurm, 'SLURM_PROCID': str(n)})
+        subprocess.Popen([sys.executable, '-c', MEET_AND_STOP], env={**os.environ, **slurm, 'SLURM_PROCID': str(n)})
         for n in (0, 1)
     ]
-    assert [task.wait(timeout=90) for task in tasks] == [0, 0]
+    assert -signal.SIGTERM in [task.wait(timeout=90) for task in tasks]  # the other may find it gone
 
 
 JOIN = "from artifacts_jax import processes; processes.join('127.0.0.1:{port}', 2, {index}, patience=4)"
@@ -93,18 +101,39 @@ def test_two_processes_learn_what_one_does_and_stop_together_and_four_go_on(runs
 
 
 @pytest.mark.slow
-def test_when_one_process_dies_the_others_end_and_one_goes_on(runs):
-    run = runs.start('died', '--config.parallel=pmap', processes=2, devices=2)
-    runs.wait_for_step('died', 6)
-    run[1].kill()
+@pytest.mark.parametrize(('mapping', 'victim'), [('pmap', 1), ('jit', 0)])
+def test_when_one_process_dies_the_others_end_and_one_goes_on(runs, mapping, victim):
+    name, mapping = f'{mapping}_{victim}_died', f'--config.parallel={mapping}'
+    run = runs.start(name, mapping, processes=2, devices=2)
+    runs.wait_for_step(name, 6)
+    run[victim].kill()
     died = time.monotonic()
-    ended = runs.end(run)
+    status, _, said = runs.end(run)[1 - victim]
     assert time.monotonic() - died < 60
-    assert ended[0][0] not in (0, 75)
-    told = ('start all again: the run goes on from its newest checkpoint', 'likely indicates that another task died')
-    assert any(text in ended[0][2] for text in told)  # our words, or JAX's if it was the first to know
-    runs.finish('died', '--config.parallel=pmap')
-    runs.check_close('died', 'whole')
+    assert status not in (0, 75)
+    told = (
+        'start all again: the run goes on from its newest checkpoint',
+        'likely indicates that another task died',  # JAX's words, if it was the first to know
+        'polled an error from coordination service',  # or those if the first process died
+    )
+    assert any(text in said for text in told), said
+    runs.finish(name, mapping)
+    runs.check_close(name, 'whole')
+
+
+@pytest.mark.slow
+def test_two_processes_read_a_stream_as_one_does(runs):
+    runs.finish('stream', '--config.data.loading=stream')
+    runs.finish('stream_on_2', '--config.data.loading=stream', processes=2)
+    runs.check_close('stream_on_2', 'stream')
+
+
+@pytest.mark.slow
+def test_an_error_that_one_process_meets_ends_all(runs, tmp_path):
+    run = runs.start('blind', f'--config.data.name={tmp_path}', processes=2)
+    ended = runs.end(run)
+    assert [status for status, _, _ in ended] == [1, 1]
+    assert all('error: no images in' in said for _, _, said in ended)
 
 
 @pytest.mark.slow

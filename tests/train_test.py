@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from artifacts_jax import artifacts, autoencoder, checkpoint, data, pipeline, replay, report, train
+from artifacts_jax.config import ConfigError
 from artifacts_jax.parallel import Devices
 
 
@@ -80,6 +81,42 @@ def test_signal_saves_and_leaves_with_its_own_status(config, datasets, devices, 
     assert caught.value.code == 75
     with checkpoint.Checkpoints(tmp_path / 'autoencoder' / 'checkpoints', config) as checkpoints:
         assert checkpoints.latest_step == 3  # the second step told all hosts, who saw it one step late
+
+
+def test_a_signal_after_the_last_step_is_not_lost(config, datasets, devices, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        report.Report, 'curves', lambda self: os.kill(os.getpid(), signal.SIGTERM) if config.figure_every == 6 else None
+    )
+    config.figure_every = 6
+    with pytest.raises(train.Preempted):
+        train.run(autoencoder, config, tmp_path, devices, datasets, None)
+    config.figure_every = 100
+    assert int(train.run(autoencoder, config, tmp_path, devices, datasets, None).step) == 6
+
+
+def test_a_signal_is_noted_until_the_last_save_is_on_disk(config, datasets, devices, tmp_path, monkeypatch):
+    close, handlers = checkpoint.Checkpoints.__exit__, []
+    before = signal.getsignal(signal.SIGTERM)
+
+    def closing(self, *exception):
+        close(self, *exception)
+        handlers.append(signal.getsignal(signal.SIGTERM))
+
+    monkeypatch.setattr(checkpoint.Checkpoints, '__exit__', closing)
+    train.run(autoencoder, config, tmp_path, devices, datasets, None)
+    assert handlers != [before]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_step_to_replay_is_never_unpickled(config, datasets, devices, tmp_path):
+    path = tmp_path / 'autoencoder' / train.NONFINITE / '5.npz'
+    path.parent.mkdir(parents=True)
+    np.savez(path, key=np.array([print], dtype=object))
+    with pytest.raises(ConfigError, match=r'5\.npz cannot be read: Object arrays cannot be loaded'):
+        replay.run(path, autoencoder, config, tmp_path, devices, datasets, None)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ConfigError, match=r'5\.npz cannot be read'):
+        replay.run(path, autoencoder, config, tmp_path, devices, datasets, None)
 
 
 def test_a_second_signal_is_the_systems_which_ends_at_once():
