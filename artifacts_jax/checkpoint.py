@@ -46,6 +46,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, config: ConfigDict, sharding=None):
+        _hush()
         self.folder = Path(folder).absolute()
         self._config = json.loads(config.to_json_best_effort())
         self._sharding = sharding
@@ -183,7 +184,6 @@ class Checkpoints:
                 args['checksums'] = ocp.args.JsonRestore()
                 restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:
-            _hush_reads()
             reason = str(error).split(' [tensorstore_spec=')[0]  # a description of the whole storage
             raise DamagedError(f'checkpoint {where} cannot be restored: {reason}') from error
         if different:
@@ -209,12 +209,14 @@ class Checkpoints:
 
 
 @functools.cache
-def _hush_reads():
-    """Keeps quiet, from now on, the reads that Orbax gives up when one of them fails.
+def _hush():
+    """Keeps quiet, from now on, the stack traces that Orbax prints of errors that it also raises.
 
-    They end later, in other threads, and each would print that nobody waits for it, with a stack trace.
+    When one of its many reads or writes fails, the others are given up; they end later, in other threads, and each
+    would print that nobody waits for it.
     """
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+    logging.getLogger('absl').addFilter(lambda record: not (record.exc_info and 'orbax' in record.pathname))
     show = sys.unraisablehook
 
     def show_others(unraisable):
