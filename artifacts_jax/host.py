@@ -6,12 +6,14 @@ import os
 import resource
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from artifacts_jax.config import ConfigError
 
 HUGE_PAGES = 'glibc.malloc.hugetlb=1'
+LEASE_S = 120  # for so long a network's file system may hold the lock of a host that is gone
 
 
 def use_huge_pages() -> None:
@@ -39,31 +41,39 @@ def keep_compiled() -> None:
 def alone(folder: Path, *, patient: bool = False) -> Iterator[None]:
     """Keeps other runs out of a folder while the context lasts, by a lock that ends with the process.
 
+    A lock that another host holds is waited for, at most LEASE_S: the host may be gone, preempted.
+
     Args:
       folder: a work directory, or another folder; it is made.
       patient: wait until another run has done, in place of an error.
 
     Raises:
-      ConfigError: another run works there; the message names it.
+      ConfigError: another run works there; the message names it. Or the file system has no locks.
     """
     import fcntl
 
     Path(folder).mkdir(parents=True, exist_ok=True)
     with (Path(folder) / 'lock').open('a+') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
-        except OSError as error:
-            if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+        end = time.monotonic() + LEASE_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
+                break
+            except BlockingIOError as error:
+                file.seek(0)
+                holder = file.read() or 'another run'
+                if holder.endswith(f' on {socket.gethostname()}') or time.monotonic() > end:
+                    raise ConfigError(
+                        f'{folder} is in use by {holder}: wait for its end, or use another --workdir'
+                    ) from error
+                time.sleep(0.5)
+            except OSError as error:
+                if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                    raise
                 raise ConfigError(
                     f'the file system of {folder} has no locks, which keep two runs apart ({error.strerror}): mount it'
                     f' with them (Lustre: -o flock), or use another --workdir'
                 ) from error
-            if not isinstance(error, BlockingIOError):
-                raise
-            file.seek(0)
-            raise ConfigError(
-                f'{folder} is in use by {file.read() or "another run"}: wait for its end, or use another --workdir'
-            ) from error
         file.truncate(0)
         file.write(f'process {os.getpid()} on {socket.gethostname()}')
         file.flush()

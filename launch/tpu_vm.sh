@@ -9,7 +9,8 @@
 #     delete    delete the VM, and its queued resource
 #     all       create, setup, run and watch; the VM is left, for its logs: delete it
 # Options: --name=artifacts --zone= --type=v5litepod-8 --version=v2-alpha-tpuv5-lite --spot --queued --bucket= --nfs= --dry-run
-# The disk of a preempted VM is lost: with --bucket=gs://... the work directory goes there every --every=300 seconds, and comes back.
+# The disk of a preempted VM is lost: with --bucket=gs://... the work directory goes there every --every=300 seconds, and comes back
+# (what the run has deleted there, such as older checkpoints, is deleted in the bucket too: it is for this run alone).
 # A slice of several hosts needs a work directory that all see: --nfs=ADDRESS:/SHARE, such as a Filestore, is mounted on them as runs/.
 # --dry-run prints every command and runs none.
 set -euo pipefail
@@ -48,7 +49,12 @@ on() { # on WORKERS COMMAND: in the shell of these workers
 create() {
   if [[ $queued ]]; then
     try "${queue[@]}" create "$name" --node-id="$name" --zone="$zone" --accelerator-type="$type" --runtime-version="$version" $spot || return
-    until [[ $dry || $(state) == READY ]]; do sleep "$poll"; done
+    until [[ $dry || $(state) == READY ]]; do
+      case $("${queue[@]}" describe "$name" --zone="$zone" --format='value(state.state)' 2> /dev/null) in
+        FAILED | SUSPEND*) echo "error: the queued resource $name was not granted: delete it, and ask again" >&2 && return 1 ;;
+      esac
+      sleep "$poll"
+    done
   else
     try "${tpu[@]}" create "$name" --zone="$zone" --accelerator-type="$type" --version="$version" $spot
   fi
@@ -65,28 +71,32 @@ setup() {
     on all "cd $folder && mkdir -p runs && sudo apt-get install -y nfs-common && { mountpoint -q runs || sudo mount -t nfs $nfs runs; } && sudo chmod a+rwx runs" || return
   fi
   if [[ $bucket ]]; then
-    on all "cd $folder && mkdir -p $workdir && if gcloud storage ls $bucket; then gcloud storage rsync -r $bucket $workdir; fi" || return
+    on all "cd $folder && mkdir -p $workdir && if told=\$(gcloud storage ls $bucket 2>&1); then gcloud storage rsync -r $bucket $workdir; else echo \"\$told\" && [[ \$told == *'matched no objects'* ]]; fi" || return # new, and not out of reach
   fi
 }
 
 run() {
-  local ended=run.status program copy="gcloud storage rsync -r $workdir $bucket"
+  local ended=run.status program copy="gcloud storage rsync -r --delete-unmatched-destination-objects --exclude='.*orbax-checkpoint-tmp.*' $workdir $bucket"
   if [[ $bucket ]]; then ended=run.ended; fi # whose status is told only when the last results are in the bucket
   program="source .venv/bin/activate; python -m artifacts_jax.main --workdir=$workdir$(printf ' %q' "$@") > run.log 2>&1; echo \$? > $ended"
   on all "cd $folder && rm -f run.status run.ended && (nohup bash -c $(printf %q "$program") > /dev/null 2>&1 &)" || return
   if [[ $bucket ]]; then
-    on 0 "cd $folder && (nohup bash -c 'until [[ -f run.ended ]]; do sleep $every; $copy; done; $copy; mv run.ended run.status' > sync.log 2>&1 &)"
+    on 0 "cd $folder && (nohup bash -c $(printf %q "until [[ -f run.ended ]]; do sleep $every; $copy; done; $copy; mv run.ended run.status") > sync.log 2>&1 &)"
   fi
+}
+
+describe() {
+  try "${tpu[@]}" describe "$name" --zone="$zone" --format='value(state)'
 }
 
 state() { # of the VM: READY, PREEMPTED, ..., MISSING, or UNKNOWN if gcloud could not say
   local told
-  if told=$("${tpu[@]}" describe "$name" --zone="$zone" --format='value(state)' 2>&1); then echo "$told"
+  if told=$(describe 2>&1); then echo "$told"
   elif [[ $told == *NOT_FOUND* ]]; then echo MISSING; else echo UNKNOWN; fi
 }
 
 status() { # with which main ended on worker 0, nothing while it runs
-  "${tpu[@]}" ssh "$name" --zone="$zone" --worker=0 --command="cat $folder/run.status 2> /dev/null || true" 2> /dev/null || true
+  on 0 "cat $folder/run.status 2> /dev/null || true"
 }
 
 install_and_run() {
@@ -99,13 +109,15 @@ begin() { # begin FUNCTION ARGUMENTS: an error if it fails on a VM that is there
 
 watch() {
   if [[ $dry ]]; then
-    echo "# every $poll seconds: a VM that was preempted is deleted, created, set up and run again; main's status 75 runs it again"
+    echo "# every $poll seconds:" && describe && status
+    echo "# if it was preempted:" && delete && create && install_and_run "$@"
+    echo "# if main ended with status 75 or 143:" && run "$@"
     return
   fi
   while true; do
     now=$(state) ended=''
     case $now in
-      READY) ended=$(status) ;;
+      READY) ended=$(status 2> /dev/null) || ended='' ;;
       PREEMPTED | TERMINATED | STOPPED | MISSING)
         echo "$name is $now: it is made again"
         delete || true
@@ -137,5 +149,5 @@ case $command in
   run | watch) $command "$@" ;;
   logs) on 0 "tail -n 1000 -F $folder/run.log" ;;
   all) create && install_and_run "$@" && watch "$@" ;;
-  *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+  *) sed -n '2,15s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
 esac

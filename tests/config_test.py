@@ -50,6 +50,7 @@ def test_unknown_key_names_the_nearest():
         ('stages', ('autoencoder', 'prob'), r"no 'prob', the nearest is 'probe'"),
         ('artifacts.drop_rate', 1.5, r'artifacts.drop_rate=1.5: must lie in \[0, 1\]'),
         ('batch_size', 0, r'batch_size=0: must be greater than 0'),
+        ('accumulate', 0, r'accumulate=0: must be greater than 0'),
         ('augment.crop_area', (0.8, 0.3), r'augment.crop_area=\(0.8, 0.3\): must be a range'),
         ('transfer.protocols', ('lineal',), r"no 'lineal', the nearest is 'linear'"),
         ('transfer.batch_norm', 'train', r"transfer.batch_norm='train': choose one of frozen, reference"),
@@ -80,6 +81,14 @@ def test_work_directory_keeps_its_configuration_unless_forced(tmp_path, capsys):
     configuration.settle(config, tmp_path, force=True)
     assert 'artifacts.drop_rate: 0.7 there, 0.5 now' in capsys.readouterr().err
     configuration.settle(config, tmp_path)
+
+
+@pytest.mark.parametrize('text', ['{"seed": ', '[]'])
+def test_a_damaged_configuration_is_never_replaced(text, config, tmp_path):
+    (tmp_path / 'config.json').write_text(text)
+    with pytest.raises(configuration.ConfigError, match=r'config\.json cannot be read: .*; delete it, if you are sure'):
+        configuration.settle(config, tmp_path, force=True)
+    assert (tmp_path / 'config.json').read_text() == text
 
 
 def test_a_work_directorys_configuration_is_read_as_it_was_written(config, tmp_path):

@@ -134,6 +134,18 @@ def get_config():
 """
 
 
+def find_port():
+    """Returns a port of this machine that is free."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def free_port():
+    return find_port()
+
+
 @dataclasses.dataclass
 class Runs:
     """Starts main as a user does, with 20 steps of each stage at 16 pixels, in work directories under `folder`."""
@@ -151,17 +163,19 @@ class Runs:
         }
         command = [sys.executable, '-m', 'artifacts_jax.main', f'--config={self.folder / "small.py"}', *options]
         command.append(f'--workdir={self.folder / name}')
-        with socket.socket() as free:
-            free.bind(('127.0.0.1', 0))
-            meeting = [f'--coordinator=127.0.0.1:{free.getsockname()[1]}', f'--processes={processes}']
+        meeting = [f'--coordinator=127.0.0.1:{find_port()}', f'--processes={processes}']
         commands = [[*command, *meeting, f'--process={n}'] for n in range(processes)] if processes > 1 else [command]
         pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
         return [subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) for command in commands]
 
     def end(self, run):
         """Waits for the processes of a run; returns their [(exit status, stdout, stderr)]."""
-        with concurrent.futures.ThreadPoolExecutor(len(run)) as pool:  # a full pipe of one should not stop the others
-            texts = list(pool.map(lambda process: process.communicate(timeout=600), run))
+        try:
+            with concurrent.futures.ThreadPoolExecutor(len(run)) as pool:  # a full pipe should not stop the others
+                texts = list(pool.map(lambda process: process.communicate(timeout=600), run))
+        finally:
+            for process in run:
+                process.kill()  # nothing, to one that has ended
         return [(process.returncode, *text) for process, text in zip(run, texts)]
 
     def finish(self, name, *options, **counts):

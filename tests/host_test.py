@@ -1,6 +1,9 @@
+import errno
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -44,3 +47,28 @@ def test_a_work_directory_is_one_runs_alone_until_it_ends_or_dies(tmp_path):
         other.kill()
     with host.alone(tmp_path):
         assert (tmp_path / 'lock').read_text().startswith(f'process {os.getpid()} on')
+
+
+def test_the_lock_of_a_host_that_is_gone_is_waited_for(tmp_path, monkeypatch):
+    with (tmp_path / 'lock').open('w') as held:
+        held.write('process 7 on another')
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        monkeypatch.setattr(host, 'LEASE_S', 0.1)
+        with pytest.raises(ConfigError, match='in use by process 7 on another'), host.alone(tmp_path):
+            pass
+        monkeypatch.setattr(host, 'LEASE_S', 60)
+        lapse = threading.Timer(0.7, fcntl.flock, (held, fcntl.LOCK_UN))
+        lapse.start()
+        with host.alone(tmp_path):
+            assert (tmp_path / 'lock').read_text().startswith(f'process {os.getpid()} on')
+        lapse.join()
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, 'flock', flock)
+    with pytest.raises(ConfigError, match='has no locks.*Lustre: -o flock'), host.alone(tmp_path):
+        pass

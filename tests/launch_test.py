@@ -24,7 +24,14 @@ VM = """#!/usr/bin/env bash
 for argument; do
   case $argument in --command=*) cd "$(dirname "$0")" && exec bash -c "${argument#--command=}" ;; esac
 done
-[[ "$1 $2" == 'storage rsync' ]] && cp -r "$4/." "$5"
+case $* in
+  *scp*) tar czf "$(dirname "$0")/${6#*:}" --files-from=/dev/null ;;
+  *'storage rsync'*)
+    for argument; do [[ $argument != --exclude=* ]] || excluded=${argument#--exclude=}; done
+    from=${*: -2:1} to=${*: -1}
+    rm -rf "$to" && cp -r "$from" "$to" && find "$to" -regex "$excluded" -delete ;;
+  *'storage ls'*) cat "$(dirname "$0")/told" && exit 1 ;;
+esac
 """
 
 
@@ -39,14 +46,14 @@ def test_dry_run_prints_every_command_and_needs_no_gcloud():
     run = tpu_vm('all', *options, '--', '--config=configs/stl10.py', "--config.stages=('autoencoder',)")
     assert run.returncode == 0
     lines = run.stdout.splitlines()
-    begins = [
-        'gcloud compute tpus queued-resources create a --node-id=a --zone=z --accelerator-type=v5litepod-8',
-        'git archive',
-        'gcloud compute tpus tpu-vm scp',
-        *['gcloud compute tpus tpu-vm ssh a --zone=z --worker=all'] * 5,
-        'gcloud compute tpus tpu-vm ssh a --zone=z --worker=0',
-        '# every 60 seconds',
-    ]
+    create = 'gcloud compute tpus queued-resources create a --node-id=a --zone=z --accelerator-type=v5litepod-8'
+    ssh = 'gcloud compute tpus tpu-vm ssh a --zone=z --worker='
+    setup = ['git archive', 'gcloud compute tpus tpu-vm scp', *[f'{ssh}all'] * 4]
+    run_main = [f'{ssh}all', f'{ssh}0']
+    delete = ['gcloud compute tpus tpu-vm delete a', 'gcloud compute tpus queued-resources delete a']
+    look = ['# every 60 seconds:', 'gcloud compute tpus tpu-vm describe a', f'{ssh}0']
+    again = ['# if it was preempted:', *delete, create, *setup, *run_main, '# if main ended with status 75', *run_main]
+    begins = [create, *setup, *run_main, *look, *again]
     assert len(lines) == len(begins)
     for line, begin in zip(lines, begins):
         assert line.startswith(begin)
@@ -55,11 +62,18 @@ def test_dry_run_prints_every_command_and_needs_no_gcloud():
     assert 'stages' in lines[7]
     assert 'rsync' in lines[6]
     assert 'rsync' in lines[8]
+    assert 'run.status' in lines[11]
     run = tpu_vm('delete', *options)
-    assert [line.split()[3:5] for line in run.stdout.splitlines()] == [
-        ['tpu-vm', 'delete'],
-        ['queued-resources', 'delete'],
-    ]
+    assert [line.rstrip().split(' --')[0] for line in run.stdout.splitlines()] == delete
+
+
+def test_dry_run_of_a_machine_made_at_once_and_of_its_log():
+    options = ['--name=a', '--zone=z', '--nfs=10.0.0.2:/runs', '--dry-run']
+    create, mount, log = (tpu_vm(command, *options).stdout for command in ('create', 'setup', 'logs'))
+    assert create.startswith('gcloud compute tpus tpu-vm create a --zone=z --accelerator-type=v5litepod-8 --version=')
+    assert 'mount\\ -t\\ nfs\\ 10.0.0.2:/runs\\ runs' in mount
+    assert '--worker=0' in log
+    assert 'run.log' in log
 
 
 @pytest.fixture
@@ -111,6 +125,24 @@ def test_watch_tries_again_when_there_is_no_room_for_the_machine(gcloud):
     assert 'tpu-vm scp' not in calls
 
 
+def test_a_queued_resource_that_is_not_granted_is_an_error_and_not_waited_for(gcloud):
+    folder = gcloud(['PROVISIONING', 'WAITING_FOR_RESOURCES', 'MISSING', 'FAILED'], [])
+    run = tpu_vm('create', '--name=a', '--zone=z', '--queued', '--poll=0', path=folder)
+    assert run.returncode == 1
+    assert 'the queued resource a was not granted' in run.stderr
+
+
+@pytest.mark.parametrize(('told', 'status'), [('matched no objects', 0), ('could not be reached', 1)])
+def test_a_bucket_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path, told, status):
+    (tmp_path / 'gcloud').write_text(VM)
+    (tmp_path / 'told').write_text(told)
+    (tmp_path / 'gcloud').chmod(0o755)
+    (tmp_path / 'artifacts_jax_run' / 'launch').mkdir(parents=True)
+    (tmp_path / 'artifacts_jax_run' / 'launch' / 'environment.sh').touch()
+    run = tpu_vm('setup', '--name=a', '--zone=z', '--bucket=gs://b/c', path=tmp_path)
+    assert run.returncode == status, run.stderr
+
+
 @pytest.mark.parametrize('fails', ['tpu-vm scp', 'environment.sh', 'nohup'])
 def test_a_machine_on_which_main_does_not_start_is_an_error_and_not_waited_for(gcloud, fails):
     folder = gcloud(['PREEMPTED', 'READY'], [], fails=fails)
@@ -126,6 +158,8 @@ def test_the_end_is_told_when_the_last_results_are_in_the_bucket(tmp_path):
     folder, bucket = tmp_path / 'artifacts_jax_run', tmp_path / 'bucket'
     for path in (folder / '.venv' / 'bin', folder / 'runs' / 'a', bucket):
         path.mkdir(parents=True)
+    (bucket / 'deleted_by_the_run').touch()
+    (folder / 'runs' / 'a' / '8.orbax-checkpoint-tmp-1').touch()
     main = 'python() { sleep 0.5; echo 75 > runs/a/results.txt; return 75; }'
     (folder / '.venv' / 'bin' / 'activate').write_text(main)
     run = tpu_vm('run', '--name=a', '--zone=z', f'--bucket={bucket}', '--every=1', path=tmp_path)
@@ -136,6 +170,7 @@ def test_the_end_is_told_when_the_last_results_are_in_the_bucket(tmp_path):
         time.sleep(0.05)
     assert (folder / 'run.status').read_text() == '75\n'
     assert (bucket / 'results.txt').read_text() == '75\n'
+    assert [path.name for path in bucket.iterdir()] == ['results.txt']
 
 
 def test_watch_ends_with_an_error_of_main(gcloud):

@@ -67,7 +67,7 @@ time.sleep(60)
 
 
 def test_two_tasks_of_a_slurm_step_meet():
-    step = {'JOB_ID': '29', 'STEP_NODELIST': 'localhost', 'NTASKS': '2', 'STEP_NUM_TASKS': '2', 'LOCALID': '0'}
+    step = {'JOB_ID': str(os.getpid()), 'STEP_NODELIST': 'localhost', 'NTASKS': '2', 'STEP_NUM_TASKS': '2', 'LOCALID': '0'}
     slurm = {f'SLURM_{name}': value for name, value in step.items()}
     tasks = [
         subprocess.Popen([sys.executable, '-c', MEET_AND_STOP], env={**os.environ, **slurm, 'SLURM_PROCID': str(n)})
@@ -79,9 +79,9 @@ def test_two_tasks_of_a_slurm_step_meet():
 JOIN = "from artifacts_jax import processes; processes.join('127.0.0.1:{port}', 2, {index}, patience=4)"
 
 
-@pytest.mark.parametrize(('index', 'port'), [(0, 29713), (1, 29714)])
-def test_a_process_that_the_others_miss_is_told_by_each(index, port):
-    command = [sys.executable, '-c', JOIN.format(index=index, port=port)]
+@pytest.mark.parametrize('index', [0, 1])
+def test_a_process_that_the_others_miss_is_told_by_each(index, free_port):
+    command = [sys.executable, '-c', JOIN.format(index=index, port=free_port)]
     alone = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert alone.returncode == 1
     assert alone.stderr.count('error: the processes of the run have not met within 4 seconds') == 1
@@ -98,6 +98,37 @@ def test_two_processes_learn_what_one_does_and_stop_together_and_four_go_on(runs
     assert [line for line in ended[1][1].splitlines() if not line.startswith('[Gloo]')] == []  # the first alone prints
     runs.finish('stopped', processes=4)
     runs.check_close('stopped', 'whole')
+
+
+@pytest.mark.slow
+def test_two_processes_stop_on_ctrl_c_and_go_back_together_from_a_damaged_checkpoint(runs):
+    run = runs.start('damaged_on_2', processes=2)
+    runs.wait_for_step('damaged_on_2', 6)
+    for process in run:
+        process.send_signal(signal.SIGINT)
+    assert [status for status, _, _ in runs.end(run)] == [75, 75]
+    folder = runs.folder / 'damaged_on_2' / autoencoder.NAME / 'checkpoints'
+    newest = folder / str(max(int(path.name) for path in folder.iterdir()))
+    parts = [path for path in newest.rglob('*') if path.is_file() and path.parent.parent.name.startswith('ocdbt')]
+    assert {path.parent.parent.name for path in parts} == {'ocdbt.process_0', 'ocdbt.process_1'}  # written by both
+    for path in parts:
+        path.write_bytes(b'')
+    ended = runs.end(runs.start('damaged_on_2', processes=2))
+    assert [status for status, _, _ in ended] == [0, 0]
+    assert f'{newest} cannot be restored' in ended[0][2]
+    runs.check_close('damaged_on_2', 'whole')
+
+
+@pytest.mark.slow
+def test_two_processes_end_on_a_loss_that_is_not_finite_with_the_batch_of_both(runs):
+    command = ('nonfinite_on_2', '--config.autoencoder.learning_rate=1e30')
+    ended = runs.end(runs.start(*command, processes=2))
+    assert [status for status, _, _ in ended] == [1, 1]
+    assert 'autoencoder; restart from' in ended[0][2] or 'there is no checkpoint' in ended[0][2]
+    (path,) = (runs.folder / 'nonfinite_on_2' / autoencoder.NAME / 'nonfinite').glob('*.npz')
+    with np.load(path) as saved:
+        assert saved['batch_image'].shape == (8, 16, 16, 3)
+    assert f'step {path.stem} again' in runs.finish(*command, '--replay')
 
 
 @pytest.mark.slow
