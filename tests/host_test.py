@@ -70,5 +70,5 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(fcntl, 'flock', flock)
-    with pytest.raises(ConfigError, match='has no locks.*Lustre: -o flock'), host.alone(tmp_path):
+    with pytest.raises(ConfigError, match=r'has no locks.*Lustre: -o flock'), host.alone(tmp_path):
         pass

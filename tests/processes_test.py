@@ -67,7 +67,8 @@ time.sleep(60)
 
 
 def test_two_tasks_of_a_slurm_step_meet():
-    step = {'JOB_ID': str(os.getpid()), 'STEP_NODELIST': 'localhost', 'NTASKS': '2', 'STEP_NUM_TASKS': '2', 'LOCALID': '0'}
+    step = {'STEP_NODELIST': 'localhost', 'NTASKS': '2', 'STEP_NUM_TASKS': '2', 'LOCALID': '0'}
+    step['JOB_ID'] = str(os.getpid())  # by which JAX chooses the port
     slurm = {f'SLURM_{name}': value for name, value in step.items()}
     tasks = [
         subprocess.Popen([sys.executable, '-c', MEET_AND_STOP], env={**os.environ, **slurm, 'SLURM_PROCID': str(n)})
