@@ -229,12 +229,18 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
         )  # the generator is judged by its own fakes, not by earlier ones
         return side, generator_side(part, made, state.params['discriminator'], shared)
 
-    def descend(state, name, gradient):
-        """Returns (state, the L2 term, the norm of the other terms' gradient) after an update of one network."""
+    def descend(state, name, gradient, readers=()):
+        """Returns (state, the L2 term, the norm of the other terms' gradient) after an update of one network.
+
+        `readers` are further results that depend on the network's old parameters.
+        """
         gradient = total(gradient, axis_name)
         decay, decay_gradient = jax.value_and_grad(lambda p: config.optim.l2 * losses.l2(p))(state.params[name])
-        new = state.descend(_optimiser(config), {name: jax.tree.map(jnp.add, gradient, decay_gradient)})
-        return new, decay, optim.norm(gradient)
+        norm = optim.norm(gradient)
+        # XLA copies parameters first, unless it knows that all which reads them comes before their update.
+        last = 0 * (decay + norm + sum(readers))
+        gradient = jax.tree.map(lambda g, d: g + d + last, gradient, decay_gradient)
+        return state.descend(_optimiser(config), {name: gradient}), decay, norm
 
     if alternate:  # XLA makes the examples once, if their batch is no longer than a part
         side = accumulated(lambda part: discriminator_side(part, *examples(part)[:2])[0], config.accumulate, batch)
@@ -244,7 +250,7 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
         )
     else:
         side, other = accumulated(both_sides, config.accumulate, batch)
-        new, decay, norm = descend(state, 'discriminator', side[0])
+        new, decay, norm = descend(state, 'discriminator', side[0], [optim.norm(other[0])])
     new, generator_decay, generator_norm = descend(new, network, other[0])
     _, values, discriminator_stats = side
     _, generator_values, generator_stats, fake = other

@@ -13,6 +13,10 @@ import numpy as np
 
 from artifacts_jax import winograd
 
+FEW = 4  # channels, for which XLA's convolutions are slow
+BLOCK = 4  # columns
+PART = 16  # examples
+
 
 @jax.custom_vjp
 def matmul(x, kernel):
@@ -73,8 +77,10 @@ def convolution(x, kernel, constant=0):
     """
     if _by_winograd(x, kernel):
         return winograd.convolution(x, kernel)
-    if kernel.shape[-1] <= 4 and x.shape[1] % 2 == x.shape[2] % 2 == 0:
+    if kernel.shape[-1] <= FEW and x.shape[1] % 2 == x.shape[2] % 2 == 0:
         return _paired_convolution(x, kernel)
+    if kernel.shape[2] <= FEW and x.shape[2] % BLOCK == 0:
+        return _blocked_convolution(x, kernel)
     return _plain_convolution(x, kernel)
 
 
@@ -89,8 +95,11 @@ def _convolution_backward(constant, residuals, gradient):
         x_gradient = winograd.input_gradient(gradient, variable)
         kernel_gradient = winograd.kernel_gradient(x, gradient)
     else:
-        (x_gradient,) = jax.vjp(lambda x: _plain_convolution(x, variable), x[..., : variable.shape[2]])[1](gradient)
-        (kernel_gradient,) = jax.vjp(partial(_plain_convolution, x), kernel)[1](gradient)
+        if kernel.shape[-1] <= FEW and len(kernel) % 2:
+            x_gradient = convolution(gradient, variable[::-1, ::-1].swapaxes(2, 3))
+        else:
+            (x_gradient,) = jax.vjp(lambda x: _plain_convolution(x, variable), x[..., : variable.shape[2]])[1](gradient)
+        kernel_gradient = _plain_kernel_gradient(x, kernel, gradient)
     return jnp.pad(x_gradient, ((0, 0),) * 3 + ((0, constant),)), kernel_gradient
 
 
@@ -108,6 +117,16 @@ def _plain_convolution(x, kernel, stride=1, padding='SAME'):
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=numbers)
 
 
+def _plain_kernel_gradient(x, kernel, gradient):
+    """Returns the gradient of `_plain_convolution`'s kernel, as a sum over parts of the batch.
+
+    XLA transposes x such that examples come last. It reads as many places in memory at once, too many for a cache.
+    """
+    parts = -(-len(x) // PART)  # of every part-th example, so that each device has some of every part
+    pulls = [jax.vjp(partial(_plain_convolution, x[n::parts]), kernel)[1] for n in range(parts)]
+    return sum(pull(gradient[n::parts])[0] for n, pull in enumerate(pulls))
+
+
 def _paired_convolution(x, kernel):
     """A SAME convolution to few channels, such as colours: 2x2 outputs are the channels of one, with stride 2."""
     (size, _, _, channels), (batch, height, width, _) = kernel.shape, x.shape
@@ -120,15 +139,43 @@ def _paired_convolution(x, kernel):
     return y.reshape(batch, height, width, channels)
 
 
+def _blocked_convolution(x, kernel):
+    """A SAME convolution of few channels, such as colours: those of BLOCK columns are the channels of one."""
+    (size, _, channels, width), (batch, height, columns, _) = kernel.shape, x.shape
+    before, blocks = (size - 1) // 2, -(-(BLOCK + size - 1) // BLOCK)  # of which a block of results depends
+    x = jnp.pad(x, ((0, 0), (before, size // 2), (before, (blocks - 1) * BLOCK - before), (0, 0)))
+    x = x.reshape(batch, height + size - 1, -1, BLOCK * channels)
+    kernels = [jnp.pad(kernel, ((0, 0), (n, blocks * BLOCK - size - n), (0, 0), (0, 0))) for n in range(BLOCK)]
+    kernel = jnp.stack(kernels, axis=3).reshape(size, blocks, BLOCK * channels, BLOCK * width)
+    return _plain_convolution(x, kernel, padding='VALID').reshape(batch, height, columns, width)
+
+
+@jax.custom_vjp
 def patch_convolution(x, kernel):
     """A convolution whose stride is its kernel's size: [B, H, W, C], [k, k, C, D] -> [B, H / k, W / k, D].
 
-    Equals `lax.conv_general_dilated` with strides (k, k); k divides H and W.
+    Equals `lax.conv_general_dilated` with strides (k, k); k divides H and W. Only its gradients are faster: as those of
+    a product of the patches.
     """
+    return _plain_convolution(x, kernel, len(kernel), 'VALID')
+
+
+def _patch_product(x, kernel):
     size, (batch, height, width, channels) = len(kernel), x.shape
     patches = x.reshape(batch, height // size, size, width // size, size, channels).swapaxes(2, 3)
     y = matmul(patches.reshape(-1, size * size * channels), kernel.reshape(-1, kernel.shape[-1]))
     return y.reshape(batch, height // size, width // size, -1)
+
+
+def _patch_forward(x, kernel):
+    return patch_convolution(x, kernel), (x, kernel)
+
+
+def _patch_backward(residuals, gradient):
+    return jax.vjp(_patch_product, *residuals)[1](gradient)
+
+
+patch_convolution.defvjp(_patch_forward, _patch_backward)
 
 
 def strided_convolution(x, kernel, stride):

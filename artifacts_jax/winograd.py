@@ -5,6 +5,7 @@ points, multiplied at each, and mapped back. Channels are summed at the points, 
 tiles. Source: Lavin and Gray 2016, arXiv 1509.09308; the maps are Toom and Cook's.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,25 +20,35 @@ def convolution(x, kernel):
 
 def input_gradient(gradient, kernel):
     """Returns the gradient of x, [B, H, W, C], from that of the result, [B, H, W, D]."""
-    points = _times(KERNEL_TO_POINTS, kernel[::-1, ::-1])
+    points = _times(KERNEL_TO_POINTS[:, ::-1], kernel)  # as of the kernel turned round
     return _outputs(jnp.einsum('pnd,pcd->pnc', _input_points(gradient), points), gradient.shape)
 
 
 def kernel_gradient(x, gradient):
     """Returns the gradient of the kernel, [3, 3, C, D], from that of the result, [B, H, W, D]."""
-    batch, height, width, channels = gradient.shape
-    tiles = gradient.reshape(batch, height // TILE, TILE, width // TILE, TILE, channels).transpose(2, 4, 0, 1, 3, 5)
-    points = _times(POINTS_TO_OUTPUT.T, tiles.reshape(TILE**2, -1, channels))
+    points = _tile_points(POINTS_TO_OUTPUT.T, gradient)
     products = jnp.einsum('pnc,pnd->pcd', _input_points(x), points)
-    return _times(KERNEL_TO_POINTS.T, products).reshape(3, 3, -1, channels)
+    return _times(KERNEL_TO_POINTS.T, products).reshape(3, 3, *products.shape[1:])
 
 
 def _input_points(x):
     """Returns the points of all tiles of x, each with a border of one, [25, tiles, C]."""
-    _, height, width, channels = x.shape
-    x, side = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), range(TILE + 2)
-    tiles = jnp.stack([x[:, row : row + height : TILE, col : col + width : TILE] for row in side for col in side])
-    return _times(INPUT_TO_POINTS, tiles.reshape(len(tiles), -1, channels))
+    return _tile_points(INPUT_TO_POINTS, jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
+
+
+def _tile_points(matrix, x):
+    """Returns the points of all tiles of x [B, H, W, C], [25, tiles, C], by a matrix [5, tile's side] on each axis."""
+    (*_, height, width, channels), side = x.shape, matrix.shape[1]
+    rows = sum(
+        matrix[:, n].reshape(-1, 1, 1, 1, 1).astype(x.dtype) * x[None, :, n : height - side + n + 1 : TILE]
+        for n in range(side)
+    )
+    rows = jax.lax.optimization_barrier(rows)  # or XLA would compute them again for every column
+    points = [
+        sum(float(w) * rows[:, :, :, n : width - side + n + 1 : TILE] for n, w in enumerate(weights) if w)
+        for weights in matrix
+    ]
+    return jnp.stack(points, axis=1).reshape(matrix.shape[0] ** 2, -1, channels)
 
 
 def _outputs(points, shape):
@@ -48,9 +59,10 @@ def _outputs(points, shape):
 
 
 def _times(matrix, x):
-    """Returns a matrix [P, N] times the leading axes of x, N entries of [C, D]: [P, C, D]."""
+    """Returns a matrix [P, N] on both of the leading axes of x, which are N * N entries of [C, D]: [P * P, C, D]."""
     *_, rows, columns = x.shape
-    return (matrix.astype(x.dtype) @ x.reshape(matrix.shape[1], -1)).reshape(-1, rows, columns)
+    matrix = np.kron(matrix, matrix).astype(x.dtype)
+    return (matrix @ x.reshape(matrix.shape[1], -1)).reshape(-1, rows, columns)
 
 
 def _evaluation(terms):
@@ -58,6 +70,5 @@ def _evaluation(terms):
     return np.array([[point**n for n in range(terms)] for point in POINTS] + [[0] * (terms - 1) + [1]], float)
 
 
-POINTS_TO_OUTPUT, KERNEL_TO_POINTS, INPUT_TO_POINTS = (  # on both axes of a tile at once
-    np.kron(matrix, matrix) for matrix in (_evaluation(TILE).T, _evaluation(3), np.linalg.inv(_evaluation(TILE + 2)).T)
-)
+POINTS_TO_OUTPUT, KERNEL_TO_POINTS = _evaluation(TILE).T, _evaluation(3)
+INPUT_TO_POINTS = np.linalg.inv(_evaluation(TILE + 2)).T
