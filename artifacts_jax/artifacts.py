@@ -238,7 +238,7 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
         decay, decay_gradient = jax.value_and_grad(lambda p: config.optim.l2 * losses.l2(p))(state.params[name])
         norm = optim.norm(gradient)
         # XLA copies parameters first, unless it knows that all which reads them comes before their update.
-        last = 0 * (decay + norm + sum(readers))
+        last = 0 * jnp.nan_to_num(decay + norm + sum(readers))
         gradient = jax.tree.map(lambda g, d: g + d + last, gradient, decay_gradient)
         return state.descend(_optimiser(config), {name: gradient}), decay, norm
 

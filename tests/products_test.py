@@ -39,8 +39,10 @@ def test_upsampled_convolution_equals_upsampling_and_a_convolution(size, kind):
     [
         ('winograd', (6, 9), 128),
         ('plain', (5, 6), 128),
-        ('paired', (6, 4), 3),
-        ('plain', (5, 4), 3),
+        ('paired', (6, 6), 3),
+        ('blocked', (5, 4), 3),
+        ('blocked', (5, 8), 2),
+        ('plain', (5, 6), 3),
         ('plain', (6, 6), 8),
     ],
 )
@@ -49,12 +51,24 @@ def test_convolution_equals_xlas_in_each_form(form, shape, channels, monkeypatch
     for name, module, function in [
         ('winograd', products.winograd, 'convolution'),
         ('paired', products, '_paired_convolution'),
+        ('blocked', products, '_blocked_convolution'),
     ]:
         original = getattr(module, function)
         monkeypatch.setattr(module, function, lambda *args, n=name, f=original: used.append(n) or f(*args))
     tolerance = 2e-5 if form == 'winograd' else 1e-6
     equal_with_gradients(products.convolution, convolve, (2, *shape, channels), (3, 3, channels, channels), tolerance)
     assert set(used) == {form} - {'plain'}
+
+
+@pytest.mark.parametrize('size', [3, 5])
+def test_convolution_from_few_channels_to_many_and_back_equals_xlas(size):
+    for channels in ((3, 8), (8, 3)):
+        equal_with_gradients(products.convolution, convolve, (2, 6, 8, channels[0]), (size, size, *channels))
+
+
+def test_gradient_of_a_kernel_is_that_of_all_parts_of_a_batch(monkeypatch):
+    monkeypatch.setattr(products, 'PART', 2)
+    equal_with_gradients(products.convolution, convolve, (5, 3, 3, 8), (3, 3, 8, 8))
 
 
 @pytest.mark.parametrize(('shape', 'channels'), [((6, 6), 130), ((4, 6), 5)])
