@@ -25,7 +25,7 @@ def run(main: Callable[[], None], required: Sequence[str] = ()) -> None:
         os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
         main()
 
-    host.keep_memory()
+    host.use_huge_pages()
     flags.mark_flags_as_required(list(required))
     app.run(start, flags_parser=parse)
 

@@ -12,29 +12,19 @@ from pathlib import Path
 
 from artifacts_jax.config import ConfigError
 
-MEMORY = ':'.join(
-    f'glibc.malloc.{name}={value}'
-    for name, value in {
-        'hugetlb': 1,  # ask Linux for huge pages
-        'mmap_max': 0,  # take everything from one heap,
-        'arena_max': 1,
-        'top_pad': 1 << 30,  # that grows by so many bytes, or small pages would come between,
-        'trim_threshold': 1 << 40,  # and of which nothing is given back
-    }.items()
-)
+HUGE_PAGES = 'glibc.malloc.hugetlb=1'
 LEASE_S = 120  # for so long a network's file system may hold the lock of a host that is gone
 
 
-def keep_memory() -> None:
-    """Starts the program again, once, such that glibc keeps memory, in huge pages; call it before anything else.
+def use_huge_pages() -> None:
+    """Starts the program again, once, such that glibc asks Linux for huge pages; call it before anything else.
 
-    On CPU, XLA takes the memory of all intermediate results afresh at every step and gives it back. To have it from
-    Linux each time costs a quarter of the step in pages of 4 kB, and in pages of 2 MB, of which Linux must find enough
-    each time, from a twentieth to a half. The C library reads these settings only when a process begins. They are kept
-    out of the way of whoever sets GLIBC_TUNABLES.
+    On CPU, XLA takes the memory of all intermediate results afresh at every step and gives it back. In pages of 4 kB
+    that costs a quarter of the step, in pages of 2 MB next to nothing. The C library reads this setting only when a
+    process begins. It is kept out of the way of whoever sets GLIBC_TUNABLES.
     """
     if sys.platform == 'linux' and 'GLIBC_TUNABLES' not in os.environ:
-        os.environ['GLIBC_TUNABLES'] = MEMORY
+        os.environ['GLIBC_TUNABLES'] = HUGE_PAGES
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
