@@ -237,7 +237,8 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
         gradient = total(gradient, axis_name)
         decay, decay_gradient = jax.value_and_grad(lambda p: config.optim.l2 * losses.l2(p))(state.params[name])
         norm = optim.norm(gradient)
-        # XLA copies parameters first, unless it knows that all which reads them comes before their update.
+        # XLA copies parameters first, unless it knows that all which reads them comes before their update. What is not
+        # finite in one network should not reach the other.
         last = 0 * jnp.nan_to_num(decay + norm + sum(readers))
         gradient = jax.tree.map(lambda g, d: g + d + last, gradient, decay_gradient)
         return state.descend(_optimiser(config), {name: gradient}), decay, norm
