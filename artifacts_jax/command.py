@@ -23,9 +23,10 @@ def run(main: Callable[[], None], required: Sequence[str] = ()) -> None:
             raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
         logging.set_verbosity(logging.WARNING)
         os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+        host.set_up_jax()
         main()
 
-    host.use_huge_pages()
+    host.keep_memory()
     flags.mark_flags_as_required(list(required))
     app.run(start, flags_parser=parse)
 

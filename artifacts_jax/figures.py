@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from artifacts_jax import command, host
+from artifacts_jax import command
 from artifacts_jax import config as configuration
 
 LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')  # as in features.py, which takes seconds to import
@@ -57,7 +57,6 @@ def write(
         print(f'{workdir} is older than these keys, which have their defaults: {", ".join(newer)}')
     if data_dir is not None:
         config.data.data_dir = data_dir
-    host.keep_compiled()
     devices, datasets = Devices(config.parallel), pipeline.Datasets(config)
     state = train.newest(artifacts, config, workdir, devices)
     steps, step = config.artifacts.steps, int(state.step)

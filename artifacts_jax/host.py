@@ -12,26 +12,39 @@ from pathlib import Path
 
 from artifacts_jax.config import ConfigError
 
-HUGE_PAGES = 'glibc.malloc.hugetlb=1'
+MEMORY = ':'.join(
+    f'glibc.malloc.{name}={value}'
+    for name, value in {
+        'hugetlb': 1,  # ask Linux for huge pages
+        'mmap_max': 0,  # take large blocks from the heap, too,
+        'trim_threshold': 1 << 40,  # of which nothing is given back
+    }.items()
+)
 LEASE_S = 120  # for so long a network's file system may hold the lock of a host that is gone
 
 
-def use_huge_pages() -> None:
-    """Starts the program again, once, such that glibc asks Linux for huge pages; call it before anything else.
+def keep_memory() -> None:
+    """Starts the program again, once, such that glibc keeps memory, in huge pages; call it before anything else.
 
-    On CPU, XLA takes the memory of all intermediate results afresh at every step and gives it back. In pages of 4 kB
-    that costs a quarter of the step, in pages of 2 MB next to nothing. The C library reads this setting only when a
-    process begins. It is kept out of the way of whoever sets GLIBC_TUNABLES.
+    On CPU, XLA takes the memory of all intermediate results afresh at every step and gives it back. To have it from
+    Linux each time costs a quarter of the step in pages of 4 kB, and in pages of 2 MB a tenth, or more than half where
+    Linux does not have so many at hand. The C library reads these settings only when a process begins. They are kept
+    out of the way of whoever sets GLIBC_TUNABLES.
     """
     if sys.platform == 'linux' and 'GLIBC_TUNABLES' not in os.environ:
-        os.environ['GLIBC_TUNABLES'] = HUGE_PAGES
+        os.environ['GLIBC_TUNABLES'] = MEMORY
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def keep_compiled() -> None:
-    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/artifacts_jax."""
+def set_up_jax() -> None:
+    """Sets JAX up for a program; call it before anything asks for devices.
+
+    Compiled programs are kept between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/artifacts_jax. On CPU, what one
+    asks for runs in one's own thread: of all threads, only the main one has a heap for blocks of any size.
+    """
     import jax
 
+    jax.config.update('jax_cpu_enable_async_dispatch', False)
     if not jax.config.jax_compilation_cache_dir:
         cache = Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'artifacts_jax'
         jax.config.update('jax_compilation_cache_dir', str(cache))

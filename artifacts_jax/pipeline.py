@@ -80,7 +80,6 @@ def run(config: ConfigDict, workdir: Path) -> dict:
             done[stage] = _import(stage, config[stage.NAME].pretrained, config, devices)
     if not (Path(workdir) / 'config.json').exists():
         _ = datasets['train']  # data that is not there should not leave a work directory behind
-    host.keep_compiled()
     with _at_work(config, Path(workdir), force=config.force):
         return _stages(config, Path(workdir), devices, datasets, done)
 
@@ -95,7 +94,6 @@ def replay_nonfinite(config: ConfigDict, workdir: Path) -> dict:
     if not found:
         raise configuration.ConfigError(f'nothing to replay: no step in {workdir} had a loss that was not finite')
     (stage, path), devices = max(found, key=lambda step: step[1].stat().st_mtime), Devices(config.parallel)
-    host.keep_compiled()
     with _at_work(config, Path(workdir)):
         base = None
         if stage.BASE and config[stage.BASE.NAME].pretrained:

@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from artifacts_jax import command, host
+from artifacts_jax import command
 from artifacts_jax import config as configuration
 from configs import variants
 
@@ -61,12 +61,11 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
         if name != DEFAULT and settings[name] == config:
             print(f'{name} changes nothing here: it is left out')
             del settings[name]
-    import jax  # only after the names are checked: JAX takes seconds to import
+    import jax
 
     from artifacts_jax import artifacts, autoencoder, pipeline, probe, report, train
     from artifacts_jax.parallel import Devices
 
-    host.keep_compiled()
     devices = Devices(config.parallel)
 
     def play(config, folder, datasets):

@@ -11,12 +11,12 @@ import pytest
 from artifacts_jax import host
 from artifacts_jax.config import ConfigError
 
-SHOW = "import os; from artifacts_jax import host; host.use_huge_pages(); print(os.environ['GLIBC_TUNABLES'])"
+SHOW = "import os; from artifacts_jax import host; host.keep_memory(); print(os.environ['GLIBC_TUNABLES'])"
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='the setting is that of the C library of Linux')
-@pytest.mark.parametrize(('given', 'seen'), [(None, host.HUGE_PAGES), ('glibc.malloc.check=0', 'glibc.malloc.check=0')])
-def test_program_starts_again_with_huge_pages_unless_the_user_decides(given, seen):
+@pytest.mark.parametrize(('given', 'seen'), [(None, host.MEMORY), ('glibc.malloc.check=0', 'glibc.malloc.check=0')])
+def test_program_starts_again_to_keep_its_memory_unless_the_user_decides(given, seen):
     environment = {name: value for name, value in os.environ.items() if name != 'GLIBC_TUNABLES'}
     if given:
         environment['GLIBC_TUNABLES'] = given
