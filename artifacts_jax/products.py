@@ -109,7 +109,7 @@ convolution.defvjp(_convolution_forward, _convolution_backward)
 def _by_winograd(x, kernel):
     """Returns whether winograd.py can do a convolution, and faster: with fewer channels, its maps cost too much."""
     tiled = x.shape[1] % winograd.TILE == x.shape[2] % winograd.TILE == 0
-    return kernel.shape[:2] == (3, 3) and min(kernel.shape[2:]) >= 128 and tiled
+    return kernel.shape[:2] == (3, 3) and min(kernel.shape[2:]) >= 64 and tiled
 
 
 def _plain_convolution(x, kernel, stride=1, padding='SAME'):
