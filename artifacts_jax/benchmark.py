@@ -7,7 +7,8 @@ python -m artifacts_jax.benchmark --config=configs/stl10.py --batch=16 --rounds=
 
 Steps run on synthetic images, each waited for, and without TensorFlow. --data adds the config's own training images,
 from memory and streamed. --peer runs another implementation before each measurement, a command that prints a line of
-JSON with 'images_per_s', so that both see the same machine; the ratio is of the medians over the rounds.
+JSON with 'images_per_s', so that both see the same machine; the ratio is of the medians over the rounds. It runs in the
+environment that this command was given: with GLIBC_TUNABLES set, both have that memory allocation, else each its own.
 """
 
 import json
@@ -15,6 +16,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from absl import flags
@@ -31,7 +33,7 @@ def peer(template: str, stage_name: str, batch: int) -> float:
       ConfigError: it failed, or printed something else.
     """
     line = template.format(stage=stage_name, batch=batch)
-    run = subprocess.run(shlex.split(line), capture_output=True, text=True, check=False)
+    run = subprocess.run(shlex.split(line), capture_output=True, text=True, check=False, env=host.given_environment())
     try:
         return float(json.loads(run.stdout.splitlines()[-1])['images_per_s'])
     except (IndexError, KeyError, TypeError, ValueError) as error:
@@ -72,6 +74,7 @@ def table(results: dict) -> str:
         ]
         cells += [{'peer': '{:.1f}', 'ratio': '{:.2f}', 'with_data': '{:.1f}'}[n].format(row[n]) for n in extra]
         lines.append('| ' + ' | '.join(cells) + ' |')
+    lines += _growth(results['stages'])
     for loading, rate in results.get('pipeline', {}).items():
         lines.append(f'\ndata alone, {loading}: {rate:,.0f} images/s')
     lines.append(f'\npeak memory of the host: {_si(results["host_peak_bytes"])}B')
@@ -137,6 +140,19 @@ def _measure(module, config, given, limits):
         row['ratio'] = row['images_per_s'] / row['peer']
         row['rounds'] = [{'peer': p, 'images_per_s': r['images_per_s']} for p, r in zip(peers, rows)]
     return row
+
+
+def _growth(rows):
+    """Returns lines that say how a stage's cost grows from one batch size to the next."""
+    lines = []
+    for before, row in pairwise(rows):
+        if before['stage'] == row['stage']:
+            images, time = row['batch'] / before['batch'], row['step_s'][1] / before['step_s'][1]
+            lines.append(
+                f'\n{row["stage"]}, from {before["batch"]} to {row["batch"]}, {images:.3g} times the images: a step'
+                f' takes {time:.2f} times as long, in {_si(before["memory_bytes"])}B and {_si(row["memory_bytes"])}B'
+            )
+    return lines
 
 
 def _si(value):

@@ -36,6 +36,11 @@ def keep_memory() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+def given_environment() -> dict[str, str]:
+    """Returns the environment as it was before `keep_memory`, for other programs."""
+    return {name: value for name, value in os.environ.items() if (name, value) != ('GLIBC_TUNABLES', MEMORY)}
+
+
 def set_up_jax() -> None:
     """Sets JAX up for a program; call it before anything asks for devices.
 

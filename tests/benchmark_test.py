@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts_jax import benchmark
+from artifacts_jax import benchmark, host
 from artifacts_jax import config as configuration
 
 ROW = {
@@ -21,6 +21,7 @@ ROW = {
     'roofline': 0.345,
     'convolution_share': 0.89,
 }
+PEER = {'peer': 50.0, 'ratio': 1.6}
 
 
 def test_table_has_what_was_measured_in_units_for_people():
@@ -29,7 +30,7 @@ def test_table_has_what_was_measured_in_units_for_people():
         'devices': 1,
         'versions': 'Python 3.11',
         'dtype': 'float32',
-        'stages': [{**ROW, 'peer': 50.0, 'ratio': 1.6}],
+        'stages': [{**ROW, **PEER}, {**ROW, **PEER, 'batch': 64, 'step_s': [0.5, 0.7, 0.9]}],
         'pipeline': {'memory': 80_000.0},
         'host_peak_bytes': 1_060_000_000,
     }
@@ -43,13 +44,18 @@ def test_table_has_what_was_measured_in_units_for_people():
     assert (cells['FLOP'], cells['bytes'], cells['memory']) == ('28 G', '2.5 G', '235 MB')
     assert (cells['roofline'], cells['convolutions']) == ('34 %', '89 %')
     assert (cells['peer'], cells['ratio']) == ('50.0', '1.60')
+    assert 'autoencoder, from 16 to 64, 4 times the images: a step takes 3.50 times as long' in text
     assert 'data alone, memory: 80,000 images/s' in text
     assert 'peak memory of the host: 1.06 GB' in text
 
 
-def test_peer_is_a_command_that_prints_json():
+def test_peer_is_a_command_that_prints_json(monkeypatch):
     program = "import json; print('noise'); print(json.dumps({{'images_per_s': {batch}.5, 'stage': '{stage}'}}))"
     assert benchmark.peer(f'{sys.executable} -c "{program}"', 'artifacts', 16) == 16.5
+    tunables = "import json, os; print(json.dumps({{'images_per_s': len(os.environ.get('GLIBC_TUNABLES', ''))}}))"
+    for value, seen in (host.MEMORY, 0), ('abc', 3):  # what this program set for itself, what the user set for both
+        monkeypatch.setenv('GLIBC_TUNABLES', value)
+        assert benchmark.peer(f'{sys.executable} -c "{tunables}"', 'artifacts', 16) == seen
     with pytest.raises(configuration.ConfigError, match="ended with status 3 and 'nothing'"):
         benchmark.peer(f'{sys.executable} -c "raise SystemExit(3)"', 'artifacts', 16)
 
