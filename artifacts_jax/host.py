@@ -20,6 +20,7 @@ MEMORY = ':'.join(
         'trim_threshold': 1 << 40,  # of which nothing is given back
     }.items()
 )
+RESTARTED = 'ARTIFACTS_JAX_RESTARTED'  # is set where GLIBC_TUNABLES is not the user's
 LEASE_S = 120  # for so long a network's file system may hold the lock of a host that is gone
 
 
@@ -32,13 +33,14 @@ def keep_memory() -> None:
     out of the way of whoever sets GLIBC_TUNABLES.
     """
     if sys.platform == 'linux' and 'GLIBC_TUNABLES' not in os.environ:
-        os.environ['GLIBC_TUNABLES'] = MEMORY
+        os.environ.update({'GLIBC_TUNABLES': MEMORY, RESTARTED: '1'})
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def given_environment() -> dict[str, str]:
     """Returns the environment as it was before `keep_memory`, for other programs."""
-    return {name: value for name, value in os.environ.items() if (name, value) != ('GLIBC_TUNABLES', MEMORY)}
+    ours = ('GLIBC_TUNABLES', RESTARTED) if RESTARTED in os.environ else ()
+    return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 def set_up_jax() -> None:

@@ -53,9 +53,10 @@ def test_peer_is_a_command_that_prints_json(monkeypatch):
     program = "import json; print('noise'); print(json.dumps({{'images_per_s': {batch}.5, 'stage': '{stage}'}}))"
     assert benchmark.peer(f'{sys.executable} -c "{program}"', 'artifacts', 16) == 16.5
     tunables = "import json, os; print(json.dumps({{'images_per_s': len(os.environ.get('GLIBC_TUNABLES', ''))}}))"
-    for value, seen in (host.MEMORY, 0), ('abc', 3):  # what this program set for itself, what the user set for both
-        monkeypatch.setenv('GLIBC_TUNABLES', value)
-        assert benchmark.peer(f'{sys.executable} -c "{tunables}"', 'artifacts', 16) == seen
+    monkeypatch.setenv('GLIBC_TUNABLES', 'glibc.malloc.check=0')
+    assert benchmark.peer(f'{sys.executable} -c "{tunables}"', 'artifacts', 16) == 20
+    monkeypatch.setenv(host.RESTARTED, '1')
+    assert benchmark.peer(f'{sys.executable} -c "{tunables}"', 'artifacts', 16) == 0
     with pytest.raises(configuration.ConfigError, match="ended with status 3 and 'nothing'"):
         benchmark.peer(f'{sys.executable} -c "raise SystemExit(3)"', 'artifacts', 16)
 
