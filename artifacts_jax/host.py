@@ -47,7 +47,8 @@ def set_up_jax() -> None:
     """Sets JAX up for a program; call it before anything asks for devices.
 
     Compiled programs are kept between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/artifacts_jax. On CPU, what one
-    asks for runs in one's own thread: of all threads, only the main one has a heap for blocks of any size.
+    asks for runs in one's own thread: glibc has a heap for blocks of any size for the main thread only, others' end at
+    64 MB.
     """
     import jax
 
