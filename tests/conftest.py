@@ -14,6 +14,8 @@ os.environ['XLA_FLAGS'] = (
     os.environ.get('XLA_FLAGS', '') + f' --xla_force_host_platform_device_count={os.environ.get("DEVICES", 4)}'
 )
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+# Tests, and the runs that they start, compile more than they compute. With 0 here, all is compiled as users have it.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 
 import jax
 import numpy as np
@@ -129,7 +131,7 @@ def get_config():
     config.optim.epsilon = 1e-2  # rounding errors in tiny gradients should not become whole steps of Adam
     config.probe.update(max_values=64, iterations=20, batch_size=16)
     config.monitor.update(bank=32, queries=16, neighbours=5)
-    config.update(log_every=1, eval_every=5, figure_every=10, checkpoint_every=2, eval_examples=16)
+    config.update(log_every=1, eval_every=5, figure_every=100, checkpoint_every=2, eval_examples=16)
     return config
 """
 
@@ -151,6 +153,7 @@ class Runs:
     """Starts main as a user does, with 20 steps of each stage at 16 pixels, in work directories under `folder`."""
 
     folder: Path
+    _kept: dict = dataclasses.field(default_factory=dict)
 
     def start(self, name, *options, processes=1, devices=1):
         """Returns the processes of a run, which have so many devices each."""
@@ -159,7 +162,7 @@ class Runs:
             'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
             'PYTHONPATH': str(ROOT),
             'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'cache'),
-            'JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS': '0',
+            'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
         }
         command = [sys.executable, '-m', 'artifacts_jax.main', f'--config={self.folder / "small.py"}', *options]
         command.append(f'--workdir={self.folder / name}')
@@ -208,12 +211,18 @@ class Runs:
             for row, expected in zip(self.rows(name, stage), self.rows(other, stage), strict=True):
                 losses = {key: x for key, x in row.items() if key.startswith('train/loss')}
                 assert losses == pytest.approx({key: expected[key] for key in losses}, rel=2e-3, abs=1e-5)
-            config, _ = configuration.load(self.folder / other, default.get_config())
-            begun = train.initial(stage, config, Devices('jit', jax.devices()[:1]), None)
-            ended, expected = (self.state(run, stage) for run in (name, other))
+            ended, (begun, expected) = self.state(name, stage), self._expected(other, stage)
             jax.tree.map(partial(np.testing.assert_allclose, atol=1e-4, rtol=2e-3), ended.variables, expected.variables)
             # The step is small, so that what is learned is compared by itself.
             jax.tree.map(self._check_learned, ended.params, expected.params, begun.params)
+
+    def _expected(self, name, stage):
+        """Returns the states of a stage at its begin and end; many runs are compared with the same."""
+        if (name, stage.NAME) not in self._kept:
+            config, _ = configuration.load(self.folder / name, default.get_config())
+            begun = train.initial(stage, config, Devices('jit', jax.devices()[:1]), None)
+            self._kept[name, stage.NAME] = begun, self.state(name, stage)
+        return self._kept[name, stage.NAME]
 
     @staticmethod
     def _check_learned(ended, expected, begun):

@@ -24,6 +24,30 @@ def test_program_starts_again_to_keep_its_memory_unless_the_user_decides(given, 
     assert run.stdout.split() == [seen]
 
 
+KEEP = """
+import resource
+from artifacts_jax import host
+host.keep_memory()
+host.set_up_jax()
+import jax
+import jax.numpy as jnp
+x = jnp.ones((1_500_000, 16))
+step = jax.jit(lambda x: (jnp.sin(x @ x[:16]) @ x[16:32]).max())  # 96 MB between its two products
+def faults(steps):
+    for _ in range(steps):
+        step(x).block_until_ready()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(-faults(3) + faults(5))
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='the setting is that of the C library of Linux')
+def test_steps_take_no_fresh_memory(monkeypatch):
+    monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
+    run = subprocess.run([sys.executable, '-c', KEEP], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 500  # else 450 page faults a step, in pages of 2 MB and some small ones
+
+
 def test_peak_memory_is_in_bytes():
     held = np.ones(300_000_000, np.uint8)
     assert len(held) < host.peak_memory() < 1e11
