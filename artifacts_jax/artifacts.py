@@ -222,12 +222,11 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
         return gradient, values, statistics, None if state.history is None else fake
 
     def both_sides(part):
-        real, fake, *_ = made = examples(part)
-        side, judged = discriminator_side(part, real, fake)
-        shared = (
-            judged if state.history is None else None
-        )  # the generator is judged by its own fakes, not by earlier ones
-        return side, generator_side(part, made, state.params['discriminator'], shared)
+        made = examples(part)
+        side, judged = discriminator_side(part, *made[:2])
+        if state.history is not None:
+            judged = None  # by its own fakes the generator is, not by earlier ones
+        return side, generator_side(part, made, state.params['discriminator'], judged)
 
     def descend(state, name, gradient, readers=()):
         """Returns (state, the L2 term, the norm of the other terms' gradient) after an update of one network.
@@ -243,11 +242,16 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
         gradient = jax.tree.map(lambda g, d: g + d + last, gradient, decay_gradient)
         return state.descend(_optimiser(config), {name: gradient}), decay, norm
 
-    if alternate:  # XLA makes the examples once, if their batch is no longer than a part
-        side = accumulated(lambda part: discriminator_side(part, *examples(part)[:2])[0], config.accumulate, batch)
+    if alternate:
+        made = examples(batch) if config.accumulate == 1 else None  # those of several parts are made again, not kept
+        side = accumulated(
+            lambda part: discriminator_side(part, *(made or examples(part))[:2])[0], config.accumulate, batch
+        )
         new, decay, norm = descend(state, 'discriminator', side[0])
         other = accumulated(
-            lambda part: generator_side(part, examples(part), new.params['discriminator']), config.accumulate, batch
+            lambda part: generator_side(part, made or examples(part), new.params['discriminator']),
+            config.accumulate,
+            batch,
         )
     else:
         side, other = accumulated(both_sides, config.accumulate, batch)
