@@ -135,6 +135,8 @@ def _measure(module, config, given, limits):
         rows.append(measure.stage(module, config, steps=given.steps, limits=limits, batches=batches))
     row = sorted(rows, key=lambda row: row['images_per_s'])[len(rows) // 2]
     row = {'stage': module.NAME, 'batch': config.batch_size, **row}
+    if batches is not None:
+        row['with_data'] = statistics.median(row['with_data'] for row in rows)
     if peers:
         row['peer'] = statistics.median(peers)
         row['ratio'] = row['images_per_s'] / row['peer']
