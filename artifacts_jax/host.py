@@ -46,9 +46,9 @@ def given_environment() -> dict[str, str]:
 def set_up_jax() -> None:
     """Sets JAX up for a program; call it before anything asks for devices.
 
-    Compiled programs are kept between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/artifacts_jax. On CPU, what one
-    asks for runs in one's own thread: glibc has a heap for blocks of any size for the main thread only, others' end at
-    64 MB.
+    Compiled programs are kept between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/artifacts_jax, there the many
+    small ones too. On CPU, what one asks for runs in one's own thread: glibc has a heap for blocks of any size for the
+    main thread only, others' end at 64 MB.
     """
     import jax
 
@@ -56,6 +56,7 @@ def set_up_jax() -> None:
     if not jax.config.jax_compilation_cache_dir:
         cache = Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'artifacts_jax'
         jax.config.update('jax_compilation_cache_dir', str(cache))
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
 @contextlib.contextmanager

@@ -42,10 +42,13 @@ print(-faults(3) + faults(5))
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='the setting is that of the C library of Linux')
-def test_steps_take_no_fresh_memory(monkeypatch):
-    monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
+def test_steps_take_no_fresh_memory_and_their_programs_are_kept(monkeypatch, tmp_path):
+    for name in ('GLIBC_TUNABLES', 'JAX_COMPILATION_CACHE_DIR'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     run = subprocess.run([sys.executable, '-c', KEEP], capture_output=True, text=True, check=True)
     assert int(run.stdout) < 500  # else 450 page faults a step, in pages of 2 MB and some small ones
+    assert list((tmp_path / 'artifacts_jax').glob('jit__lambda*'))  # though compiled in less than JAX's second
 
 
 def test_peak_memory_is_in_bytes():
