@@ -31,6 +31,12 @@ ROOT = Path(__file__).parents[1]
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
+def pytest_configure(config):
+    """Has tests that compile the same program share it, with those of the last time, too."""
+    jax.config.update('jax_compilation_cache_dir', str(config.cache.mkdir('jax')))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+
+
 def tiny():
     """A config whose steps compile in seconds: 16-pixel images, a 4x4 mask, four to eight channels."""
     config = default.get_config()
