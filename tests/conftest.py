@@ -14,7 +14,8 @@ os.environ['XLA_FLAGS'] = (
     os.environ.get('XLA_FLAGS', '') + f' --xla_force_host_platform_device_count={os.environ.get("DEVICES", 4)}'
 )
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-# Tests, and the runs that they start, compile more than they compute. With 0 here, all is compiled as users have it.
+# Tests, and the runs that they start, compile more than they compute. With 0 here, all is compiled as users have it,
+# and so are those that use the fixture `optimised`.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 
 import jax
@@ -61,6 +62,16 @@ def tiny():
 def config():
     """A copy of the tiny config, to be changed at will."""
     return tiny()
+
+
+@pytest.fixture(scope='module')
+def optimised():
+    """Programs are compiled as users have them."""
+    name = 'jax_disable_most_optimizations'
+    before = jax.config.read(name)
+    jax.config.update(name, False)
+    yield
+    jax.config.update(name, before)
 
 
 @pytest.fixture(scope='session')

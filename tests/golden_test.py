@@ -14,6 +14,8 @@ import pytest
 from artifacts_jax import autoencoder, models, tf1
 from configs import stl10
 
+pytestmark = pytest.mark.usefixtures('optimised')
+
 
 def generator(name):
     return np.random.default_rng(zlib.crc32(name.encode()))

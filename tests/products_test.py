@@ -8,6 +8,8 @@ import pytest
 
 from artifacts_jax import layers, products
 
+pytestmark = pytest.mark.usefixtures('optimised')
+
 
 def convolve(x, kernel, stride=1):
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
