@@ -89,7 +89,11 @@ def test_accumulated_means_are_those_of_the_whole_batch(backend, monkeypatch):
 
 @pytest.mark.parametrize(
     ('stage', 'updates'),
-    [(autoencoder, ''), pytest.param(artifacts, 'simultaneous', marks=pytest.mark.slow), (artifacts, 'alternate')],
+    [
+        (autoencoder, ''),
+        pytest.param(artifacts, 'simultaneous', marks=pytest.mark.slow),
+        pytest.param(artifacts, 'alternate', marks=pytest.mark.slow),
+    ],
 )
 def test_accumulation_equals_the_large_batch_where_statistics_do(config, batch, stage_states, stage, updates):
     config.optim.epsilon, config.artifacts.updates = 1e-2, updates or config.artifacts.updates

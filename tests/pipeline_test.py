@@ -56,6 +56,7 @@ def test_a_run_without_a_step_that_was_not_finite_has_nothing_to_replay(finished
         pipeline.replay_nonfinite(config, workdir)
 
 
+@pytest.mark.slow
 def test_a_step_of_the_game_that_was_not_finite_is_replayed(finished_run, tmp_path, monkeypatch, capsys):
     config, workdir = finished_run[0].copy_and_resolve_references(), tmp_path / 'run'
     config.stages, config.autoencoder.pretrained = ('artifacts',), str(finished_run[1] / 'autoencoder' / 'export')
