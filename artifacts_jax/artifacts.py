@@ -225,7 +225,7 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
         made = examples(part)
         side, judged = discriminator_side(part, *made[:2])
         if state.history is not None:
-            judged = None  # by its own fakes the generator is, not by earlier ones
+            judged = None  # the generator is judged by its own fakes, not by earlier ones
         return side, generator_side(part, made, state.params['discriminator'], judged)
 
     def descend(state, name, gradient, readers=()):

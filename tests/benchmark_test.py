@@ -1,12 +1,14 @@
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
-from artifacts_jax import benchmark, host
+from artifacts_jax import autoencoder, benchmark, host, measure
 from artifacts_jax import config as configuration
+from configs import demo
 
 ROW = {
     'stage': 'autoencoder',
@@ -59,6 +61,18 @@ def test_peer_is_a_command_that_prints_json(monkeypatch):
     assert benchmark.peer(f'{sys.executable} -c "{tunables}"', 'artifacts', 16) == 0
     with pytest.raises(configuration.ConfigError, match="ended with status 3 and 'nothing'"):
         benchmark.peer(f'{sys.executable} -c "raise SystemExit(3)"', 'artifacts', 16)
+
+
+def test_a_ratio_is_of_medians_over_the_rounds(monkeypatch):
+    rounds = iter([(90.0, 50.0), (60.0, 69.0), (70.0, 80.0)])  # the round of the median has another rate with data
+    names = ('images_per_s', 'with_data')
+    monkeypatch.setattr(measure, 'stage', lambda *args, **options: dict(zip(names, next(rounds))))
+    monkeypatch.setattr(measure, 'train_batches', lambda config: iter(()))
+    peers = iter([50.0, 30.0, 35.0])
+    monkeypatch.setattr(benchmark, 'peer', lambda *args: next(peers))
+    given = types.SimpleNamespace(data=True, rounds=3, steps=1, peer='other')
+    row = benchmark._measure(autoencoder, demo.get_config(), given, {})
+    assert (row['images_per_s'], row['with_data'], row['peer'], row['ratio']) == (70.0, 69.0, 35.0, 2.0)
 
 
 @pytest.mark.slow

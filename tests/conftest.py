@@ -148,7 +148,7 @@ def get_config():
     config.optim.epsilon = 1e-2  # rounding errors in tiny gradients should not become whole steps of Adam
     config.probe.update(max_values=64, iterations=20, batch_size=16)
     config.monitor.update(bank=32, queries=16, neighbours=5)
-    config.update(log_every=1, eval_every=5, figure_every=100, checkpoint_every=2, eval_examples=16)
+    config.update(log_every=1, eval_every=5, checkpoint_every=2, eval_examples=16)
     return config
 """
 
