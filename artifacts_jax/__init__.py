@@ -6,7 +6,7 @@ __all__ = ['load_classifier', 'load_features']
 def __getattr__(name):
     # JAX takes seconds to import; a misspelt command-line flag should not wait for it.
     if name in __all__:
-        from artifacts_jax import export
+        from artifacts_jax.exchange import exports
 
-        return getattr(export, name)
+        return getattr(exports, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -22,8 +22,9 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from artifacts_jax import command, host
+from artifacts_jax import command
 from artifacts_jax import config as configuration
+from artifacts_jax.devices import host
 
 
 def peer(template: str, stage_name: str, batch: int) -> float:
@@ -85,7 +86,9 @@ def main():
     """Measures what the flags ask for, and prints and saves it."""
     import jax
 
-    from artifacts_jax import artifacts, autoencoder, measure, pipeline
+    from artifacts_jax import pipeline
+    from artifacts_jax.pretraining import artifacts, autoencoder
+    from artifacts_jax.training import measure
 
     given = flags.FLAGS
     modules = {module.NAME: module for module in (autoencoder, artifacts)}
@@ -126,7 +129,7 @@ def declare_flags() -> None:
 
 
 def _measure(module, config, given, limits):
-    from artifacts_jax import measure
+    from artifacts_jax.training import measure
 
     rows, peers, batches = [], [], measure.train_batches(config) if given.data else None
     for _ in range(given.rounds):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 from artifacts_jax import config as configuration
-from artifacts_jax import host
+from artifacts_jax.devices import host
 
 
 def run(main: Callable[[], None], required: Sequence[str] = ()) -> None:

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from artifacts_jax import command
 from artifacts_jax import config as configuration
 
-LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')  # as in features.py, which takes seconds to import
+LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')  # as in extraction.py, which takes seconds to import
 NEIGHBOURS = 6
 
 
@@ -48,8 +48,12 @@ def write(
     Raises:
       one of pipeline.EXPECTED_ERRORS, with a message for the user.
     """
-    from artifacts_jax import artifacts, augment, grids, keys, pipeline, train
-    from artifacts_jax.parallel import Devices
+    from artifacts_jax import pipeline
+    from artifacts_jax.data import augment
+    from artifacts_jax.devices.parallel import Devices
+    from artifacts_jax.drawing import grids
+    from artifacts_jax.pretraining import artifacts
+    from artifacts_jax.training import keys, loop
     from configs import default
 
     config, newer = configuration.load(workdir, default.get_config())
@@ -58,13 +62,13 @@ def write(
     if data_dir is not None:
         config.data.data_dir = data_dir
     devices, datasets = Devices(config.parallel), pipeline.Datasets(config)
-    state = train.newest(artifacts, config, workdir, devices)
+    state = loop.newest(artifacts, config, workdir, devices)
     steps, step = config.artifacts.steps, int(state.step)
     print(f'{workdir}: {artifacts.NAME} at step {step:,} of {steps:,}{", not finished" * (step < steps)}', flush=True)
     draw = artifacts.illustrator(config, devices, datasets, examples=examples, first_batch=seed)
     draw(state, keys.stage_key(config.seed + seed, artifacts.NAME), out)
 
-    untrained = train.initial(artifacts, config, devices, None)
+    untrained = loop.initial(artifacts, config, devices, None)
     networks = {
         f'learned features, {layer} after {step:,} steps': artifacts.discriminator(state.variables),
         f'random network, {layer} before any step': artifacts.discriminator(untrained.variables),
@@ -115,9 +119,11 @@ def nearest(
     Raises:
       DataError: fewer than k images can be neighbours of a query.
     """
-    from artifacts_jax import data, features, metrics
+    from artifacts_jax.data import splits
+    from artifacts_jax.features import extraction
+    from artifacts_jax.training import metrics
 
-    extract = features.extractor(config, devices, 0)
+    extract = extraction.extractor(config, devices, 0)
 
     def features_of(batch):
         return {name: extract(variables, batch)[0][layer] for name, variables in networks.items()}
@@ -128,11 +134,11 @@ def nearest(
 
     count = min(limit or dataset.num_examples, dataset.num_examples)
     batches = _first(dataset, count, config.probe.batch_size)
-    bank, labels = features.collect(shown, batches)
+    bank, labels = extraction.collect(shown, batches)
     images, near = bank['image'], features_of(queries)
     copies = np.array([(images == query).all(axis=(1, 2, 3)) for query in queries['image']])
     if (~copies).sum(axis=1).min() < k:
-        raise data.DataError(f'{count} images are too few for {k} neighbours that are no copies: raise --bank')
+        raise splits.DataError(f'{count} images are too few for {k} neighbours that are no copies: raise --bank')
     found = {name: metrics.neighbours(bank[name], near[name], k=k, excluded=copies) for name in networks}
     return images, labels, {name: (np.asarray(i), np.asarray(values)) for name, (i, values) in found.items()}
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from artifacts_jax import command, host
+from artifacts_jax import command
 from artifacts_jax import config as configuration
+from artifacts_jax.devices import host
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configuration file, such as configs/demo.py')
 REPLAY = flags.DEFINE_bool('replay', False, 'run the step again at which a loss was not finite, and show it')
@@ -29,7 +30,8 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'directory of the run; the same o
 
 def main():
     """Checks the configuration, then runs its stages."""
-    from artifacts_jax import pipeline, processes
+    from artifacts_jax import pipeline
+    from artifacts_jax.devices import processes
 
     start = time.monotonic()
     try:

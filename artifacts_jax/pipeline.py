@@ -6,30 +6,24 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from artifacts_jax import (
-    artifacts,
-    autoencoder,
-    checkpoint,
-    data,
-    export,
-    host,
-    probe,
-    processes,
-    replay,
-    train,
-    transfer,
-)
 from artifacts_jax import config as configuration
-from artifacts_jax.parallel import Devices
+from artifacts_jax.data import splits
+from artifacts_jax.devices import host, processes
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.exchange import exports
+from artifacts_jax.features import probe
+from artifacts_jax.pretraining import artifacts, autoencoder
+from artifacts_jax.training import checkpoint, loop, replay
+from artifacts_jax.transfer import stl10
 
 TRAINED = (autoencoder, artifacts)
 EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts: ('export', ('trunk',))}
 EXPECTED_ERRORS = (
     configuration.ConfigError,
     checkpoint.CheckpointError,
-    data.DataError,
-    export.ExportError,
-    train.NonFiniteError,
+    splits.DataError,
+    exports.ExportError,
+    loop.NonFiniteError,
 )
 
 
@@ -47,7 +41,7 @@ class Datasets(dict):
             if config.data[other] == split:
                 self[name] = dataset
                 return dataset
-        self[name] = data.load(
+        self[name] = splits.load(
             config.data,
             split,
             seed=config.seed,
@@ -73,7 +67,7 @@ def run(config: ConfigDict, workdir: Path) -> dict:
             devices.check_batch('batch_size', stage.plan(config)[1], config.accumulate)
     if {probe.NAME, artifacts.NAME} & set(config.stages):
         processes.check_batch('probe.batch_size', config.probe.batch_size)
-    if transfer.NAME in config.stages:
+    if stl10.NAME in config.stages:
         devices.check_batch('transfer.batch_size', config.transfer.batch_size, config.accumulate)
     for stage in TRAINED:
         if config[stage.NAME].pretrained:
@@ -99,7 +93,7 @@ def replay_nonfinite(config: ConfigDict, workdir: Path) -> dict:
         if stage.BASE and config[stage.BASE.NAME].pretrained:
             base = _import(stage.BASE, config[stage.BASE.NAME].pretrained, config, devices)
         elif stage.BASE:
-            base = train.finished(stage.BASE, config, workdir, devices).learned(config.optim.use_ema)
+            base = loop.finished(stage.BASE, config, workdir, devices).learned(config.optim.use_ema)
         return replay.run(path, stage, config, workdir, devices, Datasets(config), base)
 
 
@@ -124,7 +118,7 @@ def _stages(config, workdir, devices, datasets, done):
     def learned(stage):
         """The variables of a stage that is done, in this call or an earlier one, or imported."""
         if stage not in done:
-            done[stage] = train.finished(stage, config, workdir, devices).learned(config.optim.use_ema)
+            done[stage] = loop.finished(stage, config, workdir, devices).learned(config.optim.use_ema)
         return done[stage]
 
     print(f'{workdir}: {", ".join(config.stages)} on {len(devices.devices)} x {jax.devices()[0].device_kind}')
@@ -133,30 +127,30 @@ def _stages(config, workdir, devices, datasets, done):
             print(f'{stage.NAME}: taken from {config[stage.NAME].pretrained}')
         elif stage.NAME in config.stages and not (stage is autoencoder and artifacts in done):
             base = stage.BASE and learned(stage.BASE)
-            state = train.run(stage, config, workdir, devices, datasets, base)
+            state = loop.run(stage, config, workdir, devices, datasets, base)
             done[stage] = state.learned(config.optim.use_ema)
             print(f'{stage.NAME}: all {stage.plan(config)[0]:,} steps are done')
             name, parts = EXPORTS[stage]
             folder = workdir / name
             if not processes.agreed((folder / 'config.json').exists()):
-                export.save(folder, done[stage], config, parts=parts)
+                exports.save(folder, done[stage], config, parts=parts)
             print(f'{folder}: the learned {" and ".join(parts)}, for artifacts_jax.load_features')
     results = {}
     if probe.NAME in config.stages:
         networks = {
-            'random': lambda: artifacts.discriminator(train.initial(artifacts, config, devices, None).variables),
+            'random': lambda: artifacts.discriminator(loop.initial(artifacts, config, devices, None).variables),
             'learned': lambda: artifacts.discriminator(learned(artifacts)),
         }
         results = probe.run(config, workdir, devices, datasets, networks)
-    if transfer.NAME in config.stages:
-        results = transfer.run(config, workdir, devices, datasets, lambda: learned(artifacts))
+    if stl10.NAME in config.stages:
+        results = stl10.run(config, workdir, devices, datasets, lambda: learned(artifacts))
     return results
 
 
 def _import(stage, folder, config, devices):
     """Returns from an export what later stages need of a stage's variables."""
     if stage is autoencoder:
-        variables = export.load(folder, autoencoder.NETWORKS, config)
+        variables = exports.load(folder, autoencoder.NETWORKS, config)
     else:
-        variables = {kind: {'discriminator': tree} for kind, tree in export.load(folder, ('trunk',), config).items()}
+        variables = {kind: {'discriminator': tree} for kind, tree in exports.load(folder, ('trunk',), config).items()}
     return jax.device_put(variables, devices.replicated)

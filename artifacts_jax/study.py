@@ -63,14 +63,17 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
             del settings[name]
     import jax
 
-    from artifacts_jax import artifacts, autoencoder, pipeline, probe, report, train
-    from artifacts_jax.parallel import Devices
+    from artifacts_jax import pipeline
+    from artifacts_jax.devices.parallel import Devices
+    from artifacts_jax.features import probe
+    from artifacts_jax.pretraining import artifacts, autoencoder
+    from artifacts_jax.training import loop, report
 
     devices = Devices(config.parallel)
 
     def play(config, folder, datasets):
-        base = train.run(autoencoder, config, autoencoder_folder(config, workdir), devices, datasets, None)
-        state = train.run(artifacts, config, folder, devices, datasets, base.learned(config.optim.use_ema))
+        base = loop.run(autoencoder, config, autoencoder_folder(config, workdir), devices, datasets, None)
+        state = loop.run(artifacts, config, folder, devices, datasets, base.learned(config.optim.use_ema))
         rows = report.read(folder / artifacts.NAME / 'metrics.jsonl')
         last = [row for row in rows if 'test/accuracy/real' in row][-1]
         rate = float(np.median([row['train/images_per_second'] for row in rows if 'train/images_per_second' in row]))
@@ -84,7 +87,7 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
         }
 
     def untrained(config, datasets):
-        variables = train.initial(artifacts, config, devices, None).variables
+        variables = loop.initial(artifacts, config, devices, None).variables
         return {'probe': probe.probe(config, devices, datasets, artifacts.discriminator(variables))}
 
     for seed in seeds:
@@ -99,7 +102,7 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
                 datasets = datasets or pipeline.Datasets(chosen)
                 try:
                     result = untrained(chosen, datasets) if name == RANDOM else play(chosen, folder, datasets)
-                except train.NonFiniteError as error:  # a variant may diverge; the others should not wait for it
+                except loop.NonFiniteError as error:  # a variant may diverge; the others should not wait for it
                     print(f'{name}, seed {seed} failed: {error}')
                     result = {'probe': {}, 'failed': str(error)}
                 report.write_json(path, {'variant': name, 'seed': seed, **result})

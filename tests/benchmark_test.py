@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from artifacts_jax import autoencoder, benchmark, host, measure
+from artifacts_jax import benchmark
 from artifacts_jax import config as configuration
+from artifacts_jax.devices import host
+from artifacts_jax.pretraining import autoencoder
+from artifacts_jax.training import measure
 from configs import demo
 
 ROW = {

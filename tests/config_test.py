@@ -21,7 +21,7 @@ def test_every_config_loads_and_can_be_run(name):
 
 def test_every_key_has_a_comment_and_is_read():
     read = set()
-    for path in (ROOT / 'artifacts_jax').glob('*.py'):
+    for path in (ROOT / 'artifacts_jax').rglob('*.py'):
         if path.name != 'config.py':  # which only checks them
             read |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
     source = (ROOT / 'configs' / 'default.py').read_text().splitlines()

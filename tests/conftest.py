@@ -22,9 +22,11 @@ import jax
 import numpy as np
 import pytest
 
-from artifacts_jax import artifacts, autoencoder, keys, pipeline, report, train
 from artifacts_jax import config as configuration
-from artifacts_jax.parallel import Devices
+from artifacts_jax import pipeline
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.pretraining import artifacts, autoencoder
+from artifacts_jax.training import keys, loop, report
 from configs import default
 
 ROOT = Path(__file__).parents[1]
@@ -220,7 +222,7 @@ class Runs:
     def state(self, name, stage):
         """Returns the final state of a stage."""
         config, _ = configuration.load(self.folder / name, default.get_config())
-        return train.finished(stage, config, self.folder / name, Devices('jit', jax.devices()[:1]))
+        return loop.finished(stage, config, self.folder / name, Devices('jit', jax.devices()[:1]))
 
     def check_close(self, name, other):
         """Asserts that two runs have learned the same, in either stage, at every step, but for rounding."""
@@ -237,7 +239,7 @@ class Runs:
         """Returns the states of a stage at its begin and end; many runs are compared with the same."""
         if (name, stage.NAME) not in self._kept:
             config, _ = configuration.load(self.folder / name, default.get_config())
-            begun = train.initial(stage, config, Devices('jit', jax.devices()[:1]), None)
+            begun = loop.initial(stage, config, Devices('jit', jax.devices()[:1]), None)
             self._kept[name, stage.NAME] = begun, self.state(name, stage)
         return self._kept[name, stage.NAME]
 

@@ -8,9 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from artifacts_jax import artifacts, augment, autoencoder, figures, keys, models, pipeline, train
-from artifacts_jax import features as layer_features
-from artifacts_jax.parallel import Devices
+from artifacts_jax import figures, pipeline
+from artifacts_jax.data import augment
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.features import extraction as layer_features
+from artifacts_jax.models import architecture
+from artifacts_jax.pretraining import artifacts, autoencoder
+from artifacts_jax.training import keys, loop
 
 ROOT = Path(__file__).parent.parent
 
@@ -71,7 +75,7 @@ def test_the_command_draws_what_training_drew(name, finished_run, written, read_
 def test_neighbours_are_the_nearest_by_brute_force_and_no_copies(mapping, finished_run):
     config, workdir, _ = finished_run
     devices = Devices(mapping)
-    state = train.newest(artifacts, config, workdir, devices)
+    state = loop.newest(artifacts, config, workdir, devices)
     variables = artifacts.discriminator(state.variables)
     dataset = pipeline.Datasets(config)['probe_train']
     order = np.random.default_rng([config.seed, 0]).permutation(48)[:35]
@@ -84,7 +88,7 @@ def test_neighbours_are_the_nearest_by_brute_force_and_no_copies(mapping, finish
     np.testing.assert_array_equal(labels, dataset.labels[order])
 
     trunk = {kind: tree['trunk'] for kind, tree in variables.items()}
-    maps = jax.jit(models.make_trunk(config).apply)(trunk, augment.test_view(config, images))[1]['conv3']
+    maps = jax.jit(architecture.make_trunk(config).apply)(trunk, augment.test_view(config, images))[1]['conv3']
     directions = np.asarray(maps, np.float64).mean(axis=(1, 2))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     indices, similarities = found['learned']
@@ -182,7 +186,7 @@ def test_command_line_says_that_a_checkpoint_is_damaged(copy):
 def test_a_gan_has_no_mask_to_predict(config, stage_states, photograph_folder, tmp_path, read_png):
     config.data.name, config.artifacts.generator = str(photograph_folder), 'gan'
     devices, datasets = Devices('jit'), pipeline.Datasets(config)
-    state = train.initial(artifacts, config, devices, stage_states[autoencoder].variables)
+    state = loop.initial(artifacts, config, devices, stage_states[autoencoder].variables)
     draw = artifacts.illustrator(config, devices, datasets, examples=2)
     draw(state, keys.stage_key(0, artifacts.NAME), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {'artifacts.png', 'conv1.png'}

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from artifacts_jax import autoencoder, models, tf1
+from artifacts_jax.exchange import tf1
+from artifacts_jax.models import architecture
+from artifacts_jax.pretraining import autoencoder
 from configs import stl10
 
 pytestmark = pytest.mark.usefixtures('optimised')
@@ -109,7 +111,7 @@ def assert_close(found, expected, tolerance):
 
 @pytest.fixture(scope='module')
 def forward(config, variables, images, golden):
-    model, discriminator = models.make_generator(config), models.make_discriminator(config)
+    model, discriminator = architecture.make_generator(config), architecture.make_discriminator(config)
     judge = {kind: tree['discriminator'] for kind, tree in variables.items()}
 
     @jax.jit
@@ -141,7 +143,7 @@ def test_discriminator_agrees_at_every_layer(forward, golden):
 @pytest.fixture(scope='module')
 def autoencoder_update(config, variables, images):
     """(the state after the autoencoder's first update, metrics, what it decoded in training mode)."""
-    model = models.make_generator(config)
+    model = architecture.make_generator(config)
 
     @jax.jit
     def run(state):

@@ -6,7 +6,11 @@ import pytest
 
 import artifacts_jax
 from artifacts_jax import config as configuration
-from artifacts_jax import data, export, host, pipeline, report
+from artifacts_jax import pipeline
+from artifacts_jax.data import splits
+from artifacts_jax.devices import host
+from artifacts_jax.exchange import exports
+from artifacts_jax.training import report
 
 
 def test_results_count_every_example_of_every_layer(finished_run):
@@ -89,7 +93,7 @@ def test_what_the_devices_cannot_do_leaves_no_work_directory(finished_run, tmp_p
 
 def test_the_same_command_again_does_nothing_but_say_so(finished_run, capsys, monkeypatch):
     config, workdir, results = finished_run
-    monkeypatch.setattr(data, 'load', None)  # needs no data
+    monkeypatch.setattr(splits, 'load', None)  # needs no data
     assert pipeline.run(config, workdir) == results
     said = capsys.readouterr().out
     assert 'artifacts: all 6 steps are done' in said
@@ -118,24 +122,24 @@ def test_exported_features_are_the_trained_ones(finished_run):
     }
     np.testing.assert_allclose(maps['conv5'], features(images / 127.5 - 1)['conv5'], atol=1e-4)
     state = pipeline.train.finished(pipeline.artifacts, config, workdir, pipeline.Devices('jit'))
-    _, variables, size = export.load_variables(workdir / 'export')
+    _, variables, size = exports.load_variables(workdir / 'export')
     assert size == 16
     jax.tree.map(np.testing.assert_array_equal, variables['params'], state.params['discriminator']['trunk'])
 
 
 def test_damaged_or_foreign_exports_say_what_differs(finished_run, tmp_path):
     _, workdir, _ = finished_run
-    with pytest.raises(export.ExportError, match='is not an export'):
-        export.load_features(tmp_path)
+    with pytest.raises(exports.ExportError, match='is not an export'):
+        exports.load_features(tmp_path)
     description = json.loads((workdir / 'export' / 'config.json').read_text())
     (tmp_path / 'trunk').symlink_to(workdir / 'export' / 'trunk')
     (tmp_path / 'config.json').write_text(json.dumps({**description, 'version': 99}))
-    with pytest.raises(export.ExportError, match='has version 99'):
-        export.load_features(tmp_path)
+    with pytest.raises(exports.ExportError, match='has version 99'):
+        exports.load_features(tmp_path)
     description['config']['model']['widths'] = [4, 8, 8, 8, 12]
     (tmp_path / 'config.json').write_text(json.dumps(description))
-    with pytest.raises(export.ExportError, match=r'conv5/group0/kernel: \(3, 3, 4, 4\) saved, \(3, 3, 4, 6\) wanted'):
-        export.load_features(tmp_path)
+    with pytest.raises(exports.ExportError, match=r'conv5/group0/kernel: \(3, 3, 4, 4\) saved, \(3, 3, 4, 6\) wanted'):
+        exports.load_features(tmp_path)
 
 
 def test_imported_networks_take_the_place_of_trained_ones(finished_run, tmp_path, monkeypatch):
@@ -157,5 +161,5 @@ def test_imported_networks_take_the_place_of_trained_ones(finished_run, tmp_path
     )
     pipeline.run(config, tmp_path / 'trained')  # on all four devices, from what was restored to one
     config.model.upsampling = 'legacy'
-    with pytest.raises(export.ExportError, match=r'model.upsampling: half_pixel there, legacy here'):
+    with pytest.raises(exports.ExportError, match=r'model.upsampling: half_pixel there, legacy here'):
         pipeline.export.load(config.autoencoder.pretrained, ('encoder', 'decoder'), config)

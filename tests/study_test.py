@@ -2,8 +2,10 @@ import json
 
 import pytest
 
-from artifacts_jax import autoencoder, report, study, train
 from artifacts_jax import config as configuration
+from artifacts_jax import study
+from artifacts_jax.pretraining import autoencoder
+from artifacts_jax.training import loop, report
 
 
 def result(variant, seed, accuracies, **values):
@@ -63,7 +65,7 @@ def test_study_runs_resumes_and_leaves_out_what_changes_nothing(
     before = report.read(next((tmp_path / 'autoencoder').glob('*/autoencoder/metrics.jsonl')))
     assert before[-1]['step'] == config[autoencoder.NAME].steps
 
-    monkeypatch.setattr(train, 'run', None)  # nothing is left to train
+    monkeypatch.setattr(loop, 'run', None)  # nothing is left to train
     assert study.run(config, tmp_path, names, [0]) == results
     assert study.run(config, tmp_path, ['default'], [0]) == results  # what was not asked for stays in the table
     config.probe.max_train = 20

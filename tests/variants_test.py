@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from artifacts_jax import artifacts, game, history, keys, models
 from artifacts_jax import config as configuration
+from artifacts_jax.models import architecture
+from artifacts_jax.pretraining import artifacts, game, history
+from artifacts_jax.training import keys
 from configs import stl10, study, variants
 
 
@@ -39,7 +41,7 @@ def test_unknown_variant_names_the_nearest():
 
 def initial(config):
     """(generator, its variables: those of the artifacts stage with a new autoencoder's)."""
-    generator, size = models.make_generator(config), config.model.image_size
+    generator, size = architecture.make_generator(config), config.model.image_size
 
     def init(key):
         state = artifacts.init_state(key, None, config=config)

@@ -1,0 +1,248 @@
+"""Exports for downstream use: trained networks, each in a folder of its own, and the functions that read them back.
+
+An export holds any of 'encoder', 'decoder', 'repair', 'trunk' (of the discriminator, up to conv5), 'discriminator' (the
+rest of it) and 'head' (of a classifier on the trunk), and config.json, which says what they are. A run exports its
+autoencoder, its trunk, and the classifiers of its transfer.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from artifacts_jax.devices import host, processes
+from artifacts_jax.devices.parallel import shape_tree
+from artifacts_jax.models import architecture
+from artifacts_jax.models.discriminator import Trunk
+from artifacts_jax.models.generator import Encoder
+from artifacts_jax.training.checkpoint import differences
+
+VERSION = 1
+NETWORKS = ('encoder', 'decoder', 'repair', 'trunk', 'discriminator', 'head')
+
+
+class ExportError(Exception):
+    """An export that is missing, damaged or of another version or architecture."""
+
+
+def save(folder: Path, variables: dict, config: ConfigDict, *, parts: Iterable[str] = (), head: dict | None = None):
+    """Writes an export: a folder for each network (Orbax), then `config.json`, which completes it.
+
+    Args:
+      folder: an export that is there is replaced.
+      variables: {'params': {network: tree}, 'batch_stats': {network: tree}}. A discriminator's trunk is saved apart.
+      config: the configuration that the networks were made from.
+      parts: which of them to save, named as above; by default all.
+      head: the arguments of architecture.make_head but the config, if there is a head.
+    """
+    folder, trees = Path(folder).absolute(), _parts(variables)
+    parts = tuple(parts) or tuple(trees)
+
+    def begin():
+        (folder / 'config.json').unlink(missing_ok=True)  # first, so that a mixture of two never looks complete
+        for network in set(NETWORKS).difference(parts):
+            shutil.rmtree(folder / network, ignore_errors=True)
+
+    def complete():
+        description = {
+            'version': VERSION,
+            'networks': parts,
+            'head': head,
+            'image_size': config.model.image_size,
+            'config': json.loads(config.to_json_best_effort()),
+        }
+        host.write_whole(folder / 'config.json', json.dumps(description, indent=2) + '\n')
+
+    processes.led(begin, f'write {folder}')
+    with ocp.StandardCheckpointer() as checkpointer:
+        for part in parts:
+            checkpointer.save(folder / part, trees[part], force=True)
+    processes.led(complete, f'write {folder}')
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raises ExportError if something but an export, such as a run's work directory, is at `folder`."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        replaceable = 'version' in json.loads((folder / 'config.json').read_text())
+    except (OSError, ValueError):
+        replaceable = False
+    if not replaceable:
+        raise ExportError(f'{folder} is not empty and not an export: name a new directory')
+
+
+def load(folder: Path, networks: Iterable[str], config: ConfigDict | None = None) -> dict:
+    """Returns the variables of some networks of an export, as `save` takes them.
+
+    Args:
+      folder: the export.
+      networks: which to load; a 'discriminator' is loaded with its trunk.
+      config: the configuration of the run that will use them, if they must suit one.
+
+    Raises:
+      ExportError: what is missing or differs, by name.
+    """
+    description = _describe(folder)
+    if config is not None:
+        _check_architecture(folder, networks, description['config']['model'], config.model)
+    parts = {*networks, 'trunk'} if 'discriminator' in networks else networks
+    restored = {part: _restore(folder, part, description) for part in parts}
+    variables = {kind: {part: tree[kind] for part, tree in restored.items()} for kind in ('params', 'batch_stats')}
+    if 'discriminator' in networks:
+        for tree in variables.values():
+            tree['discriminator'] = {**tree['discriminator'], 'trunk': tree['trunk']}
+    return {kind: {network: tree[network] for network in networks} for kind, tree in variables.items()}
+
+
+def load_variables(folder: Path) -> tuple[Trunk | Encoder, dict, int]:
+    """Returns (network, its variables, image size) of an export: the trunk, or of an autoencoder alone its encoder.
+
+    Raises:
+      ExportError: what is missing or differs, by name.
+    """
+    description = _describe(folder)
+    config = ConfigDict(description['config'])
+    part = 'trunk' if 'trunk' in description['networks'] else 'encoder'
+    network = architecture.make_trunk(config) if part == 'trunk' else architecture.make_encoder(config)
+    return network, _restore(folder, part, description), description['image_size']
+
+
+def load_features(folder: str | Path) -> Callable:
+    """Loads frozen features for downstream use.
+
+    Args:
+      folder: an export, such as WORKDIR/export.
+
+    Returns:
+      A jitted function from images [B, H, W, 3], uint8 or floating point in [-1, 1], to {'conv1': ..., 'conv5': ...},
+      each [B, h, w, C] float32, after ReLU; of an export without a trunk, to the encoder's {'layer1': ..., ...}.
+      H and W may differ from the training images'.
+
+    Raises:
+      ExportError: what is missing or differs, by name.
+    """
+    network, variables, _ = load_variables(folder)
+
+    @jax.jit
+    def apply(variables, images):
+        features = network.apply(variables, _scale(images))[1]
+        return {name: x.astype(jnp.float32) for name, x in features.items()}
+
+    def features(images):
+        return apply(variables, images)
+
+    return features
+
+
+def load_classifier(folder: str | Path) -> Callable:
+    """Loads a classifier, of the transfer stage or imported.
+
+    Args:
+      folder: an export with a head, such as WORKDIR/transfer/linear/export.
+
+    Returns:
+      A jitted function from images [B, H, W, 3], uint8 or floating point in [-1, 1], of the size that the classifier
+      was trained on, to its class logits [B, classes], float32.
+
+    Raises:
+      ExportError: what is missing or differs, by name; or there is no head.
+    """
+    description = _describe(folder)
+    classifier, variables = _make_classifier(folder, description), load(folder, ('trunk', 'head'))
+
+    @jax.jit
+    def apply(variables, images):
+        return classifier.apply(variables, _scale(images))
+
+    def logits(images):
+        return apply(variables, images)
+
+    return logits
+
+
+def _scale(images):
+    return images.astype(jnp.float32) / 127.5 - 1 if images.dtype == jnp.uint8 else images
+
+
+def _parts(variables):
+    """Returns {folder: its variables}."""
+    parts = {
+        network: {kind: tree.get(network, {}) for kind, tree in variables.items()} for network in variables['params']
+    }
+    if 'discriminator' in parts:
+        whole = parts['discriminator']
+        parts['trunk'] = {kind: tree['trunk'] for kind, tree in whole.items()}
+        parts['discriminator'] = {
+            kind: {name: layer for name, layer in tree.items() if name != 'trunk'} for kind, tree in whole.items()
+        }
+    return parts
+
+
+def _describe(folder):
+    """Returns an export's description."""
+    folder = Path(folder).absolute()
+    try:
+        description = json.loads((folder / 'config.json').read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ExportError(f'{folder} is not an export: its config.json cannot be read ({error})') from error
+    if 'version' not in description:
+        raise ExportError(f'{folder} is a work directory, not an export: give {folder / "export"}')
+    if description['version'] != VERSION:
+        raise ExportError(f'{folder} has version {description["version"]}, this program reads {VERSION}')
+    return {'networks': ['trunk'], 'head': None, **description}  # which the first exports did not say
+
+
+def _check_architecture(folder, networks, theirs, ours):
+    """Raises ExportError if the networks were made by other values of config.model than a run's."""
+    names = []
+    if {'trunk', 'discriminator'} & {*networks}:
+        names += ['widths', 'kernels', 'conv1_stride', 'groups']
+    if {'encoder', 'decoder', 'repair'} & {*networks}:
+        names += ['encoder_widths', 'encoder_kernel', 'upsampling']
+    values = {n: [tuple(v) if isinstance(v, list | tuple) else v for v in (theirs.get(n), ours[n])] for n in names}
+    different = [f'model.{n}: {there} there, {here} here' for n, (there, here) in values.items() if there != here]
+    if different:
+        raise ExportError(f'{folder} was made with another architecture:\n  ' + '\n  '.join(different))
+
+
+def _make_classifier(folder, description):
+    if not description['head']:
+        raise ExportError(f'{folder} has no classifier; it holds: {", ".join(description["networks"])}')
+    config = ConfigDict(description['config'])
+    return architecture.make_classifier(config=config, **description['head'])
+
+
+def _template(folder, part, description):
+    """Returns the shapes of a part's variables, as the description has it."""
+    config, size = ConfigDict(description['config']), description['image_size']
+    if part == 'trunk':
+        return jax.eval_shape(architecture.make_trunk(config).init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    if part == 'head':
+        classifier = _make_classifier(folder, description)
+        variables = jax.eval_shape(classifier.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+        return {kind: variables[kind].get('head', {}) for kind in variables}
+    return _parts(architecture.template(config))[part]
+
+
+def _restore(folder, part, description):
+    """Returns the variables of a part, on one device."""
+    folder = Path(folder).absolute()
+    if part not in description['networks']:
+        raise ExportError(f'{folder} has no {part}; it holds: {", ".join(description["networks"])}')
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = shape_tree(_template(folder, part, description), device)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            saved = checkpointer.metadata(folder / part).item_metadata
+            different = differences(saved.tree, target)
+            if not different:
+                return checkpointer.restore(folder / part, target)
+    except Exception as error:
+        raise ExportError(f'{folder / part} cannot be read: {error}') from error
+    raise ExportError(f'{folder / part} is not what its config.json says:\n  ' + '\n  '.join(different))

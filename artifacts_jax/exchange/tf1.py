@@ -1,0 +1,190 @@
+"""Checkpoints of the authors' TensorFlow 1 code (2018 and 2019), turned into this project's variables and exports.
+
+Checkpoints of the autoencoder, of the game, and of the STL-10 classifier (one linear layer, or 4096 - 4096 - classes)
+are read. Optimiser slots are ignored; so are the moving averages of the weights, unless they are asked for.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from artifacts_jax.data import source
+from artifacts_jax.exchange import exports
+from artifacts_jax.models import architecture
+
+AVERAGE = '/ExponentialMovingAverage'
+IGNORED = re.compile(  # averages, optimiser slots, counters, and what removes the bias of averages
+    rf'.*{AVERAGE}|.*/(Adam|Adam_1|Momentum|biased|local_step)|(.*/)?(global_step|beta[12]_power(_\d+)?)'
+)
+UNTRAINED_HEADS = re.compile(r'discriminator/(drop_pred|fc_1|fc_2)/.*')  # in a classifier's checkpoint, by the way
+WEIGHTS = {'kernel': 'weights', 'bias': 'biases'}
+NORM = {'scale': 'gamma', 'bias': 'beta', 'mean': 'moving_mean', 'var': 'moving_variance'}
+
+
+class TensorFlowCheckpointError(Exception):
+    """A checkpoint that cannot be read or does not hold what the architecture needs; the message names all of it."""
+
+
+def convert(variables: Mapping[str, np.ndarray], config: ConfigDict, *, averaged: bool = False) -> tuple[dict, dict]:
+    """Turns variables of the authors' code into this project's.
+
+    Args:
+      variables: {TensorFlow name: array} of a whole checkpoint.
+      config: gives the architecture; configs/stl10.py has the authors'.
+      averaged: take the moving average of each weight that has one; statistics and frozen networks have none.
+
+    Returns:
+      ({'params': {network: tree}, 'batch_stats': {network: tree}}, head): of the networks encoder and decoder; or also
+      repair and discriminator; or trunk and head. `head` is {} but for a classifier, then as exports.save takes it.
+
+    Raises:
+      TensorFlowCheckpointError: variables are missing, unknown, or of another shape.
+    """
+    template, head = _template(variables, config)
+    scopes = _scopes(len(config.model.encoder_widths), config.model.groups)
+    if averaged and not any(name.endswith(AVERAGE) for name in variables):
+        raise TensorFlowCheckpointError('there are no moving averages in the checkpoint: import it without --averaged')
+    used, missing, misshapen = set(), [], []
+
+    def take(name, shape):
+        """Returns the variable of a TensorFlow name, or zeros if it is noted as a problem."""
+        used.add(name)
+        stored = variables.get(name + AVERAGE if averaged and name + AVERAGE in variables else name)
+        if stored is None:
+            missing.append(name)
+        elif stored.shape != shape:
+            misshapen.append(f'{name}: {stored.shape}, not {shape}')
+        else:
+            return np.asarray(stored, np.float32)
+        return np.zeros(shape, np.float32)
+
+    def fill(path, leaf):
+        _, *module, kind = (getattr(key, 'key', key) for key in path)
+        names = scopes['/'.join(module)]
+        leaf_name = (NORM if module[-1].startswith('norm') else WEIGHTS)[kind]
+        shape = (*leaf.shape[:-1], leaf.shape[-1] // len(names))
+        stored = (1, 1, *shape) if kind == 'kernel' and len(shape) == 2 else shape  # the authors' are convolutions
+        return np.concatenate([take(f'{name}/{leaf_name}', stored).reshape(shape) for name in names], axis=-1)
+
+    converted = jax.tree_util.tree_map_with_path(fill, template)
+    unknown = [name for name in variables if name not in used and not _is_ignored(name, head)]
+    problems = {'missing': missing, 'unknown': unknown, 'of another shape': misshapen}
+    if any(problems.values()):
+        lines = [f'{what}:\n    ' + '\n    '.join(sorted(names)) for what, names in problems.items() if names]
+        if missing and all(name.endswith('/gamma') for name in missing):
+            lines.append('The code of June 2018 has no gamma, and other activations: it computes another function.')
+        raise TensorFlowCheckpointError('the variables are not those expected;\n  ' + '\n  '.join(lines))
+    return converted, head
+
+
+def import_file(checkpoint: str | Path, out: Path, config: ConfigDict, *, averaged: bool = False) -> str:
+    """Writes an export of a checkpoint file and returns what it did, in a line; arguments as of `read` and `convert`.
+
+    Args:
+      checkpoint: path of the checkpoint.
+      out: directory of the export; an export that is there is replaced.
+      config: goes into the export.
+      averaged: take the moving averages of the weights.
+
+    Raises:
+      TensorFlowCheckpointError: the checkpoint cannot be read, or does not hold what the config needs.
+      ExportError: `out` holds something else than an export.
+    """
+    exports.check_replaceable(out)  # before the checkpoint is read, which takes a while
+    variables = read(checkpoint)
+    converted, head = convert(variables, config, averaged=averaged)
+    exports.save(out, converted, config, head=head or None)
+    ignored = sum(_is_ignored(name, head) for name in variables)
+    return f'{out}: {", ".join(converted["params"])}; {len(variables) - ignored} variables imported, {ignored} ignored'
+
+
+def read(checkpoint: str | Path) -> dict[str, np.ndarray]:
+    """Returns all variables of a TensorFlow checkpoint by name.
+
+    Raises:
+      TensorFlowCheckpointError: it is not there or damaged.
+    """
+    import tensorflow as tf
+
+    source.hide_accelerators()
+    try:
+        reader = tf.train.load_checkpoint(str(checkpoint))
+        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    except (ValueError, RuntimeError, IndexError, tf.errors.OpError) as error:  # IndexError: files cut short
+        raise TensorFlowCheckpointError(
+            f'{checkpoint} cannot be read as a TensorFlow checkpoint ({str(error).splitlines()[0]}); give the path'
+            f' without .index or .data-00000-of-00001'
+        ) from error
+
+
+def _is_ignored(name, head):
+    return bool(IGNORED.fullmatch(name) or (head and UNTRAINED_HEADS.match(name)))
+
+
+def _template(variables, config):
+    """Returns (shapes of the networks that a checkpoint holds, arguments of its head)."""
+    whole, scopes = architecture.template(config), {name.split('/')[0] for name in variables}
+    if 'fully_connected' in scopes:
+        linear = 'fully_connected/fc1/weights' in variables
+        last = variables.get(f'fully_connected/{"fc1" if linear else "fc3"}/weights', np.zeros(1))
+        head = {'protocol': 'linear' if linear else 'finetune', 'classes': last.shape[-1]}
+        classifier = architecture.make_classifier(config=config, **head)
+        size = config.model.image_size
+        return jax.eval_shape(classifier.init, jax.random.key(0), jnp.zeros((1, size, size, 3))), head
+    networks = ('encoder', 'decoder')
+    if scopes & {'generator', 'discriminator'}:
+        networks += ('repair', 'discriminator')
+    elif not scopes & {'encoder', 'decoder'}:
+        raise TensorFlowCheckpointError(
+            f'none of encoder, decoder, generator, discriminator and fully_connected is there, but:'
+            f' {", ".join(sorted(scopes)) or "nothing"}'
+        )
+    return {kind: {network: tree[network] for network in networks} for kind, tree in whole.items()}, {}
+
+
+def _scopes(depth, groups):
+    """Returns {path of a module here: its scopes there}; variables of several scopes lie side by side in the last axis.
+
+    Args:
+      depth: layers of the encoder.
+      groups: groups of conv2, conv4 and conv5.
+    """
+    scopes = {}
+
+    def add(ours, *theirs, norm=None):
+        scopes[ours] = theirs
+        if norm:
+            scopes[norm] = tuple(f'{scope}/BatchNorm' for scope in theirs)
+
+    for n in range(depth):
+        add(f'encoder/layer{n + 1}/conv', f'encoder/conv_{n}', norm=f'encoder/layer{n + 1}/norm')
+        repair, scope = f'repair/layers_{n}', f'generator/repair_{n}'
+        add(f'{repair}/conv1/conv', f'{scope}/conv1', norm=f'{repair}/conv1/norm')
+        add(f'{repair}/conv2', f'{scope}/conv2')
+    numbers = [*range(depth - 2), depth - 1, depth]  # the authors' count leaves one out: of five layers, deconv_3
+    for n, number in enumerate(numbers, start=1):
+        ours, scope = f'decoder/layer{n}', f'decoder/deconv_{number}'
+        if n < depth:
+            add(f'{ours}/conv', scope, norm=f'{ours}/norm')
+        else:
+            add(ours, scope)
+    for trunk in ('discriminator/trunk', 'trunk'):
+        for n in range(1, 6):
+            split = [f'discriminator/conv_{n}/conv_{g}' for g in range(groups)]
+            parts = split if n in (2, 4, 5) else [f'discriminator/conv_{n}']
+            for g, scope in enumerate(parts):
+                add(f'{trunk}/conv{n}/group{g}', scope)
+        scopes[f'{trunk}/norm5'] = tuple(f'{scope}/BatchNorm' for scope in split)
+    add('discriminator/mask', 'discriminator/drop_pred')
+    add('discriminator/fc1', 'discriminator/fc_1', norm='discriminator/norm1')
+    add('discriminator/fc2', 'discriminator/fc_2')
+    add('head/fc', 'fully_connected/fc1')
+    for n in (1, 2):
+        add(f'head/fc{n}', f'fully_connected/fc_{n}', norm=f'head/norm{n}')
+    add('head/fc3', 'fully_connected/fc3')
+    return scopes

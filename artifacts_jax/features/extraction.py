@@ -1,0 +1,82 @@
+"""Frozen features of the discriminator's trunk: how they are extracted, and how good they look during training."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from artifacts_jax.data import augment
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.features import linear
+from artifacts_jax.models import architecture
+from artifacts_jax.training import metrics
+
+LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
+
+
+def extractor(config: ConfigDict, devices: Devices, max_values: int) -> Callable:
+    """Returns extract(variables, batch) -> ({layer: [B, D]}, {'label', 'index': [B]}), of the examples that count.
+
+    The features are average-pooled maps of at most max_values values. `variables` are the discriminator's, {'params':
+    ..., 'batch_stats': ...}; layers are conv1..conv5, after ReLU.
+    """
+    trunk = architecture.make_trunk(config)
+
+    def maps(variables, images):
+        _, maps = trunk.apply({kind: tree['trunk'] for kind, tree in variables.items()}, images)
+        return {name: linear.pool(x.astype('float32'), max_values) for name, x in maps.items()}
+
+    return of_views(config, devices, maps)
+
+
+def of_views(config: ConfigDict, devices: Devices, function: Callable) -> Callable:
+    """Returns what `extractor` does for any function(variables, test views of images) -> {name: [B, D]}."""
+
+    def extract(variables, batch):
+        views = augment.test_view(config, batch['image'])
+        return function(variables, views), {name: batch[name] for name in ('label', 'index')}
+
+    return devices.per_example(extract)
+
+
+def collect(extract: Callable, batches):
+    """Returns ({layer: [N, D]}, labels [N]) of all examples of the batches; extract maps a batch, as `extractor`."""
+    parts = [extract(batch) for batch in batches]
+    maps, examples = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+    return maps, examples['label']
+
+
+def monitor(config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
+    """Returns measure(variables) -> {name: value}, an early sign of whether the features get better.
+
+    For each layer, on its map's mean over positions: 'knn/LAYER', the accuracy of a k-nearest-neighbour classifier
+    of held-out images (left out where there are no labels), 'spread/LAYER' and 'rankme/LAYER' (see metrics.py).
+    """
+    extract = extractor(config, devices, 0)
+    options = config.monitor
+
+    def measure(variables):
+        def of(name, limit):
+            batches = datasets[name].eval_batches(config.probe.batch_size, limit=limit)
+            return collect(partial(extract, variables), batches)
+
+        (bank, bank_labels), (queries, query_labels) = of('probe_train', options.bank), of('test', options.queries)
+        labelled = min(bank_labels.min(), query_labels.min()) >= 0
+        values = {}
+        for name in LAYERS:
+            if labelled:
+                values[f'knn/{name}'] = metrics.knn_accuracy(
+                    bank[name],
+                    bank_labels,
+                    queries[name],
+                    query_labels,
+                    k=options.neighbours,
+                    num_classes=datasets['test'].num_classes,
+                )
+            values[f'spread/{name}'] = metrics.spread(queries[name])
+            values[f'rankme/{name}'] = metrics.rankme(queries[name])
+        return {name: float(value) for name, value in values.items()}
+
+    return measure

@@ -1,0 +1,131 @@
+"""Stage 3: linear classifiers on frozen features, layer by layer, of the learned and of a random network."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from artifacts_jax.devices import processes
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.drawing import plots
+from artifacts_jax.features import extraction, lbfgs, linear, sgd
+from artifacts_jax.training import keys, report
+
+NAME = 'probe'
+PIXELS = 'pixels'
+
+
+def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, networks: dict) -> dict:
+    """Probes every layer of every network, and raw pixels, and writes results.json, results.txt and a figure.
+
+    Results are written after each network, and a network that is in results.json already is not probed again.
+
+    Args:
+      config: the run's configuration.
+      workdir: the run's work directory.
+      devices: the mapping over devices.
+      datasets: {'probe_train', 'test'}: labelled data sets.
+      networks: {'random', 'learned'}: functions that return the discriminators' variables.
+
+    Returns:
+      {'dataset', 'train', 'test', 'probe': {network: {layer: {'accuracy', 'correct', 'count', 'penalty',
+      'held_out_accuracy', 'dimensions'}}}}, accuracies in %.
+    """
+    path = Path(workdir) / 'results.json'
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results.setdefault(NAME, {})
+    for name, variables in {PIXELS: lambda: None, **networks}.items():
+        if name not in results['probe']:
+            print(f'{NAME}: {name}', flush=True)
+            results['probe'][name] = probe(config, devices, datasets, variables())
+            results.update(
+                dataset=config.data.name,
+                train=_count(config.probe.max_train, datasets['probe_train']),
+                test=_count(config.probe.max_test, datasets['test']),
+            )
+            report.write_json(path, results)
+    accuracies = {
+        network: {layer: row['accuracy'] for layer, row in layers.items()} for network, layers in results[NAME].items()
+    }
+    if processes.is_first():
+        plots.probe_bars(Path(workdir) / 'figures' / 'probe.png', accuracies)
+    report.write_results(workdir, results)
+    print(f'{NAME}: done; the table is in {workdir}/results.txt, the numbers in {path}, figures in {workdir}/figures')
+    return results
+
+
+def probe(config: ConfigDict, devices: Devices, datasets: dict, variables: dict | None) -> dict:
+    """Returns {layer: result} of one network, or {'pixels': result} of the images themselves without variables."""
+    if variables is None:
+        extract = extraction.of_views(config, devices, lambda _, images: {PIXELS: images.reshape(len(images), -1)})
+    else:
+        extract = extraction.extractor(config, devices, config.probe.max_values)
+    classifiers = _fit(config, partial(extract, variables), datasets['probe_train'])
+    counts = {layer: np.zeros(2, int) for layer in classifiers}
+    for batch in datasets['test'].eval_batches(config.probe.batch_size, limit=config.probe.max_test):
+        maps, examples = extract(variables, batch)
+        for layer, x in maps.items():
+            counts[layer] += np.array(linear.accuracy_counts(classifiers[layer], x, examples['label']))
+    results = {}
+    for layer, (correct, count) in counts.items():
+        classifier = classifiers[layer]
+        results[layer] = {
+            'accuracy': 100 * correct / count,
+            'correct': int(correct),
+            'count': int(count),
+            'penalty': classifier.penalty,
+            'held_out_accuracy': 100 * classifier.held_out_accuracy,
+            'dimensions': len(classifier.mean),
+        }
+        print(f'{NAME}:   {layer} {results[layer]["accuracy"]:.2f} %', flush=True)
+    return results
+
+
+def _fit(config, extract, dataset):
+    """Returns {layer: classifier}, fitted to the training split by the config's solver."""
+    options, examples = config.probe, _count(config.probe.max_train, dataset)
+    batches = partial(dataset.eval_batches, options.batch_size, limit=options.max_train)
+    dims = {layer: x.shape[1] for layer, x in extract(next(iter(batches())))[0].items()}
+    size = 4 * examples * sum(dims.values())
+    if options.solver == 'lbfgs' or (options.solver == 'auto' and size <= config.data.memory_limit_gb * 1e9):
+        maps, labels = extraction.collect(extract, batches())
+        return {
+            layer: lbfgs.fit_lbfgs(
+                maps.pop(layer),
+                labels,
+                num_classes=dataset.num_classes,
+                penalties=options.penalties,
+                held_out=options.held_out,
+                iterations=options.iterations,
+                key=keys.stage_key(config.seed, NAME),
+            )
+            for layer in dims
+        }
+
+    def epoch_batches(epoch):
+        del epoch  # tfds has shuffled the examples on disk; each epoch reads them in that order
+        for maps, examples in map(extract, batches()):
+            yield maps, examples['label'], _held_out(examples['index'], options.held_out)
+
+    return sgd.fit_sgd(
+        epoch_batches,
+        dims=dims,
+        num_classes=dataset.num_classes,
+        penalties=options.penalties,
+        epochs=options.epochs,
+        steps_per_epoch=dataset.eval_steps(options.batch_size, options.max_train),
+        learning_rate=options.learning_rate,
+    )
+
+
+def _held_out(index, part):
+    """Returns which examples pick the penalty: as good as random, and a function of the example's index alone."""
+    scrambled = index.astype(np.uint64) * np.uint64(2654435761) % np.uint64(2**32)
+    return scrambled < part * 2**32
+
+
+def _count(limit, dataset):
+    """Returns how many examples are used of a data set; a limit of 0 is none."""
+    return min(limit or dataset.num_examples, dataset.num_examples)

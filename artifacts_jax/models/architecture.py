@@ -1,0 +1,103 @@
+"""The networks that a configuration describes, and the shapes of their variables."""
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from artifacts_jax.models.discriminator import Discriminator, Trunk
+from artifacts_jax.models.generator import Encoder, Generator
+from artifacts_jax.models.heads import Classifier, FineTuneHead, LinearHead
+
+
+def make_generator(config: ConfigDict, axis_name: str | None = None) -> Generator:
+    """Makes the generator that a config describes; `axis_name` names the devices under pmap."""
+    model, artifacts = config.model, config.artifacts
+    return Generator(
+        widths=tuple(model.encoder_widths),
+        encoder_kernel=model.encoder_kernel,
+        upsampling=model.upsampling,
+        filter_size=artifacts.filter_size,
+        repair_layers=artifacts.repair_layers,
+        feed_mask=artifacts.feed_mask,
+        gated=artifacts.gated,
+        rounds=artifacts.rounds,
+        products=_products(config),
+        dtype=jnp.dtype(config.dtype),
+        axis_name=axis_name,
+    )
+
+
+def make_encoder(config: ConfigDict) -> Encoder:
+    """Makes the encoder alone that a config describes."""
+    widths, kernel = tuple(config.model.encoder_widths), config.model.encoder_kernel
+    return Encoder(widths, kernel, _products(config), jnp.dtype(config.dtype))
+
+
+def make_trunk(config: ConfigDict, axis_name: str | None = None) -> Trunk:
+    """Makes the discriminator's trunk that a config describes; `axis_name` names the devices under pmap."""
+    model = config.model
+    return Trunk(
+        widths=tuple(model.widths),
+        kernels=tuple(model.kernels),
+        conv1_stride=model.conv1_stride,
+        groups=model.groups,
+        products=_products(config),
+        dtype=jnp.dtype(config.dtype),
+        axis_name=axis_name,
+    )
+
+
+def make_discriminator(config: ConfigDict, axis_name: str | None = None) -> Discriminator:
+    """Makes the discriminator that a config describes; `axis_name` names the devices under pmap."""
+    model = config.model
+    return Discriminator(make_trunk(config, axis_name), model.hidden, model.dropout, _products(config))
+
+
+def make_head(
+    protocol: str, classes: int, *, config: ConfigDict, axis_name: str | None = None
+) -> LinearHead | FineTuneHead:
+    """Makes the head of a protocol, 'linear' or 'finetune'; `axis_name` names the devices under pmap."""
+    dtype, options = jnp.dtype(config.dtype), config.transfer
+    if protocol == 'linear':
+        return LinearHead(classes, dtype)
+    return FineTuneHead(classes, options.hidden, options.dropout, dtype, axis_name)
+
+
+def make_classifier(protocol: str, classes: int, *, config: ConfigDict, axis_name: str | None = None) -> Classifier:
+    """Makes the trunk with a protocol's head; arguments as of `make_head`."""
+    head = make_head(protocol, classes, config=config, axis_name=axis_name)
+    return Classifier(make_trunk(config, axis_name), head)
+
+
+def _products(config):
+    if config.convolutions == 'auto':
+        return jax.default_backend() == 'cpu'
+    return config.convolutions == 'products'
+
+
+def template(config: ConfigDict) -> dict:
+    """Returns the shapes of all variables of a config's networks, with nothing computed.
+
+    {'params': {network: tree}, 'batch_stats': {network: tree}} of 'encoder', 'decoder', 'repair' and 'discriminator'.
+    """
+    size, grid = config.model.image_size, mask_grid(config)
+
+    def init(key):
+        images, mask = jnp.zeros((1, size, size, 3)), jnp.ones((1, *grid, 1))
+        phi = jnp.zeros((1, *grid, config.model.encoder_widths[-1]))
+        generator = make_generator(config)
+        autoencoder = generator.init(key, images, method='reconstruct')
+        generated = generator.init(key, phi, mask, method='corrupt')
+        judged = make_discriminator(config).init(key, images)
+        return {
+            kind: {**autoencoder[kind], 'repair': generated[kind].get('repair', {}), 'discriminator': judged[kind]}
+            for kind in judged
+        }
+
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def mask_grid(config: ConfigDict) -> tuple[int, int]:
+    """Returns (rows, columns) of the mask: the encoder's grid."""
+    side = config.model.image_size // 2 ** (len(config.model.encoder_widths) - 1)
+    return side, side

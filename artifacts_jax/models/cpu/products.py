@@ -1,0 +1,294 @@
+"""Fast forms for CPUs: convolutions as products of large matrices, with gradients that are such products too.
+
+Each equals a plain form, named in its docstring, against which it is tested. XLA multiplies large matrices on CPU at
+twice the rate of its convolutions, and some of these forms need fewer operations. `architecture` picks them by
+`config.convolutions`.
+"""
+
+from functools import lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from artifacts_jax.models.cpu import winograd
+
+FEW = 4  # channels, for which XLA's convolutions are slow
+BLOCK = 4  # columns
+PART = 16  # examples
+
+
+@jax.custom_vjp
+def matmul(x, kernel):
+    """Returns x @ kernel: [N, C] and [C, D] -> [N, D].
+
+    The gradient of the kernel comes out in the kernel's own layout. That of `jnp.matmul` comes out transposed, and an
+    optimiser that reads it so runs 5 times slower.
+    """
+    return x @ kernel
+
+
+def _matmul_forward(x, kernel):
+    return matmul(x, kernel), (x, kernel)
+
+
+def _matmul_backward(residuals, gradient):
+    # Were a transpose part of a product, XLA would turn that round, or not give it to its fastest library.
+    x, kernel = residuals
+    if len(x) < len(kernel):  # then this is the faster way round
+        x_gradient = _kept(jnp.einsum('nd,cd->cn', gradient, kernel)).T
+    else:
+        x_gradient = jnp.einsum('nd,cd->nc', gradient, kernel)
+    return x_gradient, _kept(x.T) @ gradient
+
+
+_kept = jax.lax.optimization_barrier
+
+matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+def dot_general(x, kernel, dimension_numbers, precision=None, **options):
+    """Multiplies all axes of x but the first with a kernel, as `lax.dot_general`; for `nn.DenseGeneral`."""
+    del precision, options
+    ((x_axes, kernel_axes), (x_batch, kernel_batch)) = dimension_numbers
+    if x_batch or kernel_batch or x_axes != tuple(range(1, x.ndim)) or kernel_axes != tuple(range(kernel.ndim - 1)):
+        raise ValueError(f'{dimension_numbers}: expected all axes of x but the first, and of the kernel but the last')
+    return matmul(x.reshape(len(x), -1), kernel.reshape(-1, kernel.shape[-1]))
+
+
+def convolve(x, kernel, strides, padding, *, constant=0, **options):
+    """The convolution of `nn.Conv`, SAME, by the form that is fastest for its shape; see `convolution`."""
+    size, stride = len(kernel), strides[0]
+    if size == stride:
+        return patch_convolution(x, kernel)
+    if size > stride > 1:
+        return strided_convolution(x, kernel, stride)
+    if stride == 1:
+        return convolution(x, kernel, constant)
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolution(x, kernel, constant=0):
+    """A SAME convolution: [B, H, W, C], [k, k, C, D] -> [B, H, W, D].
+
+    Equals `lax.conv_general_dilated`. The last `constant` channels of x, such as a mask, get a gradient of zero; that
+    of the others then has a number of channels that vectors divide.
+    """
+    if _by_winograd(x, kernel):
+        return winograd.convolution(x, kernel)
+    if kernel.shape[-1] <= FEW and x.shape[1] % 2 == x.shape[2] % 2 == 0:
+        return _paired_convolution(x, kernel)
+    if kernel.shape[2] <= FEW and x.shape[2] % BLOCK == 0:
+        return _blocked_convolution(x, kernel)
+    return _plain_convolution(x, kernel)
+
+
+def _convolution_forward(x, kernel, constant):
+    return convolution(x, kernel, constant), (x, kernel)
+
+
+def _convolution_backward(constant, residuals, gradient):
+    x, kernel = residuals
+    variable = kernel[:, :, : kernel.shape[2] - constant]
+    if _by_winograd(x, kernel):
+        x_gradient = winograd.input_gradient(gradient, variable)
+        kernel_gradient = winograd.kernel_gradient(x, gradient)
+    else:
+        if kernel.shape[-1] <= FEW and len(kernel) % 2:
+            x_gradient = convolution(gradient, variable[::-1, ::-1].swapaxes(2, 3))
+        else:
+            (x_gradient,) = jax.vjp(lambda x: _plain_convolution(x, variable), x[..., : variable.shape[2]])[1](gradient)
+        kernel_gradient = _plain_kernel_gradient(x, kernel, gradient)
+    return jnp.pad(x_gradient, ((0, 0),) * 3 + ((0, constant),)), kernel_gradient
+
+
+convolution.defvjp(_convolution_forward, _convolution_backward)
+
+
+def _by_winograd(x, kernel):
+    """Returns whether winograd.py can do a convolution, and faster: with fewer channels, its maps cost too much."""
+    tiled = x.shape[1] % winograd.TILE == x.shape[2] % winograd.TILE == 0
+    return kernel.shape[:2] == (3, 3) and min(kernel.shape[2:]) >= 64 and tiled
+
+
+def _plain_convolution(x, kernel, stride=1, padding='SAME'):
+    numbers = ('NHWC', 'HWIO', 'NHWC')
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=numbers)
+
+
+def _plain_kernel_gradient(x, kernel, gradient):
+    """Returns the gradient of `_plain_convolution`'s kernel, as a sum over parts of the batch.
+
+    XLA transposes x such that examples come last. It reads as many places in memory at once, too many for a cache.
+    """
+    parts = -(-len(x) // PART)  # of every part-th example, so that each device has some of every part
+    pulls = [jax.vjp(partial(_plain_convolution, x[n::parts]), kernel)[1] for n in range(parts)]
+    return sum(pull(gradient[n::parts])[0] for n, pull in enumerate(pulls))
+
+
+def _paired_convolution(x, kernel):
+    """A SAME convolution to few channels, such as colours: 2x2 outputs are the channels of one, with stride 2."""
+    (size, _, _, channels), (batch, height, width, _) = kernel.shape, x.shape
+    kernels = [
+        jnp.pad(kernel, ((row, 1 - row), (column, 1 - column), (0, 0), (0, 0))) for row in (0, 1) for column in (0, 1)
+    ]
+    padding = ((size - 1) // 2, size // 2)
+    y = _plain_convolution(x, jnp.concatenate(kernels, axis=-1), 2, (padding, padding))
+    y = y.reshape(batch, height // 2, width // 2, 2, 2, channels).swapaxes(2, 3)
+    return y.reshape(batch, height, width, channels)
+
+
+def _blocked_convolution(x, kernel):
+    """A SAME convolution of few channels, such as colours: those of BLOCK columns are the channels of one."""
+    (size, _, channels, width), (batch, height, columns, _) = kernel.shape, x.shape
+    before, blocks = (size - 1) // 2, -(-(BLOCK + size - 1) // BLOCK)  # of which a block of results depends
+    x = jnp.pad(x, ((0, 0), (before, size // 2), (before, (blocks - 1) * BLOCK - before), (0, 0)))
+    x = x.reshape(batch, height + size - 1, -1, BLOCK * channels)
+    kernels = [jnp.pad(kernel, ((0, 0), (n, blocks * BLOCK - size - n), (0, 0), (0, 0))) for n in range(BLOCK)]
+    kernel = jnp.stack(kernels, axis=3).reshape(size, blocks, BLOCK * channels, BLOCK * width)
+    return _plain_convolution(x, kernel, padding='VALID').reshape(batch, height, columns, width)
+
+
+@jax.custom_vjp
+def patch_convolution(x, kernel):
+    """A convolution whose stride is its kernel's size: [B, H, W, C], [k, k, C, D] -> [B, H / k, W / k, D].
+
+    Equals `lax.conv_general_dilated` with strides (k, k); k divides H and W. Only its gradients are faster: as those of
+    a product of the patches.
+    """
+    return _plain_convolution(x, kernel, len(kernel), 'VALID')
+
+
+def _patch_product(x, kernel):
+    size, (batch, height, width, channels) = len(kernel), x.shape
+    patches = x.reshape(batch, height // size, size, width // size, size, channels).swapaxes(2, 3)
+    y = matmul(patches.reshape(-1, size * size * channels), kernel.reshape(-1, kernel.shape[-1]))
+    return y.reshape(batch, height // size, width // size, -1)
+
+
+def _patch_forward(x, kernel):
+    return patch_convolution(x, kernel), (x, kernel)
+
+
+def _patch_backward(residuals, gradient):
+    return jax.vjp(_patch_product, *residuals)[1](gradient)
+
+
+patch_convolution.defvjp(_patch_forward, _patch_backward)
+
+
+def strided_convolution(x, kernel, stride):
+    """A SAME convolution with a stride: [B, H, W, C], [k, k, C, D] -> [B, ceil(H / stride), ceil(W / stride), D].
+
+    Equals `lax.conv_general_dilated`, as a convolution of blocks of stride x stride positions, which are its channels:
+    three of colour are too few for XLA, whose gradient of a strided convolution is 10 times slower. Here k >= stride.
+    """
+    size, (batch, *_, channels) = len(kernel), x.shape
+    blocks = -(-size // stride)  # in the kernel, which gets zeros at its end
+    outputs = [-(-length // stride) for length in x.shape[1:3]]
+    before = [max((n - 1) * stride + size - length, 0) // 2 for n, length in zip(outputs, x.shape[1:3])]
+    after = [(n + blocks - 1) * stride - length - b for n, length, b in zip(outputs, x.shape[1:3], before)]
+    x = jnp.pad(x, ((0, 0), *zip(before, after), (0, 0)))
+    x = x.reshape(batch, x.shape[1] // stride, stride, x.shape[2] // stride, stride, channels).swapaxes(2, 3)
+    kernel = jnp.pad(kernel, ((0, blocks * stride - size),) * 2 + ((0, 0),) * 2)
+    kernel = kernel.reshape(blocks, stride, blocks, stride, channels, -1).swapaxes(1, 2)
+    kernel = kernel.reshape(blocks, blocks, -1, kernel.shape[-1])
+    return _plain_convolution(x.reshape(*x.shape[:3], -1), kernel, padding='VALID')
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def upsampled_convolution(x, kernel, kind):
+    """A SAME 3x3 convolution of the bilinearly doubled x: [B, H, W, C], [3, 3, C, D] -> [B, 2H, 2W, D].
+
+    Equals `lax.conv_general_dilated(layers.upsample_bilinear(x, kind), kernel)` with a quarter of the multiplications.
+    Doubling and shifting act on positions, the kernel's taps on channels: they commute. So x is multiplied by the 9
+    taps at its own resolution, one product, and the 9 results are doubled, shifted and added.
+    """
+    batch, height, width, channels = x.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))  # so that every position has two neighbours, of any weight
+    taps = kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
+    y = (padded.reshape(-1, channels) @ taps).reshape(batch, height + 2, width + 2, 3, 3, -1)
+    weights = _doubling(height, kind)
+    y = sum(
+        weights[tap, :, n].T.reshape(1, height, 2, 1, 1, 1).astype(x.dtype) * y[:, n : n + height, None, :, tap]
+        for tap, n in _used(weights, (1, 3))
+    ).reshape(batch, 2 * height, width + 2, 3, -1)
+    weights = _doubling(width, kind)
+    return sum(
+        weights[tap, :, n].T.reshape(1, 1, width, 2, 1).astype(x.dtype) * y[:, :, n : n + width, None, tap]
+        for tap, n in _used(weights, (1, 3))
+    ).reshape(batch, 2 * height, 2 * width, -1)
+
+
+def _upsampled_forward(x, kernel, kind):
+    return upsampled_convolution(x, kernel, kind), (x, kernel)
+
+
+def _upsampled_backward(kind, residuals, gradient):
+    """The adjoint: the gradient is shifted back and halved for each of the 9 taps, then multiplied."""
+    x, kernel = residuals
+    batch, height, width, channels = x.shape
+    gradient = jnp.pad(gradient, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    gradient = gradient.reshape(batch, height + 2, 2, width + 2, 2, -1)
+    weights = [w.astype(x.dtype) for w in (_halving(height, kind), _halving(width, kind))]
+
+    def halved_rows(tap):
+        return sum(
+            weights[0][tap, phase, n].reshape(1, height, 1, 1, 1) * gradient[:, n : n + height, phase]
+            for phase, n in _used(weights[0][tap], (2,))
+        )
+
+    def halved_columns(rows, tap):
+        return sum(
+            weights[1][tap, phase, n].reshape(1, 1, width, 1) * rows[:, :, n : n + width, phase]
+            for phase, n in _used(weights[1][tap], (2,))
+        )
+
+    x_gradient, kernel_gradient = 0, []
+    for tap in range(3):  # by rows: a loop over one wide array of all 9 taps would divide for every element's index
+        rows = halved_rows(tap)
+        taps = jnp.stack([halved_columns(rows, column) for column in range(3)], axis=3).reshape(x.size // channels, -1)
+        x_gradient += taps @ kernel[tap].swapaxes(1, 2).reshape(-1, channels)
+        products = jnp.einsum('nc,nd->cd', x.reshape(-1, channels), taps)
+        kernel_gradient.append(products.reshape(channels, 3, -1).swapaxes(0, 1))
+    return x_gradient.reshape(x.shape), jnp.stack(kernel_gradient)
+
+
+upsampled_convolution.defvjp(_upsampled_forward, _upsampled_backward)
+
+
+@lru_cache
+def _doubling(size, kind):
+    """Returns the weights of doubling an axis and shifting it by a tap, [3 taps, 2 phases, 3 neighbours, size].
+
+    Position 2 * i + phase of the result adds weights[tap, phase, n, i] times entry i + n - 1 of each tap's product.
+    """
+    near_far = {'half_pixel': ((0.75, 0.25), (0.75, 0.25)), 'legacy': ((1.0, 0.0), (0.5, 0.5))}[kind]
+    doubled, own = np.zeros((2 * size, size), np.float32), np.arange(size)
+    for phase, (near, far) in enumerate(near_far):
+        doubled[2 * own + phase, own] += near
+        doubled[2 * own + phase, np.clip(own + 2 * phase - 1, 0, size - 1)] += far
+    weights = np.zeros((3, 2, 3, size), np.float32)
+    for tap in range(3):
+        for to in range(
+            max(0, 1 - tap), min(2 * size, 2 * size + 1 - tap)
+        ):  # outside is the convolution's zero padding
+            for of in np.flatnonzero(doubled[to + tap - 1]):
+                weights[tap, to % 2, of - to // 2 + 1, to // 2] += doubled[to + tap - 1, of]
+    return weights
+
+
+@lru_cache
+def _halving(size, kind):
+    """Returns the transpose of `_doubling` in the same form, [3 taps, 2 phases, 3 neighbours, size]."""
+    weights = np.zeros((3, 2, 3, size), np.float32)
+    for tap, phase, n, to in zip(*np.nonzero(_doubling(size, kind))):
+        of = to + n - 1
+        weights[tap, phase, to - of + 1, of] = _doubling(size, kind)[tap, phase, n, to]
+    return weights
+
+
+def _used(weights, axes):
+    """Returns the (first, last) indices over which some weight is not zero, of weights summed over other axes."""
+    return list(zip(*np.nonzero(np.abs(weights).sum(axis=axes))))

@@ -1,0 +1,114 @@
+"""The discriminator, AlexNet: a trunk up to conv5, whose features are transferred, and two heads on it.
+
+Images are [B, H, W, 3] in [-1, 1]. Architecture: section 3 of the paper and the authors' 2019 STL-10 code.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from artifacts_jax.models import layers
+from artifacts_jax.models.cpu import products
+
+CHANNEL_MEANS = (123.68, 116.78, 103.94)  # of ImageNet, RGB in [0, 255]
+FAKE, REAL = 0, 1  # classes of the discriminator
+
+
+class Trunk(nn.Module):
+    """AlexNet up to conv5, the part whose features are transferred.
+
+    Pooling (3x3/2) and local response normalisation follow conv1 and conv2. At full size conv5 is [B, H / 16, W / 16,
+    256]: the grid of the mask.
+    """
+
+    widths: tuple[int, ...] = (96, 256, 384, 384, 256)
+    kernels: tuple[int, ...] = (11, 5, 3, 3, 3)
+    conv1_stride: int = 4
+    groups: int = 2
+    products: bool = False  # whether to convolve by products.py
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        """Returns (conv5 activations, {'conv1': ..., 'conv5': ...}), all after ReLU and before pooling.
+
+        Args:
+          images: [B, H, W, 3] in [-1, 1], or a tuple of such parts of one batch: the features are of the whole, and a
+            gradient with respect to one part costs nothing for the others up to conv5.
+          train: normalise conv5 by the batch and update its running averages.
+        """
+        parts, features = images if isinstance(images, tuple) else (images,), {}
+        parts = [preprocess(x).astype(self.dtype) for x in parts]
+        for n, (width, kernel) in enumerate(zip(self.widths, self.kernels), start=1):
+            convolve = layers.GroupedConv(
+                width,
+                kernel,
+                stride=self.conv1_stride if n == 1 else 1,
+                groups=self.groups if n in (2, 4, 5) else 1,
+                use_bias=n != 5,
+                products=self.products,
+                dtype=self.dtype,
+                name=f'conv{n}',
+            )
+            parts = [convolve(x) for x in parts]
+            if n == 5:  # whose statistics are the whole batch's
+                norm5 = layers.BatchNorm(False, self.dtype, self.axis_name, name='norm5')
+                parts = [norm5(jnp.concatenate(parts), train=train)]
+            parts = [nn.relu(x) for x in parts]
+            features[f'conv{n}'] = jnp.concatenate(parts)
+            if n <= 2:
+                parts = [layers.local_response_norm(layers.max_pool(x)) for x in parts]
+        return features['conv5'], features
+
+
+class Discriminator(nn.Module):
+    """The trunk with a class head (real or repaired) and a head that predicts the mask."""
+
+    trunk: Trunk
+    hidden: int = 4096
+    dropout: float = 0.5
+    products: bool = False  # whether to multiply by products.py
+
+    @nn.compact
+    def __call__(self, images, *, train=False, dropout_keys=None):
+        """Judges images [B, H, W, 3] in [-1, 1].
+
+        Args:
+          images: real and repaired images, one array or a tuple of parts (see `Trunk`).
+          train: normalise conv5 and the fully connected layer by the batch, and update the running averages.
+          dropout_keys: [B] PRNG keys; None switches dropout off.
+
+        Returns:
+          ((class logits [B, 2], mask logits [B, M, N, 1]) float32, {'conv1': activations, ...}).
+        """
+        dtype = self.trunk.dtype
+        conv5, features = self.trunk(images, train=train)
+        mask_logits = nn.Conv(1, (3, 3), kernel_init=layers.glorot_init, dtype=dtype, name='mask')(conv5)
+        x = nn.DenseGeneral(
+            self.hidden,
+            axis=(1, 2, 3),
+            use_bias=False,
+            kernel_init=_whole_grid_init(conv5.shape[1:], self.hidden),
+            dtype=dtype,
+            dot_general=products.dot_general if self.products else None,
+            name='fc1',
+        )(conv5)
+        x = nn.relu(layers.BatchNorm(False, dtype, self.trunk.axis_name, name='norm1')(x, train=train))
+        if dropout_keys is not None:
+            x = layers.dropout(dropout_keys, x, self.dropout)
+        logits = nn.Dense(2, kernel_init=layers.glorot_init, dtype=dtype, name='fc2')(x)
+        return (logits.astype(jnp.float32), mask_logits.astype(jnp.float32)), features
+
+
+def _whole_grid_init(grid, hidden):
+    """Glorot's distribution with the fans of a convolution over the whole grid, as which the 2018 code makes fc1."""
+
+    def init(key, shape, dtype):
+        return layers.glorot_init(key, (*grid, hidden), dtype).reshape(shape)
+
+    return init
+
+
+def preprocess(images):
+    """Maps images in [-1, 1] to AlexNet's input: [0, 255] minus the channel means."""
+    return images * 127.5 + 127.5 - jnp.array(CHANNEL_MEANS, images.dtype).reshape(1, 1, 1, 3)

@@ -1,0 +1,75 @@
+"""The classifiers that transfer puts on the trunk: one linear layer, or three layers that are fine-tuned with it.
+
+Weights begin as a truncated normal of standard deviation 0.005 and biases as 0, as in the authors' code.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from artifacts_jax.models import layers
+from artifacts_jax.models.discriminator import Trunk
+
+kernel_init = nn.initializers.truncated_normal(0.005)  # before it is cut at two deviations, as TensorFlow's
+
+
+class LinearHead(nn.Module):
+    """One fully connected layer: conv5 [B, h, w, c] to class logits (2019 code)."""
+
+    classes: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, conv5, *, train=False, dropout_keys=None):
+        """Returns the logits [B, classes], float32; `train` and `dropout_keys` change nothing here."""
+        del train, dropout_keys
+        fc = nn.DenseGeneral(self.classes, axis=(1, 2, 3), kernel_init=kernel_init, dtype=self.dtype, name='fc')
+        return fc(conv5).astype(jnp.float32)
+
+
+class FineTuneHead(nn.Module):
+    """AlexNet's classifier: two hidden layers with batch norm, ReLU and dropout, and class logits (2018 code)."""
+
+    classes: int
+    hidden: int = 4096
+    dropout: float = 0.5
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, conv5, *, train=False, dropout_keys=None):
+        """Classifies conv5 activations.
+
+        Args:
+          conv5: [B, h, w, c].
+          train: normalise by the batch and update the running averages.
+          dropout_keys: two [B] arrays of PRNG keys, one for each hidden layer; None switches dropout off.
+
+        Returns:
+          Logits [B, classes], float32.
+        """
+        x = conv5
+        for n, axes in enumerate(((1, 2, 3), (1,)), start=1):
+            x = nn.DenseGeneral(
+                self.hidden, axis=axes, use_bias=False, kernel_init=kernel_init, dtype=self.dtype, name=f'fc{n}'
+            )(x)
+            norm = layers.BatchNorm(False, self.dtype, self.axis_name, name=f'norm{n}')
+            x = nn.relu(norm(x, train=train))
+            if dropout_keys is not None:
+                x = layers.dropout(dropout_keys[n - 1], x, self.dropout)
+        x = nn.Dense(self.classes, kernel_init=kernel_init, dtype=self.dtype, name='fc3')(x)
+        return x.astype(jnp.float32)
+
+
+class Classifier(nn.Module):
+    """The trunk with a head; its variables have the branches 'trunk' and 'head'."""
+
+    trunk: Trunk
+    head: LinearHead | FineTuneHead
+
+    def __call__(self, images, *, train=False, dropout_keys=None):
+        """Returns class logits [B, classes] of images [B, H, W, 3] in [-1, 1]; arguments as the head's.
+
+        With `train` the trunk's conv5 is normalised by the batch, too.
+        """
+        conv5, _ = self.trunk(images, train=train)
+        return self.head(conv5, train=train, dropout_keys=dropout_keys)

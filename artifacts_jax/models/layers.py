@@ -1,0 +1,241 @@
+"""The method's building blocks: resampling, normalised and grouped convolutions, and the damage of features.
+
+Shapes are NHWC. Source of every constant: the paper (arXiv 1806.05024) and the authors' 2019 code.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from artifacts_jax.models.cpu import products
+
+# The autoencoder and the repair network are initialised as the 2018 code does it (slim's variance scaling),
+# the discriminator with Glorot's uniform distribution.
+he_init = nn.initializers.variance_scaling(2.0, 'fan_avg', 'truncated_normal')
+glorot_init = nn.initializers.glorot_uniform()
+
+
+def is_bias(path) -> bool:
+    """Whether a parameter's tree path is a layer's bias; Flax calls the offset of batch norm so, too."""
+    return path[-1].key == 'bias' and not path[-2].key.startswith('norm')
+
+
+@jax.custom_vjp
+def leaky_relu(x):
+    """Leaky rectifier of slope 0.2; the 2018 code mixes 0.1, 0.2 and ReLU, its 2019 fix uses 0.2 throughout.
+
+    Its gradient is taken by the sign of the result. By that of x, XLA would compute x again from the layers below.
+    """
+    return nn.leaky_relu(x, 0.2)
+
+
+def _leaky_relu_forward(x):
+    y = leaky_relu(x)
+    return y, y
+
+
+def _leaky_relu_backward(y, gradient):
+    return (jnp.where(y >= 0, gradient, 0.2 * gradient),)
+
+
+leaky_relu.defvjp(_leaky_relu_forward, _leaky_relu_backward)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with epsilon 1e-3 and decay 0.975 over the global batch of all devices, [..., C] -> the same.
+
+    The running variance follows the batch's unbiased one, n / (n - 1) times the variance, as TensorFlow's and PyTorch's
+    do; that of Flax's own module is biased. `axis_name` names the devices under pmap; under jit over a mesh the batch
+    is one array, and its statistics are global already.
+    """
+
+    use_scale: bool = True
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        """Normalises by the running averages, or if `train` by the batch, which updates the averages."""
+        channels, axes = x.shape[-1], tuple(range(x.ndim - 1))
+        mean = self.variable('batch_stats', 'mean', jnp.zeros, channels)
+        var = self.variable('batch_stats', 'var', jnp.ones, channels)
+        offset = self.param('bias', nn.initializers.zeros, (channels,))
+        scale = self.param('scale', nn.initializers.ones, (channels,)) if self.use_scale else 1.0
+        x = x.astype(jnp.float32)
+        if train:
+            moments = x.mean(axes), jnp.square(x).mean(axes)
+            count = x.size // channels
+            if self.axis_name is not None:
+                moments = jax.lax.pmean(moments, self.axis_name)
+                count *= jax.lax.axis_size(self.axis_name)
+            batch_mean, batch_var = moments[0], jnp.maximum(moments[1] - jnp.square(moments[0]), 0)
+            if not self.is_initializing():
+                mean.value = 0.975 * mean.value + 0.025 * batch_mean
+                var.value = 0.975 * var.value + 0.025 * batch_var * (count / max(count - 1, 1))
+        else:
+            batch_mean, batch_var = mean.value, var.value
+        factor = jax.lax.rsqrt(batch_var + 1e-3) * scale
+        spread = (1,) * len(axes) + (channels,)
+        shift = offset - batch_mean * factor  # one pass over x, and one over its gradient
+        return (x * factor.reshape(spread) + shift.reshape(spread)).astype(self.dtype)
+
+
+class ConvNorm(nn.Module):
+    """SAME convolution without bias, batch norm, leaky ReLU: [B, H, W, C] -> [B, H / stride, W / stride, features].
+
+    With `upsampling`, a kind of `upsample_bilinear`, x is doubled first. `products` picks the forms of products.py.
+    """
+
+    features: int
+    kernel: int = 3
+    stride: int = 1
+    upsampling: str = ''
+    constant: int = 0  # last channels of x that need no gradient
+    products: bool = False
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        """Returns the activations; `train` normalises by the batch and updates the running averages."""
+        x = nn.Conv(
+            self.features,
+            (self.kernel, self.kernel),
+            self.stride,
+            use_bias=False,
+            kernel_init=he_init,
+            dtype=self.dtype,
+            conv_general_dilated=self._convolution,
+            name='conv',
+        )(x)
+        x = BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name='norm')(x, train=train)
+        return leaky_relu(x)
+
+    def _convolution(self, x, kernel, *arguments, **options):
+        if self.products and self.upsampling and self.kernel == 3:
+            return products.upsampled_convolution(x, kernel, self.upsampling)
+        if self.upsampling:
+            x = upsample_bilinear(x, self.upsampling)
+        if self.products:
+            return products.convolve(x, kernel, *arguments, constant=self.constant, **options)
+        return jax.lax.conv_general_dilated(x, kernel, *arguments, **options)
+
+
+class GroupedConv(nn.Module):
+    """SAME convolution in groups, as one convolution a group: [B, H, W, C] -> [B, H / stride, W / stride, features].
+
+    Equal to `feature_group_count=groups`, which XLA runs 4 to 15 times slower on CPU.
+    """
+
+    features: int
+    kernel: int
+    stride: int = 1
+    groups: int = 1
+    use_bias: bool = True
+    products: bool = False  # whether to convolve by products.py
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        """Returns the convolution of x, before any activation."""
+        outputs = [
+            nn.Conv(
+                self.features // self.groups,
+                (self.kernel, self.kernel),
+                self.stride,
+                use_bias=self.use_bias,
+                kernel_init=glorot_init,
+                bias_init=nn.initializers.constant(0.1),
+                dtype=self.dtype,
+                conv_general_dilated=products.convolve if self.products else None,
+                name=f'group{n}',
+            )(part)
+            for n, part in enumerate(jnp.split(x, self.groups, axis=-1))
+        ]
+        return jnp.concatenate(outputs, axis=-1)
+
+
+def local_response_norm(x, *, radius=2, alpha=2e-5, beta=0.75):
+    """AlexNet's normalisation: x / (1 + alpha * SUM of squares over 2 * radius + 1 channels) ** beta."""
+    channels = x.shape[-1]
+    squares = jnp.pad(jnp.square(x), ((0, 0),) * (x.ndim - 1) + ((radius, radius),))
+    total = sum(squares[..., n : n + channels] for n in range(2 * radius + 1))
+    return x * (1 + alpha * total) ** -beta
+
+
+def max_pool(x):
+    """Maximum over 3x3 windows with stride 2, SAME: [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), C].
+
+    Equal to `nn.max_pool`, as maxima of neighbouring rows and then columns: XLA's gradient of a window's maximum is
+    12 times slower on CPU. The gradient of a tie is shared; after a ReLU that is nearly always one of zeros.
+    """
+    lowest = jnp.array(-jnp.inf, x.dtype)
+    for axis in (1, 2):
+        padding = [(0, 0, 0)] * x.ndim
+        if x.shape[axis] % 2:  # SAME then begins one row before the image
+            padding[axis] = (1, 0, 0)
+            x = jax.lax.pad(x, lowest, padding)
+        pairs = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
+        even, odd = (jax.lax.index_in_dim(pairs, n, axis + 1, keepdims=False) for n in (0, 1))
+        padding[axis] = (-1, 1, 0)
+        x = jnp.maximum(jnp.maximum(even, odd), jax.lax.pad(even, lowest, padding))
+    return x
+
+
+def upsample_bilinear(x, kind='half_pixel'):
+    """Doubles the resolution by bilinear interpolation: [B, H, W, C] -> [B, 2H, 2W, C].
+
+    Args:
+      x: activations.
+      kind: 'half_pixel' equals `jax.image.resize`, written as weighted neighbours because that is 7 times faster on
+        CPU. 'legacy' is TensorFlow 1's: every entry, then its mean with the next one, the last repeated.
+    """
+    for axis in (1, 2):
+        size = x.shape[axis]
+        last = jax.lax.slice_in_dim(x, size - 1, size, axis=axis)
+        after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, size, axis=axis), last], axis)
+        if kind == 'legacy':
+            pairs = x, 0.5 * (x + after)
+        else:
+            first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
+            before = jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, size - 1, axis=axis)], axis)
+            pairs = 0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after
+        x = jnp.stack(pairs, axis + 1).reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
+    return x
+
+
+def upsample_nearest(mask, size):
+    """Repeats the entries of a mask: [B, M, N, 1] -> [B, size[0], size[1], 1], multiples of M and N."""
+    rows, columns = size[0] // mask.shape[1], size[1] // mask.shape[2]
+    return jnp.repeat(jnp.repeat(mask, rows, axis=1), columns, axis=2)
+
+
+def spatial_mask(keys, shape, drop_rate):
+    """Draws Omega: [B, M, N, 1] float32, each entry 0 (dropped) with probability drop_rate, else 1 (kept).
+
+    Args:
+      keys: [B] PRNG keys, one for each example.
+      shape: (M, N), the encoder's grid.
+      drop_rate: theta in [0, 1].
+    """
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - drop_rate, (*shape, 1)))(keys)
+    return keep.astype(jnp.float32)
+
+
+def uniform_filter(phi, size):
+    """Means over size x size neighbours inside the grid [B, M, N, C]; size 0 averages the whole grid."""
+    if size == 0:
+        return jnp.broadcast_to(phi.mean(axis=(1, 2), keepdims=True), phi.shape)
+    return nn.avg_pool(phi, (size, size), (1, 1), 'SAME', count_include_pad=False)
+
+
+def damage(phi, mask, filter_size):
+    """Replaces dropped entries by their neighbours' mean: mask * phi + (1 - mask) * (u conv phi), [B, M, N, C]."""
+    mask = mask.astype(phi.dtype)
+    return mask * phi + (1 - mask) * uniform_filter(phi, filter_size)
+
+
+def dropout(keys, x, rate):
+    """Drops features [B, D] at `rate` and rescales the rest, with a key for each example."""
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)

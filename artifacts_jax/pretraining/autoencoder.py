@@ -1,0 +1,136 @@
+"""Stage 1: an autoencoder learns to reproduce images."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from artifacts_jax.data import augment
+from artifacts_jax.devices import parallel, processes
+from artifacts_jax.drawing import grids
+from artifacts_jax.models import architecture
+from artifacts_jax.pretraining import losses, optim
+from artifacts_jax.training import keys, metrics
+from artifacts_jax.training.state import State, select
+
+NAME = 'autoencoder'
+REPLAYED = True  # by --replay
+BASE = None  # the stage whose variables this one builds on
+NETWORKS = ('encoder', 'decoder')
+
+
+def plan(config: ConfigDict) -> tuple[int, int]:
+    """Returns (steps, images in a global batch) of this stage."""
+    return config.autoencoder.steps, config.batch_size
+
+
+def _optimiser(config):
+    stage = config.autoencoder
+    return optim.adam(optim.schedule(stage.learning_rate, stage.steps, config), config)
+
+
+def init_state(key, base: None, *, config: ConfigDict) -> State:
+    """Returns the state at step 0, with weights drawn from `key`; this stage builds on no other."""
+    del base
+    generator = architecture.make_generator(config)
+    images = jnp.zeros((1, config.model.image_size, config.model.image_size, 3))
+    return begin(generator.init(key, images, method='reconstruct'), config=config)
+
+
+def begin(variables: dict, *, config: ConfigDict) -> State:
+    """Returns the state at step 0 with given variables, such as tf1.convert returns; other networks are left out."""
+    return State.create(select(variables, NETWORKS), {NETWORKS: _optimiser(config)}, ema=config.optim.ema_decay > 0)
+
+
+def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=None):
+    """One update on augmented images.
+
+    Args:
+      state: with the networks 'encoder' and 'decoder'.
+      batch: 'image' uint8 [B, H, W, 3] and 'index' int32 [B], this device's part of the global batch.
+      key: the stage's key.
+      config: the run's configuration.
+      axis_name: the devices' axis under pmap.
+
+    Returns:
+      (state, {name: scalar}).
+    """
+    (augment_keys,) = keys.example_keys(key, state.step, batch['index'], 1)
+    images = augment.training_view(config, augment_keys, batch['image'])
+    return update(state, images, config=config, axis_name=axis_name)
+
+
+def update(state: State, images, *, config: ConfigDict, axis_name=None):
+    """One update of encoder and decoder on images [B, H, W, 3] in [-1, 1]; returns what `train_step` does.
+
+    Minimises pixel_weight * mean |x - D(E(x))|^2 + L2.
+    """
+    generator = architecture.make_generator(config, axis_name)
+
+    def loss(params, images):
+        decoded, updates = generator.apply(
+            {'params': params, 'batch_stats': state.batch_stats},
+            images,
+            train=True,
+            method='reconstruct',
+            mutable=['batch_stats'],
+        )
+        terms = {
+            'loss/pixel': config.autoencoder.pixel_weight * parallel.mean(jnp.square(decoded - images), axis_name),
+            # The 2018 code decays the autoencoder's biases too.
+            'loss/l2': parallel.share(config.optim.l2 * losses.l2(params, biases=True), axis_name),
+        }
+        return sum(terms.values()), (terms, updates['batch_stats'])
+
+    gradients = partial(jax.grad(loss, has_aux=True), state.params)
+    grads, (terms, batch_stats) = parallel.accumulated(gradients, config.accumulate, images)
+    grads, terms = parallel.total((grads, terms), axis_name)
+    new = state.descend(_optimiser(config), grads)
+    new = new.replace(
+        step=state.step + 1,
+        batch_stats=batch_stats,
+        ema=optim.moving_average(state.ema, new.params, config.optim.ema_decay, state.step),
+    )
+    return new, {**terms, **{f'grad_norm/{name}': optim.norm(grads[name]) for name in NETWORKS}}
+
+
+def evaluator(config: ConfigDict, devices: parallel.Devices, datasets: dict):
+    """Returns evaluate(state, key) -> {name: value}, the reconstruction of held-out images."""
+    generator = architecture.make_generator(config)
+
+    def reconstruct(variables, batch):
+        images = augment.test_view(config, batch['image'])
+        decoded = generator.apply(variables, images, method='reconstruct')
+        return {'psnr': metrics.psnr(images, decoded), 'mse': jnp.square(images - decoded).mean(axis=(1, 2, 3))}
+
+    mapped = devices.per_example(reconstruct)
+
+    def evaluate(state, key):
+        del key
+        batches = datasets['test'].eval_batches(config.batch_size, limit=config.eval_examples)
+        results = [mapped(state.variables, batch) for batch in batches]
+        return {name: float(np.concatenate([r[name] for r in results]).mean()) for name in ('psnr', 'mse')}
+
+    return evaluate
+
+
+def illustrator(config: ConfigDict, devices: parallel.Devices, datasets: dict):
+    """Returns draw(state, key, folder), which writes held-out images and their reconstructions; None writes nothing."""
+    generator = architecture.make_generator(config)
+
+    def reconstruct(variables, batch):
+        images = augment.test_view(config, batch['image'])
+        return images, generator.apply(variables, images, method='reconstruct')
+
+    mapped = devices.per_example(reconstruct)
+
+    def draw(state, key, folder):
+        del key
+        batch = next(datasets['test'].train_batches(processes.divisible(8)))
+        columns = zip(('original', 'decoded'), mapped(state.variables, batch))
+        if folder:
+            grids.image_grid(folder / 'autoencoder.png', dict(columns))
+
+    return draw

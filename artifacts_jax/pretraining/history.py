@@ -1,0 +1,61 @@
+"""A bounded buffer of earlier fakes, from which half of the discriminator's are drawn (Shrivastava et al., CVPR 2017).
+
+Of every batch the fakes of examples with an even index enter the buffer, in place of the oldest; the discriminator
+sees earlier ones instead of those with an odd index. All devices hold the same buffer.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from artifacts_jax.devices.parallel import gather
+from artifacts_jax.models import architecture
+
+
+class History(flax.struct.PyTreeNode):
+    """The buffer: earlier fakes and their masks, filled from the front."""
+
+    images: Any  # [N, H, W, 3] float32 in [-1, 1]
+    masks: Any  # [N, M, N, 1] float32
+
+
+def empty(config: ConfigDict) -> History | None:
+    """Returns a buffer of `config.artifacts.history` places, None for 0."""
+    places, size = config.artifacts.history, config.model.image_size
+    if places == 0:
+        return None
+    return History(jnp.zeros((places, size, size, 3)), jnp.zeros((places, *architecture.mask_grid(config), 1)))
+
+
+def recall(history: History | None, entered, keys, index, fakes, masks):
+    """Replaces the fakes of odd index, and their masks, by earlier ones.
+
+    Args:
+      history: the buffer; None replaces nothing.
+      entered: scalar, the fakes that have ever entered the buffer.
+      keys: [B] PRNG keys that choose the places.
+      index: [B] int32, the examples' positions in the global batch.
+      fakes: [B, H, W, 3]; no gradient flows to those that are replaced.
+      masks: [B, M, N, 1].
+
+    Returns:
+      (fakes, masks), of the same shapes.
+    """
+    if history is None:
+        return fakes, masks
+    filled = jnp.minimum(entered, len(history.images))
+    places = jax.vmap(lambda key: jax.random.randint(key, (), 0, jnp.maximum(filled, 1)))(keys)
+    earlier = ((index % 2 == 1) & (filled > 0)).reshape(-1, 1, 1, 1)
+    return jnp.where(earlier, history.images[places], fakes), jnp.where(earlier, history.masks[places], masks)
+
+
+def remember(history: History | None, entered, fakes, masks, *, axis_name=None) -> History | None:
+    """Returns the buffer with the fakes of even index in place of the oldest; arguments as of `recall`."""
+    if history is None:
+        return None
+    fakes, masks = (gather(x, axis_name)[::2] for x in (fakes, masks))
+    places = (entered + jnp.arange(len(fakes))) % len(history.images)
+    return History(history.images.at[places].set(fakes), history.masks.at[places].set(masks))

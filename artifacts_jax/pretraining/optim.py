@@ -1,0 +1,75 @@
+"""The optimiser: Adam with a linearly falling learning rate, and a moving average of the weights."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from artifacts_jax.models import layers
+
+
+def schedule(learning_rate: float, steps: int, config: ConfigDict) -> optax.Schedule:
+    """Returns the learning rate by step: linear to final_fraction over decay_fraction of the steps, then constant."""
+    return optax.linear_schedule(
+        learning_rate,
+        learning_rate * config.optim.final_fraction,
+        max(1, round(steps * config.optim.decay_fraction)),
+    )
+
+
+def adam(learning_rate: optax.ScalarOrSchedule, config: ConfigDict) -> optax.GradientTransformation:
+    """Returns the reference's Adam, for which the gradients of biases are scaled first (2018 code: doubled)."""
+    options = config.optim
+
+    def scale_biases(updates, params=None):
+        del params
+
+        def scale(path, g):
+            return g * options.bias_gradient_scale if layers.is_bias(path) else g
+
+        return jax.tree_util.tree_map_with_path(scale, updates)
+
+    return optax.chain(
+        optax.stateless(scale_biases),
+        _scale_by_adam(options.b1, options.b2, options.epsilon, options.epsilon_hat),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def _scale_by_adam(b1, b2, epsilon, epsilon_hat):
+    """As optax.scale_by_adam, or with Kingma and Ba's "epsilon hat" as in TensorFlow 1.
+
+    That is added to the root of the second moment before it is corrected for its start at zero. At the first step
+    that is as if epsilon were 1 / sqrt(1 - b2) times larger.
+    """
+
+    def update(grads, state, params=None):
+        del params
+        count = optax.safe_increment(state.count)
+        # Written as a sum of two arrays, or XLA would take b1 = 1 - b1 = 1/2 out of it and, for a product of one array,
+        # compute the moment again where it is used, from a copy of the old one.
+        mu = jax.tree.map(lambda m, g: g + b1 * (m - g), state.mu, grads)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, grads)
+        first, second = 1 / (1 - b1**count), 1 / (1 - b2**count)
+        if epsilon_hat:
+            first, second = first / jnp.sqrt(second), 1
+        updates = jax.tree.map(lambda m, v: first * m / (jnp.sqrt(second * v) + epsilon), mu, nu)
+        return updates, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(optax.scale_by_adam(b1, b2).init, update)
+
+
+def norm(gradients):
+    """Returns the norm of all arrays of a tree together, by products: their squares are not written to memory."""
+    return jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradients)))
+
+
+def moving_average(average, params, decay: float, step):
+    """Returns the exponential moving average of params after a step; None stays None.
+
+    At the start, where steps are few, the decay is (1 + step) / (10 + step) if that is less, as in the 2018 code.
+    """
+    if average is None:
+        return None
+    decay = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)

@@ -1,0 +1,216 @@
+"""The only training loop: restore, step, log, evaluate, draw, save, and stop on preemption."""
+
+import contextlib
+import signal
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from artifacts_jax.devices import processes
+from artifacts_jax.devices.parallel import Devices, total
+from artifacts_jax.training import keys, metrics
+from artifacts_jax.training.checkpoint import CheckpointError, Checkpoints
+from artifacts_jax.training.report import Report, Silence
+from artifacts_jax.training.state import State
+
+STOP = 'stop'  # in a batch: whether its host was told to stop
+NONFINITE = 'nonfinite'  # folder of a stage with the batch and key of each step whose loss was not finite
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient that is NaN or infinite; the message names it, the step and the checkpoint to restart from."""
+
+
+class Preempted(SystemExit):
+    """The run was told to stop, saved its state and can be resumed; the exit status is 75 (EX_TEMPFAIL)."""
+
+    def __init__(self):
+        super().__init__(75)
+
+
+def run(stage, config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, base: dict | None) -> State:
+    """Trains a stage to its last step and returns the final state.
+
+    Args:
+      stage: a module, or an object, with NAME, BASE, plan, init_state, train_step, evaluator and illustrator.
+      config: the run's configuration; `stage.plan(config)` gives the number of updates and the batch size.
+      workdir: gets {NAME}/checkpoints, {NAME}/metrics.jsonl, tensorboard/{NAME} and figures/.
+      devices: the mapping over devices.
+      datasets: {'train', 'test', ...}: data sets; the stage learns from 'train'.
+      base: the variables of stage.BASE, if it has one.
+
+    Raises:
+      NonFiniteError: a loss or the norm of a gradient is not finite.
+      Preempted: SIGTERM or SIGINT came to any of the processes; the state is saved.
+    """
+    key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
+    devices.check_batch('batch_size', batch_size, config.accumulate)
+    folder = Path(workdir) / stage.NAME / 'checkpoints'
+    # A signal is noted until the last save is on disk.
+    with Interruption() as interruption, Checkpoints(folder, config, devices.replicated) as checkpoints:
+        if checkpoints.latest_step is None:
+            state = initial(stage, config, devices, base)
+        else:
+            state = checkpoints.restore(template(stage, config))
+        start = int(state.step)
+        if start < steps:
+            written = Report if processes.is_first() else Silence
+            report = written(
+                Path(workdir), stage.NAME, start, steps=steps, batch_size=batch_size, log_every=config.log_every
+            )
+            with report:
+                state = _loop(stage, state, key, config, devices, datasets, checkpoints, report, interruption)
+        if processes.anywhere(interruption.asked):  # after the last step, all of which is saved
+            raise Preempted
+        return state
+
+
+def initial(stage, config: ConfigDict, devices: Devices, base: dict | None) -> State:
+    """Returns the state at step 0, on the devices."""
+    init = jax.jit(partial(stage.init_state, config=config), out_shardings=devices.replicated)
+    return init(keys.stage_key(config.seed, stage.NAME), base)
+
+
+def finished(stage, config: ConfigDict, workdir: Path, devices: Devices) -> State:
+    """Returns the final state of a stage that has run before.
+
+    Raises:
+      CheckpointError: it has not run to its end; the message says how far it is.
+    """
+    steps, _ = stage.plan(config)
+    with Checkpoints(Path(workdir) / stage.NAME / 'checkpoints', config, devices.replicated) as checkpoints:
+        state = None if checkpoints.latest_step is None else checkpoints.restore(template(stage, config))
+    done = 0 if state is None else int(state.step)
+    if done != steps:
+        raise CheckpointError(
+            f'{stage.NAME} is at step {done:,} of {steps:,} in {workdir}: run it first, with it among --config.stages'
+        )
+    return state
+
+
+def newest(stage, config: ConfigDict, workdir: Path, devices: Devices) -> State:
+    """Returns the state at a stage's newest checkpoint, finished or not, for looking at: it cannot be trained on.
+
+    With `optim.use_ema` its parameters are their moving average, as later stages take them.
+
+    Raises:
+      CheckpointError: there is none, or it cannot be read.
+    """
+    folder, averaged = Path(workdir) / stage.NAME / 'checkpoints', config.optim.use_ema
+    if not folder.is_dir():
+        raise CheckpointError(f'no checkpoint of the stage {stage.NAME} in {workdir}: run it first')
+    with Checkpoints(folder, config, devices.replicated) as checkpoints:
+        state = checkpoints.restore(template(stage, config), training=averaged)
+    return state.replace(params=state.ema) if averaged else state
+
+
+def template(stage, config: ConfigDict) -> State:
+    """Returns the shapes and types of a stage's state, with nothing computed."""
+    base = stage.BASE and template(stage.BASE, config).variables
+    return jax.eval_shape(partial(stage.init_state, config=config), keys.stage_key(config.seed, stage.NAME), base)
+
+
+def _loop(stage, state, key, config, devices, datasets, checkpoints, report, interruption):
+    train_step = devices.train_step(_with_stop(partial(stage.train_step, config=config)))
+    evaluate = stage.evaluator(config, devices, datasets)
+    draw = stage.illustrator(config, devices, datasets)
+    look = partial(_look, report, checkpoints=checkpoints, key=key, replayed=getattr(stage, 'REPLAYED', False))
+    start, (steps, batch_size), pending = int(state.step), stage.plan(config), None
+    batches = datasets['train'].train_batches(batch_size, start_step=start)
+    intervals = {'eval': config.eval_every, 'figure': config.figure_every, 'checkpoint': config.checkpoint_every}
+    if start == 0:
+        with report.aside('evaluation'):
+            report.test(start, evaluate(state, key))
+    step = start
+    while step < steps:
+        batch = next(batches)
+        stop = np.full(len(batch['index']), interruption.asked)
+        with report.aside('compilation') if step == start else contextlib.nullcontext():
+            state, values = train_step(state, devices.put({**batch, STOP: stop}), key)
+        # Looked at one step late, so that the devices never wait for the host.
+        asked = look(pending) if pending else False
+        step, pending = step + 1, (step + 1, values, batch)
+        due = {name: step == steps or step % steps_between == 0 for name, steps_between in intervals.items()}
+        if any(due.values()) or asked:
+            asked |= look(pending)
+            pending = None
+        if due['eval']:
+            with report.aside('evaluation'):
+                report.test(step, evaluate(state, key))
+        if due['figure']:
+            with report.aside('figures'):
+                draw(state, key, report.figures)
+                report.curves()
+        if due['checkpoint'] or asked:  # last: what belongs to this step is written already
+            with report.aside('checkpoints'):
+                checkpoints.save(step, devices.joined(state))
+        if asked:
+            report.say(f'stopped at step {step:,} of {steps:,}, saved; run the same command to go on')
+            raise Preempted
+    return devices.joined(state)
+
+
+def _with_stop(train_step):
+    """Returns the step with one more value: on how many examples a host has said STOP, which so reaches all hosts."""
+
+    def step(state, batch, key, *, axis_name):
+        asked = total(batch[STOP].sum(), axis_name)
+        state, values = train_step(state, {n: x for n, x in batch.items() if n != STOP}, key, axis_name=axis_name)
+        return state, {**values, STOP: asked}
+
+    return step
+
+
+def _look(report, pending, checkpoints, key, replayed):
+    """Refuses a step with a loss or gradient that is not finite, and logs it in its turn; returns whether to stop."""
+    step, values, batch = pending
+    values = jax.device_get(values)
+    stop = bool(values.pop(STOP))
+    for name in metrics.nonfinite(values):
+        last = checkpoints.latest_step
+        path = checkpoints.folder.parent / NONFINITE / f'{step}.npz'
+        batch = processes.gathered(batch)
+        if processes.is_first():
+            path.parent.mkdir(exist_ok=True)
+            with path.with_suffix('.tmp').open('wb') as file:
+                np.savez(file, key=jax.random.key_data(key), **{f'batch_{name}': x for name, x in batch.items()})
+            Path(file.name).replace(path)
+        raise NonFiniteError(
+            f'{name} is {values[name]} at step {step:,} of {report.stage}: '
+            + ('there is no checkpoint' if last is None else f'restart from {checkpoints.folder / str(last)}')
+            + f'; its batch and key are in {path}'
+            + ('; the same command with --replay shows the step' if replayed else '')
+        )
+    report.train(step, values)
+    return stop
+
+
+class Interruption:
+    """Notes SIGTERM and SIGINT as `asked` while it is a context; a second signal ends the process at once."""
+
+    def __init__(self):
+        self.asked = False
+
+    def __enter__(self):
+        self._before = {s: self._take(s) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *exception):
+        for number, handler in self._before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+    def _take(self, number):
+        try:
+            return signal.signal(number, self._note)
+        except ValueError:  # only the main thread may set handlers; elsewhere (a notebook's worker) none is set
+            return None
+
+    def _note(self, number: int, frame: FrameType | None):
+        self.asked = True
+        for each in self._before:  # the system's own handling, which needs no Python
+            signal.signal(each, signal.SIG_DFL)

@@ -1,0 +1,183 @@
+"""How fast the training steps are, and the data that feeds them, beside what the machine can do."""
+
+import contextlib
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+from ml_collections import ConfigDict
+
+from artifacts_jax.devices.parallel import Devices, compiler_options
+from artifacts_jax.training import keys
+
+
+def machine(dtype: str) -> dict:
+    """Returns what one device reaches: {'device', 'matmul_flops', 'convolution_flops', 'copy_bytes'}, a second.
+
+    The largest of several products of square matrices, the largest of several 3x3 convolutions (forward), and a sum of
+    two arrays of 100 MB each, which reads two and writes one.
+    """
+    options = compiler_options(jax.devices()[0].platform)
+
+    def seconds(function, *arguments):
+        compiled = jax.jit(function, compiler_options=options).lower(*arguments).compile()
+        return min(_timed(lambda: compiled(*arguments)) for _ in range(10))
+
+    def convolve(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+    products, convolutions = [], []
+    for size in (1024, 2048, 4096):
+        matrix = jnp.ones((size, size), dtype)
+        products.append(2 * size**3 / seconds(jnp.matmul, matrix, matrix))
+    for size, channels in ((48, 64), (24, 128), (12, 256)):
+        x, kernel = jnp.ones((16, size, size, channels), dtype), jnp.ones((3, 3, channels, channels), dtype)
+        convolutions.append(2 * x.size * 9 * channels / seconds(convolve, x, kernel))
+    x = jnp.ones(25_000_000, jnp.float32)
+    return {
+        'device': jax.devices()[0].device_kind,
+        'matmul_flops': max(products),
+        'convolution_flops': max(convolutions),
+        'copy_bytes': 3 * x.nbytes / seconds(jnp.add, x, x + 1),
+    }
+
+
+def stage(module, config: ConfigDict, *, steps: int, limits: dict, batches=None) -> dict:
+    """Measures the training steps of a stage on all devices.
+
+    Args:
+      module: the stage, autoencoder or artifacts.
+      config: the run's configuration; its batch_size is global.
+      steps: how many steps are timed, after two that are not.
+      limits: of one device, as `machine` returns.
+      batches: iterator over host batches, to measure the steps with data, too; else one batch of noise that stays on
+        the devices is all.
+
+    Returns:
+      {'images_per_s' at the median; 'step_s': [least, median, most]; 'compile_s', 'compile_cached_s'; 'flops' and
+      'bytes' of a step by XLA's count, 'direct_flops' those of the step with plain convolutions; 'memory_bytes' of its
+      arguments and intermediate results on a device; 'roofline': the share of the least time that the flops or
+      the bytes could take; 'convolution_share': direct_flops a second over the machine's rate of convolutions;
+      'with_data', if asked: images_per_s with each step's batch read and sent}.
+    """
+    devices, key = Devices(config.parallel), keys.stage_key(config.seed, module.NAME)
+    devices.check_batch('batch_size', config.batch_size)
+    base = module.BASE and _state(module.BASE, config, devices, key, None).variables
+    state = _state(module, config, devices, key, base)
+    batch = devices.put(synthetic(config))
+
+    def compiled(config):
+        return devices.train_step(partial(module.train_step, config=config)).lower(state, batch, key)
+
+    with tempfile.TemporaryDirectory() as cache, _compilation_cache(cache):
+        compile_s = _timed(lambda: compiled(config).compile())
+        jax.clear_caches()
+        start = time.perf_counter()
+        step = compiled(config).compile()
+        compile_cached_s = time.perf_counter() - start
+    direct = config.copy_and_resolve_references()
+    direct.convolutions = 'direct'
+    direct_flops = _analysis(compiled(direct).cost_analysis()).get('flops', 0.0)
+    cost, memory = _analysis(step.cost_analysis()), step.memory_analysis()
+
+    def times(batches):
+        nonlocal state
+        seconds = []
+        for n in range(steps + 2):
+            start = time.perf_counter()
+            given = batch
+            if batches is not None:
+                read = next(batches)
+                given = devices.put({name: read[name] for name in batch})  # which may have labels, too
+            state, values = step(state, given, key)
+            jax.block_until_ready((state, values))
+            if n >= 2:
+                seconds.append(time.perf_counter() - start)
+        return [min(seconds), statistics.median(seconds), max(seconds)]
+
+    step_s = times(None)
+    median, count = step_s[1], len(devices.devices)
+    least = max(cost.get('flops', 0.0) / limits['matmul_flops'], cost.get('bytes accessed', 0.0) / limits['copy_bytes'])
+    measured = {
+        'images_per_s': config.batch_size / median,
+        'step_s': step_s,
+        'compile_s': compile_s,
+        'compile_cached_s': compile_cached_s,
+        'flops': cost.get('flops', 0.0),
+        'bytes': cost.get('bytes accessed', 0.0),
+        'direct_flops': direct_flops,
+        'memory_bytes': memory.argument_size_in_bytes + memory.temp_size_in_bytes if memory else 0,
+        'roofline': least / median,
+        'convolution_share': direct_flops / median / count / limits['convolution_flops'],
+    }
+    if batches is not None:
+        measured['with_data'] = config.batch_size / times(batches)[1]
+    return measured
+
+
+def pipeline(config: ConfigDict, *, seconds: float = 3.0) -> dict:
+    """Returns the images per second that arrive on the devices, with no step to wait for: {'memory', 'stream'}."""
+    rates, devices = {}, Devices(config.parallel)
+    for loading in ('memory', 'stream'):
+        config.data.loading = loading
+        batches = train_batches(config)
+        jax.block_until_ready(devices.put(next(batches)))  # fills the shuffle buffer
+        count, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            jax.block_until_ready(devices.put(next(batches)))
+            count += config.batch_size
+        rates[loading] = count / (time.perf_counter() - start)
+    return rates
+
+
+def train_batches(config: ConfigDict) -> Iterator[dict]:
+    """Returns the host batches that the config's training reads."""
+    from artifacts_jax.data import splits  # the only module that imports TensorFlow
+
+    return splits.load(config.data, config.data.train, seed=config.seed).train_batches(config.batch_size)
+
+
+def synthetic(config: ConfigDict) -> dict:
+    """Returns a host batch of noise: 'image' uint8 [B, H, W, 3] and 'index' int32 [B]."""
+    count, size = config.batch_size, config.data.size
+    images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    return {'image': images, 'index': np.arange(count, dtype=np.int32)}
+
+
+def _state(module, config, devices, key, base):
+    return jax.jit(partial(module.init_state, config=config), out_shardings=devices.replicated)(key, base)
+
+
+@contextlib.contextmanager
+def _compilation_cache(folder):
+    """Keeps all that JAX compiles in a folder."""
+    options = {'jax_compilation_cache_dir': folder, 'jax_persistent_cache_min_compile_time_secs': 0.0}
+    before = {name: getattr(jax.config, name) for name in options}
+    _configure(options)
+    try:
+        yield
+    finally:
+        _configure(before)
+
+
+def _configure(options):
+    for name, value in options.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()  # it is opened once, in the first folder
+
+
+def _analysis(cost):
+    """Returns XLA's cost analysis, which older versions wrap in a list."""
+    return (cost[0] if isinstance(cost, list) else cost) or {}
+
+
+def _timed(function):
+    start = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - start

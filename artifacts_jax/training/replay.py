@@ -1,0 +1,73 @@
+"""Runs a step again whose loss was not finite, to be looked at."""
+
+import zipfile
+import zlib
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from artifacts_jax.config import ConfigError
+from artifacts_jax.devices import processes
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.training import loop
+from artifacts_jax.training.checkpoint import Checkpoints
+
+
+def saved(stage, workdir: Path) -> list[Path]:
+    """Returns the files of a stage's steps that can be replayed."""
+    return list((Path(workdir) / stage.NAME / loop.NONFINITE).glob('*.npz'))
+
+
+def run(
+    path: Path, stage, config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, base: dict | None
+) -> dict:
+    """Runs a step again, from the last checkpoint before it, and prints what it was given and gave.
+
+    Nothing is saved. The steps between are those of the run, bit for bit on the same devices.
+
+    Args:
+      path: the step's file, one of `saved`.
+      stage, config, workdir, devices, datasets, base: as of `loop.run`.
+
+    Returns:
+      {'step', 'values': {name: scalar}, 'arrays': names of the state's arrays that are not finite after the step}.
+
+    Raises:
+      ConfigError: the step's file is damaged, or the run has gone on past the step.
+      CheckpointError: no checkpoint can be read.
+    """
+    try:
+        with path.open('rb') as file, np.load(file, allow_pickle=False) as given:
+            step, key = int(path.stem), jax.random.wrap_key_data(given['key'])
+            batch = {name.removeprefix('batch_'): given[name] for name in given if name.startswith('batch_')}
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ConfigError(f'{path} cannot be read: {error}; delete it, and run without --replay') from error
+    with Checkpoints(Path(workdir) / stage.NAME / 'checkpoints', config, devices.replicated) as checkpoints:
+        if checkpoints.latest_step is None:
+            state = loop.initial(stage, config, devices, base)
+        else:
+            state = checkpoints.restore(loop.template(stage, config))
+    start = int(state.step)
+    print(f'{stage.NAME}: step {step:,} again, {step - start:,} after the checkpoint at {start:,}', flush=True)
+    if start >= step:
+        raise ConfigError(f'the run has gone on since: its checkpoint at step {start:,} is past {path}')
+    train_step = devices.train_step(partial(stage.train_step, config=config))
+    batches = datasets['train'].train_batches(stage.plan(config)[1], start_step=start)
+    for _ in range(start + 1, step):
+        state, _ = train_step(state, devices.put(next(batches)), key)
+    state, values = train_step(state, devices.put(processes.part(batch)), key)
+    values = {name: float(value) for name, value in values.items()}
+    arrays = [
+        jax.tree_util.keystr(path, simple=True, separator='/')
+        for path, x in jax.tree_util.tree_leaves_with_path(state.replace(frozen=None))
+        if not np.isfinite(np.asarray(x)).all()
+    ]
+    for name, x in batch.items():
+        print(f'  batch {name}: {list(x.shape)} {x.dtype}, {x.min()} to {x.max()}')
+    for name, value in values.items():
+        print(f'  {name}: {value}')
+    print(f'  not finite after the step: {len(arrays)} arrays' + ''.join(f'\n    {name}' for name in arrays))
+    return {'step': step, 'values': values, 'arrays': arrays}

@@ -1,0 +1,4 @@
+"""What the learned features are good for, by published protocols: a classifier on the trunk, and STL-10's folds.
+
+Rests on every other room.
+"""

@@ -1,0 +1,167 @@
+"""Stage 4: transfer to STL-10 as published, a classifier on conv5 learned from labelled images.
+
+Each protocol of classifier.py is run on all training images and, with a file of folds, on each of these.
+"""
+
+import hashlib
+import json
+import shutil
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from artifacts_jax.data import splits
+from artifacts_jax.devices import processes
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.exchange import exports
+from artifacts_jax.training import loop, report
+from artifacts_jax.transfer import classifier, folds
+
+NAME = 'transfer'
+ALL = 'all'
+FOLD = {'official': 'fold', 'held_out': 'held_out_fold'}  # what a part is called, by transfer.fold_protocol
+
+
+def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, base: Callable) -> dict:
+    """Trains and tests the classifiers of every protocol; adds them to results.json and results.txt.
+
+    Results are written after each part, and a part that is in results.json already is not trained again. Of a fold
+    only the metrics are kept; of the training on all images the checkpoints too, and the trunk's export.
+
+    Args:
+      config: the run's configuration.
+      workdir: the run's work directory.
+      devices: the mapping over devices.
+      datasets: {'probe_train', 'test'}: labelled data sets.
+      base: a function that returns the variables of the artifacts stage.
+
+    Returns:
+      What is in results.json: 'dataset', and under 'transfer' {protocol: {part: {'accuracy' in %, 'correct', 'count',
+      'train'}}}. Parts are 'all' and 'fold_1', ... ('held_out_fold_1', ...), numbered as the lines of the file of
+      folds; 'folds' ('held_out_folds') is {'mean', 'deviation', 'ddof': 1, 'folds', 'train'} of them, the deviation
+      the sample's.
+
+    Raises:
+      DataError: there are no labels, the file of folds is not what it should be, or folds are asked of streamed data.
+      ConfigError: the batch does not divide by the devices.
+    """
+    path = Path(workdir) / 'results.json'
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results['dataset'] = config.data.name
+    learned = results.setdefault(NAME, {})
+    _check_folds(Path(config.transfer.folds), results)
+    for protocol in config.transfer.protocols:
+        rows = learned.setdefault(protocol, {})
+        for part, stage, split in _undone(protocol, rows, config, devices, datasets):
+            rows[part] = _learn(part, stage, config, Path(workdir), devices, split, base())
+            rows.update(_summary(config, rows))
+            report.write_json(path, results)
+            _discard(Path(workdir) / NAME / protocol, rows)
+        _discard(Path(workdir) / NAME / protocol, rows)  # what a run that was killed has left
+    report.write_results(workdir, results)
+    print(f'{NAME}: done; the table is in {workdir}/results.txt, the numbers in {path}')
+    return results
+
+
+def _undone(protocol, rows, config, devices, datasets):
+    """Yields (part, stage, its data) of the parts that have no row yet; opens the data only if there is one."""
+    parts = [part for part in _parts(config) if part not in rows]
+    if not parts:
+        return
+    devices.check_batch('transfer.batch_size', config.transfer.batch_size, config.accumulate)
+    classes = _classes(config, datasets['probe_train'])
+    indices = _read_folds(config, datasets['probe_train'])
+    count = classifier.counter(protocol, classes, config, devices)
+    for part in parts:
+        split = _split(part, datasets, indices)
+        yield (
+            part,
+            classifier.Stage(f'{NAME}/{protocol}/{part}', protocol, split['train'].num_examples, classes, count),
+            split,
+        )
+
+
+def _learn(part, stage, config, workdir, devices, split, base):
+    """Returns the result of a stage, with every example of split['test'] counted."""
+    state = loop.run(stage, config, workdir, devices, split, base)
+    correct, count = stage.count(state.variables, split['test'])
+    print(f'{stage.NAME}: {100 * correct / count:.2f} % ({correct:,} / {count:,})', flush=True)
+    if part == ALL:
+        head = {'protocol': stage.protocol, 'classes': stage.classes}
+        exports.save(workdir / NAME / stage.protocol / 'export', state.variables, config, head=head)
+    return {'accuracy': 100 * correct / count, 'correct': correct, 'count': count, 'train': stage.images}
+
+
+def _discard(folder, parts):
+    """Removes the checkpoints of folds: ten fine-tuned networks with their optimisers are 7 GB."""
+    for part in parts:
+        if part != ALL and processes.is_first():
+            shutil.rmtree(folder / part / 'checkpoints', ignore_errors=True)
+
+
+def _parts(config):
+    """Returns the names of the parts of the training images that a protocol is run on."""
+    return [ALL, *(_fold_names(config) if config.transfer.folds else [])]
+
+
+def _fold_names(config):
+    return [f'{FOLD[config.transfer.fold_protocol]}_{n}' for n in range(1, config.transfer.num_folds + 1)]
+
+
+def _split(part, datasets, indices):
+    """Returns the part's data, {'train', 'test'}; `indices` [folds, size] are examples of 'probe_train'."""
+    images, test = datasets['probe_train'], datasets['test']
+    if part == ALL:
+        return {'train': images, 'test': test}
+    kind, _, number = part.rpartition('_')
+    fold = indices[int(number) - 1]
+    if kind == FOLD['official']:
+        return {'train': images.subset(fold), 'test': test}
+    others = np.setdiff1d(np.arange(images.num_examples), fold)
+    return {'train': images.subset(others), 'test': images.subset(fold)}
+
+
+def _check_folds(path, results):
+    """Raises DataError if results of folds are there that were made with another file of folds."""
+    if path.is_file():
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if results.setdefault('folds_sha256', digest) != digest:
+            raise splits.DataError(
+                f'transfer.folds={path} is another file than that of the folds in results.json (its sha256 is'
+                f' {results["folds_sha256"]}): use that, or another --workdir with artifacts.pretrained'
+            )
+
+
+def _read_folds(config, dataset):
+    """Returns the folds as positions in the data set as read, [folds, size]; None if there is no file of folds."""
+    options = config.transfer
+    if not options.folds:
+        return None
+    size = {'count': options.num_folds, 'size': options.fold_size}
+    indices = folds.read(options.folds, examples=dataset.num_examples, **size)
+    places = np.argsort(splits.original_order(config.data, config.data.probe_train))[indices]
+    _ = dataset.subset(places[0])  # refuses a streamed data set now, not after hours of training on all images
+    return places
+
+
+def _classes(config, dataset):
+    """Returns the number of classes, or raises DataError if there are none."""
+    if not dataset.num_classes:
+        raise splits.DataError(
+            f'split {config.data.probe_train!r} of {config.data.name} has no labels, which {NAME} learns from: set'
+            f' data.probe_train to a labelled split'
+        )
+    return dataset.num_classes
+
+
+def _summary(config, rows):
+    """Returns {'folds' or 'held_out_folds': their mean and deviation} once every fold is there."""
+    done = [rows[name] for name in _fold_names(config) if name in rows]
+    if len(done) < config.transfer.num_folds:
+        return {}
+    accuracies = [row['accuracy'] for row in done]
+    summary = {'mean': statistics.mean(accuracies), 'deviation': statistics.stdev(accuracies), 'ddof': 1}
+    return {f'{FOLD[config.transfer.fold_protocol]}s': {**summary, 'folds': len(done), 'train': done[0]['train']}}

@@ -1,0 +1,101 @@
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from artifacts_jax.config import ConfigError
+from artifacts_jax.devices import host
+
+SHOW = "import os; from artifacts_jax.devices import host; host.keep_memory(); print(os.environ['GLIBC_TUNABLES'])"
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='the setting is that of the C library of Linux')
+@pytest.mark.parametrize(('given', 'seen'), [(None, host.MEMORY), ('glibc.malloc.check=0', 'glibc.malloc.check=0')])
+def test_program_starts_again_to_keep_its_memory_unless_the_user_decides(given, seen):
+    environment = {name: value for name, value in os.environ.items() if name != 'GLIBC_TUNABLES'}
+    if given:
+        environment['GLIBC_TUNABLES'] = given
+    run = subprocess.run([sys.executable, '-c', SHOW], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == [seen]
+
+
+KEEP = """
+import resource
+from artifacts_jax import host
+host.keep_memory()
+host.set_up_jax()
+import jax
+import jax.numpy as jnp
+x = jnp.ones((1_500_000, 16))
+step = jax.jit(lambda x: (jnp.sin(x @ x[:16]) @ x[16:32]).max())  # 96 MB between its two products
+def faults(steps):
+    for _ in range(steps):
+        step(x).block_until_ready()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(-faults(3) + faults(5))
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='the setting is that of the C library of Linux')
+def test_steps_take_no_fresh_memory_and_their_programs_are_kept(monkeypatch, tmp_path):
+    for name in ('GLIBC_TUNABLES', 'JAX_COMPILATION_CACHE_DIR'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    run = subprocess.run([sys.executable, '-c', KEEP], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 500  # else 450 page faults a step, in pages of 2 MB and some small ones
+    assert list((tmp_path / 'artifacts_jax').glob('jit__lambda*'))  # though compiled in less than JAX's second
+
+
+def test_peak_memory_is_in_bytes():
+    held = np.ones(300_000_000, np.uint8)
+    assert len(held) < host.peak_memory() < 1e11
+
+
+LOCK = """
+import sys, time
+from artifacts_jax import host
+with host.alone(sys.argv[1]):
+    print('locked', flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_work_directory_is_one_runs_alone_until_it_ends_or_dies(tmp_path):
+    with subprocess.Popen([sys.executable, '-c', LOCK, tmp_path], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == 'locked\n'
+        named = f'is in use by process {other.pid} on .*: wait for its end'
+        with pytest.raises(ConfigError, match=named), host.alone(tmp_path):
+            pass
+        other.kill()
+    with host.alone(tmp_path):
+        assert (tmp_path / 'lock').read_text().startswith(f'process {os.getpid()} on')
+
+
+def test_the_lock_of_a_host_that_is_gone_is_waited_for(tmp_path, monkeypatch):
+    with (tmp_path / 'lock').open('w') as held:
+        held.write('process 7 on another')
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        monkeypatch.setattr(host, 'LEASE_S', 0.1)
+        with pytest.raises(ConfigError, match='in use by process 7 on another'), host.alone(tmp_path):
+            pass
+        monkeypatch.setattr(host, 'LEASE_S', 60)
+        lapse = threading.Timer(0.7, fcntl.flock, (held, fcntl.LOCK_UN))
+        lapse.start()
+        with host.alone(tmp_path):
+            assert (tmp_path / 'lock').read_text().startswith(f'process {os.getpid()} on')
+        lapse.join()
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, 'flock', flock)
+    with pytest.raises(ConfigError, match=r'has no locks.*Lustre: -o flock'), host.alone(tmp_path):
+        pass

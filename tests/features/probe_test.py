@@ -1,0 +1,30 @@
+import jax
+import numpy as np
+import pytest
+
+from artifacts_jax import pipeline
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.features import probe
+from artifacts_jax.pretraining import artifacts
+
+
+@pytest.mark.parametrize('solver', ['lbfgs', 'sgd'])
+def test_every_layer_is_probed_by_either_solver(config, photograph_folder, stage_states, solver):
+    config.data.name = str(photograph_folder)
+    config.probe.update(solver=solver, penalties=(1e-3, 1e-2), held_out=0.25, epochs=10)
+    variables = artifacts.discriminator(stage_states[artifacts].variables)
+    datasets = pipeline.Datasets(config)
+    results = probe.probe(config, Devices('jit', jax.devices()[:1]), datasets, variables)
+    assert list(results) == ['conv1', 'conv2', 'conv3', 'conv4', 'conv5']
+    for row in results.values():
+        assert row['count'] == 20
+        assert row['penalty'] in (1e-3, 1e-2)
+        assert row['accuracy'] == 100 * row['correct'] / 20
+    # Two photographs of very different colours: chance is 50.
+    assert np.mean([row['accuracy'] for row in results.values()]) > 60
+
+
+def test_held_out_part_depends_on_the_example_alone():
+    held_out = probe._held_out(np.arange(20_000), 0.1)
+    assert abs(held_out.mean() - 0.1) < 0.01
+    np.testing.assert_array_equal(probe._held_out(np.arange(5000, 5010), 0.1), held_out[5000:5010])

@@ -1,0 +1,67 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from artifacts_jax import config as configuration
+from artifacts_jax.pretraining import history
+
+
+def fakes(step):
+    """Eight images of one colour: 10 * step + the example's index."""
+    colours = 10.0 * step + jnp.arange(8.0)
+    images = jnp.broadcast_to(colours.reshape(8, 1, 1, 1), (8, 16, 16, 3))
+    return images, images[:, :4, :4, :1]
+
+
+def play(config, steps, axis_name=None, part=slice(None)):
+    """Runs steps of the buffer on a part of the batch; returns what the discriminator saw, and the buffer."""
+    buffer, index, seen = history.empty(config), jnp.arange(8)[part], []
+    for step in range(steps):
+        images, masks = (x[part] for x in fakes(step))
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), step), 8)[part]
+        shown, shown_masks = history.recall(buffer, 4 * step, keys, index, images, masks)
+        seen.append(shown[:, 0, 0, 0])
+        np.testing.assert_array_equal(shown[:, 0, 0, 0], shown_masks[:, 0, 0, 0])
+        buffer = history.remember(buffer, 4 * step, images, masks, axis_name=axis_name)
+    return jnp.stack(seen), buffer
+
+
+def test_half_of_the_fakes_are_earlier_ones_and_the_oldest_leave(config):
+    config.artifacts.history = 8
+    seen, buffer = play(config, 4)
+    np.testing.assert_array_equal(seen[:, ::2], [[10 * s + i for i in (0, 2, 4, 6)] for s in range(4)])
+    np.testing.assert_array_equal(seen[0, 1::2], [1, 3, 5, 7])  # nothing is remembered yet
+    assert set(np.asarray(seen[1, 1::2])) <= {0.0, 2.0, 4.0, 6.0}
+    assert set(np.asarray(seen[3, 1::2])) <= {10.0, 12.0, 14.0, 16.0, 20.0, 22.0, 24.0, 26.0}
+    assert set(np.asarray(buffer.images[:, 0, 0, 0])) == {20.0, 22.0, 24.0, 26.0, 30.0, 32.0, 34.0, 36.0}
+
+
+def test_no_gradient_reaches_what_was_replaced(config):
+    config.artifacts.history = 8
+    _, buffer = play(config, 2)
+    images, masks = fakes(2)
+    keys = jax.random.split(jax.random.key(0), 8)
+    gradient = jax.grad(lambda x: history.recall(buffer, 8, keys, jnp.arange(8), x, masks)[0].sum())(images)
+    np.testing.assert_array_equal(gradient[:, 0, 0, 0], [1, 0] * 4)
+
+
+def test_no_history_changes_nothing(config):
+    assert history.empty(config) is None
+    images, masks = fakes(0)
+    assert history.recall(None, 0, None, None, images, masks)[0] is images
+
+
+def test_devices_keep_one_buffer(config):
+    config.artifacts.history = 8
+    buffer = history.empty(config)
+    images, masks = (x.reshape(4, 2, *x.shape[1:]) for x in fakes(3))
+    remember = jax.pmap(lambda x, m: history.remember(buffer, 12, x, m, axis_name='data'), 'data', out_axes=None)
+    found, expected = remember(images, masks), history.remember(buffer, 12, *fakes(3))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_buffer_of_an_impossible_size_is_refused(config):
+    config.artifacts.history = 6
+    with pytest.raises(configuration.ConfigError, match=r'artifacts.history=6: must be 0 or a multiple .* 4'):
+        configuration.check(config)

@@ -1,0 +1,73 @@
+"""A run that is killed again and again ends as one that was left alone. KILLS=30 makes it long."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from artifacts_jax.pretraining import artifacts, autoencoder
+
+KILLS = int(os.environ.get('KILLS', '4'))
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_a_run_goes_on_to_the_same_end(runs):
+    began = time.monotonic()
+    runs.finish('again')  # everything is compiled, so that this shows how long a run takes
+    length, moments = time.monotonic() - began, random.Random(0)
+    names, killed, saving = ['killed_0'], 0, 0
+    while killed < KILLS:
+        (process,) = run = runs.start(names[-1])
+        moment = time.monotonic() + moments.uniform(0.3, 1) * length  # the first part is only Python's imports
+        in_save = killed % 2 == 1
+        while process.poll() is None and (in_save or time.monotonic() < moment):
+            if in_save and unfinished(runs.folder / names[-1]):
+                break
+            time.sleep(0.001)
+        process.kill()
+        if runs.end(run)[0][0] == -signal.SIGKILL:
+            killed += 1
+            saving += bool(unfinished(runs.folder / names[-1]))
+        else:  # it was done before: the next kills are another run's
+            names.append(f'killed_{len(names)}')
+    assert saving >= KILLS // 4
+    for name in names:
+        runs.finish(name)
+        assert 'all 20 steps are done' in runs.finish(name)
+        for stage in (autoencoder, artifacts):
+            jax.tree.map(np.testing.assert_array_equal, runs.state('whole', stage), runs.state(name, stage))
+            rows = runs.rows(name, stage)
+            assert rows == runs.rows('whole', stage)
+            trained = [row['step'] for row in rows if any(key.startswith('train/') for key in row)]
+            assert trained == list(range(1, 21))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can mount a small disk')
+def test_a_run_that_filled_its_disk_goes_on_when_there_is_room(runs):
+    disk = runs.folder / 'small_disk'
+    disk.mkdir()
+    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1500k', 'tmpfs', disk], check=False)
+    if mounted.returncode:
+        pytest.skip('mounting a small disk is not allowed here')
+    try:
+        ((status, _, said),) = runs.end(runs.start('small_disk'))
+        assert status == 1
+        assert 'error: no room' in said
+        assert 'Traceback' not in said
+        subprocess.run(['mount', '-o', 'remount,size=100m', disk], check=True)
+        runs.finish('small_disk')
+        for stage in (autoencoder, artifacts):
+            jax.tree.map(np.testing.assert_array_equal, runs.state('whole', stage), runs.state('small_disk', stage))
+    finally:
+        subprocess.run(['umount', disk], check=True)
+
+
+def unfinished(workdir):
+    """Returns the checkpoints that are being saved, or were when the run was killed."""
+    return list(workdir.glob('*/checkpoints/*.orbax-checkpoint-tmp*'))

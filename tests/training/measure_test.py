@@ -1,0 +1,67 @@
+import itertools
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from artifacts_jax.devices import parallel
+from artifacts_jax.pretraining import artifacts
+from artifacts_jax.training import measure
+
+LIMITS = {'matmul_flops': 1e12, 'convolution_flops': 1e11, 'copy_bytes': 1e10}
+
+
+def test_stage_is_measured_alone_and_with_data(config, batch):
+    taken = itertools.count()
+    labelled = {**batch, 'label': batch['index']}
+    batches = ((next(taken), labelled)[1] for _ in itertools.count())
+    before = jax.config.jax_compilation_cache_dir
+    row = measure.stage(artifacts, config, steps=2, limits=LIMITS, batches=batches)
+    least, median, most = row['step_s']
+    assert 0 < least <= median <= most
+    assert row['images_per_s'] == pytest.approx(config.batch_size / median)
+    assert next(taken) == 4  # each step took one: two to warm up, two timed
+    assert row['with_data'] > 0
+    assert row['compile_s'] > row['compile_cached_s'] > 0
+    assert row['flops'] > 1e6
+    assert row['memory_bytes'] > 1e5
+    slowest = max(row['flops'] / LIMITS['matmul_flops'], row['bytes'] / LIMITS['copy_bytes'])
+    assert row['roofline'] == pytest.approx(slowest / median)
+    rate = row['direct_flops'] / median / len(jax.devices())
+    assert row['convolution_share'] == pytest.approx(rate / LIMITS['convolution_flops'])
+    assert jax.config.jax_compilation_cache_dir == before
+
+
+@pytest.mark.slow
+def test_machine_has_rates():
+    limits = measure.machine('float32')
+    assert limits['device'] == jax.devices()[0].device_kind
+    for name in LIMITS:
+        assert 1e8 < limits[name] < 1e16, name
+
+
+def test_pipeline_is_measured_from_memory_and_streamed(config, photograph_folder):
+    config.data.name = str(photograph_folder)
+    assert all(rate > 0 for rate in measure.pipeline(config, seconds=0.05).values())
+
+
+def test_synthetic_data_need_no_tensorflow():
+    program = (
+        'import sys; from artifacts_jax import benchmark, pipeline; from artifacts_jax.training import measure;'
+        " print('tensorflow' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == 'False'
+
+
+def test_compiler_options_are_left_out_where_xla_does_not_know_them(monkeypatch):
+    def refuse(*arguments, **options):
+        raise jax.errors.JaxRuntimeError('No such compile option')
+
+    assert parallel.compiler_options('gpu') == {}
+    parallel.compiler_options.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, 'jit', refuse)
+        assert parallel.compiler_options('cpu') == {}
+    parallel.compiler_options.cache_clear()

@@ -1,0 +1,82 @@
+import json
+
+import pytest
+
+from artifacts_jax.training import report
+
+
+def open_report(workdir, start):
+    return report.Report(workdir, 'autoencoder', start, steps=6, batch_size=8, log_every=1)
+
+
+def test_a_line_cut_short_is_left_out(tmp_path):
+    path = tmp_path / 'metrics.jsonl'
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3, "tra')
+    assert [row['step'] for row in report.read(path)] == [1, 2]
+    assert report.read(tmp_path / 'missing.jsonl') == []
+
+
+def test_resuming_keeps_each_step_once(tmp_path):
+    path = tmp_path / 'autoencoder' / 'metrics.jsonl'
+    path.parent.mkdir()
+    path.write_text(''.join(json.dumps({'step': n}) + '\n' for n in range(1, 6)))  # 4 and 5 came after the checkpoint
+    with open_report(tmp_path, 3) as opened:
+        for step in (4, 5, 6):
+            opened.train(step, {'loss/pixel': 1.0})
+        opened.test(6, {'psnr': 20.0})
+    rows = report.read(path)
+    assert [row['step'] for row in rows] == [1, 2, 3, 4, 5, 6, 6]
+    assert rows[-1] == {'step': 6, 'test/psnr': 20.0}
+    assert rows[-2]['train/images_per_second'] > 0
+
+
+def test_starting_anew_keeps_no_evaluation_at_step_0(tmp_path):
+    path = tmp_path / 'autoencoder' / 'metrics.jsonl'
+    path.parent.mkdir()
+    path.write_text('{"step": 0}\n')
+    with open_report(tmp_path, 0):
+        pass
+    assert report.read(path) == []
+
+
+def test_table_has_every_layer_network_and_count():
+    row = {'accuracy': 50.0, 'correct': 5, 'count': 10}
+    results = {
+        'dataset': 'cifar10',
+        'train': 1000,
+        'test': 10,
+        'probe': {
+            'pixels': {'pixels': {**row, 'accuracy': 30.0}},
+            'random': {'conv1': row},
+            'learned': {'conv1': {**row, 'accuracy': 62.5}},
+        },
+    }
+    table = report.results_table(results)
+    for text in ('cifar10, 1,000 training and 10 test images', 'random', '50.00', '62.50', '5 / 10', 'pixels: 30.00'):
+        assert text in table
+
+
+def test_table_without_networks_has_the_pixels():
+    pixels = {'accuracy': 30.0, 'correct': 3, 'count': 10}
+    results = {'dataset': 'cifar10', 'train': 9, 'test': 10, 'probe': {'pixels': {'pixels': pixels}}}
+    assert 'raw pixels: 30.00 % (3 / 10)' in report.results_table(results)
+
+
+def test_table_of_transfer_has_parts_and_folds():
+    row = {'accuracy': 70.0, 'correct': 5600, 'count': 8000, 'train': 5000}
+    folds = {'mean': 61.25, 'deviation': 0.5, 'ddof': 1, 'folds': 10, 'train': 1000}
+    table = report.results_table({'dataset': 'stl10', 'transfer': {'linear': {'all': row, 'folds': folds}}})
+    for text in ('Transfer to stl10', '5,000', '70.00', '5,600 / 8,000', '10 x 1,000', '61.25 +- 0.50'):
+        assert text in table
+
+
+def test_time_aside_does_not_count_in_the_rate_and_is_told(tmp_path, monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(report.time, 'monotonic', lambda: now[0])
+    with open_report(tmp_path, 0) as opened:
+        with opened.aside('evaluation'):
+            now[0] += 6
+        now[0] += 2
+        opened.train(1, {})
+    assert report.read(tmp_path / 'autoencoder' / 'metrics.jsonl')[0]['train/images_per_second'] == pytest.approx(4)
+    assert 'autoencoder: 8 seconds, of them 75.0 % evaluation' in capsys.readouterr().out

@@ -1,0 +1,138 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from artifacts_jax import config as configuration
+from artifacts_jax.data import augment
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.models import architecture, heads
+from artifacts_jax.pretraining import artifacts, losses
+from artifacts_jax.training import keys
+from artifacts_jax.transfer import classifier
+from tests.conftest import tiny
+
+PROTOCOLS = ('linear', 'finetune', 'reference')  # the last: linear, with conv5's batch norm as in the 2019 code
+
+
+def settings(protocol):
+    """(config, stage) of a protocol on the tiny network, five classes."""
+    config = tiny()
+    config.transfer.update(epochs=3, batch_size=8, hidden=16)
+    if protocol == 'reference':
+        protocol, config.transfer.batch_norm = 'linear', 'reference'
+    return config, classifier.Stage(f'transfer/{protocol}/all', protocol, images=20, classes=5)
+
+
+@pytest.fixture(scope='module')
+def labelled(batch):
+    return {**batch, 'label': np.arange(8, dtype=np.int32) % 5}
+
+
+@pytest.fixture(scope='module')
+def steps(stage_states, labelled):
+    """{protocol: (state before, state after, metrics)} of the first step, jitted on one device."""
+    found = {}
+    for protocol in PROTOCOLS:
+        config, stage = settings(protocol)
+        key = keys.stage_key(0, stage.NAME)
+        before = jax.jit(partial(stage.init_state, config=config))(key, stage_states[artifacts].variables)
+        found[protocol] = before, *jax.jit(partial(stage.train_step, config=config))(before, labelled, key)
+    return found
+
+
+def changed(before, after):
+    """The paths of the leaves that differ, in any bit."""
+    leaves = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
+    return {jax.tree_util.keystr(path, simple=True, separator='/') for (path, a), b in leaves if (a != b).any()}
+
+
+def test_linear_trains_the_head_alone(steps):
+    before, after, _ = steps['linear']
+    assert changed(before.variables, after.variables) == {'params/head/fc/kernel', 'params/head/fc/bias'}
+
+
+def test_reference_batch_norm_changes_the_statistics_of_norm5_besides(steps):
+    before, after, _ = steps['reference']
+    assert changed(before.variables, after.variables) == {
+        'params/head/fc/kernel',
+        'params/head/fc/bias',
+        'batch_stats/trunk/norm5/mean',
+        'batch_stats/trunk/norm5/var',
+    }
+
+
+def test_fine_tuning_trains_everything(steps):
+    before, after, _ = steps['finetune']
+    everything = jax.tree_util.tree_leaves_with_path(before.variables)
+    moved = changed(before.variables, after.variables)
+    assert moved == {jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in everything}
+
+
+@pytest.mark.parametrize('protocol', PROTOCOLS)
+def test_the_trunk_begins_as_it_was_learned(steps, stage_states, protocol):
+    found, learned = steps[protocol][0].variables, artifacts.discriminator(stage_states[artifacts].variables)
+    for kind in ('params', 'batch_stats'):
+        jax.tree.map(np.testing.assert_array_equal, found[kind]['trunk'], learned[kind]['trunk'])
+
+
+@pytest.mark.parametrize('protocol', PROTOCOLS)
+def test_step_is_adam_on_cross_entropy_and_l2(steps, labelled, protocol):
+    before, after, values = steps[protocol]
+    config, stage = settings(protocol)
+    example_keys = keys.example_keys(keys.stage_key(0, stage.NAME), 0, labelled['index'], 3)
+    images = augment.training_view(config, example_keys[0], labelled['image'])
+    head = heads.LinearHead(5) if stage.protocol == 'linear' else heads.FineTuneHead(5, 16)
+
+    def loss(params):
+        parts = {
+            name: {'params': params.get(name, before.variables['params'][name]), 'batch_stats': stats}
+            for name, stats in {'head': {}, **before.variables['batch_stats']}.items()
+        }
+        train = protocol != 'linear'
+        (conv5, _), _ = architecture.make_trunk(config).apply(
+            parts['trunk'], images, train=train, mutable=['batch_stats']
+        )
+        logits, _ = head.apply(
+            parts['head'], conv5, train=train, dropout_keys=example_keys[1:], mutable=['batch_stats']
+        )
+        chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labelled['label'][:, None], axis=1)
+        return 5e-5 * losses.l2(params) - chosen.mean()
+
+    value, grads = jax.jit(jax.value_and_grad(loss))(before.params)
+    np.testing.assert_allclose(values['loss/class'] + values['loss/l2'], value, rtol=1e-5)
+    for name in grads:
+        np.testing.assert_allclose(values[f'grad_norm/{name}'], optax.tree.norm(grads[name]), rtol=1e-4)
+    (moments,) = jax.tree.leaves(after.opt_state, is_leaf=lambda x: isinstance(x, optax.ScaleByAdamState))[:1]
+    bias = ('fc', 'bias') if stage.protocol == 'linear' else ('fc3', 'bias')
+    twice = 2 * grads['head'][bias[0]]['bias']  # gradients of biases are doubled
+    np.testing.assert_allclose(moments.mu['head'][bias[0]]['bias'], 0.5 * twice, atol=1e-6)
+
+
+@pytest.mark.parametrize('protocol', ['reference', 'finetune'])
+def test_pmap_on_four_devices_equals_jit_on_one(steps, stage_states, labelled, protocol):
+    config, stage = settings(protocol)
+    before, after, values = steps[protocol]
+    devices = Devices('pmap')
+    assert len(devices.devices) == 4
+    step = devices.train_step(partial(stage.train_step, config=config))
+    mapped, mapped_values = step(before, devices.put(labelled), keys.stage_key(0, stage.NAME))
+    for name, value in values.items():
+        np.testing.assert_allclose(mapped_values[name], value, rtol=1e-4, err_msg=name)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), mapped.batch_stats, after.batch_stats)
+    for network in after.params:
+        # The first step of Adam is near the sign of the gradient: rounding decides where that is next to nothing.
+        pairs = zip(jax.tree.leaves(mapped.params[network]), jax.tree.leaves(after.params[network]))
+        close = np.concatenate([np.ravel(np.abs(a - b) < 1e-5) for a, b in pairs])
+        assert close.mean() > 0.99
+
+
+def test_an_epoch_has_whole_batches_and_at_least_one():
+    config, stage = settings('linear')
+    assert stage.plan(config) == (2 * 3, 8)
+    assert classifier.Stage('transfer/linear/fold_1', 'linear', images=7, classes=5).plan(config) == (3, 8)
+    default = configuration.ConfigDict({'transfer': {'epochs': 400, 'batch_size': 128}})
+    assert classifier.Stage('transfer/linear/all', 'linear', images=5000, classes=10).plan(default) == (39 * 400, 128)

@@ -1,0 +1,81 @@
+"""The STL-10 recipe at full width, on a stand-in: tfds's own STL-10 builder, prepared with a few noise images."""
+
+import numpy as np
+import pytest
+
+from artifacts_jax import config as configuration
+from artifacts_jax import pipeline
+from artifacts_jax.training import report
+from artifacts_jax.transfer import stl10
+from configs import stl10 as recipe
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder('stl10', data_dir=tmp_path, try_gcs=False)
+
+    def examples(count, labelled, random):
+        for n in range(count):
+            label = int(random.integers(10)) if labelled else -1
+            yield n, {'image': random.integers(0, 256, (96, 96, 3), dtype=np.uint8), 'label': label}
+
+    def split_generators(dl_manager):
+        random = np.random.default_rng(0)
+        splits = {'train': (40, True), 'test': (20, True), 'unlabelled': (24, False)}
+        return {split: examples(*size, random) for split, size in splits.items()}
+
+    monkeypatch.setattr(builder, '_split_generators', split_generators)
+    builder.download_and_prepare()
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_every_line_of_the_recipe_runs(stand_in, tmp_path):
+    config = recipe.get_config()
+    config.data.data_dir = str(stand_in)
+    config.stages = (*config.stages, 'transfer')
+    config.batch_size = config.transfer.batch_size = 8
+    config.transfer.epochs = 1
+    config.autoencoder.steps = config.artifacts.steps = 2
+    config.monitor.update(bank=16, queries=16, neighbours=3)
+    config.probe.update(iterations=5, batch_size=20)
+    config.update(log_every=1, eval_examples=8)
+    results = pipeline.run(configuration.check(config), tmp_path / 'run')
+    assert all(row['count'] == 20 for row in results['probe']['learned'].values())
+    for protocol in ('linear', 'finetune'):
+        assert results['transfer'][protocol]['all']['count'] == 20
+    rows = report.read(tmp_path / 'run' / 'artifacts' / 'metrics.jsonl')
+    assert all(np.isfinite(x) for row in rows for x in row.values())
+
+
+@pytest.mark.parametrize('shards', [1, 3])
+def test_folds_mean_the_original_order_whatever_the_shards(tmp_path, monkeypatch, shards):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder('stl10', data_dir=tmp_path, try_gcs=False)
+
+    def example(n):  # the colour tells the index
+        return n, {'image': np.full((96, 96, 3), (n // 100, n % 100, 0), np.uint8), 'label': n % 10}
+
+    splits = {split: map(example, range(count)) for split, count in {'train': 250, 'test': 30}.items()}
+    monkeypatch.setattr(builder, '_split_generators', lambda dl_manager: splits)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=shards))
+    assert builder.info.splits['train'].num_shards == shards
+
+    config = recipe.get_config()
+    config.data.data_dir = str(tmp_path)
+    config.transfer.update(folds=str(tmp_path / 'fold_indices.txt'), num_folds=2, fold_size=100)
+    expected = [np.random.default_rng(n).permutation(250)[:100] for n in range(2)]
+    (tmp_path / 'fold_indices.txt').write_text(''.join(' '.join(map(str, fold)) + '\n' for fold in expected))
+    dataset = splits.load(config.data, 'train', seed=0)
+    order = splits.original_order(config.data, 'train')
+    assert (order != np.arange(250)).any()
+    np.testing.assert_array_equal(dataset.images[:, 0, 0, 0] * 100 + dataset.images[:, 0, 0, 1], order)
+    for fold, indices in zip(stl10._read_folds(config, dataset), expected):
+        part = dataset.subset(fold)
+        np.testing.assert_array_equal(part.images[:, 0, 0, 0] * 100 + part.images[:, 0, 0, 1], indices)
+        np.testing.assert_array_equal(part.labels, indices % 10)
+    with pytest.raises(splits.DataError, match=r"original order of 'train\[:50%\]' of STL-10 is not known.*train"):
+        splits.original_order(config.data, 'train[:50%]')

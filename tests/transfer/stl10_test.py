@@ -1,0 +1,147 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from artifacts_jax import config as configuration
+from artifacts_jax import pipeline
+from artifacts_jax.data import augment, splits
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.exchange import exports
+from artifacts_jax.models import architecture
+from artifacts_jax.pretraining import artifacts
+from artifacts_jax.training import loop, report
+from artifacts_jax.transfer import classifier, stl10
+from tests.conftest import tiny
+from tests.transfer.classifier_test import changed
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory, photograph_folder, stage_states):
+    """(config, work directory, results) of both protocols on all images and two folds, four devices.
+
+    The artifacts stage is taken as done: its state at step 0 is saved as its last.
+    """
+    config, workdir = tiny(), tmp_path_factory.mktemp('transfer')
+    config.stages = ('transfer',)
+    config.data.name = str(photograph_folder)
+    config.update(eval_every=100, checkpoint_every=2)
+    lines = (range(0, 48, 4), range(1, 48, 4))
+    (workdir / 'fold_indices.txt').write_text(''.join(' '.join(map(str, line)) + '\n' for line in lines))
+    config.transfer.update(
+        epochs=2, batch_size=16, hidden=8, num_folds=2, fold_size=12, folds=str(workdir / 'fold_indices.txt')
+    )
+    devices, steps = Devices('jit'), config.artifacts.steps
+    state = jax.device_put(stage_states[artifacts].replace(step=np.int32(steps)), devices.replicated)
+    with loop.Checkpoints(workdir / 'run' / 'artifacts' / 'checkpoints', config, devices.replicated) as checkpoints:
+        checkpoints.save(steps, state)
+    return config, workdir / 'run', pipeline.run(configuration.check(config), workdir / 'run')
+
+
+def test_every_test_image_is_counted_in_every_part(run):
+    _, workdir, results = run
+    assert results == json.loads((workdir / 'results.json').read_text())
+    assert list(results['transfer']) == ['linear', 'finetune']
+    for parts in results['transfer'].values():
+        assert list(parts) == ['all', 'fold_1', 'fold_2', 'folds']
+        for part, images in (('all', 48), ('fold_1', 12), ('fold_2', 12)):
+            row = parts[part]
+            assert (row['count'], row['train']) == (20, images)
+            assert row['accuracy'] == 100 * row['correct'] / 20
+        one, two = (parts[part]['accuracy'] for part in ('fold_1', 'fold_2'))
+        assert parts['folds']['mean'] == pytest.approx((one + two) / 2)
+        assert parts['folds']['deviation'] == pytest.approx(abs(one - two) / np.sqrt(2))
+        assert (parts['folds']['folds'], parts['folds']['ddof']) == (2, 1)
+    table = (workdir / 'results.txt').read_text()
+    assert f'{results["transfer"]["linear"]["folds"]["mean"]:.2f} +- ' in table
+    assert '2 x 12' in table
+
+
+def test_the_last_state_is_what_is_tested(run):
+    config, workdir, results = run
+    stage = classifier.Stage('transfer/linear/all', 'linear', images=48, classes=2)
+    devices, datasets = Devices('jit'), pipeline.Datasets(config)
+    state = loop.finished(stage, config, workdir, devices)
+    images = augment.test_view(config, datasets['test'].images)
+    logits = jax.jit(architecture.make_classifier('linear', 2, config=config).apply)(state.variables, images)
+    correct = int((logits.argmax(1) == datasets['test'].labels).sum())
+    assert correct == results['transfer']['linear']['all']['correct']
+
+
+def test_a_fold_leaves_its_metrics_and_no_checkpoints(run):
+    _, workdir, _ = run
+    for protocol in ('linear', 'finetune'):
+        rows = report.read(workdir / 'transfer' / protocol / 'fold_1' / 'metrics.jsonl')
+        assert [row['step'] for row in rows if 'train/loss/class' in row] == [1, 2]
+        assert {'train/accuracy', 'train/grad_norm/head', 'test/accuracy'} <= {name for row in rows for name in row}
+        assert not (workdir / 'transfer' / protocol / 'fold_1' / 'checkpoints').exists()
+        assert (workdir / 'transfer' / protocol / 'all' / 'checkpoints' / '6').exists()
+        assert (workdir / 'figures' / f'transfer_{protocol}_all_curves.png').exists()
+
+
+def test_the_classifiers_trunk_is_exported(run, stage_states):
+    config, workdir, _ = run
+    learned = stage_states[artifacts].params['discriminator']['trunk']
+    for protocol in ('linear', 'finetune'):
+        _, variables, size = exports.load_variables(workdir / 'transfer' / protocol / 'export')
+        assert size == config.model.image_size
+        assert bool(changed(learned, variables['params'])) == (protocol == 'finetune')
+
+
+def test_the_same_command_again_does_nothing_but_say_so(run, capsys, monkeypatch):
+    config, workdir, results = run
+    monkeypatch.setattr(splits, 'load', None)  # needs no data
+    left = workdir / 'transfer' / 'linear' / 'fold_1' / 'checkpoints' / '2'  # as by a run killed before it tidied up
+    left.mkdir(parents=True)
+    assert pipeline.run(config, workdir) == results
+    assert str(workdir / 'results.txt') in capsys.readouterr().out
+    assert not left.exists()
+
+
+def test_a_lost_result_is_tested_again_and_only_that(run, monkeypatch):
+    config, workdir, results = run
+    without = json.loads((workdir / 'results.json').read_text())
+    del without['transfer']['linear']['all']
+    report.write_json(workdir / 'results.json', without)
+    monkeypatch.setattr(loop, '_loop', None)  # its checkpoint is there
+    assert pipeline.run(config, workdir)['transfer'] == results['transfer']
+
+
+def test_training_goes_on_where_it_stopped(run, tmp_path, monkeypatch):
+    config, workdir, results = run
+    config = config.copy_and_resolve_references()
+    config.transfer.protocols = ('linear',)
+    (tmp_path / 'artifacts').symlink_to(workdir / 'artifacts')
+    original = splits.InMemory.batch
+
+    def batch(self, step, size):
+        if step == 5:  # of the training on all images; that on a fold has two steps
+            raise KeyboardInterrupt
+        return original(self, step, size)
+
+    monkeypatch.setattr(splits.InMemory, 'batch', batch)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(config, tmp_path)
+    monkeypatch.undo()
+    assert pipeline.run(config, tmp_path)['transfer']['linear'] == results['transfer']['linear']
+
+
+def test_held_out_folds_train_on_the_others_and_test_on_the_fold(run):
+    config, _, _ = run
+    datasets, fold = pipeline.Datasets(config), np.arange(0, 48, 4)
+    split = stl10._split('held_out_fold_2', datasets, [fold + 1, fold])
+    np.testing.assert_array_equal(split['test'].images, datasets['probe_train'].images[fold])
+    assert split['train'].num_examples == 36
+    both = np.concatenate([split['train'].images, split['test'].images])
+    assert len(np.unique(both, axis=0)) == len(np.unique(datasets['probe_train'].images, axis=0))
+    official = stl10._split('fold_2', datasets, [fold + 1, fold])
+    np.testing.assert_array_equal(official['train'].labels, datasets['probe_train'].labels[fold])
+    assert official['test'] is datasets['test']
+
+
+def test_images_without_labels_are_refused(run):
+    config, _, _ = run
+    dataset = splits.InMemory(np.zeros((4, 16, 16, 3), np.uint8), np.full(4, -1, np.int32), (), 0)
+    with pytest.raises(splits.DataError, match=r"'train' of .* has no labels, which transfer learns from"):
+        stl10._classes(config, dataset)
