@@ -4,8 +4,6 @@ Encoder and decoder are frozen, weights and statistics. The generator is the rep
 discriminator are updated in turn within one step.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -13,16 +11,14 @@ from ml_collections import ConfigDict
 from artifacts_jax.data import augment
 from artifacts_jax.devices.parallel import accumulated, mean, total
 from artifacts_jax.models import architecture, layers
-from artifacts_jax.models.discriminator import FAKE, REAL
-from artifacts_jax.pretraining import autoencoder, game, history, losses, optim
+from artifacts_jax.pretraining import autoencoder, game, held_out, history, optim
 from artifacts_jax.training import keys
 from artifacts_jax.training.state import State, select
 
 NAME = 'artifacts'
 REPLAYED = True  # by --replay
 BASE = autoencoder  # the stage whose variables this one freezes
-TINY = 1e-12  # less than any fraction of a batch
-discriminator, evaluator, illustrator = game.discriminator, game.evaluator, game.illustrator
+discriminator, evaluator, illustrator = held_out.discriminator, held_out.evaluator, held_out.illustrator
 
 
 def plan(config: ConfigDict) -> tuple[int, int]:
@@ -77,41 +73,6 @@ def begin(variables: dict, *, config: ConfigDict) -> State:
     return state.replace(history=history.empty(config))
 
 
-def discriminator_terms(outputs, mask, *, config, axis_name):
-    """Returns the discriminator's loss terms for its outputs on [real; fake] and the fakes' mask (section 2)."""
-    logits, mask_logits = outputs
-    real, fake = jnp.split(logits, 2)
-    targets = jnp.concatenate([jnp.ones_like(mask), mask])
-    mask_error = mean(losses.mask_loss(mask_logits, targets), axis_name)
-    class_error = jnp.concatenate([losses.class_loss(real, REAL), losses.class_loss(fake, FAKE)])
-    return {
-        'loss/discriminator_class': mean(class_error, axis_name),
-        'loss/discriminator_mask': config.artifacts.mask_weight * mask_error,
-    }
-
-
-def generator_terms(outputs, fake, images, mask, kept, *, config, axis_name):
-    """Returns the generator's loss terms: the class loss with swapped labels, and the mean error over kept pixels.
-
-    `kept` is the fraction of the whole batch's mask entries that are kept, of which this may be a part.
-    With `generator_objective='reference'` also the discriminator's terms, which the 2018 code leaves in: on a fake
-    the two class losses together are least at a probability of 1/2.
-    """
-    real_logits, fake_logits = jnp.split(outputs[0], 2)
-    # The real half has no path to the generator but through the batch statistics; the 2018 code counts it too.
-    class_error = jnp.concatenate([losses.class_loss(real_logits, FAKE), losses.class_loss(fake_logits, REAL)])
-    errors = layers.upsample_nearest(mask, images.shape[1:3]) * losses.squared_error(fake, images)
-    pixel_error = mean(errors, axis_name) / (images.shape[-1] * jnp.maximum(kept, TINY))
-    terms = {
-        'loss/generator_class': mean(class_error, axis_name),
-        'loss/generator_pixel': config.artifacts.pixel_weight * pixel_error,
-    }
-    if config.artifacts.generator_objective == 'reference':
-        leak = discriminator_terms(outputs, mask, config=config, axis_name=axis_name)
-        terms['loss/generator_leak'] = sum(leak.values())
-    return terms
-
-
 def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=None):
     """One update of the discriminator and one of the generator, on augmented images and random masks.
 
@@ -132,11 +93,8 @@ def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=
 
 
 def update(state: State, images, mask, example_keys=None, index=None, *, config: ConfigDict, axis_name=None):
-    """One update of the discriminator and one of the generator.
+    """One update of the discriminator and one of the generator: one step of the game (game.py).
 
-    With `updates='alternate'` the generator plays against the just-updated discriminator, on the same fakes: the
-    generator runs once, the discriminator twice. With 'simultaneous' both share one pass of the discriminator, but for
-    a history, of which the discriminator's pass alone sees earlier fakes.
     The discriminator always sees [real; fake] as one batch, whose statistics conv5 and fc1 are normalised by (as
     in the 2018 code); its running averages follow its own update's pass alone. With `accumulate` such a batch is a
     part, and the running averages follow the mean over the parts.
@@ -154,135 +112,72 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
     Returns:
       (state, {name: scalar}).
     """
-    network, alternate = config.artifacts.generator, config.artifacts.updates == 'alternate'
-    generator = architecture.make_generator(config, axis_name)
-    judge_model = architecture.make_discriminator(config, axis_name)
-    batch = images, mask, example_keys or [None] * 6, index
+    drawn = example_keys or [None] * 6
+    batch = game.Batch(images, mask, tuple(drawn[:2]), tuple(drawn[2:4]), *drawn[4:], index)
     kept = total(mean(mask, axis_name), axis_name)
     entered = state.step * (total(len(images), axis_name) // 2)
-
-    def examples(part):
-        """Returns the real and fake examples, how a gradient goes from the fakes to the generator, and statistics."""
-        images, mask, (*_, noise_keys, _), _ = part
-        phi = generator.apply(state.frozen, images, method='encode')
-        real = game.real_examples(generator, state.frozen, images, phi, config)
-
-        def make_fake(params):
-            variables = {
-                'params': {**state.frozen['params'], network: params},
-                'batch_stats': {**state.frozen['batch_stats'], network: state.batch_stats[network]},
-            }
-            fake, updates = game.fake_examples(
-                generator, variables, phi, mask, noise_keys, config, train=True, mutable=['batch_stats']
-            )
-            return fake, updates['batch_stats'].get(network, {})
-
-        return real, *jax.vjp(make_fake, state.params[network], has_aux=True)
-
-    def judge(params, real, fake, dropout_keys):
-        (outputs, _), updates = judge_model.apply(
-            {'params': params, 'batch_stats': state.batch_stats['discriminator']},
-            (real, fake),
-            train=True,
-            dropout_keys=None if dropout_keys[0] is None else jnp.concatenate(dropout_keys),
-            mutable=['batch_stats'],
-        )
-        return outputs, updates['batch_stats']
-
-    def discriminator_side(part, real, fake):
-        """Returns ((gradient, values, statistics), (outputs, how a gradient goes back to parameters and fakes))."""
-        _, mask, (*dropout_keys, _, history_keys), index = part
-        recall = partial(history.recall, state.history, entered, history_keys, index)
-        _, judged_mask = recall(fake, mask)
-        outputs, pull, statistics = jax.vjp(
-            lambda params, fake: judge(params, real, recall(fake, mask)[0], dropout_keys[:2]),
-            state.params['discriminator'],
-            fake,
-            has_aux=True,
-        )
-
-        def loss(outputs):
-            terms = discriminator_terms(outputs, judged_mask, config=config, axis_name=axis_name)
-            return sum(terms.values()), {**terms, **_accuracy(outputs, judged_mask, axis_name)}
-
-        cotangent, values = jax.grad(loss, has_aux=True)(outputs)
-        return (pull(cotangent)[0], values, statistics), (outputs, pull)
-
-    def generator_side(part, made, opponent, judged=None):
-        """Returns (gradient, values, statistics, fakes for a history) against a discriminator's parameters."""
-        images, mask, (*dropout_keys, _, _), _ = part
-        real, fake, pull_fake, statistics = made
-        outputs, pull, *_ = judged or jax.vjp(
-            lambda params, fake: judge(params, real, fake, dropout_keys[2:]), opponent, fake, has_aux=True
-        )
-
-        def loss(outputs, fake):
-            terms = generator_terms(outputs, fake, images, mask, kept, config=config, axis_name=axis_name)
-            return sum(terms.values()), terms
-
-        (cotangent, direct), values = jax.grad(loss, (0, 1), has_aux=True)(outputs, fake)
-        (gradient,) = pull_fake(direct + pull(cotangent)[1])
-        return gradient, values, statistics, None if state.history is None else fake
-
-    def both_sides(part):
-        made = examples(part)
-        side, judged = discriminator_side(part, *made[:2])
-        if state.history is not None:
-            judged = None  # the generator is judged by its own fakes, not by earlier ones
-        return side, generator_side(part, made, state.params['discriminator'], judged)
-
-    def descend(state, name, gradient, readers=()):
-        """Returns (state, the L2 term, the norm of the other terms' gradient) after an update of one network.
-
-        `readers` are further results that depend on the network's old parameters.
-        """
-        gradient = total(gradient, axis_name)
-        decay, decay_gradient = jax.value_and_grad(lambda p: config.optim.l2 * losses.l2(p))(state.params[name])
-        norm = optim.norm(gradient)
-        # XLA copies parameters first, unless it knows that all which reads them comes before their update. What is not
-        # finite in one network should not reach the other.
-        last = 0 * jnp.nan_to_num(decay + norm + sum(readers))
-        gradient = jax.tree.map(lambda g, d: g + d + last, gradient, decay_gradient)
-        return state.descend(_optimiser(config), {name: gradient}), decay, norm
-
-    if alternate:
-        made = examples(batch) if config.accumulate == 1 else None  # those of several parts are made again, not kept
-        side = accumulated(
-            lambda part: discriminator_side(part, *(made or examples(part))[:2])[0], config.accumulate, batch
-        )
-        new, decay, norm = descend(state, 'discriminator', side[0])
-        other = accumulated(
-            lambda part: generator_side(part, made or examples(part), new.params['discriminator']),
-            config.accumulate,
-            batch,
-        )
-    else:
-        side, other = accumulated(both_sides, config.accumulate, batch)
-        new, decay, norm = descend(state, 'discriminator', side[0], [optim.norm(other[0])])
-    new, generator_decay, generator_norm = descend(new, network, other[0])
-    _, values, discriminator_stats = side
-    _, generator_values, generator_stats, fake = other
-
+    play = game.Game(state, kept, entered, config, axis_name)
+    take_turns = {'alternate': _alternate, 'simultaneous': _simultaneous}[config.artifacts.updates]
+    new, first, second, decay = take_turns(play, batch)
     new = new.replace(
         step=state.step + 1,
-        batch_stats={network: generator_stats, 'discriminator': discriminator_stats},
+        batch_stats={config.artifacts.generator: second.batch_stats, 'discriminator': first.batch_stats},
         ema=optim.moving_average(state.ema, new.params, config.optim.ema_decay, state.step),
-        history=history.remember(state.history, entered, fake, mask, axis_name=axis_name),
+        history=history.remember(state.history, entered, second.fake, mask, axis_name=axis_name),
     )
-    return new, {
-        **total({**values, **generator_values}, axis_name),
-        'loss/discriminator_l2': decay,
-        'loss/generator_l2': generator_decay,
-        'grad_norm/discriminator': norm,
-        f'grad_norm/{network}': generator_norm,
-    }
+    return new, {**total({**first.values, **second.values}, axis_name), **decay}
 
 
-def _accuracy(outputs, mask, axis_name):
-    """Returns the shares of the fractions of real and fake images, and fakes' mask entries, that are told rightly."""
-    (real, fake), mask_logits = jnp.split(outputs[0].argmax(-1), 2), jnp.split(outputs[1], 2)[1]
-    return {
-        'accuracy/real': mean((real == REAL).astype(jnp.float32), axis_name),
-        'accuracy/fake': mean((fake == FAKE).astype(jnp.float32), axis_name),
-        'accuracy/mask': mean(((mask_logits > 0) == (mask > 0)).astype(jnp.float32), axis_name),
-    }
+def _alternate(play, batch):
+    """The generator plays against the just-updated discriminator, on the same fakes.
+
+    Returns (state, the discriminator's turn, the generator's, {name: scalar} of their updates).
+    """
+    parts = play.config.accumulate
+    made = play.examples(batch) if parts == 1 else None  # those of several parts are made again, not kept
+
+    def ask(part):
+        turn, _ = play.discriminator_turn(part, made or play.examples(part))
+        return turn
+
+    first = accumulated(ask, parts, batch)
+    new, values = _descend(play, play.state, 'discriminator', first)
+
+    def answer(part):
+        examples = made or play.examples(part)
+        judged = play.judge(new.params['discriminator'], examples.real, examples.fake, part.generator_dropout_keys)
+        return play.generator_turn(part, examples, judged)
+
+    second = accumulated(answer, parts, batch)
+    new, more = _descend(play, new, play.config.artifacts.generator, second)
+    return new, first, second, {**values, **more}
+
+
+def _simultaneous(play, batch):
+    """Both learn from one pass of the discriminator, but for a history: the generator is judged by its own fakes.
+
+    Returns what `_alternate` does.
+    """
+
+    def both(part):
+        examples = play.examples(part)
+        turn, judged = play.discriminator_turn(part, examples)
+        if play.state.history is not None:
+            now = play.state.params['discriminator']
+            judged = play.judge(now, examples.real, examples.fake, part.generator_dropout_keys)
+        return turn, play.generator_turn(part, examples, judged)
+
+    first, second = accumulated(both, play.config.accumulate, batch)
+    new, values = _descend(play, play.state, 'discriminator', first, readers=[optim.norm(second.gradient)])
+    new, more = _descend(play, new, play.config.artifacts.generator, second)
+    return new, first, second, {**values, **more}
+
+
+def _descend(play, state, network, turn, readers=()):
+    """Returns (state, {name: scalar}) after an update of one network by what it has learned in its turn."""
+    side = 'discriminator' if network == 'discriminator' else 'generator'
+    gradient = total(turn.gradient, play.axis_name)
+    state, decay, norm = optim.descend(
+        state, network, gradient, _optimiser(play.config), l2=play.config.optim.l2, readers=readers
+    )
+    return state, {f'loss/{side}_l2': decay, f'grad_norm/{network}': norm}

@@ -1,36 +1,154 @@
-"""The game of the artifacts stage: its real and fake examples, how both sides do, and the figures that show it."""
+"""The game of the artifacts stage, as the paper has it (section 3): examples are made, judged, and both sides learn.
 
-from pathlib import Path
+A `Game` is a state's networks at one step. Its methods are pure functions of a part of the batch, in the order in which
+they are called: `examples`, `judge`, `discriminator_turn`, `generator_turn`. Gradients go back by hand, from the losses
+to the discriminator's outputs, from there to its parameters and the fakes, from there to the generator's: so that each
+network runs forward once, whichever side asks.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import augment
-from artifacts_jax.devices import processes
-from artifacts_jax.devices.parallel import Devices
-from artifacts_jax.drawing import grids
-from artifacts_jax.features import extraction
+from artifacts_jax.devices.parallel import mean
 from artifacts_jax.models import architecture, layers
 from artifacts_jax.models.discriminator import FAKE, REAL
-from artifacts_jax.training import keys, metrics
+from artifacts_jax.pretraining import history, losses
+from artifacts_jax.training.state import State
 
-COLUMNS = (  # of the figure of artifacts, as in the paper
-    'original',
-    'mask,\norange: dropped',
-    'mask over\nthe original',
-    'decoded',
-    'damaged,\nno repair',
-    'damaged,\nrepaired',
-    'repair\nnot masked',
-    'damaged and\nrepaired twice',
-)
-GAN_COLUMNS = ('original', 'decoded', 'generated\nfrom noise')
+TINY = 1e-12  # less than any fraction of a batch
 
 
-def discriminator(variables: dict) -> dict:
-    """Returns the discriminator's part of a stage's variables, {'params': ..., 'batch_stats': ...}."""
-    return {kind: tree['discriminator'] for kind, tree in variables.items()}
+class Batch(NamedTuple):
+    """What a step, or a part of it, is played on; keys are None where nothing is drawn."""
+
+    images: Any  # [B, H, W, 3] in [-1, 1]
+    mask: Any  # [B, M, N, 1], 1 kept, 0 dropped
+    dropout_keys: Any  # of the discriminator's turn, a pair of [B] keys: of the real examples and of the fakes
+    generator_dropout_keys: Any  # the same, of the generator's turn
+    noise_keys: Any  # [B] keys that a GAN draws its fakes by
+    history_keys: Any  # [B] keys that choose earlier fakes
+    index: Any  # [B] int32, the examples' positions in the global batch
+
+
+class Examples(NamedTuple):
+    """Real and fake examples, and what the generator learns by."""
+
+    real: Any  # [B, H, W, 3] in [-1, 1]
+    fake: Any  # the same
+    pull: Callable  # from a gradient of the fakes to a tuple with that of the generator's parameters
+    batch_stats: Any  # the generator's running averages after it has made them
+
+
+class Judgement(NamedTuple):
+    """What the discriminator says of [real; fake], and what both sides learn by."""
+
+    outputs: Any  # class logits [2B, 2], mask logits [2B, M, N, 1]
+    pull: Callable  # from a gradient of the outputs to those of (the discriminator's parameters, the fakes)
+    batch_stats: Any  # the discriminator's running averages after it
+
+
+class Turn(NamedTuple):
+    """What a side has learned from a part of the batch: this device's shares of gradients and values."""
+
+    gradient: Any  # of its parameters
+    values: dict  # {name: scalar}
+    batch_stats: Any  # its running averages
+    fake: Any = None  # the generator's fakes, if there is a history to keep them
+
+
+@dataclasses.dataclass(frozen=True)
+class Game:
+    """The game at one step.
+
+    Args:
+      state: with the networks 'discriminator' and 'repair' (or 'gan'), and the frozen 'encoder' and 'decoder'.
+      kept: scalar, the fraction of the whole batch's mask entries that are kept; a part may have another.
+      entered: scalar, the fakes that have ever entered the history.
+      config: the run's configuration.
+      axis_name: the devices' axis under pmap.
+    """
+
+    state: State
+    kept: Any
+    entered: Any
+    config: ConfigDict
+    axis_name: str | None
+
+    def examples(self, batch: Batch) -> Examples:
+        """Makes the real examples, by the frozen autoencoder, and the fakes, damaged and repaired on the way."""
+        state, network = self.state, self.config.artifacts.generator
+        generator = architecture.make_generator(self.config, self.axis_name)
+        phi = generator.apply(state.frozen, batch.images, method='encode')
+        real = real_examples(generator, state.frozen, batch.images, phi, self.config)
+
+        def make(params):
+            variables = {
+                'params': {**state.frozen['params'], network: params},
+                'batch_stats': {**state.frozen['batch_stats'], network: state.batch_stats[network]},
+            }
+            fake, updates = fake_examples(
+                generator,
+                variables,
+                phi,
+                batch.mask,
+                batch.noise_keys,
+                self.config,
+                train=True,
+                mutable=['batch_stats'],
+            )
+            return fake, updates['batch_stats'].get(network, {})
+
+        return Examples(real, *jax.vjp(make, state.params[network], has_aux=True))
+
+    def judge(self, params, real, fake, dropout_keys) -> Judgement:
+        """Shows [real; fake] to a discriminator as one batch, whose statistics normalise conv5 and fc1."""
+        discriminator = architecture.make_discriminator(self.config, self.axis_name)
+        batch_stats = self.state.batch_stats['discriminator']
+
+        def apply(params, fake):
+            (outputs, _), updates = discriminator.apply(
+                {'params': params, 'batch_stats': batch_stats},
+                (real, fake),
+                train=True,
+                dropout_keys=None if dropout_keys[0] is None else jnp.concatenate(dropout_keys),
+                mutable=['batch_stats'],
+            )
+            return outputs, updates['batch_stats']
+
+        return Judgement(*jax.vjp(apply, params, fake, has_aux=True))
+
+    def discriminator_turn(self, batch: Batch, examples: Examples) -> tuple[Turn, Judgement]:
+        """The discriminator learns to tell real from fake, and where the fakes were damaged."""
+        state = self.state
+        fake, mask = history.recall(
+            state.history, self.entered, batch.history_keys, batch.index, examples.fake, batch.mask
+        )
+        judged = self.judge(state.params['discriminator'], examples.real, fake, batch.dropout_keys)
+
+        def loss(outputs):
+            terms = discriminator_terms(outputs, mask, config=self.config, axis_name=self.axis_name)
+            return sum(terms.values()), {**terms, **_found(outputs, mask, self.axis_name)}
+
+        gradient, values = jax.grad(loss, has_aux=True)(judged.outputs)
+        return Turn(judged.pull(gradient)[0], values, judged.batch_stats), judged
+
+    def generator_turn(self, batch: Batch, examples: Examples, judged: Judgement) -> Turn:
+        """The generator learns to pass for real before a discriminator, and to leave what is kept as it was."""
+
+        def loss(outputs, fake):
+            terms = generator_terms(
+                outputs, fake, batch.images, batch.mask, self.kept, config=self.config, axis_name=self.axis_name
+            )
+            return sum(terms.values()), terms
+
+        (gradient, direct), values = jax.grad(loss, (0, 1), has_aux=True)(judged.outputs, examples.fake)
+        (gradient,) = examples.pull(direct + judged.pull(gradient)[1])
+        return Turn(gradient, values, examples.batch_stats, None if self.state.history is None else examples.fake)
 
 
 def real_examples(generator, variables, images, phi, config):
@@ -54,113 +172,46 @@ def fake_examples(generator, variables, phi, mask, noise_keys, config, **options
     return generator.apply(variables, phi, mask, method='fake', **options)
 
 
-def _views(config, batch, key):
-    """Returns (test views of the images, masks that depend on the key and each example's index alone)."""
-    (mask_keys,) = keys.example_keys(key, 0, batch['index'], 1)
-    mask = layers.spatial_mask(mask_keys, architecture.mask_grid(config), config.artifacts.drop_rate)
-    return augment.test_view(config, batch['image']), mask
+def discriminator_terms(outputs, mask, *, config, axis_name):
+    """Returns the discriminator's loss terms for its outputs on [real; fake] and the fakes' mask (section 2)."""
+    logits, mask_logits = outputs
+    real, fake = jnp.split(logits, 2)
+    targets = jnp.concatenate([jnp.ones_like(mask), mask])
+    mask_error = mean(losses.mask_loss(mask_logits, targets), axis_name)
+    class_error = jnp.concatenate([losses.class_loss(real, REAL), losses.class_loss(fake, FAKE)])
+    return {
+        'loss/discriminator_class': mean(class_error, axis_name),
+        'loss/discriminator_mask': config.artifacts.mask_weight * mask_error,
+    }
 
 
-def evaluator(config: ConfigDict, devices: Devices, datasets: dict):
-    """Returns evaluate(state, key) -> {name: value}: the game on held-out images, and how good the features are."""
-    generator, judge = architecture.make_generator(config), architecture.make_discriminator(config)
-    monitor = extraction.monitor(config, devices, datasets)
+def generator_terms(outputs, fake, images, mask, kept, *, config, axis_name):
+    """Returns the generator's loss terms: the class loss with swapped labels, and the mean error over kept pixels.
 
-    def play(inputs, batch):
-        variables, key = inputs
-        images, mask = _views(config, batch, key)
-        (noise_keys,) = keys.example_keys(key, 1, batch['index'], 1)
-        phi = generator.apply(variables, images, method='encode')
-        real = real_examples(generator, variables, images, phi, config)
-        fake = fake_examples(generator, variables, phi, mask, noise_keys, config)
-        (real_logits, _), _ = judge.apply(discriminator(variables), real)
-        (fake_logits, mask_logits), _ = judge.apply(discriminator(variables), fake)
-        return {
-            'accuracy/real': real_logits.argmax(-1) == REAL,
-            'accuracy/fake': fake_logits.argmax(-1) == FAKE,
-            'accuracy/mask': ((mask_logits > 0) == (mask > 0)).mean(axis=(1, 2, 3)),
-            'mask_logits': mask_logits,
-            'kept': mask > 0,
-        }
-
-    mapped = devices.per_example(play)
-
-    def evaluate(state, key):
-        batches = datasets['test'].eval_batches(config.batch_size, limit=config.eval_examples)
-        results = [mapped((state.variables, key), batch) for batch in batches]
-        results = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
-        values = {name: float(x.mean()) for name, x in results.items() if name.startswith('accuracy')}
-        values['mask_auc'] = metrics.auc(results['mask_logits'].ravel(), results['kept'].ravel())
-        return {**values, **monitor(discriminator(state.variables))}
-
-    return evaluate
-
-
-def illustrator(config: ConfigDict, devices: Devices, datasets: dict, *, examples: int = 8, first_batch: int = 0):
-    """Returns draw(state, key, folder), which writes artifacts.png, mask_prediction.png and conv1.png (None: nothing).
-
-    The first two show the game on held-out images, the paper's figure and what the discriminator makes of it; a GAN
-    damages nothing, so it has no mask to predict.
-
-    Args:
-      config: the run's configuration.
-      devices: the mapping over devices.
-      datasets: {'test': data set}.
-      examples: how many images are shown, at least; as many on each host.
-      first_batch: which of the test split's batches of so many images is shown.
+    `kept` is the fraction of the whole batch's mask entries that are kept, of which this may be a part.
+    With `generator_objective='reference'` also the discriminator's terms, which the 2018 code leaves in: on a fake
+    the two class losses together are least at a probability of 1/2.
     """
-    generator, judge = architecture.make_generator(config), architecture.make_discriminator(config)
-    gan = config.artifacts.generator == 'gan'
+    real_logits, fake_logits = jnp.split(outputs[0], 2)
+    # The real half has no path to the generator but through the batch statistics; the 2018 code counts it too.
+    class_error = jnp.concatenate([losses.class_loss(real_logits, FAKE), losses.class_loss(fake_logits, REAL)])
+    errors = layers.upsample_nearest(mask, images.shape[1:3]) * losses.squared_error(fake, images)
+    pixel_error = mean(errors, axis_name) / (images.shape[-1] * jnp.maximum(kept, TINY))
+    terms = {
+        'loss/generator_class': mean(class_error, axis_name),
+        'loss/generator_pixel': config.artifacts.pixel_weight * pixel_error,
+    }
+    if config.artifacts.generator_objective == 'reference':
+        leak = discriminator_terms(outputs, mask, config=config, axis_name=axis_name)
+        terms['loss/generator_leak'] = sum(leak.values())
+    return terms
 
-    def show(inputs, batch):
-        variables, key = inputs
-        images, mask = _views(config, batch, key)
-        (noise_keys,) = keys.example_keys(key, 1, batch['index'], 1)
 
-        def apply(method, *args, **options):
-            return generator.apply(variables, *args, method=method, **options)
-
-        def verdict(images):
-            (logits, mask_logits), _ = judge.apply(discriminator(variables), images)
-            return {'image': images, 'real': jax.nn.softmax(logits)[:, REAL], 'kept': jax.nn.sigmoid(mask_logits)}
-
-        phi = apply('encode', images)
-        decoded, fake = apply('decode', phi), fake_examples(generator, variables, phi, mask, noise_keys, config)
-        judged = verdict(fake), verdict(real_examples(generator, variables, images, phi, config)), mask
-        if gan:
-            return (images, decoded, fake), judged
-        repaired = apply('corrupt', phi, mask)
-        columns = (
-            images,
-            mask,
-            (images, mask),
-            decoded,
-            apply('damaged', phi, mask),
-            repaired,
-            apply('corrupt', phi, mask, gated=False),
-            apply('corrupt', apply('encode', repaired), mask),
-        )
-        return columns, judged
-
-    mapped = devices.per_example(show)
-
-    def draw(state, key, folder):
-        batch = next(datasets['test'].train_batches(processes.divisible(examples), start_step=first_batch))
-        columns, judged = mapped((state.variables, key), batch)
-        if folder is None:
-            return
-        step = f'{int(state.step):,}'
-        about = f'held-out images of {Path(config.data.name).name}, after {step} steps'
-        named = dict(zip(GAN_COLUMNS if gan else COLUMNS, columns))
-        grids.image_grid(folder / 'artifacts.png', named, title=f'Damage and repair: {about}')
-        if not gan:
-            title = f'What the discriminator predicts: {about}'
-            real = {'input': 'original'}.get(config.artifacts.real, 'decoded')
-            grids.mask_prediction(folder / 'mask_prediction.png', *judged, title=title, real_name=real)
-        kernel = np.asarray(state.params['discriminator']['trunk']['conv1']['group0']['kernel'])
-        title = (
-            f"conv1's {kernel.shape[-1]} filters after {step} steps, in the network's order, each scaled to its range"
-        )
-        grids.filters(folder / 'conv1.png', kernel, title=title)
-
-    return draw
+def _found(outputs, mask, axis_name):
+    """Returns the shares of the fractions of real and fake images, and fakes' mask entries, that are told rightly."""
+    (real, fake), mask_logits = jnp.split(outputs[0].argmax(-1), 2), jnp.split(outputs[1], 2)[1]
+    return {
+        'accuracy/real': mean((real == REAL).astype(jnp.float32), axis_name),
+        'accuracy/fake': mean((fake == FAKE).astype(jnp.float32), axis_name),
+        'accuracy/mask': mean(((mask_logits > 0) == (mask > 0)).astype(jnp.float32), axis_name),
+    }

@@ -6,6 +6,8 @@ import optax
 from ml_collections import ConfigDict
 
 from artifacts_jax.models import layers
+from artifacts_jax.pretraining import losses
+from artifacts_jax.training.state import State
 
 
 def schedule(learning_rate: float, steps: int, config: ConfigDict) -> optax.Schedule:
@@ -57,6 +59,29 @@ def _scale_by_adam(b1, b2, epsilon, epsilon_hat):
         return updates, optax.ScaleByAdamState(count, mu, nu)
 
     return optax.GradientTransformation(optax.scale_by_adam(b1, b2).init, update)
+
+
+def descend(state: State, network: str, gradient, optimiser, *, l2: float, readers=()):
+    """Updates one network by its optimiser, with the L2 of its weights.
+
+    Args:
+      state: has the network.
+      network: its name.
+      gradient: of its parameters, without L2.
+      optimiser: the optax optimiser that the state was made with.
+      l2: weight of 0.5 * |w|^2.
+      readers: further results that depend on the network's old parameters.
+
+    Returns:
+      (state, the L2 term, the gradient's norm without it).
+    """
+    decay, decay_gradient = jax.value_and_grad(lambda params: l2 * losses.l2(params))(state.params[network])
+    length = norm(gradient)
+    # XLA copies parameters first, unless it knows that all which reads them comes before their update. What is not
+    # finite in one network should not reach the other.
+    last = 0 * jnp.nan_to_num(decay + length + sum(readers))
+    gradient = jax.tree.map(lambda g, d: g + d + last, gradient, decay_gradient)
+    return state.descend(optimiser, {network: gradient}), decay, length
 
 
 def norm(gradients):
