@@ -1,4 +1,16 @@
-"""A run: the config's stages in order, each from where it stopped, in one work directory."""
+"""A run: the config's stages in order, each from where it stopped, in one work directory.
+
+There are two kinds of stages, each with a protocol. Those of TRAINED learn: modules with NAME, BASE, SHOWN, check,
+plan, init_state, train_step, evaluator and illustrator, which training/loop.py runs. EVALUATIONS find out what the
+learned features are good for: modules with
+
+    NAME                                                   in config.stages, and the name of its section of the config
+    check(config, devices)                                 raises ConfigError for what this machine cannot do
+    run(config, workdir, devices, datasets, networks)      does what results.json does not have yet; returns all of it
+    table(results)                                         that as text
+
+where `networks` are {'random', 'learned'}, functions that return the variables of a discriminator.
+"""
 
 import contextlib
 from pathlib import Path
@@ -13,10 +25,11 @@ from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.exchange import exports
 from artifacts_jax.features import probe
 from artifacts_jax.pretraining import artifacts, autoencoder
-from artifacts_jax.training import checkpoint, loop, replay
+from artifacts_jax.training import checkpoint, loop, replay, results
 from artifacts_jax.transfer import stl10
 
 TRAINED = (autoencoder, artifacts)
+EVALUATIONS = (probe, stl10)
 EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts: ('export', ('trunk',))}
 EXPECTED_ERRORS = (
     configuration.ConfigError,
@@ -52,7 +65,7 @@ class Datasets(dict):
 
 
 def run(config: ConfigDict, workdir: Path) -> dict:
-    """Runs the config's stages and returns the results, {} if neither the probe nor the transfer is among them.
+    """Runs the config's stages and returns the results, {} if no evaluation is among them.
 
     Args:
       config: a checked configuration.
@@ -62,13 +75,9 @@ def run(config: ConfigDict, workdir: Path) -> dict:
       one of EXPECTED_ERRORS, with a message for the user.
     """
     devices, datasets, done = Devices(config.parallel), Datasets(config), {}
-    for stage in TRAINED:  # before the work directory keeps the configuration
-        if stage.NAME in config.stages and not config[stage.NAME].pretrained:
-            devices.check_batch('batch_size', stage.plan(config)[1], config.accumulate)
-    if {probe.NAME, artifacts.NAME} & set(config.stages):
-        processes.check_batch('probe.batch_size', config.probe.batch_size)
-    if stl10.NAME in config.stages:
-        devices.check_batch('transfer.batch_size', config.transfer.batch_size, config.accumulate)
+    for task in (*TRAINED, *EVALUATIONS):  # before the work directory keeps the configuration
+        if task.NAME in config.stages and not config[task.NAME].get('pretrained'):
+            task.check(config, devices)
     for stage in TRAINED:
         if config[stage.NAME].pretrained:
             done[stage] = _import(stage, config[stage.NAME].pretrained, config, devices)
@@ -135,16 +144,19 @@ def _stages(config, workdir, devices, datasets, done):
             if not processes.agreed((folder / 'config.json').exists()):
                 exports.save(folder, done[stage], config, parts=parts)
             print(f'{folder}: the learned {" and ".join(parts)}, for artifacts_jax.load_features')
-    results = {}
-    if probe.NAME in config.stages:
-        networks = {
-            'random': lambda: artifacts.discriminator(loop.initial(artifacts, config, devices, None).variables),
-            'learned': lambda: artifacts.discriminator(learned(artifacts)),
-        }
-        results = probe.run(config, workdir, devices, datasets, networks)
-    if stl10.NAME in config.stages:
-        results = stl10.run(config, workdir, devices, datasets, lambda: learned(artifacts))
-    return results
+    networks = {
+        'random': lambda: artifacts.discriminator(loop.initial(artifacts, config, devices, None).variables),
+        'learned': lambda: artifacts.discriminator(learned(artifacts)),
+    }
+    found = {}
+    for task in EVALUATIONS:
+        if task.NAME in config.stages:
+            found = task.run(config, workdir, devices, datasets, networks)
+            tables = '\n'.join(each.table(found) for each in EVALUATIONS if each.NAME in found)
+            results.write_tables(workdir, tables)
+            print(f'\n{task.table(found)}\n{task.NAME}: done; tables are in {workdir / results.TABLES}, all numbers in')
+            print(f'{workdir / results.NUMBERS}, figures in {workdir}/figures')
+    return found
 
 
 def _import(stage, folder, config, devices):

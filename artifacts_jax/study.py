@@ -9,7 +9,6 @@ results.json and results.txt.
 """
 
 import hashlib
-import io
 import json
 import sys
 from pathlib import Path
@@ -67,7 +66,7 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
     from artifacts_jax.devices.parallel import Devices
     from artifacts_jax.features import probe
     from artifacts_jax.pretraining import artifacts, autoencoder
-    from artifacts_jax.training import loop, report
+    from artifacts_jax.training import loop, report, results
 
     devices = Devices(config.parallel)
 
@@ -105,36 +104,34 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
                 except loop.NonFiniteError as error:  # a variant may diverge; the others should not wait for it
                     print(f'{name}, seed {seed} failed: {error}')
                     result = {'probe': {}, 'failed': str(error)}
-                report.write_json(path, {'variant': name, 'seed': seed, **result})
+                results.write_json(path, {'variant': name, 'seed': seed, **result})
                 jax.clear_caches()  # no other variant has these programs
-            results = collect(workdir)
-            report.write_json(Path(workdir) / 'results.json', results)
-            (Path(workdir) / 'results.txt').write_text(table(results))
-    return results
+            collected = collect(workdir)
+            results.write(workdir, collected)
+            results.write_tables(workdir, table(collected))
+    return collected
 
 
 def collect(workdir: Path) -> list[dict]:
     """Returns all results in a study's work directory, by seed and in the order of configs/variants.py."""
     names = [RANDOM, *variants.VARIANTS]
     paths = [path for name in names for path in (Path(workdir) / name).glob('seed_*/result.json')]
-    results = [json.loads(path.read_text()) for path in paths]
-    return sorted(results, key=lambda result: (result['seed'], names.index(result['variant'])))
+    collected = [json.loads(path.read_text()) for path in paths]
+    return sorted(collected, key=lambda result: (result['seed'], names.index(result['variant'])))
 
 
-def table(results: list[dict]) -> str:
+def table(collected: list[dict]) -> str:
     """Returns the results of `run` as a table of text: means and standard deviations (n - 1) over the seeds.
 
     The last column is the difference from the default variant of the same seed, averaged over the layers, with its
     standard error over the seeds.
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from artifacts_jax.training import results
 
     runs = {}
-    for result in results:
+    for result in collected:
         runs.setdefault(result['variant'], {})[result['seed']] = result
-    layers = next(list(result['probe']) for result in results if result['probe'])
+    layers = next(list(result['probe']) for result in collected if result['probe'])
 
     def accuracy(run, layer):
         return run['probe'][layer]['accuracy'] if run['probe'] else float('nan')
@@ -142,9 +139,7 @@ def table(results: list[dict]) -> str:
     def mean_accuracy(run):
         return np.mean([accuracy(run, layer) for layer in layers])
 
-    grid = Table(box=box.MARKDOWN)
-    for n, heading in enumerate(('variant', *layers, 'discriminator', 'mask AUC', 'minutes', 'vs default')):
-        grid.add_column(heading, justify='right' if n else 'left')
+    rows = []
     for name, by_seed in runs.items():
         cells = [_spread([accuracy(run, layer) for run in by_seed.values()]) for layer in layers]
         for key, digits in (('accuracy', 1), ('mask_auc', 3), ('minutes', 1)):
@@ -152,10 +147,8 @@ def table(results: list[dict]) -> str:
         shared = [seed for seed in by_seed if seed in runs.get(DEFAULT, {})]
         differences = [mean_accuracy(by_seed[s]) - mean_accuracy(runs[DEFAULT][s]) for s in shared]
         cells.append('' if name == DEFAULT else _spread(differences, sign='+', error=True))
-        grid.add_row(name, *cells)
-    console = Console(width=200, file=io.StringIO())
-    console.print(grid)
-    return console.file.getvalue()
+        rows.append([name, *cells])
+    return results.table(['variant', *layers, 'discriminator', 'mask AUC', 'minutes', 'vs default'], rows)
 
 
 def _spread(values, digits=2, *, sign='', error=False):
@@ -189,10 +182,10 @@ def main():
     from artifacts_jax import pipeline
 
     try:
-        results = run(CONFIG.value, Path(WORKDIR.value), VARIANTS.value, list(range(SEEDS.value)))
+        collected = run(CONFIG.value, Path(WORKDIR.value), VARIANTS.value, list(range(SEEDS.value)))
     except pipeline.EXPECTED_ERRORS as error:
         sys.exit(f'error: {error}')
-    print(table(results))
+    print(table(collected))
 
 
 if __name__ == '__main__':

@@ -48,6 +48,7 @@ def test_metrics_have_each_term_by_itself(finished_run):
     training = {name for row in rows for name in row}
     for name in ('discriminator_class', 'discriminator_mask', 'discriminator_l2', 'generator_class', 'generator_pixel'):
         assert f'train/loss/{name}' in training
+    assert {'train/mask/on_kept', 'train/mask/on_dropped'} <= training
     for name in ('accuracy/real', 'accuracy/fake', 'accuracy/mask'):
         assert {f'train/{name}', f'test/{name}'} <= training
     assert {'test/mask_auc', 'test/knn/conv5', 'test/rankme/conv1', 'train/grad_norm/repair'} <= training
@@ -71,7 +72,7 @@ def test_a_step_of_the_game_that_was_not_finite_is_replayed(finished_run, tmp_pa
         return state, {**values, 'loss/generator_class': values['loss/generator_class'] + 0 * (1 / (state.step - 5))}
 
     monkeypatch.setattr(pipeline.artifacts, 'train_step', broken)
-    with pytest.raises(pipeline.train.NonFiniteError, match=r'generator_class is nan at step 5 of artifacts.*--replay'):
+    with pytest.raises(pipeline.loop.NonFiniteError, match=r'generator_class is nan at step 5 of artifacts.*--replay'):
         pipeline.run(config, workdir)
     assert pipeline.replay_nonfinite(config, workdir)['step'] == 5
     assert 'loss/generator_class: nan' in capsys.readouterr().out
@@ -121,7 +122,7 @@ def test_exported_features_are_the_trained_ones(finished_run):
         'conv5': (3, 4, 4, 8),
     }
     np.testing.assert_allclose(maps['conv5'], features(images / 127.5 - 1)['conv5'], atol=1e-4)
-    state = pipeline.train.finished(pipeline.artifacts, config, workdir, pipeline.Devices('jit'))
+    state = pipeline.loop.finished(pipeline.artifacts, config, workdir, pipeline.Devices('jit'))
     _, variables, size = exports.load_variables(workdir / 'export')
     assert size == 16
     jax.tree.map(np.testing.assert_array_equal, variables['params'], state.params['discriminator']['trunk'])
@@ -147,19 +148,19 @@ def test_imported_networks_take_the_place_of_trained_ones(finished_run, tmp_path
     config = config.copy_and_resolve_references()
     config.autoencoder.pretrained = str(workdir / 'autoencoder' / 'export')
     config.artifacts.pretrained = str(workdir / 'export')
-    monkeypatch.setattr(pipeline.train, 'run', None)  # nothing is trained
+    monkeypatch.setattr(pipeline.loop, 'run', None)  # nothing is trained
     assert pipeline.run(config, tmp_path)['probe'] == results['probe']
 
-    base = pipeline.export.load(config.autoencoder.pretrained, ('encoder', 'decoder'), config)
-    state = pipeline.train.finished(pipeline.autoencoder, finished_run[0], workdir, pipeline.Devices('jit'))
+    base = pipeline.exports.load(config.autoencoder.pretrained, ('encoder', 'decoder'), config)
+    state = pipeline.loop.finished(pipeline.autoencoder, finished_run[0], workdir, pipeline.Devices('jit'))
     jax.tree.map(np.testing.assert_array_equal, base, state.variables)
     config.artifacts.pretrained, config.stages = '', ('autoencoder', 'artifacts')
     monkeypatch.setattr(
-        pipeline.train,
+        pipeline.loop,
         'run',
-        lambda stage, config, workdir, devices, datasets, base: pipeline.train.initial(stage, config, devices, base),
+        lambda stage, config, workdir, devices, datasets, base: pipeline.loop.initial(stage, config, devices, base),
     )
     pipeline.run(config, tmp_path / 'trained')  # on all four devices, from what was restored to one
     config.model.upsampling = 'legacy'
     with pytest.raises(exports.ExportError, match=r'model.upsampling: half_pixel there, legacy here'):
-        pipeline.export.load(config.autoencoder.pretrained, ('encoder', 'decoder'), config)
+        pipeline.exports.load(config.autoencoder.pretrained, ('encoder', 'decoder'), config)

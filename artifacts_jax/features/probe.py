@@ -1,6 +1,6 @@
 """Stage 3: linear classifiers on frozen features, layer by layer, of the learned and of a random network."""
 
-import json
+import itertools
 from functools import partial
 from pathlib import Path
 
@@ -11,14 +11,20 @@ from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.drawing import plots
 from artifacts_jax.features import extraction, lbfgs, linear, sgd
-from artifacts_jax.training import keys, report
+from artifacts_jax.training import keys, results
 
 NAME = 'probe'
 PIXELS = 'pixels'
 
 
+def check(config: ConfigDict, devices: Devices) -> None:
+    """Raises ConfigError if a batch does not divide by the processes."""
+    del devices
+    processes.check_batch('probe.batch_size', config.probe.batch_size)
+
+
 def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, networks: dict) -> dict:
-    """Probes every layer of every network, and raw pixels, and writes results.json, results.txt and a figure.
+    """Probes every layer of every network, and raw pixels; adds them to results.json, and draws a figure.
 
     Results are written after each network, and a network that is in results.json already is not probed again.
 
@@ -30,30 +36,46 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
       networks: {'random', 'learned'}: functions that return the discriminators' variables.
 
     Returns:
-      {'dataset', 'train', 'test', 'probe': {network: {layer: {'accuracy', 'correct', 'count', 'penalty',
-      'held_out_accuracy', 'dimensions'}}}}, accuracies in %.
+      What is in results.json: 'dataset', 'train', 'test', and 'probe': {network: {layer: {'accuracy', 'correct',
+      'count', 'penalty', 'held_out_accuracy', 'dimensions'}}}, accuracies in %.
     """
-    path = Path(workdir) / 'results.json'
-    results = json.loads(path.read_text()) if path.exists() else {}
-    results.setdefault(NAME, {})
+    found = results.read(workdir)
+    probed = found.setdefault(NAME, {})
     for name, variables in {PIXELS: lambda: None, **networks}.items():
-        if name not in results['probe']:
+        if name not in probed:
             print(f'{NAME}: {name}', flush=True)
-            results['probe'][name] = probe(config, devices, datasets, variables())
-            results.update(
+            probed[name] = probe(config, devices, datasets, variables())
+            found.update(
                 dataset=config.data.name,
                 train=_count(config.probe.max_train, datasets['probe_train']),
                 test=_count(config.probe.max_test, datasets['test']),
             )
-            report.write_json(path, results)
-    accuracies = {
-        network: {layer: row['accuracy'] for layer, row in layers.items()} for network, layers in results[NAME].items()
-    }
+            results.write(workdir, found)
     if processes.is_first():
+        accuracies = {
+            network: {layer: row['accuracy'] for layer, row in layers.items()} for network, layers in probed.items()
+        }
         plots.probe_bars(Path(workdir) / 'figures' / 'probe.png', accuracies)
-    report.write_results(workdir, results)
-    print(f'{NAME}: done; the table is in {workdir}/results.txt, the numbers in {path}, figures in {workdir}/figures')
-    return results
+    return found
+
+
+def table(found: dict) -> str:
+    """Returns what `run` does as a table of text: accuracies in %, with counts."""
+    networks = dict(found[NAME])
+    pixels = networks.pop(PIXELS, {}).get(PIXELS)
+    layers = next(iter(networks.values()), ())  # none if the probe was stopped after the pixels
+
+    def cells(layer):
+        pairs = ((_percent(rows[layer]), results.fraction(rows[layer])) for rows in networks.values())
+        return [layer, *itertools.chain(*pairs)]
+
+    headings = ['layer', *itertools.chain(*((network, 'correct') for network in networks))]
+    rows = [cells(layer) for layer in layers]
+    return (
+        f'Linear classifiers on frozen features of {found["dataset"]}, {found["train"]:,} training and'
+        f' {found["test"]:,} test images; accuracy in %\n\n{results.table(headings, rows)}'
+        + (f'\nraw pixels: {_percent(pixels)} % ({results.fraction(pixels)})\n' if pixels else '')
+    )
 
 
 def probe(config: ConfigDict, devices: Devices, datasets: dict, variables: dict | None) -> dict:
@@ -68,10 +90,10 @@ def probe(config: ConfigDict, devices: Devices, datasets: dict, variables: dict 
         maps, examples = extract(variables, batch)
         for layer, x in maps.items():
             counts[layer] += np.array(linear.accuracy_counts(classifiers[layer], x, examples['label']))
-    results = {}
+    found = {}
     for layer, (correct, count) in counts.items():
         classifier = classifiers[layer]
-        results[layer] = {
+        found[layer] = {
             'accuracy': 100 * correct / count,
             'correct': int(correct),
             'count': int(count),
@@ -79,8 +101,8 @@ def probe(config: ConfigDict, devices: Devices, datasets: dict, variables: dict 
             'held_out_accuracy': 100 * classifier.held_out_accuracy,
             'dimensions': len(classifier.mean),
         }
-        print(f'{NAME}:   {layer} {results[layer]["accuracy"]:.2f} %', flush=True)
-    return results
+        print(f'{NAME}:   {layer} {_percent(found[layer])} %', flush=True)
+    return found
 
 
 def _fit(config, extract, dataset):
@@ -129,3 +151,7 @@ def _held_out(index, part):
 def _count(limit, dataset):
     """Returns how many examples are used of a data set; a limit of 0 is none."""
     return min(limit or dataset.num_examples, dataset.num_examples)
+
+
+def _percent(row):
+    return f'{row["accuracy"]:.2f}'

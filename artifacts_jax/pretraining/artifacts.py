@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from artifacts_jax.data import augment
-from artifacts_jax.devices.parallel import accumulated, mean, total
+from artifacts_jax.devices import processes
+from artifacts_jax.devices.parallel import Devices, accumulated, mean, total
 from artifacts_jax.models import architecture, layers
 from artifacts_jax.pretraining import autoencoder, game, held_out, history, optim
 from artifacts_jax.training import keys
@@ -18,7 +19,14 @@ from artifacts_jax.training.state import State, select
 NAME = 'artifacts'
 REPLAYED = True  # by --replay
 BASE = autoencoder  # the stage whose variables this one freezes
+SHOWN = held_out.SHOWN
 discriminator, evaluator, illustrator = held_out.discriminator, held_out.evaluator, held_out.illustrator
+
+
+def check(config: ConfigDict, devices: Devices) -> None:
+    """Raises ConfigError if a batch does not divide by the devices, or by the processes where features are watched."""
+    devices.check_batch('batch_size', config.batch_size, config.accumulate)
+    processes.check_batch('probe.batch_size', config.probe.batch_size)
 
 
 def plan(config: ConfigDict) -> tuple[int, int]:
@@ -125,7 +133,9 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
         ema=optim.moving_average(state.ema, new.params, config.optim.ema_decay, state.step),
         history=history.remember(state.history, entered, second.fake, mask, axis_name=axis_name),
     )
-    return new, {**total({**first.values, **second.values}, axis_name), **decay}
+    values = total({**first.values, **second.values}, axis_name)
+    values = {name: x.value() if isinstance(x, game.Ratio) else x for name, x in values.items()}
+    return new, {**values, **decay}
 
 
 def _alternate(play, batch):

@@ -19,6 +19,12 @@ NAME = 'autoencoder'
 REPLAYED = True  # by --replay
 BASE = None  # the stage whose variables this one builds on
 NETWORKS = ('encoder', 'decoder')
+SHOWN = {'PSNR (dB)': 'psnr', 'mean squared error': 'mse'}  # of what the evaluator finds
+
+
+def check(config: ConfigDict, devices: parallel.Devices) -> None:
+    """Raises ConfigError if a batch does not divide by the devices."""
+    devices.check_batch('batch_size', config.batch_size, config.accumulate)
 
 
 def plan(config: ConfigDict) -> tuple[int, int]:

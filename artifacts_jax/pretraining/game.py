@@ -52,11 +52,22 @@ class Judgement(NamedTuple):
     batch_stats: Any  # the discriminator's running averages after it
 
 
+class Ratio(NamedTuple):
+    """A value whose two terms are each a share of a mean over the batch; they are divided when they are whole."""
+
+    part: Any
+    whole: Any
+
+    def value(self):
+        """Returns the ratio, 0 where the whole is nothing."""
+        return self.part / jnp.maximum(self.whole, TINY)
+
+
 class Turn(NamedTuple):
     """What a side has learned from a part of the batch: this device's shares of gradients and values."""
 
     gradient: Any  # of its parameters
-    values: dict  # {name: scalar}
+    values: dict  # {name: scalar or Ratio}
     batch_stats: Any  # its running averages
     fake: Any = None  # the generator's fakes, if there is a history to keep them
 
@@ -208,10 +219,17 @@ def generator_terms(outputs, fake, images, mask, kept, *, config, axis_name):
 
 
 def _found(outputs, mask, axis_name):
-    """Returns the shares of the fractions of real and fake images, and fakes' mask entries, that are told rightly."""
+    """Returns what the discriminator tells rightly, and what it thinks of the fakes' mask entries: shares of means.
+
+    'mask/on_kept' and 'mask/on_dropped' are its mean probabilities that an entry was kept, of those that were and of
+    those that were not: equal as long as it has not found the mask.
+    """
     (real, fake), mask_logits = jnp.split(outputs[0].argmax(-1), 2), jnp.split(outputs[1], 2)[1]
+    probability = jax.nn.sigmoid(mask_logits)
     return {
         'accuracy/real': mean((real == REAL).astype(jnp.float32), axis_name),
         'accuracy/fake': mean((fake == FAKE).astype(jnp.float32), axis_name),
         'accuracy/mask': mean(((mask_logits > 0) == (mask > 0)).astype(jnp.float32), axis_name),
+        'mask/on_kept': Ratio(mean(probability * mask, axis_name), mean(mask, axis_name)),
+        'mask/on_dropped': Ratio(mean(probability * (1 - mask), axis_name), mean(1 - mask, axis_name)),
     }

@@ -16,6 +16,12 @@ from artifacts_jax.models.discriminator import FAKE, REAL
 from artifacts_jax.pretraining.game import fake_examples, real_examples
 from artifacts_jax.training import keys, metrics
 
+SHOWN = {  # to a person, of what the evaluator finds
+    'real': 'accuracy/real',
+    'fake': 'accuracy/fake',
+    'mask AUC': 'mask_auc',
+    **{f'{"kNN " * (n == 1)}conv{n}': f'knn/conv{n}' for n in range(1, 6)},
+}
 COLUMNS = (  # of the figure of artifacts, as in the paper
     'original',
     'mask,\norange: dropped',

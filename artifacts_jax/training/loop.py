@@ -36,7 +36,8 @@ def run(stage, config: ConfigDict, workdir: Path, devices: Devices, datasets: di
     """Trains a stage to its last step and returns the final state.
 
     Args:
-      stage: a module, or an object, with NAME, BASE, plan, init_state, train_step, evaluator and illustrator.
+      stage: a module, or an object, with NAME, BASE, SHOWN, plan, init_state, train_step, evaluator and
+        illustrator.
       config: the run's configuration; `stage.plan(config)` gives the number of updates and the batch size.
       workdir: gets {NAME}/checkpoints, {NAME}/metrics.jsonl, tensorboard/{NAME} and figures/.
       devices: the mapping over devices.
@@ -59,9 +60,8 @@ def run(stage, config: ConfigDict, workdir: Path, devices: Devices, datasets: di
         start = int(state.step)
         if start < steps:
             written = Report if processes.is_first() else Silence
-            report = written(
-                Path(workdir), stage.NAME, start, steps=steps, batch_size=batch_size, log_every=config.log_every
-            )
+            options = {'batch_size': batch_size, 'log_every': config.log_every, 'shown': stage.SHOWN}
+            report = written(Path(workdir), stage.NAME, start, steps=steps, **options)
             with report:
                 state = _loop(stage, state, key, config, devices, datasets, checkpoints, report, interruption)
         if processes.anywhere(interruption.asked):  # after the last step, all of which is saved

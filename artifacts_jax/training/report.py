@@ -1,21 +1,19 @@
-"""What a person sees of a run: a progress bar or plain lines, metrics on disk, curves, and the results table."""
+"""What a person sees of a stage: a progress bar or plain lines, metrics on disk, and curves."""
 
 import collections
 import contextlib
-import io
 import json
 import sys
 import time
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from artifacts_jax.data import source
-from artifacts_jax.devices import host, processes
+from artifacts_jax.devices import host
 from artifacts_jax.drawing import plots
+from artifacts_jax.training import results
 
 
 class Report:
@@ -31,13 +29,24 @@ class Report:
       steps: the stage's steps in all.
       batch_size: images in a global batch.
       log_every: steps between lines of metrics.
+      shown: {heading: name} of the held-out metrics that a person is shown; all are written.
     """
 
-    def __init__(self, workdir: Path, stage: str, start: int, *, steps: int, batch_size: int, log_every: int):
+    def __init__(
+        self,
+        workdir: Path,
+        stage: str,
+        start: int,
+        *,
+        steps: int,
+        batch_size: int,
+        log_every: int,
+        shown: dict[str, str],
+    ):
         self.stage, self.figures = stage, workdir / 'figures'
         self._path = workdir / stage / 'metrics.jsonl'
         self._tensorboard, self._log_every = workdir / 'tensorboard' / stage, log_every
-        self._steps, self._start, self._batch_size = steps, start, batch_size
+        self._steps, self._start, self._batch_size, self._held_out = steps, start, batch_size, shown
         self._shown, self._paused, self._spent = (time.monotonic(), start), 0.0, collections.Counter()
         self._progress = _progress() if sys.stdout.isatty() else None
 
@@ -87,8 +96,9 @@ class Report:
         left = (self._steps - step) * self._batch_size / rate
         values = {name: float(value) for name, value in values.items()}
         self._write(step, 'train', {**values, 'images_per_second': rate})
-        losses = '  '.join(f'{n.removeprefix("loss/")} {v:.4f}' for n, v in values.items() if n.startswith('loss/'))
-        line = f'{self.stage} {step:,}/{self._steps:,}  {losses}  {rate:.1f} images/s'
+        losses = [f'{name.removeprefix("loss/")} {x:.4f}' for name, x in values.items() if name.startswith('loss/')]
+        found = [f'{name} {x:.3f}' for name, x in values.items() if name.startswith('mask/')]
+        line = f'{self.stage} {step:,}/{self._steps:,}  {"  ".join(losses + found)}  {rate:.1f} images/s'
         if self._progress:
             self._progress.update(self._bar, rate=f'{rate:.0f} images/s')
             self._progress.console.print(line, highlight=False)
@@ -96,10 +106,10 @@ class Report:
             self.say(f'{line}  {left / 60:.1f} min left')
 
     def test(self, step: int, values: dict) -> None:
-        """Writes held-out metrics."""
+        """Writes held-out metrics, and shows those that matter to a person as a small table."""
         self._write(step, 'test', values)
-        shown = '  '.join(f'{name} {value:.4g}' for name, value in values.items())
-        self.say(f'{self.stage} {step:,} held out: {shown}')
+        shown = {heading: f'{values[name]:.4g}' for heading, name in self._held_out.items() if name in values}
+        self.say(results.table([f'{self.stage}, held out', *shown], [[f'step {step:,}', *shown.values()]]))
 
     @contextlib.contextmanager
     def aside(self, what: str):
@@ -123,8 +133,8 @@ class Report:
 class Silence:
     """Stands for the Report in the processes that do not write it: every method does nothing."""
 
-    def __init__(self, workdir: Path, stage: str, start: int, *, steps: int, batch_size: int, log_every: int):
-        del workdir, start, steps, batch_size, log_every
+    def __init__(self, workdir: Path, stage: str, start: int, **options):
+        del workdir, start, options
         self.stage, self.figures = stage, None
 
     def __enter__(self):
@@ -159,12 +169,6 @@ def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in lines if line.endswith('\n')]
 
 
-def write_json(path: Path, value) -> None:
-    """Writes a JSON file, whole or not at all, and the folders that it is in; of several processes the first does."""
-    if processes.is_first():
-        host.write_whole(path, json.dumps(value, indent=2) + '\n')
-
-
 def _progress():
     columns = (
         TextColumn('{task.description}'),
@@ -175,76 +179,3 @@ def _progress():
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=Console())
-
-
-def write_results(workdir: Path, results: dict) -> None:
-    """Writes results.txt, the table of results as of `results_table`, and prints it."""
-    table = results_table(results)
-    if processes.is_first():
-        (Path(workdir) / 'results.txt').write_text(table)
-    print(table)
-
-
-def results_table(results: dict) -> str:
-    """Returns the results of probe and transfer as tables of text, accuracies in % with counts.
-
-    Args:
-      results: 'dataset', and either or both of
-        'probe', with 'train' and 'test' (numbers of examples): {network: {layer: {'accuracy', 'correct', 'count'}}};
-        'transfer': {protocol: {part: {'accuracy', 'correct', 'count', 'train'}}}, where a part that sums up folds is
-        {'mean', 'deviation', 'folds', 'train'}.
-    """
-    console = Console(width=110, record=True, file=io.StringIO())
-    if 'probe' in results:
-        _print_probe(console, results)
-    if 'transfer' in results:
-        _print_transfer(console, results)
-    return console.export_text()
-
-
-def _print_probe(console, results):
-    probe = dict(results['probe'])
-    pixels = probe.pop('pixels', {}).get('pixels')
-    table = Table(box=box.MARKDOWN)
-    table.add_column('layer')
-    for network in probe:
-        table.add_column(network, justify='right')
-        table.add_column('correct', justify='right')
-    for layer in next(iter(probe.values()), ()):  # none if the probe was stopped after the pixels
-        cells = []
-        for rows in probe.values():
-            cells += [f'{rows[layer]["accuracy"]:.2f}', _correct(rows[layer])]
-        table.add_row(layer, *cells)
-    console.print(
-        f'Linear classifiers on frozen features of {results["dataset"]}, {results["train"]:,} training and'
-        f' {results["test"]:,} test images; accuracy in %',
-        soft_wrap=True,
-    )
-    console.print(table)
-    if pixels:
-        console.print(f'raw pixels: {pixels["accuracy"]:.2f} % ({_correct(pixels)})')
-
-
-def _print_transfer(console, results):
-    table = Table(box=box.MARKDOWN)
-    for name in ('protocol', 'part'):
-        table.add_column(name)
-    for name in ('training images', 'accuracy', 'correct'):
-        table.add_column(name, justify='right')
-    for protocol, parts in results['transfer'].items():
-        for part, row in parts.items():
-            if 'mean' in row:
-                accuracy = f'{row["mean"]:.2f} +- {row["deviation"]:.2f}'
-                table.add_row(protocol, part, f'{row["folds"]} x {row["train"]:,}', accuracy, '')
-            else:
-                table.add_row(protocol, part, f'{row["train"]:,}', f'{row["accuracy"]:.2f}', _correct(row))
-    console.print(
-        f'Transfer to {results["dataset"]}; accuracy in % on test images, and over folds its mean and sample standard'
-        f' deviation (divided by the folds less one)',
-        soft_wrap=True,
-    )
-    console.print(table)
-
-
-def _correct(row):
-    return f'{row["correct"]:,} / {row["count"]:,}'

@@ -33,6 +33,7 @@ class Stage:
     count: Callable | None = None  # of `counter`, for evaluation; the stages of a protocol share it, compiled once
 
     BASE = artifacts
+    SHOWN = {'accuracy': 'accuracy'}  # noqa: RUF012 (of every stage; a dataclass has no type for it)
 
     def plan(self, config: ConfigDict) -> tuple[int, int]:
         """Returns (steps, images in a global batch); as in the reference, an epoch has whole batches only."""

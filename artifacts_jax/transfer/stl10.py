@@ -4,10 +4,8 @@ Each protocol of classifier.py is run on all training images and, with a file of
 """
 
 import hashlib
-import json
 import shutil
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from artifacts_jax.data import splits
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.exchange import exports
-from artifacts_jax.training import loop, report
+from artifacts_jax.training import loop, results
 from artifacts_jax.transfer import classifier, folds
 
 NAME = 'transfer'
@@ -25,8 +23,13 @@ ALL = 'all'
 FOLD = {'official': 'fold', 'held_out': 'held_out_fold'}  # what a part is called, by transfer.fold_protocol
 
 
-def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, base: Callable) -> dict:
-    """Trains and tests the classifiers of every protocol; adds them to results.json and results.txt.
+def check(config: ConfigDict, devices: Devices) -> None:
+    """Raises ConfigError if a batch does not divide by the devices."""
+    devices.check_batch('transfer.batch_size', config.transfer.batch_size, config.accumulate)
+
+
+def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, networks: dict) -> dict:
+    """Trains and tests the classifiers of every protocol; adds them to results.json.
 
     Results are written after each part, and a part that is in results.json already is not trained again. Of a fold
     only the metrics are kept; of the training on all images the checkpoints too, and the trunk's export.
@@ -36,7 +39,7 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, bas
       workdir: the run's work directory.
       devices: the mapping over devices.
       datasets: {'probe_train', 'test'}: labelled data sets.
-      base: a function that returns the variables of the artifacts stage.
+      networks: {'learned'}: a function that returns the discriminator's variables.
 
     Returns:
       What is in results.json: 'dataset', and under 'transfer' {protocol: {part: {'accuracy' in %, 'correct', 'count',
@@ -46,24 +49,39 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, bas
 
     Raises:
       DataError: there are no labels, the file of folds is not what it should be, or folds are asked of streamed data.
-      ConfigError: the batch does not divide by the devices.
     """
-    path = Path(workdir) / 'results.json'
-    results = json.loads(path.read_text()) if path.exists() else {}
-    results['dataset'] = config.data.name
-    learned = results.setdefault(NAME, {})
-    _check_folds(Path(config.transfer.folds), results)
+    found = results.read(workdir)
+    found['dataset'] = config.data.name
+    learned = found.setdefault(NAME, {})
+    _check_folds(Path(config.transfer.folds), found)
     for protocol in config.transfer.protocols:
         rows = learned.setdefault(protocol, {})
         for part, stage, split in _undone(protocol, rows, config, devices, datasets):
-            rows[part] = _learn(part, stage, config, Path(workdir), devices, split, base())
+            base = {kind: {'discriminator': tree} for kind, tree in networks['learned']().items()}
+            rows[part] = _learn(part, stage, config, Path(workdir), devices, split, base)
             rows.update(_summary(config, rows))
-            report.write_json(path, results)
+            results.write(workdir, found)
             _discard(Path(workdir) / NAME / protocol, rows)
         _discard(Path(workdir) / NAME / protocol, rows)  # what a run that was killed has left
-    report.write_results(workdir, results)
-    print(f'{NAME}: done; the table is in {workdir}/results.txt, the numbers in {path}')
-    return results
+    return found
+
+
+def table(found: dict) -> str:
+    """Returns what `run` does as a table of text: accuracies in %, with counts."""
+    rows = []
+    for protocol, parts in found[NAME].items():
+        for part, row in parts.items():
+            if 'mean' in row:
+                accuracy = f'{row["mean"]:.2f} +- {row["deviation"]:.2f}'
+                rows.append([protocol, part, f'{row["folds"]} x {row["train"]:,}', accuracy, ''])
+            else:
+                accuracy = f'{row["accuracy"]:.2f}'
+                rows.append([protocol, part, f'{row["train"]:,}', accuracy, results.fraction(row)])
+    return (
+        f'Transfer to {found["dataset"]}; accuracy in % on test images, and over folds its mean and sample standard'
+        f' deviation (divided by the folds less one)\n\n'
+        + results.table(['protocol', 'part', 'training images', 'accuracy', 'correct'], rows, left=2)
+    )
 
 
 def _undone(protocol, rows, config, devices, datasets):
@@ -71,7 +89,6 @@ def _undone(protocol, rows, config, devices, datasets):
     parts = [part for part in _parts(config) if part not in rows]
     if not parts:
         return
-    devices.check_batch('transfer.batch_size', config.transfer.batch_size, config.accumulate)
     classes = _classes(config, datasets['probe_train'])
     indices = _read_folds(config, datasets['probe_train'])
     count = classifier.counter(protocol, classes, config, devices)
@@ -124,14 +141,14 @@ def _split(part, datasets, indices):
     return {'train': images.subset(others), 'test': images.subset(fold)}
 
 
-def _check_folds(path, results):
+def _check_folds(path, found):
     """Raises DataError if results of folds are there that were made with another file of folds."""
     if path.is_file():
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if results.setdefault('folds_sha256', digest) != digest:
+        if found.setdefault('folds_sha256', digest) != digest:
             raise splits.DataError(
                 f'transfer.folds={path} is another file than that of the folds in results.json (its sha256 is'
-                f' {results["folds_sha256"]}): use that, or another --workdir with artifacts.pretrained'
+                f' {found["folds_sha256"]}): use that, or another --workdir with artifacts.pretrained'
             )
 
 

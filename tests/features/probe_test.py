@@ -28,3 +28,26 @@ def test_held_out_part_depends_on_the_example_alone():
     held_out = probe._held_out(np.arange(20_000), 0.1)
     assert abs(held_out.mean() - 0.1) < 0.01
     np.testing.assert_array_equal(probe._held_out(np.arange(5000, 5010), 0.1), held_out[5000:5010])
+
+
+def test_table_has_every_layer_network_and_count():
+    row = {'accuracy': 50.0, 'correct': 5, 'count': 10}
+    results = {
+        'dataset': 'cifar10',
+        'train': 1000,
+        'test': 10,
+        'probe': {
+            'pixels': {'pixels': {**row, 'accuracy': 30.0}},
+            'random': {'conv1': row},
+            'learned': {'conv1': {**row, 'accuracy': 62.5}},
+        },
+    }
+    table = probe.table(results)
+    for text in ('cifar10, 1,000 training and 10 test images', 'random', '50.00', '62.50', '5 / 10', 'pixels: 30.00'):
+        assert text in table
+
+
+def test_table_without_networks_has_the_pixels():
+    pixels = {'accuracy': 30.0, 'correct': 3, 'count': 10}
+    results = {'dataset': 'cifar10', 'train': 9, 'test': 10, 'probe': {'pixels': {'pixels': pixels}}}
+    assert 'raw pixels: 30.00 % (3 / 10)' in probe.table(results)

@@ -6,7 +6,7 @@ from artifacts_jax.training import report
 
 
 def open_report(workdir, start):
-    return report.Report(workdir, 'autoencoder', start, steps=6, batch_size=8, log_every=1)
+    return report.Report(workdir, 'autoencoder', start, steps=6, batch_size=8, log_every=1, shown={'PSNR': 'psnr'})
 
 
 def test_a_line_cut_short_is_left_out(tmp_path):
@@ -39,35 +39,16 @@ def test_starting_anew_keeps_no_evaluation_at_step_0(tmp_path):
     assert report.read(path) == []
 
 
-def test_table_has_every_layer_network_and_count():
-    row = {'accuracy': 50.0, 'correct': 5, 'count': 10}
-    results = {
-        'dataset': 'cifar10',
-        'train': 1000,
-        'test': 10,
-        'probe': {
-            'pixels': {'pixels': {**row, 'accuracy': 30.0}},
-            'random': {'conv1': row},
-            'learned': {'conv1': {**row, 'accuracy': 62.5}},
-        },
-    }
-    table = report.results_table(results)
-    for text in ('cifar10, 1,000 training and 10 test images', 'random', '50.00', '62.50', '5 / 10', 'pixels: 30.00'):
-        assert text in table
-
-
-def test_table_without_networks_has_the_pixels():
-    pixels = {'accuracy': 30.0, 'correct': 3, 'count': 10}
-    results = {'dataset': 'cifar10', 'train': 9, 'test': 10, 'probe': {'pixels': {'pixels': pixels}}}
-    assert 'raw pixels: 30.00 % (3 / 10)' in report.results_table(results)
-
-
-def test_table_of_transfer_has_parts_and_folds():
-    row = {'accuracy': 70.0, 'correct': 5600, 'count': 8000, 'train': 5000}
-    folds = {'mean': 61.25, 'deviation': 0.5, 'ddof': 1, 'folds': 10, 'train': 1000}
-    table = report.results_table({'dataset': 'stl10', 'transfer': {'linear': {'all': row, 'folds': folds}}})
-    for text in ('Transfer to stl10', '5,000', '70.00', '5,600 / 8,000', '10 x 1,000', '61.25 +- 0.50'):
-        assert text in table
+def test_a_person_is_shown_the_few_held_out_numbers_that_matter(tmp_path, capsys):
+    with open_report(tmp_path, 0) as opened:
+        opened.test(4, {'psnr': 20.123456, 'mse': 0.5})
+    shown = capsys.readouterr().out
+    assert '| autoencoder, held out |  PSNR |' in shown
+    assert '| step 4                | 20.12 |' in shown
+    assert 'mse' not in shown
+    assert report.read(tmp_path / 'autoencoder' / 'metrics.jsonl') == [
+        {'step': 4, 'test/psnr': 20.123456, 'test/mse': 0.5}
+    ]
 
 
 def test_time_aside_does_not_count_in_the_rate_and_is_told(tmp_path, monkeypatch, capsys):

@@ -5,6 +5,7 @@ import pytest
 
 from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
+from artifacts_jax.data import splits
 from artifacts_jax.training import report
 from artifacts_jax.transfer import stl10
 from configs import stl10 as recipe
@@ -59,8 +60,8 @@ def test_folds_mean_the_original_order_whatever_the_shards(tmp_path, monkeypatch
     def example(n):  # the colour tells the index
         return n, {'image': np.full((96, 96, 3), (n // 100, n % 100, 0), np.uint8), 'label': n % 10}
 
-    splits = {split: map(example, range(count)) for split, count in {'train': 250, 'test': 30}.items()}
-    monkeypatch.setattr(builder, '_split_generators', lambda dl_manager: splits)
+    generated = {split: map(example, range(count)) for split, count in {'train': 250, 'test': 30}.items()}
+    monkeypatch.setattr(builder, '_split_generators', lambda dl_manager: generated)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=shards))
     assert builder.info.splits['train'].num_shards == shards
 

@@ -12,6 +12,7 @@ from artifacts_jax.exchange import exports
 from artifacts_jax.models import architecture
 from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import loop, report
+from artifacts_jax.training import results as numbers
 from artifacts_jax.transfer import classifier, stl10
 from tests.conftest import tiny
 from tests.transfer.classifier_test import changed
@@ -103,7 +104,7 @@ def test_a_lost_result_is_tested_again_and_only_that(run, monkeypatch):
     config, workdir, results = run
     without = json.loads((workdir / 'results.json').read_text())
     del without['transfer']['linear']['all']
-    report.write_json(workdir / 'results.json', without)
+    numbers.write(workdir, without)
     monkeypatch.setattr(loop, '_loop', None)  # its checkpoint is there
     assert pipeline.run(config, workdir)['transfer'] == results['transfer']
 
@@ -145,3 +146,11 @@ def test_images_without_labels_are_refused(run):
     dataset = splits.InMemory(np.zeros((4, 16, 16, 3), np.uint8), np.full(4, -1, np.int32), (), 0)
     with pytest.raises(splits.DataError, match=r"'train' of .* has no labels, which transfer learns from"):
         stl10._classes(config, dataset)
+
+
+def test_table_of_transfer_has_parts_and_folds():
+    row = {'accuracy': 70.0, 'correct': 5600, 'count': 8000, 'train': 5000}
+    folds = {'mean': 61.25, 'deviation': 0.5, 'ddof': 1, 'folds': 10, 'train': 1000}
+    table = stl10.table({'dataset': 'stl10', 'transfer': {'linear': {'all': row, 'folds': folds}}})
+    for text in ('Transfer to stl10', '5,000', '70.00', '5,600 / 8,000', '10 x 1,000', '61.25 +- 0.50'):
+        assert text in table
