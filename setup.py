@@ -1,6 +1,8 @@
-"""Installs artifacts_jax: pip install -e . (extras: test, cuda, tpu)."""
+"""Installs artifacts_jax: pip install -e . (extras: test, docs, cuda, tpu)."""
 
 from setuptools import find_packages, setup
+
+DOCS = ['sphinx>=9,<10', 'myst-parser>=5,<6', 'sphinx-book-theme>=1.4,<2', 'sphinx-copybutton>=0.5.2,<1']
 
 setup(
     name='artifacts_jax',
@@ -30,6 +32,7 @@ setup(
     extras_require={
         'cuda': ['jax[cuda13]>=0.8,<0.13'],
         'tpu': ['jax[tpu]>=0.8,<0.13'],
-        'test': ['pytest>=8', 'ruff>=0.12'],
+        'docs': DOCS,
+        'test': ['pytest>=8', 'ruff>=0.12', *DOCS],  # a test builds the documentation
     },
 )

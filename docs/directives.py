@@ -1,0 +1,81 @@
+"""Directives that read tables and sections from the source when the site is built, so that none can be out of date."""
+
+import ast
+from pathlib import Path
+
+from sphinx.util.docutils import SphinxDirective
+
+ROOT = Path(__file__).parents[1]
+
+
+class Keys(SphinxDirective):
+    """`keys`: a section for each group of keys in configs/default.py, with their values and comments."""
+
+    def run(self):
+        """Returns the sections."""
+        titles = {'': 'The run'}
+        rows = {'': []}
+        for group, name, value, comment in declarations((ROOT / 'configs' / 'default.py').read_text()):
+            if value == 'ConfigDict()':
+                titles[name], rows[name] = f'{name}{comment and ": " + comment}', []
+            else:
+                rows[group].append((f'`{group}{group and "."}{name}`', f'`{value}`', comment))
+        text = ''.join(f'### {titles[group]}\n\n' + table(('key', 'value', 'meaning'), rows[group]) for group in rows)
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+class Variants(SphinxDirective):
+    """`variants`: a table of the variants in configs/variants.py."""
+
+    def run(self):
+        """Returns the table."""
+        from configs.variants import VARIANTS
+
+        def keys(overrides):
+            return '<br>'.join(f'`{key}={value!r}`' for key, value in overrides.items())
+
+        rows = [(f'`{name}`', variant.why, keys(variant.overrides)) for name, variant in VARIANTS.items()]
+        return self.parse_text_to_nodes(table(('variant', 'why', 'keys'), rows))
+
+
+class Modules(SphinxDirective):
+    """`modules` PACKAGE: a section for each module in a package's folder, and in the folders in it, by autodoc."""
+
+    required_arguments = 1
+
+    def run(self):
+        """Returns the sections."""
+        (package,) = self.arguments
+        folder = ROOT / package.replace('.', '/')
+        paths = sorted(path.relative_to(folder) for path in folder.rglob('*.py') if path.name != '__init__.py')
+        if not paths:
+            raise self.error(f'there are no modules in {folder}')
+        names = ['.'.join(path.with_suffix('').parts) for path in paths]
+        text = ''.join(f'## {name}\n\n```{{eval-rst}}\n.. automodule:: {package}.{name}\n```\n\n' for name in names)
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+def declarations(source: str):
+    """Yields (group, name, value, comment) of each key that a configuration file declares, one a line."""
+    lines = source.splitlines()
+    function = next(node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
+    for node in function.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
+            target = node.targets[0]
+            group = '' if target.value.id == 'config' else target.value.id
+            comment = lines[node.end_lineno - 1][node.end_col_offset :].strip().removeprefix('# ')
+            yield group, target.attr, ast.get_source_segment(source, node.value), comment
+
+
+def table(names, rows) -> str:
+    """Returns a table in Markdown."""
+    cells = [names, ['---'] * len(names), *rows]
+    return ''.join('| ' + ' | '.join(cell.replace('|', r'\|') for cell in row) + ' |\n' for row in cells) + '\n'
+
+
+def setup(app):
+    """Adds the directives."""
+    app.add_directive('keys', Keys)
+    app.add_directive('variants', Variants)
+    app.add_directive('modules', Modules)
+    return {'parallel_read_safe': True}

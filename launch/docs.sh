@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Sets up a virtual environment and builds the documentation in docs/ as docs/_build/html; a warning is an error.
+#   launch/docs.sh
+#   launch/docs.sh --links    checks the links to other sites, too (needs the network)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if [[ $# -gt 0 && "$*" != --links ]]; then
+  echo "error: $* is no option of launch/docs.sh; there is --links" >&2 && exit 2
+fi
+source launch/environment.sh '[docs]'
+python -m sphinx -W --keep-going -n -b html docs docs/_build/html
+if [[ $# -gt 0 ]]; then python -m sphinx -W --keep-going -n -b linkcheck docs docs/_build/links; fi
+echo "built: docs/_build/html/index.html"
