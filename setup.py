@@ -33,6 +33,12 @@ setup(
         'cuda': ['jax[cuda13]>=0.8,<0.13'],
         'tpu': ['jax[tpu]>=0.8,<0.13'],
         'docs': DOCS,
-        'test': ['pytest>=8', 'ruff>=0.12', *DOCS],  # a test builds the documentation
+        'test': [
+            'pytest>=8,<10',
+            'pytest-xdist>=3.6,<4',
+            'ruff>=0.12',
+            'import-linter>=2.17,<3',
+            *DOCS,  # a test builds the documentation
+        ],
     },
 )

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up a virtual environment and passes the checks: ruff, then pytest with any arguments given.
+# Sets up a virtual environment and passes the checks: ruff, the order of the rooms, then pytest with any arguments given.
 #   launch/test.sh            the fast tests
 #   launch/test.sh -m slow    the long ones
 set -euo pipefail
@@ -7,4 +7,5 @@ cd "$(dirname "$0")/.."
 source launch/environment.sh '[test]'
 ruff check .
 ruff format --check .
-exec python -m pytest "$@"
+lint-imports --no-cache --no-logo
+exec python -m pytest -n 2 "$@"

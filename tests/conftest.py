@@ -1,22 +1,9 @@
 """Four CPU devices, strict ranks, and what several tests share: a tiny network, real images, compiled steps."""
 
-import concurrent.futures
-import dataclasses
-import os
-import socket
-import subprocess
-import sys
-import time
-from functools import partial
-from pathlib import Path
+from tests import compiling  # noqa: F401 (first: it sets the environment that JAX reads)
 
-os.environ['XLA_FLAGS'] = (
-    os.environ.get('XLA_FLAGS', '') + f' --xla_force_host_platform_device_count={os.environ.get("DEVICES", 4)}'
-)
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-# Tests, and the runs that they start, compile more than they compute. With 0 here, all is compiled as users have it,
-# and so are those that use the fixture `optimised`.
-os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+# isort: split
+from functools import partial
 
 import jax
 import numpy as np
@@ -24,12 +11,16 @@ import pytest
 
 from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
-from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.pretraining import artifacts, autoencoder
-from artifacts_jax.training import keys, loop, report
+from artifacts_jax.training import keys
 from configs import default
+from tests.runs import CONFIG, Runs, find_port
 
-ROOT = Path(__file__).parents[1]
+SHARED = ('finished_run', 'runs')
+LONGEST = (
+    'runs_test processes_test kill_test figures_test pipeline_test products_test loop_test parallel_test stl10_test'
+    ' artifacts_test tf1_test splits_test'
+).split()
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -38,6 +29,17 @@ def pytest_configure(config):
     """Has tests that compile the same program share it, with those of the last time, too."""
     jax.config.update('jax_compilation_cache_dir', str(config.cache.mkdir('jax')))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+
+
+def pytest_collection_modifyitems(items):
+    """Has one worker of pytest-xdist make what is shared: whole runs by name, else what a file's tests share.
+
+    Those that take longest come first, so that no worker has such a one left when the others are done.
+    """
+    for item in items:
+        shared = next((name for name in SHARED if name in item.fixturenames), item.path.stem)
+        item.add_marker(pytest.mark.xdist_group(shared))
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def tiny():
@@ -64,16 +66,6 @@ def tiny():
 def config():
     """A copy of the tiny config, to be changed at will."""
     return tiny()
-
-
-@pytest.fixture(scope='module')
-def optimised():
-    """Programs are compiled as users have them."""
-    name = 'jax_disable_most_optimizations'
-    before = jax.config.read(name)
-    jax.config.update(name, False)
-    yield
-    jax.config.update(name, before)
 
 
 @pytest.fixture(scope='session')
@@ -136,117 +128,9 @@ def finished_run(tmp_path_factory, photograph_folder):
     return config, workdir, pipeline.run(configuration.check(config), workdir)
 
 
-CONFIG = """
-from configs import default
-
-def get_config():
-    config = default.get_config()
-    config.stages = ('autoencoder', 'artifacts')
-    config.batch_size, config.data.size, config.data.name = 8, 16, {folder!r}
-    config.model.update(
-        image_size=16, encoder_widths=(4, 8, 8), widths=(4, 8, 8, 8, 8), kernels=(3,) * 5, conv1_stride=1, hidden=16
-    )
-    config.autoencoder.steps = config.artifacts.steps = 20
-    config.optim.epsilon = 1e-2  # rounding errors in tiny gradients should not become whole steps of Adam
-    config.probe.update(max_values=64, iterations=20, batch_size=16)
-    config.monitor.update(bank=32, queries=16, neighbours=5)
-    config.update(log_every=1, eval_every=5, checkpoint_every=2, eval_examples=16)
-    return config
-"""
-
-
-def find_port():
-    """Returns a port of this machine that is free."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        return free.getsockname()[1]
-
-
 @pytest.fixture
 def free_port():
     return find_port()
-
-
-@dataclasses.dataclass
-class Runs:
-    """Starts main as a user does, with 20 steps of each stage at 16 pixels, in work directories under `folder`."""
-
-    folder: Path
-    _kept: dict = dataclasses.field(default_factory=dict)
-
-    def start(self, name, *options, processes=1, devices=1):
-        """Returns the processes of a run, which have so many devices each."""
-        environment = {
-            **os.environ,
-            'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-            'PYTHONPATH': str(ROOT),
-            'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'cache'),
-            'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-        }
-        command = [sys.executable, '-m', 'artifacts_jax.main', f'--config={self.folder / "small.py"}', *options]
-        command.append(f'--workdir={self.folder / name}')
-        meeting = [f'--coordinator=127.0.0.1:{find_port()}', f'--processes={processes}']
-        commands = [[*command, *meeting, f'--process={n}'] for n in range(processes)] if processes > 1 else [command]
-        pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-        return [subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) for command in commands]
-
-    def end(self, run):
-        """Waits for the processes of a run; returns their [(exit status, stdout, stderr)]."""
-        try:
-            with concurrent.futures.ThreadPoolExecutor(len(run)) as pool:  # a full pipe should not stop the others
-                texts = list(pool.map(lambda process: process.communicate(timeout=600), run))
-        finally:
-            for process in run:
-                process.kill()  # nothing, to one that has ended
-        return [(process.returncode, *text) for process, text in zip(run, texts)]
-
-    def finish(self, name, *options, **counts):
-        """Runs to the end, and returns what the first process printed."""
-        ended = self.end(self.start(name, *options, **counts))
-        assert [status for status, _, _ in ended] == [0] * len(ended), ended
-        return ended[0][1]
-
-    def wait_for_step(self, name, step):
-        """Waits until a run has logged so many steps of its first stage."""
-        path, end = self.folder / name / autoencoder.NAME / 'metrics.jsonl', time.monotonic() + 300
-        while not path.exists() or f'"step": {step},' not in path.read_text():
-            if time.monotonic() > end:
-                raise TimeoutError(f'{path} has not come to step {step}')
-            time.sleep(0.05)
-
-    def rows(self, name, stage):
-        """Returns the metrics of a stage, without what a clock decides."""
-        kept = report.read(self.folder / name / stage.NAME / 'metrics.jsonl')
-        return [{key: x for key, x in row.items() if key != 'train/images_per_second'} for row in kept]
-
-    def state(self, name, stage):
-        """Returns the final state of a stage."""
-        config, _ = configuration.load(self.folder / name, default.get_config())
-        return loop.finished(stage, config, self.folder / name, Devices('jit', jax.devices()[:1]))
-
-    def check_close(self, name, other):
-        """Asserts that two runs have learned the same, in either stage, at every step, but for rounding."""
-        for stage in (autoencoder, artifacts):
-            for row, expected in zip(self.rows(name, stage), self.rows(other, stage), strict=True):
-                losses = {key: x for key, x in row.items() if key.startswith('train/loss')}
-                assert losses == pytest.approx({key: expected[key] for key in losses}, rel=2e-3, abs=1e-5)
-            ended, (begun, expected) = self.state(name, stage), self._expected(other, stage)
-            jax.tree.map(partial(np.testing.assert_allclose, atol=1e-4, rtol=2e-3), ended.variables, expected.variables)
-            # The step is small, so that what is learned is compared by itself.
-            jax.tree.map(self._check_learned, ended.params, expected.params, begun.params)
-
-    def _expected(self, name, stage):
-        """Returns the states of a stage at its begin and end; many runs are compared with the same."""
-        if (name, stage.NAME) not in self._kept:
-            config, _ = configuration.load(self.folder / name, default.get_config())
-            begun = loop.initial(stage, config, Devices('jit', jax.devices()[:1]), None)
-            self._kept[name, stage.NAME] = begun, self.state(name, stage)
-        return self._kept[name, stage.NAME]
-
-    @staticmethod
-    def _check_learned(ended, expected, begun):
-        difference, learned = (np.linalg.norm(np.ravel(x)) for x in (ended - expected, expected - begun))
-        assert difference <= 0.03 * learned + 1e-6 * np.sqrt(begun.size)
 
 
 @pytest.fixture(scope='session')

@@ -16,8 +16,6 @@ from artifacts_jax.models import architecture
 from artifacts_jax.pretraining import autoencoder
 from configs import stl10
 
-pytestmark = pytest.mark.usefixtures('optimised')
-
 
 def generator(name):
     return np.random.default_rng(zlib.crc32(name.encode()))

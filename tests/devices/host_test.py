@@ -26,7 +26,7 @@ def test_program_starts_again_to_keep_its_memory_unless_the_user_decides(given, 
 
 KEEP = """
 import resource
-from artifacts_jax import host
+from artifacts_jax.devices import host
 host.keep_memory()
 host.set_up_jax()
 import jax
@@ -58,7 +58,7 @@ def test_peak_memory_is_in_bytes():
 
 LOCK = """
 import sys, time
-from artifacts_jax import host
+from artifacts_jax.devices import host
 with host.alone(sys.argv[1]):
     print('locked', flush=True)
     time.sleep(60)

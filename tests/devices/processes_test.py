@@ -58,7 +58,7 @@ def test_the_platform_says_whether_there_are_others(environment, expected, monke
 
 MEET_AND_STOP = """
 import os, signal, time, jax
-from artifacts_jax import processes
+from artifacts_jax.devices import processes
 processes.join()
 assert jax.process_count() == 2
 assert processes.anywhere(jax.process_index() == 1) and not processes.anywhere(False)

@@ -9,8 +9,6 @@ import pytest
 from artifacts_jax.models import layers
 from artifacts_jax.models.cpu import products
 
-pytestmark = pytest.mark.usefixtures('optimised')
-
 
 def convolve(x, kernel, stride=1):
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
