@@ -1,46 +1,13 @@
 """What a configuration must satisfy, checked before anything is compiled."""
 
 import difflib
+import functools
 import json
 import math
 import sys
 from pathlib import Path
 
 from ml_collections import ConfigDict
-
-CHOICES = {
-    'parallel': ('jit', 'pmap'),
-    'convolutions': ('auto', 'direct', 'products'),
-    'dtype': ('float32', 'bfloat16'),
-    'data.loading': ('auto', 'memory', 'stream'),
-    'model.upsampling': ('half_pixel', 'legacy'),
-    'artifacts.updates': ('alternate', 'simultaneous'),
-    'artifacts.real': ('decoded', 'input'),
-    'artifacts.generator': ('repair', 'gan'),
-    'artifacts.generator_objective': ('swapped', 'reference'),
-    'probe.solver': ('auto', 'lbfgs', 'sgd'),
-    'transfer.batch_norm': ('frozen', 'reference'),
-    'transfer.fold_protocol': ('official', 'held_out'),
-}
-STAGES = ('autoencoder', 'artifacts', 'probe', 'transfer')
-PROTOCOLS = ('linear', 'finetune')  # of the transfer
-FRACTIONS = (
-    'artifacts.drop_rate augment.test_crop augment.brightness model.dropout optim.b1 optim.b2 optim.decay_fraction'
-    ' optim.final_fraction optim.ema_decay probe.held_out transfer.dropout'
-).split()
-POSITIVE = (
-    'batch_size data.size data.memory_limit_gb data.shuffle_buffer model.image_size model.encoder_kernel'
-    ' model.conv1_stride model.groups model.hidden autoencoder.steps autoencoder.learning_rate artifacts.steps'
-    ' artifacts.learning_rate artifacts.rounds optim.epsilon accumulate'
-    ' probe.max_values probe.iterations probe.epochs probe.batch_size monitor.bank monitor.queries monitor.neighbours'
-    ' transfer.epochs transfer.batch_size transfer.learning_rate transfer.hidden transfer.fold_size'
-    ' log_every eval_every figure_every checkpoint_every keep_checkpoints'
-).split()
-# Keys that change what is shown or kept, or which results there are: a work directory accepts other values.
-FREE = (
-    'stages force parallel convolutions log_every eval_every figure_every checkpoint_every keep_checkpoints'
-    ' data.data_dir transfer.protocols transfer.folds transfer.fold_protocol'
-).split()
 
 
 class ConfigError(ValueError):
@@ -62,6 +29,19 @@ def flatten(tree: dict, prefix: str = '') -> dict:
     return flat
 
 
+@functools.cache
+def declared() -> dict:
+    """Returns {dotted key: its declaration} of configs/default.py, as of configs/declarations.py."""
+    from configs import declarations, default
+
+    return dict(declarations.flatten(default.KEYS))
+
+
+def is_free(path: str) -> bool:
+    """Returns whether a work directory takes other values of a key, which changes what is shown or kept alone."""
+    return path in declared() and declared()[path].free
+
+
 def check_unknown(arguments: list[str], config: ConfigDict) -> None:
     """Raises ConfigError for a command line's `--config.key` that is not declared, naming the nearest that is."""
     known = set(flatten(config.to_dict()))
@@ -81,33 +61,9 @@ def check(config: ConfigDict) -> ConfigDict:
     Raises:
       ConfigError: a value outside its choices or range, or grids that do not fit.
     """
-    for path, choices in CHOICES.items():
-        if get(config, path) not in choices:
-            raise ConfigError(f'{path}={get(config, path)!r}: choose one of {", ".join(choices)}')
-    for path, choices in {'stages': STAGES, 'transfer.protocols': PROTOCOLS}.items():
-        for name in get(config, path):
-            if name not in choices:
-                nearest = difflib.get_close_matches(name, choices, n=1, cutoff=0)[0]
-                raise ConfigError(f'{path}={get(config, path)!r}: there is no {name!r}, the nearest is {nearest!r}')
-    for path in FRACTIONS:
-        if not 0 <= get(config, path) <= 1:
-            raise ConfigError(f'{path}={get(config, path)}: must lie in [0, 1]')
-    for path in POSITIVE:
-        if not get(config, path) > 0:
-            raise ConfigError(f'{path}={get(config, path)}: must be greater than 0')
-    for path in ('augment.crop_area', 'augment.crop_aspect', 'augment.saturation'):
-        low, high = get(config, path)
-        if not 0 <= low <= high or (path == 'augment.crop_area' and (high > 1 or low == 0)):
-            raise ConfigError(f'{path}={(low, high)}: must be a range, low <= high; an area lies in (0, 1]')
-    open_ends = {
-        'model.dropout': config.model.dropout < 1,
-        'transfer.dropout': config.transfer.dropout < 1,
-        'augment.test_crop': config.augment.test_crop > 0,
-        'probe.held_out': 0 < config.probe.held_out < 1,
-    }
-    for path, inside in open_ends.items():
-        if not inside:
-            raise ConfigError(f'{path}={get(config, path)}: must not be at this end of [0, 1]')
+    for path, key in declared().items():
+        if problem := key.problem(get(config, path)):
+            raise ConfigError(f'{path}={get(config, path)!r}: {problem}')
     if config.optim.use_ema and config.optim.ema_decay == 0:
         raise ConfigError('optim.use_ema=True needs a moving average: set optim.ema_decay, such as 0.9999')
     layers = len(config.model.encoder_widths)
@@ -194,7 +150,7 @@ def settle(config: ConfigDict, workdir: Path, *, force: bool = False) -> None:
             raise ConfigError(
                 f'{path} cannot be read: {error}; delete it, if you are sure that the run had this configuration'
             ) from error
-        changed = [k for k in sorted(before | now) if before.get(k) != now.get(k) and k not in FREE]
+        changed = [k for k in sorted(before | now) if before.get(k) != now.get(k) and not is_free(k)]
         if changed:
             lines = '\n'.join(f'  {k}: {before.get(k)} there, {now.get(k)} now' for k in changed)
             different = f'{workdir} was made with another configuration:\n{lines}'

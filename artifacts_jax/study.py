@@ -169,7 +169,7 @@ def _copy(config):
 def autoencoder_folder(config: ConfigDict, workdir: Path) -> Path:
     """Returns the folder of the autoencoder that a configuration needs, the same for all that need the same."""
     keys = configuration.flatten(json.loads(config.to_json_best_effort()))
-    relevant = {k: v for k, v in keys.items() if not k.startswith(GAME_ONLY) and k not in configuration.FREE}
+    relevant = {k: v for k, v in keys.items() if not k.startswith(GAME_ONLY) and not configuration.is_free(k)}
     digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
     folder = Path(workdir) / 'autoencoder' / f'seed_{config.seed}_{digest}'
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Directives that read tables and sections from the source when the site is built, so that none can be out of date."""
 
-import ast
+import re
 from pathlib import Path
 
 from sphinx.util.docutils import SphinxDirective
@@ -13,14 +13,17 @@ class Keys(SphinxDirective):
 
     def run(self):
         """Returns the sections."""
-        titles = {'': 'The run'}
-        rows = {'': []}
-        for group, name, value, comment in declarations((ROOT / 'configs' / 'default.py').read_text()):
-            if value == 'ConfigDict()':
-                titles[name], rows[name] = f'{name}{comment and ": " + comment}', []
-            else:
-                rows[group].append((f'`{group}{group and "."}{name}`', f'`{value}`', comment))
-        text = ''.join(f'### {titles[group]}\n\n' + table(('key', 'value', 'meaning'), rows[group]) for group in rows)
+        from artifacts_jax.config import declared
+
+        comments = dict(declarations((ROOT / 'configs' / 'default.py').read_text()))
+        rows = {}
+        for path, key in declared().items():
+            group = path.rpartition('.')[0]
+            row = f'`{path}`', f'`{key.default!r}`', key.values, comments[path]
+            rows.setdefault(group or 'The run', []).append(row)
+        text = ''.join(
+            f'### {group}\n\n' + table(('key', 'default', 'may be', 'meaning'), rows[group]) for group in rows
+        )
         return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 
@@ -56,15 +59,13 @@ class Modules(SphinxDirective):
 
 
 def declarations(source: str):
-    """Yields (group, name, value, comment) of each key that a configuration file declares, one a line."""
-    lines = source.splitlines()
-    function = next(node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
-    for node in function.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
-            target = node.targets[0]
-            group = '' if target.value.id == 'config' else target.value.id
-            comment = lines[node.end_lineno - 1][node.end_col_offset :].strip().removeprefix('# ')
-            yield group, target.attr, ast.get_source_segment(source, node.value), comment
+    """Yields (key, comment) of each key that a configuration file declares, one a line."""
+    group = ''
+    for line in source.splitlines():
+        if opened := re.fullmatch(r'([A-Z]+) = {', line):
+            group = '' if opened[1] == 'KEYS' else f'{opened[1].lower()}.'
+        elif entry := re.match(r"    '(\w+)': .*,  # (.+)", line):
+            yield group + entry[1], entry[2]
 
 
 def table(names, rows) -> str:

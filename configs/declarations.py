@@ -1,0 +1,90 @@
+"""How configs/default.py declares a key: by its default alone, or with what else it may be.
+
+A value that may not be is one error of artifacts_jax.config.check, which names the key and what would do.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+
+class Key(NamedTuple):
+    """A key's default, and which other values it may have."""
+
+    default: Any
+    problem: Callable[[Any], str] = lambda value: ''  # what is wrong with a value, '' for nothing
+    values: str = ''  # what it may be, in words
+    free: bool = (
+        False  # whether a work directory takes other values: it changes what is shown or kept, not what is learned
+    )
+
+
+def positive(default) -> Key:
+    """A number greater than 0."""
+    return Key(default, lambda value: '' if value > 0 else 'must be greater than 0', 'greater than 0')
+
+
+def within(default, interval: str) -> Key:
+    """A number in an interval, written as '[0, 1)'."""
+    return Key(default, lambda value: '' if _inside(value, interval) else f'must lie in {interval}', f'in {interval}')
+
+
+def span(default: tuple, interval: str) -> Key:
+    """A range (low, high) in an interval."""
+
+    def problem(value):
+        low, high = value
+        inside = low <= high and _inside(low, interval) and _inside(high, interval)
+        return '' if inside else f'must be a range in {interval}, low <= high'
+
+    return Key(default, problem, f'a range in {interval}')
+
+
+def choice(default: str, *others: str) -> Key:
+    """One of some names."""
+    names = ', '.join((default, *others))
+    return Key(default, lambda value: '' if value in (default, *others) else f'choose one of {names}', names)
+
+
+def subset(default: tuple, *, of: tuple) -> Key:
+    """Some of some names."""
+
+    def problem(value):
+        unknown = [name for name in value if name not in of]
+        if not unknown:
+            return ''
+        (nearest,) = difflib.get_close_matches(unknown[0], of, n=1, cutoff=0)
+        return f'there is no {unknown[0]!r}, the nearest is {nearest!r}'
+
+    return Key(default, problem, f'of {", ".join(of)}')
+
+
+def free(key) -> Key:
+    """A key that a work directory takes other values of."""
+    return (key if isinstance(key, Key) else Key(key))._replace(free=True)
+
+
+def flatten(tree: dict, prefix: str = '') -> Iterator[tuple[str, Key]]:
+    """Yields (dotted name, key) of nested dictionaries of keys, in which a value alone is a key's default."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f'{prefix}{name}.')
+        else:
+            yield f'{prefix}{name}', value if isinstance(value, Key) else Key(value)
+
+
+def build(tree: dict) -> ConfigDict:
+    """Returns the configuration of the keys' defaults, locked."""
+    config = ConfigDict()
+    for name, value in tree.items():
+        config[name] = build(value) if isinstance(value, dict) else value.default if isinstance(value, Key) else value
+    return config.lock()
+
+
+def _inside(value, interval):
+    low, high = (math.inf if end == 'inf' else float(end) for end in interval[1:-1].split(', '))
+    above = value > low if interval[0] == '(' else value >= low
+    return above and (value < high if interval[-1] == ')' else value <= high)
