@@ -1,10 +1,12 @@
 """README and docs/: their links, that every page can be reached, and that the site builds without a warning."""
 
+import itertools
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from configs import default, variants
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / 'docs'
 PAGES = sorted(path for path in DOCS.rglob('*.md') if '_build' not in path.parts)
+CONTRACTS = tomllib.loads((ROOT / 'pyproject.toml').read_text())['tool']['importlinter']['contracts']
+LAYERS = [name for layer in CONTRACTS[0]['layers'] for name in layer.split(' | ')]
 BUILD = 'sphinx -W --keep-going -n -b html'  # as in launch/docs.sh
 
 
@@ -59,6 +63,14 @@ def build(source, out):
     command = [sys.executable, '-m', *BUILD.split(), source, out]
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
+
+
+def rooms(picture):
+    """The names with which the lines of a picture begin."""
+    names = []
+    for line in picture.splitlines():
+        names += itertools.takewhile(LAYERS.__contains__, re.findall(r'[a-z0-9]+', line))
+    return names
 
 
 @pytest.fixture
@@ -153,3 +165,11 @@ def test_a_page_in_no_table_of_contents_ends_the_build(site, tmp_path):
     run = build(site, tmp_path / 'html')
     assert run.returncode != 0
     assert "document isn't included in any toctree" in run.stderr
+
+
+@pytest.mark.parametrize('page', ['CONTRIBUTING.md', 'docs/development.md'])
+def test_the_picture_of_the_rooms_is_the_order_that_is_checked(page):
+    picture = re.search(r'^```text\n(.*?)^```', (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)[1]
+    assert rooms(picture) == LAYERS
+    folders = {path.name for path in (ROOT / 'artifacts_jax').iterdir() if (path / '__init__.py').exists()}
+    assert folders <= set(LAYERS)
