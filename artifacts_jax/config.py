@@ -1,13 +1,14 @@
 """What a configuration must satisfy, checked before anything is compiled."""
 
 import difflib
-import functools
 import json
 import math
 import sys
 from pathlib import Path
 
 from ml_collections import ConfigDict
+
+_declared = {}
 
 
 class ConfigError(ValueError):
@@ -29,12 +30,20 @@ def flatten(tree: dict, prefix: str = '') -> dict:
     return flat
 
 
-@functools.cache
-def declared() -> dict:
-    """Returns {dotted key: its declaration} of configs/default.py, as of configs/declarations.py."""
-    from configs import declarations, default
+def declare(keys: dict) -> None:
+    """Says which keys there are, {dotted key: declaration as of configs/declarations.py}; configs/default.py does."""
+    _declared.update(keys)
 
-    return dict(declarations.flatten(default.KEYS))
+
+def declared() -> dict:
+    """Returns {dotted key: its declaration}.
+
+    Raises:
+      ConfigError: configs/default.py, which every configuration is made from, has not been imported.
+    """
+    if not _declared:
+        raise ConfigError('no key is declared: a configuration is made from get_config of configs/default.py')
+    return _declared
 
 
 def is_free(path: str) -> bool:

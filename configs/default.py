@@ -10,6 +10,7 @@ this one.
 
 from ml_collections import ConfigDict
 
+from artifacts_jax import config as configuration
 from configs import declarations, variants
 from configs.declarations import choice, free, positive, span, subset, within
 
@@ -148,6 +149,8 @@ KEYS = {
     'keep_checkpoints': free(positive(3)),  # newest checkpoints kept for each stage
     'eval_examples': 1000,  # held-out images in an evaluation during training, 0: all
 }
+
+configuration.declare(dict(declarations.flatten(KEYS)))
 
 
 def get_config(variant: str = '') -> ConfigDict:

@@ -13,11 +13,11 @@ class Keys(SphinxDirective):
 
     def run(self):
         """Returns the sections."""
-        from artifacts_jax.config import declared
+        from configs import declarations, default
 
         comments = dict(declarations((ROOT / 'configs' / 'default.py').read_text()))
         rows = {}
-        for path, key in declared().items():
+        for path, key in declarations.flatten(default.KEYS):
             group = path.rpartition('.')[0]
             row = f'`{path}`', f'`{key.default!r}`', key.values, comments[path]
             rows.setdefault(group or 'The run', []).append(row)
