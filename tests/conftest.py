@@ -31,6 +31,7 @@ def pytest_configure(config):
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
     """Has one worker of pytest-xdist make what is shared: whole runs by name, else what a file's tests share.
 
