@@ -5,6 +5,7 @@ A value that may not be is one error of artifacts_jax.config.check, which names 
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -82,6 +83,17 @@ def build(tree: dict) -> ConfigDict:
     for name, value in tree.items():
         config[name] = build(value) if isinstance(value, dict) else value.default if isinstance(value, Key) else value
     return config.lock()
+
+
+def comments(source: str) -> dict[str, str]:
+    """Returns {dotted name: comment} of the keys in the source of a file such as configs/default.py, one a line."""
+    found, group = {}, ''
+    for line in source.splitlines():
+        if opened := re.fullmatch(r'([A-Z]+) = {', line):
+            group = '' if opened[1] == 'KEYS' else f'{opened[1].lower()}.'
+        elif entry := re.match(r"    '(\w+)': .*,  # (.+)", line):
+            found[group + entry[1]] = entry[2]
+    return found
 
 
 def _inside(value, interval):

@@ -1,6 +1,5 @@
 """Directives that read tables and sections from the source when the site is built, so that none can be out of date."""
 
-import re
 from pathlib import Path
 
 from sphinx.util.docutils import SphinxDirective
@@ -15,15 +14,14 @@ class Keys(SphinxDirective):
         """Returns the sections."""
         from configs import declarations, default
 
-        comments = dict(declarations((ROOT / 'configs' / 'default.py').read_text()))
+        comments = declarations.comments((ROOT / 'configs' / 'default.py').read_text())
         rows = {}
         for path, key in declarations.flatten(default.KEYS):
             group = path.rpartition('.')[0]
             row = f'`{path}`', f'`{key.default!r}`', key.values, comments[path]
             rows.setdefault(group or 'The run', []).append(row)
-        text = ''.join(
-            f'### {group}\n\n' + table(('key', 'default', 'may be', 'meaning'), rows[group]) for group in rows
-        )
+        names = 'key', 'default', 'may be', 'meaning'
+        text = ''.join(f'### {group}\n\n{table(names, rows[group])}' for group in rows)
         return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 
@@ -56,16 +54,6 @@ class Modules(SphinxDirective):
         names = ['.'.join(path.with_suffix('').parts) for path in paths]
         text = ''.join(f'## {name}\n\n```{{eval-rst}}\n.. automodule:: {package}.{name}\n```\n\n' for name in names)
         return self.parse_text_to_nodes(text, allow_section_headings=True)
-
-
-def declarations(source: str):
-    """Yields (key, comment) of each key that a configuration file declares, one a line."""
-    group = ''
-    for line in source.splitlines():
-        if opened := re.fullmatch(r'([A-Z]+) = {', line):
-            group = '' if opened[1] == 'KEYS' else f'{opened[1].lower()}.'
-        elif entry := re.match(r"    '(\w+)': .*,  # (.+)", line):
-            yield group + entry[1], entry[2]
 
 
 def table(names, rows) -> str:

@@ -1,13 +1,12 @@
 import ast
 import importlib
 import json
-import re
 from pathlib import Path
 
 import pytest
 
 from artifacts_jax import config as configuration
-from configs import default
+from configs import declarations, default
 
 ROOT = Path(__file__).parent.parent
 NAMES = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('variants', 'declarations'))
@@ -25,12 +24,7 @@ def test_every_key_has_a_comment_and_is_read():
     for path in (ROOT / 'artifacts_jax').rglob('*.py'):
         if path.name != 'config.py':  # which only checks them
             read |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
-    commented, group = set(), ''
-    for line in (ROOT / 'configs' / 'default.py').read_text().splitlines():
-        if opened := re.fullmatch(r'([A-Z]+) = {', line):
-            group = '' if opened[1] == 'KEYS' else f'{opened[1].lower()}.'
-        elif entry := re.match(r"    '(\w+)': .*,  # \S", line):
-            commented.add(group + entry[1])
+    commented = declarations.comments((ROOT / 'configs' / 'default.py').read_text())
     for key in configuration.flatten(default.get_config().to_dict()):
         name = key.split('.')[-1]
         splits = ('data.train', 'data.probe_train', 'data.test')  # read by name, in pipeline.Datasets
