@@ -66,6 +66,8 @@ class Runs:
             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
         }
         command = [sys.executable, '-m', 'artifacts_jax.main', f'--config={self.folder / "small.py"}', *options]
+        if processes > 1:
+            command.append('--config.checkpoint_every=5')  # they wait seconds for one another at each
         command.append(f'--workdir={self.folder / name}')
         meeting = [f'--coordinator=127.0.0.1:{find_port()}', f'--processes={processes}']
         commands = [[*command, *meeting, f'--process={n}'] for n in range(processes)] if processes > 1 else [command]
