@@ -15,6 +15,7 @@ setup(
         'absl-py>=2.1',
         'jax>=0.8,<0.13',
         'flax>=0.12,<0.14',
+        'jaxtyping>=0.3.4,<0.4',
         'optax>=0.2.5,<0.4',
         'orbax-checkpoint>=0.11.20,<1',
         'tensorflow-datasets>=4.9.9,<5',

@@ -2,12 +2,14 @@
 
 import re
 import sys
+import typing
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]  # this tree's package and configs, whatever is installed; directives.py
 
 project = 'artifacts_jax'
+typing.GENERATING_DOCUMENTATION = project  # for which jaxtyping writes its types by their names
 author = copyright = 'the authors of artifacts_jax'
 release = re.search(r"version='(.+)'", (HERE.parent / 'setup.py').read_text())[1]
 extensions = [
@@ -43,7 +45,7 @@ nitpick_ignore_regex = [
     # Types of other projects, whose inventories would have to be fetched.
     ('py:.*', r'(collections|contextlib|pathlib|types|numpy|jax|jaxlib|jaxtyping|flax|optax|ml_collections)\..*'),
     ('py:.*', r'(orbax|tensorflow_datasets)\..*'),
-    ('py:class', 'Array|ndarray'),  # as jaxtyping writes them
+    ('py:class', r'Array|ArrayLike|ndarray|PyTree|(Bool|Float|Int|Key|Num|Real|Shaped|UInt)\d*'),  # of jaxtyping
 ]
 # Words of docstrings whose 'Raises' names no single error.
 nitpick_ignore = [

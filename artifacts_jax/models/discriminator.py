@@ -1,16 +1,20 @@
 """The discriminator, AlexNet: a trunk up to conv5, whose features are transferred, and two heads on it.
 
-Images are [B, H, W, 3] in [-1, 1]. Architecture: section 3 of the paper and the authors' 2019 STL-10 code.
+Images are in [-1, 1]. Architecture: section 3 of the paper and the authors' 2019 STL-10 code.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32, Key
 
 from artifacts_jax.models import layers
 from artifacts_jax.models.cpu import products
 
 CHANNEL_MEANS = (123.68, 116.78, 103.94)  # of ImageNet, RGB in [0, 255]
 FAKE, REAL = 0, 1  # classes of the discriminator
+
+Images = Float[Array, 'B H W 3'] | tuple[Float[Array, '_ H W 3'], ...]  # or parts of one batch
 
 
 class Trunk(nn.Module):
@@ -25,16 +29,18 @@ class Trunk(nn.Module):
     conv1_stride: int = 4
     groups: int = 2
     products: bool = False  # whether to convolve by products.py
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, images, *, train=False):
+    def __call__(
+        self, images: Images, *, train: bool = False
+    ) -> tuple[Float[Array, 'B M N C'], dict[str, Float[Array, 'B _ _ _']]]:
         """Returns (conv5 activations, {'conv1': ..., 'conv5': ...}), all after ReLU and before pooling.
 
         Args:
-          images: [B, H, W, 3] in [-1, 1], or a tuple of such parts of one batch: the features are of the whole, and a
-            gradient with respect to one part costs nothing for the others up to conv5.
+          images: in [-1, 1], one array or a tuple of parts of one batch: the features are of the whole, and a gradient
+            with respect to one part costs nothing for the others up to conv5.
           train: normalise conv5 by the batch and update its running averages.
         """
         parts, features = images if isinstance(images, tuple) else (images,), {}
@@ -70,16 +76,18 @@ class Discriminator(nn.Module):
     products: bool = False  # whether to multiply by products.py
 
     @nn.compact
-    def __call__(self, images, *, train=False, dropout_keys=None):
-        """Judges images [B, H, W, 3] in [-1, 1].
+    def __call__(
+        self, images: Images, *, train: bool = False, dropout_keys: Key[Array, ' B'] | None = None
+    ) -> tuple[tuple[Float32[Array, 'B 2'], Float32[Array, 'B M N 1']], dict[str, Float[Array, 'B _ _ _']]]:
+        """Judges images.
 
         Args:
           images: real and repaired images, one array or a tuple of parts (see `Trunk`).
           train: normalise conv5 and the fully connected layer by the batch, and update the running averages.
-          dropout_keys: [B] PRNG keys; None switches dropout off.
+          dropout_keys: one for each example; None switches dropout off.
 
         Returns:
-          ((class logits [B, 2], mask logits [B, M, N, 1]) float32, {'conv1': activations, ...}).
+          ((class logits, mask logits), {'conv1': activations, ...}).
         """
         dtype = self.trunk.dtype
         conv5, features = self.trunk(images, train=train)
@@ -109,6 +117,6 @@ def _whole_grid_init(grid, hidden):
     return init
 
 
-def preprocess(images):
+def preprocess(images: Float[Array, 'B H W 3']) -> Float[Array, 'B H W 3']:
     """Maps images in [-1, 1] to AlexNet's input: [0, 255] minus the channel means."""
     return images * 127.5 + 127.5 - jnp.array(CHANNEL_MEANS, images.dtype).reshape(1, 1, 1, 3)

@@ -1,28 +1,32 @@
 """Encoder, decoder and repair network, and the generator that has them side by side: pure Flax modules.
 
-Images are [B, H, W, 3] in [-1, 1]. Architectures: section 3 of the paper and the authors' 2019 STL-10 code.
+Images are in [-1, 1]. Architectures: section 3 of the paper and the authors' 2019 STL-10 code.
 """
 
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32
 
 from artifacts_jax.models import layers
 from artifacts_jax.models.cpu import products
 
 
 class Encoder(nn.Module):
-    """(w0)3c1-(w1)2c2-(w2)2c2-...: images to phi [B, H / 2^n, W / 2^n, w_n], n = len(widths) - 1."""
+    """(w0)3c1-(w1)2c2-(w2)2c2-...: images to phi, [B, H / 2^n, W / 2^n, w_n] with n = len(widths) - 1."""
 
     widths: tuple[int, ...]
     kernel: int = 2  # of the layers that halve the size
     products: bool = False  # whether to convolve by products.py
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, images, *, train=False):
+    def __call__(
+        self, images: Float[Array, 'B H W 3'], *, train: bool = False
+    ) -> tuple[Float[Array, 'B M N C'], dict[str, Float[Array, 'B _ _ _']]]:
         """Returns (phi, {'layer1': activations, ...})."""
         x, features = images.astype(self.dtype), {}
         for n, width in enumerate(self.widths, start=1):
@@ -46,12 +50,14 @@ class Decoder(nn.Module):
     widths: tuple[int, ...]
     upsampling: str = 'half_pixel'
     products: bool = False  # whether to convolve by products.py
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, phi, *, train=False, repair: Callable | None = None):
-        """Decodes phi, [B, M, N, C].
+    def __call__(
+        self, phi: Float[Array, 'B M N C'], *, train: bool = False, repair: Callable | None = None
+    ) -> tuple[Float32[Array, 'B H W 3'], dict[str, Float[Array, 'B _ _ _']]]:
+        """Decodes phi.
 
         Args:
           phi: encoder features, damaged or not.
@@ -59,7 +65,7 @@ class Decoder(nn.Module):
           repair: (n, activations) -> activations, called before each layer D_{n + 1}.
 
         Returns:
-          (images [B, H, W, 3] float32, {'layer1': activations, ...}).
+          (images, {'layer1': activations, ...}).
         """
         x, features = phi, {}
         depths = self.widths[-2::-1]
@@ -89,16 +95,18 @@ class Decoder(nn.Module):
 
 
 class RepairLayer(nn.Module):
-    """R(h, Omega) = h + (1 - Omega) * F([h, Omega]): changes dropped positions only. [B, H, W, C] -> the same."""
+    """R(h, Omega) = h + (1 - Omega) * F([h, Omega]): changes dropped positions only."""
 
     feed_mask: bool = True  # whether F sees Omega
     products: bool = False  # whether to convolve by products.py
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, h, mask, *, train, gated=True):
-        """Repairs h; `mask` [B, H, W, 1] has h's resolution. Not `gated`, it changes kept positions too."""
+    def __call__(
+        self, h: Float[Array, 'B H W C'], mask: Float[Array, 'B H W 1'], *, train: bool, gated: bool = True
+    ) -> Float[Array, 'B H W C']:
+        """Repairs h. Not `gated`, it changes kept positions too."""
         depth, mask = h.shape[-1], mask.astype(h.dtype)
         x = jnp.concatenate([h, mask], axis=-1) if self.feed_mask else h
         first = layers.ConvNorm(
@@ -127,7 +135,7 @@ class Repair(nn.Module):
     depth: int
     feed_mask: bool = True
     products: bool = False  # whether to convolve by products.py
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     def setup(self):
@@ -136,8 +144,10 @@ class Repair(nn.Module):
             RepairLayer(self.feed_mask, self.products, self.dtype, self.axis_name) for _ in range(self.depth)
         ]
 
-    def __call__(self, n, h, mask, *, train, gated=True):
-        """Applies R_{n + 1}, if there is one, to h [B, H, W, C]; `mask` [B, M, N, 1] is repeated to h's resolution."""
+    def __call__(
+        self, n: int, h: Float[Array, 'B H W C'], mask: Float[Array, 'B M N 1'], *, train: bool, gated: bool = True
+    ) -> Float[Array, 'B H W C']:
+        """Applies R_{n + 1}, if there is one, to h; `mask` is repeated to h's resolution."""
         if n >= self.depth:
             return h
         return self.layers[n](h, layers.upsample_nearest(mask, h.shape[1:3]), train=train, gated=gated)
@@ -160,7 +170,7 @@ class Generator(nn.Module):
     gated: bool = True
     rounds: int = 1  # of damage and repair
     products: bool = False  # whether to convolve by products.py
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     def setup(self):
@@ -171,33 +181,35 @@ class Generator(nn.Module):
         self.repair = Repair(depth, self.feed_mask, self.products, self.dtype, self.axis_name)
         self.gan = Decoder(self.widths, self.upsampling, self.products, self.dtype, self.axis_name)
 
-    def reconstruct(self, images, *, train=False):
-        """Returns the autoencoder's output D(E(images)), [B, H, W, 3]."""
+    def reconstruct(self, images: Float[Array, 'B H W 3'], *, train: bool = False) -> Float32[Array, 'B H W 3']:
+        """Returns the autoencoder's output D(E(images))."""
         return self.decode(self.encoder(images, train=train)[0], train=train)
 
-    def encode(self, images):
-        """Returns phi [B, M, N, C] with frozen statistics."""
+    def encode(self, images: Float[Array, 'B H W 3']) -> Float[Array, 'B M N C']:
+        """Returns phi with frozen statistics."""
         return self.encoder(images)[0]
 
-    def decode(self, phi, *, train=False):
+    def decode(self, phi: Float[Array, 'B M N C'], *, train: bool = False) -> Float32[Array, 'B H W 3']:
         """Returns the real example, D(phi): no damage, no repair."""
         return self.decoder(phi, train=train)[0]
 
-    def damaged(self, phi, mask):
+    def damaged(self, phi: Float[Array, 'B M N C'], mask: Float[Array, 'B M N 1']) -> Float32[Array, 'B H W 3']:
         """Returns D(damaged phi) without repair, for figures."""
         return self.decode(layers.damage(phi, mask, self.filter_size))
 
-    def corrupt(self, phi, mask, *, train=False, gated=True):
+    def corrupt(
+        self, phi: Float[Array, 'B M N C'], mask: Float[Array, 'B M N 1'], *, train: bool = False, gated: bool = True
+    ) -> Float32[Array, 'B H W 3']:
         """Returns phi damaged, then repaired before the layers of the frozen decoder.
 
         Args:
-          phi: [B, M, N, C] frozen features.
-          mask: [B, M, N, 1], 1 kept, 0 dropped.
+          phi: frozen features.
+          mask: 1 kept, 0 dropped.
           train: the repair network normalises by the batch; encoder and decoder never do here.
           gated: False lets the repair also change kept positions, for figures.
 
         Returns:
-          Images [B, H, W, 3] in [-1, 1].
+          Images in [-1, 1].
         """
 
         def repair(n, h):
@@ -205,13 +217,15 @@ class Generator(nn.Module):
 
         return self.decoder(layers.damage(phi, mask, self.filter_size), repair=repair)[0]
 
-    def fake(self, phi, mask, *, train=False):
+    def fake(
+        self, phi: Float[Array, 'B M N C'], mask: Float[Array, 'B M N 1'], *, train: bool = False
+    ) -> Float32[Array, 'B H W 3']:
         """Returns the fake example: as `corrupt`, and in further `rounds` what came out is encoded and corrupted."""
         images = self.corrupt(phi, mask, train=train)
         for _ in range(self.rounds - 1):
             images = self.corrupt(self.encode(images), mask, train=train)
         return images
 
-    def imagine(self, noise, *, train=False):
-        """Returns the fake example of a plain GAN: noise [B, M, N, C], of the features' shape, decoded."""
+    def imagine(self, noise: Float[Array, 'B M N C'], *, train: bool = False) -> Float32[Array, 'B H W 3']:
+        """Returns the fake example of a plain GAN: noise of the features' shape, decoded."""
         return self.gan(noise, train=train)[0]

@@ -3,8 +3,12 @@
 Weights begin as a truncated normal of standard deviation 0.005 and biases as 0, as in the authors' code.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32, Key
 
 from artifacts_jax.models import layers
 from artifacts_jax.models.discriminator import Trunk
@@ -13,14 +17,20 @@ kernel_init = nn.initializers.truncated_normal(0.005)  # before it is cut at two
 
 
 class LinearHead(nn.Module):
-    """One fully connected layer: conv5 [B, h, w, c] to class logits (2019 code)."""
+    """One fully connected layer: conv5 to class logits (2019 code)."""
 
     classes: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, conv5, *, train=False, dropout_keys=None):
-        """Returns the logits [B, classes], float32; `train` and `dropout_keys` change nothing here."""
+    def __call__(
+        self,
+        conv5: Float[Array, 'B M N C'],
+        *,
+        train: bool = False,
+        dropout_keys: Sequence[Key[Array, ' B']] | None = None,
+    ) -> Float32[Array, 'B {self.classes}']:
+        """Returns the logits; `train` and `dropout_keys` change nothing here."""
         del train, dropout_keys
         fc = nn.DenseGeneral(self.classes, axis=(1, 2, 3), kernel_init=kernel_init, dtype=self.dtype, name='fc')
         return fc(conv5).astype(jnp.float32)
@@ -32,20 +42,26 @@ class FineTuneHead(nn.Module):
     classes: int
     hidden: int = 4096
     dropout: float = 0.5
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, conv5, *, train=False, dropout_keys=None):
+    def __call__(
+        self,
+        conv5: Float[Array, 'B M N C'],
+        *,
+        train: bool = False,
+        dropout_keys: Sequence[Key[Array, ' B']] | None = None,
+    ) -> Float32[Array, 'B {self.classes}']:
         """Classifies conv5 activations.
 
         Args:
-          conv5: [B, h, w, c].
+          conv5: the trunk's last features.
           train: normalise by the batch and update the running averages.
-          dropout_keys: two [B] arrays of PRNG keys, one for each hidden layer; None switches dropout off.
+          dropout_keys: two arrays, one for each hidden layer; None switches dropout off.
 
         Returns:
-          Logits [B, classes], float32.
+          The logits.
         """
         x = conv5
         for n, axes in enumerate(((1, 2, 3), (1,)), start=1):
@@ -66,8 +82,14 @@ class Classifier(nn.Module):
     trunk: Trunk
     head: LinearHead | FineTuneHead
 
-    def __call__(self, images, *, train=False, dropout_keys=None):
-        """Returns class logits [B, classes] of images [B, H, W, 3] in [-1, 1]; arguments as the head's.
+    def __call__(
+        self,
+        images: Float[Array, 'B H W 3'],
+        *,
+        train: bool = False,
+        dropout_keys: Sequence[Key[Array, ' B']] | None = None,
+    ) -> Float32[Array, 'B {self.head.classes}']:
+        """Returns class logits of images in [-1, 1]; arguments as the head's.
 
         With `train` the trunk's conv5 is normalised by the batch, too.
         """

@@ -1,11 +1,13 @@
 """The method's building blocks: resampling, normalised and grouped convolutions, and the damage of features.
 
-Shapes are NHWC. Source of every constant: the paper (arXiv 1806.05024) and the authors' 2019 code.
+Source of every constant: the paper (arXiv 1806.05024) and the authors' 2019 code.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32, Key
 
 from artifacts_jax.models.cpu import products
 
@@ -15,13 +17,13 @@ he_init = nn.initializers.variance_scaling(2.0, 'fan_avg', 'truncated_normal')
 glorot_init = nn.initializers.glorot_uniform()
 
 
-def is_bias(path) -> bool:
+def is_bias(path: tuple) -> bool:
     """Whether a parameter's tree path is a layer's bias; Flax calls the offset of batch norm so, too."""
     return path[-1].key == 'bias' and not path[-2].key.startswith('norm')
 
 
 @jax.custom_vjp
-def leaky_relu(x):
+def leaky_relu(x: Float[Array, '*shape']) -> Float[Array, '*shape']:
     """Leaky rectifier of slope 0.2; the 2018 code mixes 0.1, 0.2 and ReLU, its 2019 fix uses 0.2 throughout.
 
     Its gradient is taken by the sign of the result. By that of x, XLA would compute x again from the layers below.
@@ -42,7 +44,7 @@ leaky_relu.defvjp(_leaky_relu_forward, _leaky_relu_backward)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation with epsilon 1e-3 and decay 0.975 over the global batch of all devices, [..., C] -> the same.
+    """Batch normalisation with epsilon 1e-3 and decay 0.975 over the global batch of all devices.
 
     The running variance follows the batch's unbiased one, n / (n - 1) times the variance, as TensorFlow's and PyTorch's
     do; that of Flax's own module is biased. `axis_name` names the devices under pmap; under jit over a mesh the batch
@@ -50,11 +52,11 @@ class BatchNorm(nn.Module):
     """
 
     use_scale: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x, *, train):
+    def __call__(self, x: Float[Array, '*B C'], *, train: bool) -> Float[Array, '*B C']:
         """Normalises by the running averages, or if `train` by the batch, which updates the averages."""
         channels, axes = x.shape[-1], tuple(range(x.ndim - 1))
         mean = self.variable('batch_stats', 'mean', jnp.zeros, channels)
@@ -81,7 +83,7 @@ class BatchNorm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """SAME convolution without bias, batch norm, leaky ReLU: [B, H, W, C] -> [B, H / stride, W / stride, features].
+    """SAME convolution without bias, batch norm, leaky ReLU; a `stride` divides the size.
 
     With `upsampling`, a kind of `upsample_bilinear`, x is doubled first. `products` picks the forms of products.py.
     """
@@ -92,11 +94,11 @@ class ConvNorm(nn.Module):
     upsampling: str = ''
     constant: int = 0  # last channels of x that need no gradient
     products: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x, *, train):
+    def __call__(self, x: Float[Array, 'B H W C'], *, train: bool) -> Float[Array, 'B _ _ {self.features}']:
         """Returns the activations; `train` normalises by the batch and updates the running averages."""
         x = nn.Conv(
             self.features,
@@ -122,7 +124,7 @@ class ConvNorm(nn.Module):
 
 
 class GroupedConv(nn.Module):
-    """SAME convolution in groups, as one convolution a group: [B, H, W, C] -> [B, H / stride, W / stride, features].
+    """SAME convolution in groups, as one convolution a group; a `stride` divides the size.
 
     Equal to `feature_group_count=groups`, which XLA runs 4 to 15 times slower on CPU.
     """
@@ -133,10 +135,10 @@ class GroupedConv(nn.Module):
     groups: int = 1
     use_bias: bool = True
     products: bool = False  # whether to convolve by products.py
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B _ _ {self.features}']:
         """Returns the convolution of x, before any activation."""
         outputs = [
             nn.Conv(
@@ -155,7 +157,9 @@ class GroupedConv(nn.Module):
         return jnp.concatenate(outputs, axis=-1)
 
 
-def local_response_norm(x, *, radius=2, alpha=2e-5, beta=0.75):
+def local_response_norm(
+    x: Float[Array, '*B C'], *, radius: int = 2, alpha: float = 2e-5, beta: float = 0.75
+) -> Float[Array, '*B C']:
     """AlexNet's normalisation: x / (1 + alpha * SUM of squares over 2 * radius + 1 channels) ** beta."""
     channels = x.shape[-1]
     squares = jnp.pad(jnp.square(x), ((0, 0),) * (x.ndim - 1) + ((radius, radius),))
@@ -163,8 +167,8 @@ def local_response_norm(x, *, radius=2, alpha=2e-5, beta=0.75):
     return x * (1 + alpha * total) ** -beta
 
 
-def max_pool(x):
-    """Maximum over 3x3 windows with stride 2, SAME: [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), C].
+def max_pool(x: Float[Array, 'B H W C']) -> Float[Array, 'B (H+1)//2 (W+1)//2 C']:
+    """Maximum over 3x3 windows with stride 2, SAME.
 
     Equal to `nn.max_pool`, as maxima of neighbouring rows and then columns: XLA's gradient of a window's maximum is
     12 times slower on CPU. The gradient of a tie is shared; after a ReLU that is nearly always one of zeros.
@@ -182,8 +186,8 @@ def max_pool(x):
     return x
 
 
-def upsample_bilinear(x, kind='half_pixel'):
-    """Doubles the resolution by bilinear interpolation: [B, H, W, C] -> [B, 2H, 2W, C].
+def upsample_bilinear(x: Float[Array, 'B H W C'], kind: str = 'half_pixel') -> Float[Array, 'B 2*H 2*W C']:
+    """Doubles the resolution by bilinear interpolation.
 
     Args:
       x: activations.
@@ -204,17 +208,19 @@ def upsample_bilinear(x, kind='half_pixel'):
     return x
 
 
-def upsample_nearest(mask, size):
-    """Repeats the entries of a mask: [B, M, N, 1] -> [B, size[0], size[1], 1], multiples of M and N."""
+def upsample_nearest(mask: Float[Array, 'B M N 1'], size: tuple[int, int]) -> Float[Array, 'B {size[0]} {size[1]} 1']:
+    """Repeats the entries of a mask, up to a size that M and N divide."""
     rows, columns = size[0] // mask.shape[1], size[1] // mask.shape[2]
     return jnp.repeat(jnp.repeat(mask, rows, axis=1), columns, axis=2)
 
 
-def spatial_mask(keys, shape, drop_rate):
-    """Draws Omega: [B, M, N, 1] float32, each entry 0 (dropped) with probability drop_rate, else 1 (kept).
+def spatial_mask(
+    keys: Key[Array, ' B'], shape: tuple[int, int], drop_rate: float
+) -> Float32[Array, 'B {shape[0]} {shape[1]} 1']:
+    """Draws Omega, each entry 0 (dropped) with probability drop_rate, else 1 (kept).
 
     Args:
-      keys: [B] PRNG keys, one for each example.
+      keys: one for each example.
       shape: (M, N), the encoder's grid.
       drop_rate: theta in [0, 1].
     """
@@ -222,20 +228,20 @@ def spatial_mask(keys, shape, drop_rate):
     return keep.astype(jnp.float32)
 
 
-def uniform_filter(phi, size):
-    """Means over size x size neighbours inside the grid [B, M, N, C]; size 0 averages the whole grid."""
+def uniform_filter(phi: Float[Array, 'B M N C'], size: int) -> Float[Array, 'B M N C']:
+    """Means over size x size neighbours inside the grid; size 0 averages the whole grid."""
     if size == 0:
         return jnp.broadcast_to(phi.mean(axis=(1, 2), keepdims=True), phi.shape)
     return nn.avg_pool(phi, (size, size), (1, 1), 'SAME', count_include_pad=False)
 
 
-def damage(phi, mask, filter_size):
-    """Replaces dropped entries by their neighbours' mean: mask * phi + (1 - mask) * (u conv phi), [B, M, N, C]."""
+def damage(phi: Float[Array, 'B M N C'], mask: Float[Array, 'B M N 1'], filter_size: int) -> Float[Array, 'B M N C']:
+    """Replaces dropped entries by their neighbours' mean: mask * phi + (1 - mask) * (u conv phi)."""
     mask = mask.astype(phi.dtype)
     return mask * phi + (1 - mask) * uniform_filter(phi, filter_size)
 
 
-def dropout(keys, x, rate):
-    """Drops features [B, D] at `rate` and rescales the rest, with a key for each example."""
+def dropout(keys: Key[Array, ' B'], x: Float[Array, 'B D'], rate: float) -> Float[Array, 'B D']:
+    """Drops features at `rate` and rescales the rest, with a key for each example."""
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)

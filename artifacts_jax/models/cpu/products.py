@@ -5,11 +5,13 @@ twice the rate of its convolutions, and some of these forms need fewer operation
 `config.convolutions`.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from artifacts_jax.models.cpu import winograd
 
@@ -19,8 +21,8 @@ PART = 16  # examples
 
 
 @jax.custom_vjp
-def matmul(x, kernel):
-    """Returns x @ kernel: [N, C] and [C, D] -> [N, D].
+def matmul(x: Float[Array, 'N C'], kernel: Float[Array, 'C D']) -> Float[Array, 'N D']:
+    """Returns x @ kernel.
 
     The gradient of the kernel comes out in the kernel's own layout. That of `jnp.matmul` comes out transposed, and an
     optimiser that reads it so runs 5 times slower.
@@ -47,7 +49,13 @@ _kept = jax.lax.optimization_barrier
 matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
-def dot_general(x, kernel, dimension_numbers, precision=None, **options):
+def dot_general(
+    x: Float[Array, 'B ...'],
+    kernel: Float[Array, '... D'],
+    dimension_numbers: tuple,
+    precision: jax.lax.PrecisionLike = None,
+    **options,
+) -> Float[Array, 'B D']:
     """Multiplies all axes of x but the first with a kernel, as `lax.dot_general`; for `nn.DenseGeneral`."""
     del precision, options
     ((x_axes, kernel_axes), (x_batch, kernel_batch)) = dimension_numbers
@@ -56,7 +64,15 @@ def dot_general(x, kernel, dimension_numbers, precision=None, **options):
     return matmul(x.reshape(len(x), -1), kernel.reshape(-1, kernel.shape[-1]))
 
 
-def convolve(x, kernel, strides, padding, *, constant=0, **options):
+def convolve(
+    x: Float[Array, 'B H W C'],
+    kernel: Float[Array, 'k k C D'],
+    strides: Sequence[int],
+    padding: str | Sequence,
+    *,
+    constant: int = 0,
+    **options,
+) -> Float[Array, 'B _ _ D']:
     """The convolution of `nn.Conv`, SAME, by the form that is fastest for its shape; see `convolution`."""
     size, stride = len(kernel), strides[0]
     if size == stride:
@@ -69,8 +85,10 @@ def convolve(x, kernel, strides, padding, *, constant=0, **options):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def convolution(x, kernel, constant=0):
-    """A SAME convolution: [B, H, W, C], [k, k, C, D] -> [B, H, W, D].
+def convolution(
+    x: Float[Array, 'B H W C'], kernel: Float[Array, 'k k C D'], constant: int = 0
+) -> Float[Array, 'B H W D']:
+    """A SAME convolution.
 
     Equals `lax.conv_general_dilated`. The last `constant` channels of x, such as a mask, get a gradient of zero; that
     of the others then has a number of channels that vectors divide.
@@ -151,8 +169,8 @@ def _blocked_convolution(x, kernel):
 
 
 @jax.custom_vjp
-def patch_convolution(x, kernel):
-    """A convolution whose stride is its kernel's size: [B, H, W, C], [k, k, C, D] -> [B, H / k, W / k, D].
+def patch_convolution(x: Float[Array, 'B H W C'], kernel: Float[Array, 'k k C D']) -> Float[Array, 'B H//k W//k D']:
+    """A convolution whose stride is its kernel's size.
 
     Equals `lax.conv_general_dilated` with strides (k, k); k divides H and W. Only its gradients are faster: as those of
     a product of the patches.
@@ -178,8 +196,10 @@ def _patch_backward(residuals, gradient):
 patch_convolution.defvjp(_patch_forward, _patch_backward)
 
 
-def strided_convolution(x, kernel, stride):
-    """A SAME convolution with a stride: [B, H, W, C], [k, k, C, D] -> [B, ceil(H / stride), ceil(W / stride), D].
+def strided_convolution(
+    x: Float[Array, 'B H W C'], kernel: Float[Array, 'k k C D'], stride: int
+) -> Float[Array, 'B -(-H//{stride}) -(-W//{stride}) D']:
+    """A SAME convolution with a stride.
 
     Equals `lax.conv_general_dilated`, as a convolution of blocks of stride x stride positions, which are its channels:
     three of colour are too few for XLA, whose gradient of a strided convolution is 10 times slower. Here k >= stride.
@@ -198,8 +218,10 @@ def strided_convolution(x, kernel, stride):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def upsampled_convolution(x, kernel, kind):
-    """A SAME 3x3 convolution of the bilinearly doubled x: [B, H, W, C], [3, 3, C, D] -> [B, 2H, 2W, D].
+def upsampled_convolution(
+    x: Float[Array, 'B H W C'], kernel: Float[Array, '3 3 C D'], kind: str
+) -> Float[Array, 'B 2*H 2*W D']:
+    """A SAME 3x3 convolution of the bilinearly doubled x.
 
     Equals `lax.conv_general_dilated(layers.upsample_bilinear(x, kind), kernel)` with a quarter of the multiplications.
     Doubling and shifting act on positions, the kernel's taps on channels: they commute. So x is multiplied by the 9
