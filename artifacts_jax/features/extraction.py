@@ -1,10 +1,11 @@
 """Frozen features of the discriminator's trunk: how they are extracted, and how good they look during training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import jax
 import numpy as np
+from jaxtyping import Int, Shaped
 from ml_collections import ConfigDict
 
 from artifacts_jax.data import augment
@@ -41,8 +42,10 @@ def of_views(config: ConfigDict, devices: Devices, function: Callable) -> Callab
     return devices.per_example(extract)
 
 
-def collect(extract: Callable, batches):
-    """Returns ({layer: [N, D]}, labels [N]) of all examples of the batches; extract maps a batch, as `extractor`."""
+def collect(
+    extract: Callable, batches: Iterable[dict]
+) -> tuple[dict[str, Shaped[np.ndarray, 'N ...']], Int[np.ndarray, ' N']]:
+    """Returns ({layer: features}, labels) of all examples of the batches; extract maps a batch, as `extractor`."""
     parts = [extract(batch) for batch in batches]
     maps, examples = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
     return maps, examples['label']

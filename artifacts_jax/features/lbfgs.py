@@ -4,19 +4,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float, Int, Key
 
 from artifacts_jax.features import linear
 
 
 def fit_lbfgs(
-    features, labels, *, num_classes: int, penalties: tuple, held_out: float, iterations: int, key
+    features: Float[Array | np.ndarray, 'N D'],
+    labels: Int[Array | np.ndarray, ' N'],
+    *,
+    num_classes: int,
+    penalties: tuple,
+    held_out: float,
+    iterations: int,
+    key: Key[Array, ''],
 ) -> linear.Classifier:
     """Fits a classifier on features in memory; the features are read in place, never copied or standardised.
 
     Args:
-      features: [N, D] float32.
-      labels: [N] integers in [0, num_classes).
-      num_classes: C.
+      features: in memory, of all examples.
+      labels: in [0, num_classes).
+      num_classes: how many classes there are.
       penalties: weights of the L2 penalty to pick from; the earlier wins a tie.
       held_out: part of the examples, in (0, 1), that picks the penalty.
       iterations: the most steps of L-BFGS; they end earlier if every gradient's norm is below 1e-4, where the
@@ -24,7 +32,7 @@ def fit_lbfgs(
       key: draws the held-out examples.
 
     Returns:
-      The classifier, refitted to all N examples with the picked penalty.
+      The classifier, refitted to all examples with the picked penalty.
 
     Raises:
       ValueError: if labels have another shape or range, or one part of the examples would be empty.

@@ -13,33 +13,34 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Int32, ScalarLike
 
 
 class Classifier(flax.struct.PyTreeNode):
     """A linear classifier: logits = (features - mean) / scale @ weights + bias."""
 
-    mean: Any  # [D] float32
+    mean: Any  # [D] float32; not typed, as mappings over trees make classifiers of whatever they return
     scale: Any  # [D] float32, the standard deviations; 1 where a feature is constant
     weights: Any  # [D, C] float32
     bias: Any  # [C] float32
-    penalty: float  # the weight of the L2 penalty that was picked
-    held_out_accuracy: float  # of that penalty, in [0, 1], before any refit
+    penalty: Any  # float, the weight of the L2 penalty that was picked
+    held_out_accuracy: Any  # float, of that penalty, in [0, 1], before any refit
 
 
 # Accelerators multiply float32 as bfloat16 or TF32 unless told, too coarse for L-BFGS's gradient differences.
 _einsum = partial(jnp.einsum, precision='highest')
 
 
-def pool(features, max_values: int):
+def pool(features: Float[Array, 'B H W C'], max_values: int) -> Float[Array, 'B D']:
     """Average-pools feature maps to the largest square grid that fits, and flattens them.
 
     Args:
-      features: [B, H, W, C].
+      features: the maps.
       max_values: the most values per example; a map of more channels is still pooled to one position.
 
     Returns:
-      [B, g * g * C], g the largest grid <= min(H, W) with g * g * C <= max_values, at least 1. Cell i covers
-      the positions from floor(i * H / g) to below ceil((i + 1) * H / g): they overlap if g does not divide H.
+      g * g * C values per example, g the largest grid <= min(H, W) with g * g * C <= max_values, at least 1. Cell i
+      covers the positions from floor(i * H / g) to below ceil((i + 1) * H / g): they overlap if g does not divide H.
     """
     batch, height, width, channels = features.shape
     grid = max(1, min(height, width, math.isqrt(max_values // channels)))
@@ -55,66 +56,82 @@ def pool(features, max_values: int):
     return features.reshape(batch, grid * grid * channels)
 
 
-def predict(classifier: Classifier, features):
-    """Returns the logits [B, C] of features [B, D]."""
+def predict(classifier: Classifier, features: Float[Array | np.ndarray, 'B D']) -> Float[Array, 'B C']:
+    """Returns the logits of features."""
     features = (features.astype(jnp.float32) - classifier.mean[None]) / classifier.scale[None]
     return _einsum('nd,dc->nc', features, classifier.weights) + classifier.bias[None]
 
 
 @jax.jit
-def accuracy_counts(classifier: Classifier, features, labels):
+def accuracy_counts(
+    classifier: Classifier, features: Float[Array | np.ndarray, 'B D'], labels: Int[Array | np.ndarray, ' B']
+) -> tuple[Int32[Array, ''], Int[ArrayLike, '']]:
     """Counts what is right: sum both over the batches, then divide once.
 
     Args:
       classifier: the classifier.
-      features: [B, D].
-      labels: [B] integers.
+      features: of the examples to count.
+      labels: what they should be.
 
     Returns:
-      (correct, count), int32 scalars.
+      (correct, count).
     """
     correct = predict(classifier, features).argmax(axis=1) == labels
     return correct.sum(dtype=jnp.int32), len(labels)
 
 
-def init_params(penalties: int, num_classes: int, dim: int):
+def init_params(penalties: int, num_classes: int, dim: int) -> dict[str, Float[Array, '...']]:
     """Returns the parameters, zeros, of P classifiers; products are fastest with the features' axis last."""
     return {'weights': jnp.zeros((penalties, num_classes, dim)), 'bias': jnp.zeros((penalties, num_classes))}
 
 
 @jax.jit
-def project(params, mean, scale, features):
-    """Returns the logits [P, C, N] of features [N, D], standardised through the weights: no copy is made."""
+def project(
+    params: dict[str, Float[Array, '...']],
+    mean: Float[Array, ' D'],
+    scale: Float[Array, ' D'],
+    features: Float[Array, 'N D'],
+) -> Float[Array, 'P C N']:
+    """Returns the logits of features, standardised through the weights: no copy is made."""
     weights = params['weights'] / scale[None, None]
     offset = params['bias'] - _einsum('pcd,d->pc', weights, mean)
     return _einsum('pcd,nd->pcn', weights, features) + offset[:, :, None]
 
 
 @jax.jit
-def count_correct(logits, labels, counted):
-    """Returns how many of the counted examples each of the P classifiers gets right, [P] int32."""
+def count_correct(
+    logits: Float[Array, 'P C N'], labels: Int[Array, ' N'], counted: Bool[Array, ' N']
+) -> Int32[Array, ' P']:
+    """Returns how many of the counted examples each of the P classifiers gets right."""
     return ((logits.argmax(axis=1) == labels[None]) & counted[None]).sum(axis=1, dtype=jnp.int32)
 
 
-def make_classifier(params, which: int, mean, scale, penalty, held_out_accuracy) -> Classifier:
+def make_classifier(
+    params: dict[str, Float[Array, '...']],
+    which: int,
+    mean: Float[Array, ' D'],
+    scale: Float[Array, ' D'],
+    penalty: ScalarLike,
+    held_out_accuracy: ScalarLike,
+) -> Classifier:
     """Returns one of the P classifiers."""
     weights, bias = params['weights'][which].T, params['bias'][which]
     return Classifier(mean, scale, weights, bias, float(penalty), float(held_out_accuracy))
 
 
-def shares(counted):
-    """Returns the weight [N] of each example in a mean over the counted ones."""
+def shares(counted: Bool[Array, ' N']) -> Float[Array, ' N']:
+    """Returns the weight of each example in a mean over the counted ones."""
     return counted / jnp.maximum(counted.sum(), 1)
 
 
-def moments(features, counted):
-    """Returns (mean, variance), both [D], over the counted examples."""
+def moments(features: Float[Array, 'N D'], counted: Bool[Array, ' N']) -> tuple[Float[Array, ' D'], Float[Array, ' D']]:
+    """Returns (mean, variance) over the counted examples."""
     # The offset makes the variance of a constant feature exactly 0, whatever the rounding of sums.
     offset, share = features[counted.argmax()], shares(counted)[:, None]
     mean = offset + (share * (features - offset[None])).sum(axis=0)
     return mean, (share * jnp.square(features - mean[None])).sum(axis=0)
 
 
-def scale_of(variance):
+def scale_of(variance: Float[Array, ' D']) -> Float[Array, ' D']:
     """Returns the standard deviations, 1 where a feature is constant."""
     return jnp.where(variance > 0, jnp.sqrt(variance), 1.0)

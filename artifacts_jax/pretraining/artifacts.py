@@ -4,8 +4,11 @@ Encoder and decoder are frozen, weights and statistics. The generator is the rep
 discriminator are updated in turn within one step.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from artifacts_jax.data import augment
@@ -39,7 +42,7 @@ def _optimiser(config):
     return optim.adam(optim.schedule(stage.learning_rate, stage.steps, config), config)
 
 
-def init_state(key, base: dict, *, config: ConfigDict) -> State:
+def init_state(key: Key[Array, ''], base: dict | None, *, config: ConfigDict) -> State:
     """Returns the state at step 0.
 
     Args:
@@ -81,7 +84,9 @@ def begin(variables: dict, *, config: ConfigDict) -> State:
     return state.replace(history=history.empty(config))
 
 
-def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=None):
+def train_step(
+    state: State, batch: dict, key: Key[Array, ''], *, config: ConfigDict, axis_name: str | None = None
+) -> tuple[State, dict]:
     """One update of the discriminator and one of the generator, on augmented images and random masks.
 
     Args:
@@ -100,7 +105,16 @@ def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=
     return update(state, images, mask, other_keys, batch['index'], config=config, axis_name=axis_name)
 
 
-def update(state: State, images, mask, example_keys=None, index=None, *, config: ConfigDict, axis_name=None):
+def update(
+    state: State,
+    images: Float[Array, 'B H W 3'],
+    mask: Float[Array, 'B M N 1'],
+    example_keys: Sequence[Key[Array, ' B']] | None = None,
+    index: Int[Array, ' B'] | None = None,
+    *,
+    config: ConfigDict,
+    axis_name: str | None = None,
+) -> tuple[State, dict]:
     """One update of the discriminator and one of the generator: one step of the game (game.py).
 
     The discriminator always sees [real; fake] as one batch, whose statistics conv5 and fc1 are normalised by (as
@@ -109,11 +123,11 @@ def update(state: State, images, mask, example_keys=None, index=None, *, config:
 
     Args:
       state: as of `train_step`.
-      images: [B, H, W, 3] in [-1, 1].
-      mask: [B, M, N, 1], 1 kept, 0 dropped.
-      example_keys: six [B] arrays of PRNG keys: for dropout of reals and of fakes in the discriminator's pass, the
+      images: in [-1, 1].
+      mask: 1 kept, 0 dropped.
+      example_keys: six arrays: for dropout of reals and of fakes in the discriminator's pass, the
         same in the generator's, for a GAN's noise, and for the history; None is without dropout, and without those two.
-      index: [B] int32, the examples' positions in the global batch, if there is a history.
+      index: the examples' positions in the global batch, if there is a history.
       config: the run's configuration.
       axis_name: the devices' axis under pmap.
 

@@ -1,10 +1,12 @@
 """Stage 1: an autoencoder learns to reproduce images."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from artifacts_jax.data import augment
@@ -37,7 +39,7 @@ def _optimiser(config):
     return optim.adam(optim.schedule(stage.learning_rate, stage.steps, config), config)
 
 
-def init_state(key, base: None, *, config: ConfigDict) -> State:
+def init_state(key: Key[Array, ''], base: None, *, config: ConfigDict) -> State:
     """Returns the state at step 0, with weights drawn from `key`; this stage builds on no other."""
     del base
     generator = architecture.make_generator(config)
@@ -50,7 +52,9 @@ def begin(variables: dict, *, config: ConfigDict) -> State:
     return State.create(select(variables, NETWORKS), {NETWORKS: _optimiser(config)}, ema=config.optim.ema_decay > 0)
 
 
-def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=None):
+def train_step(
+    state: State, batch: dict, key: Key[Array, ''], *, config: ConfigDict, axis_name: str | None = None
+) -> tuple[State, dict]:
     """One update on augmented images.
 
     Args:
@@ -68,8 +72,10 @@ def train_step(state: State, batch: dict, key, *, config: ConfigDict, axis_name=
     return update(state, images, config=config, axis_name=axis_name)
 
 
-def update(state: State, images, *, config: ConfigDict, axis_name=None):
-    """One update of encoder and decoder on images [B, H, W, 3] in [-1, 1]; returns what `train_step` does.
+def update(
+    state: State, images: Float[Array, 'B H W 3'], *, config: ConfigDict, axis_name: str | None = None
+) -> tuple[State, dict]:
+    """One update of encoder and decoder on images in [-1, 1]; returns what `train_step` does.
 
     Minimises pixel_weight * mean |x - D(E(x))|^2 + L2.
     """
@@ -102,7 +108,7 @@ def update(state: State, images, *, config: ConfigDict, axis_name=None):
     return new, {**terms, **{f'grad_norm/{name}': optim.norm(grads[name]) for name in NETWORKS}}
 
 
-def evaluator(config: ConfigDict, devices: parallel.Devices, datasets: dict):
+def evaluator(config: ConfigDict, devices: parallel.Devices, datasets: dict) -> Callable:
     """Returns evaluate(state, key) -> {name: value}, the reconstruction of held-out images."""
     generator = architecture.make_generator(config)
 
@@ -122,7 +128,7 @@ def evaluator(config: ConfigDict, devices: parallel.Devices, datasets: dict):
     return evaluate
 
 
-def illustrator(config: ConfigDict, devices: parallel.Devices, datasets: dict):
+def illustrator(config: ConfigDict, devices: parallel.Devices, datasets: dict) -> Callable:
     """Returns draw(state, key, folder), which writes held-out images and their reconstructions; None writes nothing."""
     generator = architecture.make_generator(config)
 

@@ -8,57 +8,62 @@ network runs forward once, whichever side asks.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
 from ml_collections import ConfigDict
 
 from artifacts_jax.devices.parallel import mean
 from artifacts_jax.models import architecture, layers
 from artifacts_jax.models.discriminator import FAKE, REAL
+from artifacts_jax.models.generator import Generator
 from artifacts_jax.pretraining import history, losses
 from artifacts_jax.training.state import State
 
 TINY = 1e-12  # less than any fraction of a batch
 
+Keys = Key[Array, ' B'] | None  # None where nothing is drawn
+Outputs = tuple[Float[Array, 'E 2'], Float[Array, 'E M N 1']]  # logits of classes and of masks: B reals, then B fakes
+
 
 class Batch(NamedTuple):
-    """What a step, or a part of it, is played on; keys are None where nothing is drawn."""
+    """What a step, or a part of it, is played on."""
 
-    images: Any  # [B, H, W, 3] in [-1, 1]
-    mask: Any  # [B, M, N, 1], 1 kept, 0 dropped
-    dropout_keys: Any  # of the discriminator's turn, a pair of [B] keys: of the real examples and of the fakes
-    generator_dropout_keys: Any  # the same, of the generator's turn
-    noise_keys: Any  # [B] keys that a GAN draws its fakes by
-    history_keys: Any  # [B] keys that choose earlier fakes
-    index: Any  # [B] int32, the examples' positions in the global batch
+    images: Float[Array, 'B H W 3']  # in [-1, 1]
+    mask: Float[Array, 'B M N 1']  # 1 kept, 0 dropped
+    dropout_keys: tuple[Keys, Keys]  # of the discriminator's turn: of the real examples and of the fakes
+    generator_dropout_keys: tuple[Keys, Keys]  # the same, of the generator's turn
+    noise_keys: Keys  # that a GAN draws its fakes by
+    history_keys: Keys  # that choose earlier fakes
+    index: Int[Array, ' B'] | None  # the examples' positions in the global batch
 
 
 class Examples(NamedTuple):
     """Real and fake examples, and what the generator learns by."""
 
-    real: Any  # [B, H, W, 3] in [-1, 1]
-    fake: Any  # the same
+    real: Float[Array, 'B H W 3']  # in [-1, 1]
+    fake: Float[Array, 'B H W 3']  # the same
     pull: Callable  # from a gradient of the fakes to a tuple with that of the generator's parameters
-    batch_stats: Any  # the generator's running averages after it has made them
+    batch_stats: PyTree  # the generator's running averages after it has made them
 
 
 class Judgement(NamedTuple):
     """What the discriminator says of [real; fake], and what both sides learn by."""
 
-    outputs: Any  # class logits [2B, 2], mask logits [2B, M, N, 1]
+    outputs: Outputs
     pull: Callable  # from a gradient of the outputs to those of (the discriminator's parameters, the fakes)
-    batch_stats: Any  # the discriminator's running averages after it
+    batch_stats: PyTree  # the discriminator's running averages after it
 
 
 class Ratio(NamedTuple):
     """A value whose two terms are each a share of a mean over the batch; they are divided when they are whole."""
 
-    part: Any
-    whole: Any
+    part: Float[Array, '']
+    whole: Float[Array, '']
 
-    def value(self):
+    def value(self) -> Float[Array, '']:
         """Returns the ratio, 0 where the whole is nothing."""
         return self.part / jnp.maximum(self.whole, TINY)
 
@@ -66,10 +71,10 @@ class Ratio(NamedTuple):
 class Turn(NamedTuple):
     """What a side has learned from a part of the batch: this device's shares of gradients and values."""
 
-    gradient: Any  # of its parameters
+    gradient: PyTree  # of its parameters
     values: dict  # {name: scalar or Ratio}
-    batch_stats: Any  # its running averages
-    fake: Any = None  # the generator's fakes, if there is a history to keep them
+    batch_stats: PyTree  # its running averages
+    fake: Float[Array, 'B H W 3'] | None = None  # the generator's fakes, if there is a history to keep them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,15 +83,15 @@ class Game:
 
     Args:
       state: with the networks 'discriminator' and 'repair' (or 'gan'), and the frozen 'encoder' and 'decoder'.
-      kept: scalar, the fraction of the whole batch's mask entries that are kept; a part may have another.
-      entered: scalar, the fakes that have ever entered the history.
+      kept: the fraction of the whole batch's mask entries that are kept; a part may have another.
+      entered: how many fakes have ever entered the history.
       config: the run's configuration.
       axis_name: the devices' axis under pmap.
     """
 
     state: State
-    kept: Any
-    entered: Any
+    kept: Float[Array, '']
+    entered: Int[Array, '']
     config: ConfigDict
     axis_name: str | None
 
@@ -116,7 +121,13 @@ class Game:
 
         return Examples(real, *jax.vjp(make, state.params[network], has_aux=True))
 
-    def judge(self, params, real, fake, dropout_keys) -> Judgement:
+    def judge(
+        self,
+        params: dict,
+        real: Float[Array, 'B H W 3'],
+        fake: Float[Array, 'B H W 3'],
+        dropout_keys: tuple[Keys, Keys],
+    ) -> Judgement:
         """Shows [real; fake] to a discriminator as one batch, whose statistics normalise conv5 and fc1."""
         discriminator = architecture.make_discriminator(self.config, self.axis_name)
         batch_stats = self.state.batch_stats['discriminator']
@@ -162,7 +173,13 @@ class Game:
         return Turn(gradient, values, examples.batch_stats, None if self.state.history is None else examples.fake)
 
 
-def real_examples(generator, variables, images, phi, config):
+def real_examples(
+    generator: Generator,
+    variables: dict,
+    images: Float[Array, 'B H W 3'],
+    phi: Float[Array, 'B M N C'],
+    config: ConfigDict,
+) -> Float[Array, 'B H W 3']:
     """Returns the real examples, of the images or of their features phi.
 
     They go through the autoencoder as often as the fakes, whose `rounds` its noise would else give away.
@@ -175,15 +192,28 @@ def real_examples(generator, variables, images, phi, config):
     return real
 
 
-def fake_examples(generator, variables, phi, mask, noise_keys, config, **options):
-    """Returns the fake examples for features phi and mask; a GAN's are drawn by the keys [B] alone."""
+def fake_examples(
+    generator: Generator,
+    variables: dict,
+    phi: Float[Array, 'B M N C'],
+    mask: Float[Array, 'B M N 1'],
+    noise_keys: Keys,
+    config: ConfigDict,
+    **options,
+) -> Float[Array, 'B H W 3'] | tuple[Float[Array, 'B H W 3'], dict]:
+    """Returns the fake examples for features phi and mask; a GAN's are drawn by the keys alone.
+
+    With `mutable` among the options, which are of Flax's `apply`, returns (fakes, what has changed).
+    """
     if config.artifacts.generator == 'gan':
         noise = jax.vmap(lambda key: jax.random.normal(key, phi.shape[1:], phi.dtype))(noise_keys)
         return generator.apply(variables, noise, method='imagine', **options)
     return generator.apply(variables, phi, mask, method='fake', **options)
 
 
-def discriminator_terms(outputs, mask, *, config, axis_name):
+def discriminator_terms(
+    outputs: Outputs, mask: Float[Array, 'B M N 1'], *, config: ConfigDict, axis_name: str | None
+) -> dict[str, Float[Array, '']]:
     """Returns the discriminator's loss terms for its outputs on [real; fake] and the fakes' mask (section 2)."""
     logits, mask_logits = outputs
     real, fake = jnp.split(logits, 2)
@@ -196,7 +226,16 @@ def discriminator_terms(outputs, mask, *, config, axis_name):
     }
 
 
-def generator_terms(outputs, fake, images, mask, kept, *, config, axis_name):
+def generator_terms(
+    outputs: Outputs,
+    fake: Float[Array, 'B H W 3'],
+    images: Float[Array, 'B H W 3'],
+    mask: Float[Array, 'B M N 1'],
+    kept: Float[Array, ''],
+    *,
+    config: ConfigDict,
+    axis_name: str | None,
+) -> dict[str, Float[Array, '']]:
     """Returns the generator's loss terms: the class loss with swapped labels, and the mean error over kept pixels.
 
     `kept` is the fraction of the whole batch's mask entries that are kept, of which this may be a part.

@@ -1,5 +1,6 @@
 """The game on held-out images: how both sides do, how good the features look, and the figures that show it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -47,7 +48,7 @@ def _views(config, batch, key):
     return augment.test_view(config, batch['image']), mask
 
 
-def evaluator(config: ConfigDict, devices: Devices, datasets: dict):
+def evaluator(config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
     """Returns evaluate(state, key) -> {name: value}: the game on held-out images, and how good the features are."""
     generator, judge = architecture.make_generator(config), architecture.make_discriminator(config)
     monitor = extraction.monitor(config, devices, datasets)
@@ -82,7 +83,9 @@ def evaluator(config: ConfigDict, devices: Devices, datasets: dict):
     return evaluate
 
 
-def illustrator(config: ConfigDict, devices: Devices, datasets: dict, *, examples: int = 8, first_batch: int = 0):
+def illustrator(
+    config: ConfigDict, devices: Devices, datasets: dict, *, examples: int = 8, first_batch: int = 0
+) -> Callable:
     """Returns draw(state, key, folder), which writes artifacts.png, mask_prediction.png and conv1.png (None: nothing).
 
     The first two show the game on held-out images, the paper's figure and what the discriminator makes of it; a GAN

@@ -9,6 +9,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int, Key
 from ml_collections import ConfigDict
 
 from artifacts_jax.devices.parallel import gather
@@ -30,19 +31,26 @@ def empty(config: ConfigDict) -> History | None:
     return History(jnp.zeros((places, size, size, 3)), jnp.zeros((places, *architecture.mask_grid(config), 1)))
 
 
-def recall(history: History | None, entered, keys, index, fakes, masks):
+def recall(
+    history: History | None,
+    entered: Int[ArrayLike, ''],
+    keys: Key[Array, ' B'] | None,
+    index: Int[Array, ' B'] | None,
+    fakes: Float[Array, 'B H W 3'],
+    masks: Float[Array, 'B M N 1'],
+) -> tuple[Float[Array, 'B H W 3'], Float[Array, 'B M N 1']]:
     """Replaces the fakes of odd index, and their masks, by earlier ones.
 
     Args:
-      history: the buffer; None replaces nothing.
-      entered: scalar, the fakes that have ever entered the buffer.
-      keys: [B] PRNG keys that choose the places.
-      index: [B] int32, the examples' positions in the global batch.
-      fakes: [B, H, W, 3]; no gradient flows to those that are replaced.
-      masks: [B, M, N, 1].
+      history: the buffer; None replaces nothing, and needs neither keys nor index.
+      entered: how many fakes have ever entered the buffer.
+      keys: choose the places.
+      index: the examples' positions in the global batch.
+      fakes: the fakes; no gradient flows to those that are replaced.
+      masks: their masks.
 
     Returns:
-      (fakes, masks), of the same shapes.
+      (fakes, masks).
     """
     if history is None:
         return fakes, masks
@@ -52,7 +60,14 @@ def recall(history: History | None, entered, keys, index, fakes, masks):
     return jnp.where(earlier, history.images[places], fakes), jnp.where(earlier, history.masks[places], masks)
 
 
-def remember(history: History | None, entered, fakes, masks, *, axis_name=None) -> History | None:
+def remember(
+    history: History | None,
+    entered: Int[ArrayLike, ''],
+    fakes: Float[Array, 'B H W 3'] | None,
+    masks: Float[Array, 'B M N 1'],
+    *,
+    axis_name: str | None = None,
+) -> History | None:
     """Returns the buffer with the fakes of even index in place of the oldest; arguments as of `recall`."""
     if history is None:
         return None

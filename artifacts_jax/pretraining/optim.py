@@ -1,8 +1,11 @@
 """The optimiser: Adam with a linearly falling learning rate, and a moving average of the weights."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 from ml_collections import ConfigDict
 
 from artifacts_jax.models import layers
@@ -61,7 +64,15 @@ def _scale_by_adam(b1, b2, epsilon, epsilon_hat):
     return optax.GradientTransformation(optax.scale_by_adam(b1, b2).init, update)
 
 
-def descend(state: State, network: str, gradient, optimiser, *, l2: float, readers=()):
+def descend(
+    state: State,
+    network: str,
+    gradient: PyTree,
+    optimiser: optax.GradientTransformation,
+    *,
+    l2: float,
+    readers: Sequence[Float[Array, '']] = (),
+) -> tuple[State, Float[Array, ''], Float[Array, '']]:
     """Updates one network by its optimiser, with the L2 of its weights.
 
     Args:
@@ -84,12 +95,12 @@ def descend(state: State, network: str, gradient, optimiser, *, l2: float, reade
     return state.descend(optimiser, {network: gradient}), decay, length
 
 
-def norm(gradients):
+def norm(gradients: PyTree) -> Float[Array, '']:
     """Returns the norm of all arrays of a tree together, by products: their squares are not written to memory."""
     return jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradients)))
 
 
-def moving_average(average, params, decay: float, step):
+def moving_average(average: PyTree | None, params: PyTree, decay: float, step: Int[ArrayLike, '']) -> PyTree | None:
     """Returns the exponential moving average of params after a step; None stays None.
 
     At the start, where steps are few, the decay is (1 + step) / (10 + step) if that is less, as in the 2018 code.

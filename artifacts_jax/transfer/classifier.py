@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from artifacts_jax.data import augment
@@ -40,7 +41,7 @@ class Stage:
         batch_size = config.transfer.batch_size
         return max(1, self.images // batch_size) * config.transfer.epochs, batch_size
 
-    def init_state(self, key, base: dict, *, config: ConfigDict) -> State:
+    def init_state(self, key: Key[Array, ''], base: dict, *, config: ConfigDict) -> State:
         """Returns the state at step 0.
 
         Args:
@@ -60,7 +61,9 @@ class Stage:
             trained[kind], frozen[kind] = {**head, **(trunk if changes else {})}, {} if changes else trunk
         return State.create(trained, {tuple(trained['params']): self._optimiser(config)}, ema=False, frozen=frozen)
 
-    def train_step(self, state: State, batch: dict, key, *, config: ConfigDict, axis_name=None):
+    def train_step(
+        self, state: State, batch: dict, key: Key[Array, ''], *, config: ConfigDict, axis_name: str | None = None
+    ) -> tuple[State, dict]:
         """One update on augmented images: minimises cross-entropy + L2 of the weights that are trained.
 
         Args:

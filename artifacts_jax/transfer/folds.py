@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
 from artifacts_jax.data.splits import DataError
 
 
-def read(path: str | Path, *, count: int, size: int, examples: int) -> np.ndarray:
+def read(path: str | Path, *, count: int, size: int, examples: int) -> Int[np.ndarray, '{count} {size}']:
     """Reads the indices of the examples of each fold.
 
     Args:
@@ -15,9 +16,6 @@ def read(path: str | Path, *, count: int, size: int, examples: int) -> np.ndarra
       count: how many folds it must hold.
       size: how many examples each fold must hold, all different; folds may overlap.
       examples: how many examples there are to choose from.
-
-    Returns:
-      int [count, size].
 
     Raises:
       DataError: the file cannot be read or holds something else; the message names line, find and expectation.
