@@ -11,17 +11,32 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int32, Key, ScalarLike, UInt8, UInt32
 from ml_collections import ConfigDict
 
 CROP_TRIES = 10
 
+Images = UInt8[Array | np.ndarray, 'B H W 3']
+Range = tuple[ScalarLike, ScalarLike]  # (least, most)
 
-def train(keys, images, *, size, crop_area, crop_aspect, flip, brightness, saturation):
+
+def train(
+    keys: Key[Array, ' B'] | UInt32[Array, 'B 2'],
+    images: Images,
+    *,
+    size: int,
+    crop_area: Range,
+    crop_aspect: Range,
+    flip: bool,
+    brightness: ScalarLike,
+    saturation: Range,
+) -> Float32[Array, 'B {size} {size} 3']:
     """Randomly crops, resizes, mirrors and recolours each image, as a function of its own key only.
 
     Args:
-      keys: PRNG keys, one for each example: [B], or raw [B, 2].
-      images: uint8 [B, H, W, 3].
+      keys: one for each example, typed or raw.
+      images: in [0, 255].
       size: side of the result, pixels. The resize is bilinear or bicubic at even odds.
       crop_area: range of the crop's area, as a fraction of the image's.
       crop_aspect: range of the crop's width / height.
@@ -30,7 +45,7 @@ def train(keys, images, *, size, crop_area, crop_aspect, flip, brightness, satur
       saturation: range of the factor on the saturation; brightness and saturation change in a random order.
 
     Returns:
-      float32 [B, size, size, 3] in [-1, 1].
+      Images in [-1, 1].
 
     Raises:
       ValueError: if the images are not uint8 [B, H, W, 3].
@@ -58,16 +73,16 @@ def train(keys, images, *, size, crop_area, crop_aspect, flip, brightness, satur
     return jax.vmap(augment)(keys, images)
 
 
-def test(images, *, size, test_crop):
+def test(images: Images, *, size: int, test_crop: float) -> Float32[Array, 'B {size} {size} 3']:
     """Crops the centre of each image and resizes it bilinearly.
 
     Args:
-      images: uint8 [B, H, W, 3].
+      images: in [0, 255].
       size: side of the result, pixels.
       test_crop: side of the crop as a fraction of the image's, in (0, 1]; rounds as tf.image.central_crop.
 
     Returns:
-      float32 [B, size, size, 3] in [-1, 1].
+      Images in [-1, 1].
 
     Raises:
       ValueError: if the images are not uint8 [B, H, W, 3].
@@ -81,7 +96,9 @@ def test(images, *, size, test_crop):
     return jax.vmap(lambda image: _to_network(resample(image, rows, columns)))(images)
 
 
-def sample_crop(key, *, shape, area, aspect):
+def sample_crop(
+    key: Key[Array, ''] | UInt32[Array, '2'], *, shape: tuple[int, int], area: Range, aspect: Range
+) -> tuple[Int32[Array, ''], ...]:
     """Draws a box of whole pixels inside the image, as tf.image.sample_distorted_bounding_box does.
 
     The aspect ratio is uniform in its range. Then the height is uniform between those of the smallest and the
@@ -89,13 +106,13 @@ def sample_crop(key, *, shape, area, aspect):
     the image. A ratio without such a box is drawn anew; after `CROP_TRIES` the box is the whole image.
 
     Args:
-      key: a PRNG key.
+      key: draws the box.
       shape: the image's (height, width).
       area: range of the box's area, as a fraction of the image's.
       aspect: range of the box's width / height.
 
     Returns:
-      top, left, height and width, int32 scalars.
+      top, left, height and width.
     """
     key_tries, key_place = jax.random.split(key)
     tries = jax.random.uniform(key_tries, (2, CROP_TRIES))
@@ -115,8 +132,10 @@ def sample_crop(key, *, shape, area, aspect):
     return tuple(x.astype(jnp.int32) for x in (top, left, height, width))
 
 
-def resize_matrix(start, extent, *, length, size, cubic):
-    """Returns the matrix [size, length], float32, that crops an axis and resizes it without antialiasing.
+def resize_matrix(
+    start: ScalarLike, extent: ScalarLike, *, length: int, size: int, cubic: Bool[ArrayLike, '']
+) -> Float32[Array, '{size} {length}']:
+    """Returns the matrix that crops an axis and resizes it without antialiasing.
 
     Its rows sum to 1, and pixels outside the crop have weight 0.
 
@@ -139,16 +158,18 @@ def resize_matrix(start, extent, *, length, size, cubic):
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def resample(image, rows, columns):
+def resample(
+    image: UInt8[Array | np.ndarray, 'H W C'], rows: Float[Array, 'M H'], columns: Float[Array, 'N W']
+) -> Float32[Array, 'M N C']:
     """Applies a matrix to the rows and one to the columns of an image.
 
     Args:
-      image: uint8 [H, W, C].
-      rows: [M, H].
-      columns: [N, W].
+      image: in [0, 255].
+      rows: makes M of the H rows.
+      columns: makes N of the W columns.
 
     Returns:
-      float32 [M, N, C]; [0, 255] has become [0, 1], which a cubic kernel may overshoot.
+      The image; [0, 255] has become [0, 1], which a cubic kernel may overshoot.
     """
     # By default, accelerators would multiply with 8 to 11 bits of mantissa: too few for resized pixels.
     einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
@@ -156,18 +177,15 @@ def resample(image, rows, columns):
     return einsum('nw,mwc->mnc', columns, image)
 
 
-def adjust_saturation(image, factor):
+def adjust_saturation(image: Float[Array, '*shape 3'], factor: ScalarLike) -> Float[Array, '*shape 3']:
     """Multiplies the saturation of HSV and clips it to [0, 1], as tf.image.adjust_saturation does.
 
     At fixed hue and value the way to HSV and back is a move along the line from the colour to the grey of its
     value: value - (value - rgb) * (new saturation / old saturation).
 
     Args:
-      image: float [..., 3], nominally in [0, 1].
-      factor: scalar, at least 0.
-
-    Returns:
-      float [..., 3].
+      image: RGB, nominally in [0, 1].
+      factor: at least 0.
     """
     value = image.max(axis=-1, keepdims=True)
     spread = value - image.min(axis=-1, keepdims=True)
@@ -184,7 +202,7 @@ def _check(images):
         raise ValueError(f'images are {images.dtype} {images.shape}, expected uint8 [B, H, W, 3]')
 
 
-def training_view(config: ConfigDict, keys, images):
+def training_view(config: ConfigDict, keys: Key[Array, ' B'], images: Images) -> Float32[Array, 'B S S 3']:
     """Returns what the networks train on: `train` with the options of a run's config."""
     options = config.augment
     return train(
@@ -199,6 +217,6 @@ def training_view(config: ConfigDict, keys, images):
     )
 
 
-def test_view(config: ConfigDict, images):
+def test_view(config: ConfigDict, images: Images) -> Float32[Array, 'B S S 3']:
     """Returns what the networks are evaluated on: `test` with the options of a run's config."""
     return test(images, size=config.model.image_size, test_crop=config.augment.test_crop)

@@ -10,6 +10,7 @@ import PIL.Image
 import skimage
 import sklearn.datasets
 import tensorflow_datasets as tfds
+from jaxtyping import Int32
 
 SIZE = 96  # side of an example, pixels
 LARGEST = 160  # largest side of a crop before it is resized
@@ -63,7 +64,7 @@ def paths() -> list[Path]:
     return [folder / name for folder, names in folders.items() for name in names]
 
 
-def boxes(size: tuple[int, int], split: str, name: str) -> np.ndarray:
+def boxes(size: tuple[int, int], split: str, name: str) -> Int32[np.ndarray, 'crops 4']:
     """Draws the crops of one photograph: squares of SIZE to LARGEST pixels inside the split's part of it.
 
     Args:
@@ -72,7 +73,7 @@ def boxes(size: tuple[int, int], split: str, name: str) -> np.ndarray:
       name: the photograph's name; with the split it decides the draw.
 
     Returns:
-      int32 [crops, 4]: top, left, bottom and right.
+      Top, left, bottom and right of each.
     """
     random = np.random.default_rng([*name.encode(), *split.encode()])
     width, height = size

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int, Int32, UInt8
 from ml_collections import ConfigDict
 
 from artifacts_jax.devices import host
@@ -133,8 +134,8 @@ class Source:
             )
             print(f'warning: {left_out}', file=sys.stderr, flush=True)
 
-    def decode(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the images uint8 [N, size, size, 3] and labels int32 [N] of all examples but those left out.
+    def decode(self) -> tuple[UInt8[np.ndarray, 'N {self.size} {self.size} 3'], Int32[np.ndarray, ' N']]:
+        """Returns the images and labels of all examples but those left out.
 
         Raises:
           DataError: none is left.
@@ -207,8 +208,8 @@ def open_split(config: ConfigDict, split: str) -> Source:
     return Source(builder, split, examples, config.size, names)
 
 
-def original_order(config: ConfigDict, split: str) -> np.ndarray:
-    """Returns where each example of a split, in the order read, stands in the data set's own files: int [N].
+def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
+    """Returns where each example of a split, in the order read, stands in the data set's own files.
 
     tfds shuffles what it prepares: it sorts the examples by the md5 of their keys, salted with the split's name, and
     cuts the sorted sequence into shards. Read one shard after another, as here, it is the same sequence however many

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 import numpy as np
+from jaxtyping import Int, Int32, UInt8
 from ml_collections import ConfigDict
 
 from artifacts_jax.data.source import DataError, Source, open_split, original_order
@@ -44,14 +45,14 @@ def load(config: ConfigDict, split: str, *, seed: int, process_index: int = 0, p
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InMemory:
-    """A split decoded once: uint8 images [N, size, size, 3] and int32 labels [N], -1 where there is none.
+    """A split decoded once: images, and labels, -1 where there is none.
 
     Training batches follow one another through the endless concatenation of every epoch's permutation, so that no
     example is left out at an epoch's end. Each host takes its slice of every global batch.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: UInt8[np.ndarray, 'N size size 3']
+    labels: Int32[np.ndarray, ' N']
     label_names: tuple[str, ...]
     seed: int
     process_index: int = 0
@@ -98,7 +99,7 @@ class InMemory:
         """Returns how many batches eval_batches yields."""
         return -(-min(limit or self.num_examples, self.num_examples) // batch_size)
 
-    def subset(self, indices: np.ndarray) -> 'InMemory':
+    def subset(self, indices: Int[np.ndarray, ' part']) -> 'InMemory':
         """Returns the examples at these positions, as a data set of its own.
 
         Raises:
@@ -180,7 +181,7 @@ class Streamed:
         most = -(-self.num_examples // self.process_count)
         return -(-min(most, limit or most) // (batch_size // self.process_count))
 
-    def subset(self, indices: np.ndarray) -> InMemory:
+    def subset(self, indices: Int[np.ndarray, ' part']) -> InMemory:
         """Raises DataError: parts are taken of data sets in memory."""
         raise DataError(
             f'{len(indices):,} chosen examples of {self.source.builder.name} were asked for, which is streamed: set'

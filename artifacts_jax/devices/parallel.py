@@ -10,34 +10,35 @@ from functools import cache, partial, reduce
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
+from jaxtyping import Array, Float, Num, PyTree, Shaped
 
 from artifacts_jax.config import ConfigError
 
 AXIS = 'data'
 
 
-def total(tree, axis_name):
+def total(tree: PyTree, axis_name: str | None) -> PyTree:
     """Returns the sum of every leaf over the devices."""
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
 
-def share(x, axis_name):
+def share(x: Num[Array, '*shape'], axis_name: str | None) -> Num[Array, '*shape']:
     """Returns this device's equal share of a value that every device computes alike."""
     return x if axis_name is None else x / jax.lax.psum(1, axis_name)
 
 
-def mean(x, axis_name):
+def mean(x: Float[Array, '...'], axis_name: str | None) -> Float[Array, '']:
     """Returns this device's share of the mean of x over the global batch."""
     return share(x.mean(), axis_name)
 
 
-def gather(x, axis_name):
-    """Returns the global batch of x [b, ...], the devices' parts one after another."""
+def gather(x: Shaped[Array, 'b ...'], axis_name: str | None) -> Shaped[Array, 'B ...']:
+    """Returns the global batch of x, the devices' parts one after another."""
     return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
 
 
-def accumulated(function: Callable, count: int, batch):
+def accumulated(function: Callable, count: int, batch: PyTree) -> PyTree:
     """Returns the mean of function(part) over `count` equal parts of a batch, one after another, in less memory.
 
     Part j has the examples j, j + count, ..., of each device as many, so that none moves. With means as its values
@@ -97,7 +98,7 @@ class Devices:
                 f'{name}={batch_size} does not divide by the {len(self.devices)} devices{times}: use {nearest}'
             )
 
-    def put(self, batch):
+    def put(self, batch: PyTree) -> PyTree:
         """Places this host's part of a batch, a tree of [b, ...] arrays, on its devices."""
         if self.mapping == 'pmap':
             return jax.tree.map(lambda x: x.reshape(len(self.local), -1, *x.shape[1:]), batch)
@@ -116,7 +117,7 @@ class Devices:
             compiler_options=compiler_options(self.devices[0].platform),
         )
 
-    def joined(self, tree):
+    def joined(self, tree: PyTree) -> PyTree:
         """Returns what a train step gave as arrays on the devices of all hosts: pmap's are on those of one."""
         if self.mapping == 'jit' or len(self.local) == len(self.devices):
             return tree
@@ -179,6 +180,6 @@ def compiler_options(platform: str) -> dict[str, str]:
     return options
 
 
-def shape_tree(tree, sharding=None):
+def shape_tree(tree: PyTree, sharding: Sharding | None = None) -> PyTree:
     """Returns the tree with every array as a ShapeDtypeStruct, placed by `sharding`."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype, sharding=sharding), tree)

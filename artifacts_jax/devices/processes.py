@@ -19,6 +19,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import PyTree
 
 from artifacts_jax.config import ConfigError
 
@@ -152,12 +153,12 @@ def divisible(count: int) -> int:
     return -(-count // jax.process_count()) * jax.process_count()
 
 
-def part(tree):
+def part(tree: PyTree) -> PyTree:
     """Returns this process's equal part of a tree of [B, ...] arrays; the inverse of `gathered`."""
     return jax.tree.map(lambda x: np.split(x, jax.process_count())[jax.process_index()], tree)
 
 
-def gathered(tree):
+def gathered(tree: PyTree) -> PyTree:
     """Returns a tree of [b, ...] arrays with the parts of all processes one after another, in all."""
     return tree if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)
 

@@ -5,8 +5,10 @@ can tell apart.
 """
 
 import math
+from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, Real
 
 from artifacts_jax.drawing import sheet
 from artifacts_jax.drawing.sheet import Cell
@@ -15,7 +17,7 @@ KEPT, LIGHT, DROPPED = (np.array(rgb) / 255 for rgb in ((0, 114, 178), (240, 240
 OPACITY = 0.6  # of what is drawn over an image
 
 
-def image_grid(path, columns: dict, *, title: str = '') -> None:
+def image_grid(path: Path, columns: dict, *, title: str = '') -> None:
     """Draws one row for each example and one column for each entry, with the entries' names on top.
 
     With the right columns it is the paper's figure of damaged and repaired images.
@@ -46,7 +48,15 @@ def image_grid(path, columns: dict, *, title: str = '') -> None:
     sheet.draw(path, [list(map(Cell, row)) for row in rows], headings=list(columns), title=title)
 
 
-def mask_prediction(path, fake: dict, real: dict, mask, *, title: str = '', real_name: str = 'decoded') -> None:
+def mask_prediction(
+    path: Path,
+    fake: dict,
+    real: dict,
+    mask: Real[np.ndarray, 'N M M 1'],
+    *,
+    title: str = '',
+    real_name: str = 'decoded',
+) -> None:
     """Draws what the discriminator predicts of repaired and of real images; each example is a column.
 
     The rows: the repaired image, its true mask, the predicted one, the real image and the mask predicted of it. Masks
@@ -57,7 +67,7 @@ def mask_prediction(path, fake: dict, real: dict, mask, *, title: str = '', real
       fake: of repaired images: 'image' [N, H, H, 3] in [-1, 1], 'real' [N], the predicted probability that the image is
         real, and 'kept' [N, M, M, 1], the predicted probability that an entry was kept.
       real: the same of real images.
-      mask: [N, M, M, 1], the true mask of the repaired images: 1 kept, 0 dropped.
+      mask: the true mask of the repaired images: 1 kept, 0 dropped.
       title: written above the rows.
       real_name: what the real images are.
     """
@@ -87,7 +97,7 @@ def mask_prediction(path, fake: dict, real: dict, mask, *, title: str = '', real
     sheet.draw(path, list(rows.values()), sides=list(rows), title=title, row_gaps=(3,), bar=bar)
 
 
-def neighbours(path, queries: dict, networks: dict, *, title: str = '') -> None:
+def neighbours(path: Path, queries: dict, networks: dict, *, title: str = '') -> None:
     """Draws one query in a row, and beside it its neighbours by each network's features, nearest first.
 
     Under each neighbour is its similarity and its class, in bold where that is the query's.
@@ -111,12 +121,12 @@ def neighbours(path, queries: dict, networks: dict, *, title: str = '') -> None:
     sheet.draw(path, rows, headings=['query'], spans=spans, title=title, column_gaps=starts, target=128)
 
 
-def filters(path, kernel, *, title: str = '') -> None:
+def filters(path: Path, kernel: Float[np.ndarray, 'k k 3 C'], *, title: str = '') -> None:
     """Draws the filters of a first layer as tiles, in the network's order, each scaled to its own range.
 
     Args:
       path: the PNG file to write.
-      kernel: [k, k, 3, C].
+      kernel: of a convolution of colours.
       title: written above the tiles.
 
     Raises:
@@ -136,15 +146,15 @@ def filters(path, kernel, *, title: str = '') -> None:
     sheet.draw(path, rows, title=title, target=960 // across, gap=6)
 
 
-def shade(image, dropped):
-    """Returns an image [H, H, 3] in [-1, 1] as RGB in [0, 1], orange where `dropped` [M, M, 1] in [0, 1] is 1."""
+def shade(image: Float[np.ndarray, 'H H 3'], dropped: Real[np.ndarray, 'M M 1']) -> Float[np.ndarray, 'H H 3']:
+    """Returns an image in [-1, 1] as RGB in [0, 1], orange where `dropped`, in [0, 1], is 1."""
     image = _rgb(image)
     weight = OPACITY * sheet.enlarge(np.asarray(dropped, np.float32), len(image))
     return (1 - weight) * image + weight * DROPPED
 
 
-def heat(image, dropped):
-    """Returns an image [H, H, 3] in [-1, 1] in grey, RGB in [0, 1], under a translucent map of `dropped` [M, M, 1].
+def heat(image: Float[np.ndarray, 'H H 3'], dropped: Real[np.ndarray, 'M M 1']) -> Float[np.ndarray, 'H H 3']:
+    """Returns an image in [-1, 1] in grey, RGB in [0, 1], under a translucent map of `dropped`, in [0, 1].
 
     The map runs from blue (0, kept) through light grey (0.5) to orange (1, dropped).
     """

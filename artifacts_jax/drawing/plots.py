@@ -4,6 +4,7 @@ matplotlib is imported when a figure is drawn, so that importing this module cos
 """
 
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +27,7 @@ STYLE = {
 }
 
 
-def curves(path, rows, *, title=''):
+def curves(path: Path, rows: Iterable[dict], *, title: str = '') -> None:
     """Draws metrics over steps, a panel for each metric with its training and test curves.
 
     Training curves are smoothed, with the raw curve faint behind. If a step is there twice, because a run was
@@ -81,7 +82,7 @@ def curves(path, rows, *, title=''):
                 axes.legend(ncols=len(series), handlelength=1.2, columnspacing=1.0, **place)
 
 
-def probe_bars(path, results, *, title='', ylabel='accuracy (%)'):
+def probe_bars(path: Path, results: dict, *, title: str = '', ylabel: str = 'accuracy (%)') -> None:
     """Draws the accuracy of the probe at each layer as bars, grouped by network.
 
     Args:
@@ -127,7 +128,7 @@ def probe_bars(path, results, *, title='', ylabel='accuracy (%)'):
 
 
 @contextmanager
-def canvas(path, width, height, layout=None):
+def canvas(path: Path, width: float, height: float, layout: str | None = None) -> Iterator:
     """Gives a figure of so many inches to draw on, and then writes its PNG file, whole or not at all."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -7,9 +7,11 @@ import functools
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Real
 
 from artifacts_jax.drawing.plots import DPI, STYLE, canvas
 
@@ -20,7 +22,7 @@ LINE, CAPTION = 24, 8  # height of a line of text, and the size of captions in p
 class Cell(NamedTuple):
     """One image, with what is written under it."""
 
-    pixels: Any  # [h, w, 3] RGB in [0, 1]; h and w divide the size that cells are drawn at
+    pixels: Float[np.ndarray, 'h w 3']  # RGB in [0, 1]; h and w divide the size that cells are drawn at
     caption: str = ''
     strong: bool = False  # whether the caption is bold
 
@@ -28,14 +30,14 @@ class Cell(NamedTuple):
 class Bar(NamedTuple):
     """A colour bar, drawn below the cells."""
 
-    colors: Any  # [n, 3] RGB in [0, 1], drawn n pixels wide
+    colors: Float[np.ndarray, 'n 3']  # RGB in [0, 1], drawn n pixels wide
     low: str  # what is at its left end
     high: str
     name: str
 
 
 def draw(
-    path,
+    path: Path,
     rows: Sequence[Sequence[Cell]],
     *,
     headings: Sequence[str] = (),
@@ -115,8 +117,8 @@ def draw(
             write(width / 2, foot + 2.8 * LINE, bar.name)
 
 
-def enlarge(pixels, side: int):
-    """Returns [side, side, C] of [h, w, C], where h and w divide the side: every value is repeated."""
+def enlarge(pixels: Real[np.ndarray, 'h w C'], side: int) -> Real[np.ndarray, '{side} {side} C']:
+    """Returns the pixels with every value repeated, up to a side that h and w divide."""
     height, width = pixels.shape[:2]
     return pixels.repeat(side // height, axis=0).repeat(side // width, axis=1)
 

@@ -77,7 +77,7 @@ def check_replaceable(folder: Path) -> None:
         raise ExportError(f'{folder} is not empty and not an export: name a new directory')
 
 
-def load(folder: Path, networks: Iterable[str], config: ConfigDict | None = None) -> dict:
+def load(folder: str | Path, networks: Iterable[str], config: ConfigDict | None = None) -> dict:
     """Returns the variables of some networks of an export, as `save` takes them.
 
     Args:
@@ -100,7 +100,7 @@ def load(folder: Path, networks: Iterable[str], config: ConfigDict | None = None
     return {kind: {network: tree[network] for network in networks} for kind, tree in variables.items()}
 
 
-def load_variables(folder: Path) -> tuple[Trunk | Encoder, dict, int]:
+def load_variables(folder: str | Path) -> tuple[Trunk | Encoder, dict, int]:
     """Returns (network, its variables, image size) of an export: the trunk, or of an autoencoder alone its encoder.
 
     Raises:

@@ -30,7 +30,9 @@ class TensorFlowCheckpointError(Exception):
     """A checkpoint that cannot be read or does not hold what the architecture needs; the message names all of it."""
 
 
-def convert(variables: Mapping[str, np.ndarray], config: ConfigDict, *, averaged: bool = False) -> tuple[dict, dict]:
+def convert(
+    variables: Mapping[str, np.ndarray | np.generic], config: ConfigDict, *, averaged: bool = False
+) -> tuple[dict, dict]:
     """Turns variables of the authors' code into this project's.
 
     Args:
@@ -103,7 +105,7 @@ def import_file(checkpoint: str | Path, out: Path, config: ConfigDict, *, averag
     return f'{out}: {", ".join(converted["params"])}; {len(variables) - ignored} variables imported, {ignored} ignored'
 
 
-def read(checkpoint: str | Path) -> dict[str, np.ndarray]:
+def read(checkpoint: str | Path) -> dict[str, np.ndarray | np.generic]:
     """Returns all variables of a TensorFlow checkpoint by name.
 
     Raises:

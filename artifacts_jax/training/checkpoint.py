@@ -14,6 +14,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import Sharding
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from artifacts_jax.devices import processes
@@ -45,7 +47,7 @@ class Checkpoints:
       sharding: how restored arrays are placed on the current devices.
     """
 
-    def __init__(self, folder: Path, config: ConfigDict, sharding=None):
+    def __init__(self, folder: Path, config: ConfigDict, sharding: Sharding | None = None):
         _hush()
         self.folder = Path(folder).absolute()
         self._config = json.loads(config.to_json_best_effort())
@@ -227,7 +229,7 @@ def _hush():
     sys.unraisablehook = show_others
 
 
-def differences(saved, wanted) -> list[str]:
+def differences(saved: PyTree, wanted: PyTree) -> list[str]:
     """Returns a line for each leaf that two trees of arrays (or of their shapes) do not share."""
     saved, wanted = (
         {jax.tree_util.keystr(path, simple=True, separator='/'): tuple(x.shape) for path, x in leaves}

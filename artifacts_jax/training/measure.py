@@ -48,7 +48,7 @@ def machine(dtype: str) -> dict:
     }
 
 
-def stage(module, config: ConfigDict, *, steps: int, limits: dict, batches=None) -> dict:
+def stage(module, config: ConfigDict, *, steps: int, limits: dict, batches: Iterator[dict] | None = None) -> dict:
     """Measures the training steps of a stage on all devices.
 
     Args:

@@ -3,21 +3,26 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Real
 
 
-def psnr(x, y):
-    """Returns the peak signal-to-noise ratio [B], in dB, of images [B, H, W, C] in [-1, 1]; inf if equal."""
+def psnr(x: Float[Array | np.ndarray, 'B H W C'], y: Float[Array | np.ndarray, 'B H W C']) -> Float[Array, ' B']:
+    """Returns the peak signal-to-noise ratios, in dB, of images in [-1, 1]; inf if equal."""
     peak = 2.0
     return 10 * jnp.log10(peak**2 / jnp.square(x - y).mean(axis=(1, 2, 3)))
 
 
-def auc(scores, positives, weights=None) -> float:
+def auc(
+    scores: Real[Array | np.ndarray, ' N'],
+    positives: Bool[Array | np.ndarray, ' N'],
+    weights: Real[Array | np.ndarray, ' N'] | None = None,
+) -> float:
     """Returns the area under the ROC curve: P(a positive scores higher than a negative), a tie counting half.
 
     Args:
-      scores: [N], higher for what should be positive.
-      positives: [N] bool.
-      weights: [N] weights of the examples, all 1 by default.
+      scores: higher for what should be positive.
+      positives: what is.
+      weights: of the examples, all 1 by default.
 
     Returns:
       The area in [0, 1]; NaN if one class is missing or a score is NaN.
@@ -33,14 +38,22 @@ def auc(scores, positives, weights=None) -> float:
     return float(above @ (below.cumsum() - below / 2) / pairs)
 
 
-def knn_accuracy(bank, bank_labels, queries, query_labels, *, k: int, num_classes: int):
-    """Returns the accuracy, a scalar in [0, 1], of the vote of the k nearest neighbours by cosine similarity.
+def knn_accuracy(
+    bank: Float[Array | np.ndarray, 'N D'],
+    bank_labels: Int[Array | np.ndarray, ' N'],
+    queries: Float[Array | np.ndarray, 'M D'],
+    query_labels: Int[Array | np.ndarray, ' M'],
+    *,
+    k: int,
+    num_classes: int,
+) -> Float[Array, '']:
+    """Returns the accuracy, in [0, 1], of the vote of the k nearest neighbours by cosine similarity.
 
     Args:
-      bank: [N, D] labelled features.
-      bank_labels: [N] integers in [0, num_classes).
-      queries: [M, D] features to classify.
-      query_labels: [M] integers, what they should be.
+      bank: labelled features.
+      bank_labels: in [0, num_classes).
+      queries: features to classify.
+      query_labels: what they should be.
       k: how many neighbours vote, at most N; between classes with equal votes the nearest neighbour decides.
       num_classes: number of classes.
 
@@ -54,17 +67,23 @@ def knn_accuracy(bank, bank_labels, queries, query_labels, *, k: int, num_classe
     return (jnp.take_along_axis(nearest, winner, axis=1)[:, 0] == jnp.asarray(query_labels)).mean()
 
 
-def neighbours(bank, queries, *, k: int, excluded=None):
+def neighbours(
+    bank: Float[Array | np.ndarray, 'N D'],
+    queries: Float[Array | np.ndarray, 'M D'],
+    *,
+    k: int,
+    excluded: Bool[Array | np.ndarray, 'M N'] | None = None,
+) -> tuple[Int[Array, 'M {k}'], Float[Array, 'M {k}']]:
     """Returns the k nearest neighbours of each query by cosine similarity, nearest first.
 
     Args:
-      bank: [N, D] features.
-      queries: [M, D] features.
+      bank: features to search.
+      queries: features whose neighbours are looked for.
       k: how many neighbours.
-      excluded: [M, N] bool, what is no neighbour of a query, such as the query itself; by default nothing.
+      excluded: what is no neighbour of a query, such as the query itself; by default nothing.
 
     Returns:
-      (indices int32 [M, k] into the bank, similarities [M, k] in [-1, 1]).
+      (indices into the bank, similarities in [-1, 1]).
 
     Raises:
       ValueError: if a query has fewer than k candidates.
@@ -79,8 +98,8 @@ def neighbours(bank, queries, *, k: int, excluded=None):
     return indices, similarities
 
 
-def rankme(features, epsilon: float = 1e-7):
-    """Returns the effective rank of features [N, D], a scalar from 1 (collapsed) to about min(N, D).
+def rankme(features: Float[Array | np.ndarray, 'N D'], epsilon: float = 1e-7) -> Float[Array, '']:
+    """Returns the effective rank of features, from 1 (collapsed) to about min(N, D).
 
     The exponential of the entropy of the singular values, normalised to sum to 1, plus epsilon (RankMe,
     Garrido et al., ICML 2023). The features are not centred.
@@ -90,8 +109,8 @@ def rankme(features, epsilon: float = 1e-7):
     return jnp.exp(-(p * jnp.log(p)).sum())
 
 
-def spread(features):
-    """Returns how far features [N, D] are from collapse, a scalar from 0 (all alike) to about 1 (isotropic).
+def spread(features: Float[Array | np.ndarray, 'N D']) -> Float[Array, '']:
+    """Returns how far features are from collapse, from 0 (all alike) to about 1 (isotropic).
 
     The standard deviation of the L2-normalised features, averaged over dimensions, times sqrt(D) (SimSiam,
     Chen & He, CVPR 2021, section 4.1).

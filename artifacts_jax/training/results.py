@@ -27,7 +27,7 @@ def write_tables(workdir: Path, text: str) -> None:
         host.write_whole(Path(workdir) / TABLES, text)
 
 
-def write_json(path: Path, value) -> None:
+def write_json(path: Path, value: dict | list) -> None:
     """Writes a JSON file, whole or not at all, and the folders that it is in; of several processes the first does."""
     if processes.is_first():
         host.write_whole(path, json.dumps(value, indent=2) + '\n')

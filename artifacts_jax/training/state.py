@@ -1,5 +1,6 @@
 """What a stage carries from step to step."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import flax.struct
@@ -22,7 +23,7 @@ class State(flax.struct.PyTreeNode):
     frozen: Any = None  # variables that are used and never changed: {'params': ..., 'batch_stats': ...}
 
     @classmethod
-    def create(cls, variables, optimisers, *, ema, frozen=None):
+    def create(cls, variables: dict, optimisers: dict, *, ema: bool, frozen: dict | None = None) -> 'State':
         """Makes the state at step 0.
 
         Args:
@@ -39,7 +40,7 @@ class State(flax.struct.PyTreeNode):
             state = state.replace(opt_state={**state.opt_state, _name(networks): opt_state})
         return state
 
-    def descend(self, optimiser, grads):
+    def descend(self, optimiser: optax.GradientTransformation, grads: dict) -> 'State':
         """Returns the state after an update of the networks in grads, {network: tree}, by their optimiser."""
         name, params = _name(grads), {n: self.params[n] for n in grads}
         updates, opt_state = optimiser.update(grads, self.opt_state[name], params)
@@ -48,12 +49,12 @@ class State(flax.struct.PyTreeNode):
             opt_state={**self.opt_state, name: opt_state},
         )
 
-    def learned(self, use_ema: bool):
+    def learned(self, use_ema: bool) -> dict:
         """The variables that later stages build on: with the moving average of the parameters if asked."""
         return (self.replace(params=self.ema) if use_ema else self).variables
 
     @property
-    def variables(self):
+    def variables(self) -> dict:
         """All variables, trained and frozen, as a Flax `apply` takes them."""
         frozen = self.frozen or {'params': {}, 'batch_stats': {}}
         return {
@@ -62,7 +63,7 @@ class State(flax.struct.PyTreeNode):
         }
 
 
-def select(variables: dict, networks) -> dict:
+def select(variables: dict, networks: Iterable[str]) -> dict:
     """Returns the variables of some networks: {kind: {network: tree}} of those among `networks`."""
     return {kind: {name: tree[name] for name in networks if name in tree} for kind, tree in variables.items()}
 
