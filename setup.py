@@ -37,6 +37,7 @@ setup(
         'test': [
             'pytest>=8,<10',
             'pytest-xdist>=3.6,<4',
+            'beartype>=0.21,<0.24',  # checks annotations in tests
             'ruff>=0.12',
             'import-linter>=2.17,<3',
             *DOCS,  # a test builds the documentation

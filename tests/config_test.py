@@ -81,7 +81,7 @@ def test_work_directory_keeps_its_configuration_unless_forced(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('text', ['{"seed": ', '[]'])
-def test_a_damaged_configuration_is_never_replaced(text, config, tmp_path):
+def test_a_damaged_configuration_is_never_replaced(unchecked, text, config, tmp_path):
     (tmp_path / 'config.json').write_text(text)
     with pytest.raises(configuration.ConfigError, match=r'config\.json cannot be read: .*; delete it, if you are sure'):
         configuration.settle(config, tmp_path, force=True)

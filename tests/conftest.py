@@ -1,11 +1,12 @@
 """Four CPU devices, strict ranks, and what several tests share: a tiny network, real images, compiled steps."""
 
-from tests import compiling  # noqa: F401 (first: it sets the environment that JAX reads)
+from tests import checking, compiling  # noqa: F401 (first: JAX and the package heed what they set)
 
 # isort: split
 from functools import partial
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -67,6 +68,12 @@ def tiny():
 def config():
     """A copy of the tiny config, to be changed at will."""
     return tiny()
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Types are not checked, as users have it: what a function itself refuses can be tested."""
+    monkeypatch.setattr(jaxtyping.config, 'jaxtyping_disable', True)
 
 
 @pytest.fixture(scope='session')

@@ -145,7 +145,8 @@ def test_history_is_for_the_discriminator_alone(config, batch):
 def test_real_examples_may_be_the_input(config):
     images = jnp.ones((1, 16, 16, 3))
     config.artifacts.real = 'input'
-    assert game.real_examples(None, None, images, None, config) is images
+    generator, phi = architecture.make_generator(config), jnp.zeros((1, 4, 4, 8))
+    assert game.real_examples(generator, {}, images, phi, config) is images
 
 
 def test_a_gan_without_the_rest_of_its_variant_is_refused(config):

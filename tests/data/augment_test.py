@@ -267,7 +267,7 @@ def test_test_of_the_whole_image_is_the_identity():
 
 
 @pytest.mark.parametrize('images', [np.zeros((2, 8, 8, 3), np.float32), np.zeros((8, 8, 3), np.uint8)])
-def test_other_images_are_refused(images):
+def test_other_images_are_refused(unchecked, images):
     with pytest.raises(ValueError, match='expected uint8'):
         augment.test(images, size=8, test_crop=1.0)
     with pytest.raises(ValueError, match='expected uint8'):

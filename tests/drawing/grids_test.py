@@ -114,6 +114,6 @@ def test_filters_fill_their_rows_if_they_can(count, across, down, monkeypatch, t
     assert sum(map(len, drawn)) == count
 
 
-def test_filters_refuses_other_shapes(tmp_path):
+def test_filters_refuses_other_shapes(unchecked, tmp_path):
     with pytest.raises(ValueError, match='expected'):
         grids.filters(tmp_path / 'one.png', np.zeros([3, 3, 4, 8]))

@@ -75,17 +75,17 @@ def test_local_response_norm_equals_a_loop():
     for c in range(7):
         window = x[..., max(0, c - 2) : c + 3]
         expected[..., c] = x[..., c] / (1 + 2e-5 * (window**2).sum(-1)) ** 0.75
-    np.testing.assert_allclose(layers.local_response_norm(x), expected, rtol=1e-5)
+    np.testing.assert_allclose(layers.local_response_norm(jnp.asarray(x)), expected, rtol=1e-5)
 
 
 def test_uniform_filter_averages_inside_the_grid_only():
     phi = np.asarray(normal(1, 4, 5, 2))
-    filtered = layers.uniform_filter(phi, 3)
+    filtered = layers.uniform_filter(jnp.asarray(phi), 3)
     for y in range(4):
         for x in range(5):
             window = phi[0, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
             np.testing.assert_allclose(filtered[0, y, x], window.mean((0, 1)), atol=1e-6)
-    np.testing.assert_allclose(layers.uniform_filter(phi, 0)[0, 2, 3], phi.mean((0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(layers.uniform_filter(jnp.asarray(phi), 0)[0, 2, 3], phi.mean((0, 1, 2)), atol=1e-6)
 
 
 def test_damage_replaces_dropped_entries_only():

@@ -35,11 +35,14 @@ def test_auc_is_that_of_sklearn_with_ties(rng, weighted):
 
 
 def test_auc_counts_ties_half_and_is_nan_without_an_answer():
-    assert metrics.auc([1, 1, 1], [True, False, False]) == 0.5
-    assert metrics.auc([2, 1, 0], [True, False, False]) == 1.0
-    assert np.isnan(metrics.auc([1, 2], [True, True]))
-    assert np.isnan(metrics.auc([1, np.nan], [True, False]))
-    assert np.isnan(metrics.auc([], []))
+    def auc(scores, positives):
+        return metrics.auc(np.array(scores), np.array(positives, bool))
+
+    assert auc([1, 1, 1], [True, False, False]) == 0.5
+    assert auc([2, 1, 0], [True, False, False]) == 1.0
+    assert np.isnan(auc([1, 2], [True, True]))
+    assert np.isnan(auc([1, np.nan], [True, False]))
+    assert np.isnan(auc([], []))
 
 
 @pytest.mark.parametrize('k', [1, 7])
