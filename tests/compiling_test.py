@@ -15,6 +15,6 @@ def test_a_flag_that_this_jaxlib_lacks_is_not_given():
 @pytest.mark.slow
 def test_golden_numbers_and_fast_forms_hold_as_users_compile_them():
     command = [sys.executable, '-m', 'pytest', '-q', 'tests/golden_test.py', 'tests/models/cpu']
-    environment = {**os.environ, 'COMPILE': 'users', 'XLA_FLAGS': ''}
+    environment = {**os.environ, 'COMPILE': 'users', 'XLA_FLAGS': '', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '0'}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout

@@ -5,6 +5,7 @@ Images are in [-1, 1]. Architecture: section 3 of the paper and the authors' 201
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Key
 
@@ -14,7 +15,7 @@ from artifacts_jax.models.cpu import products
 CHANNEL_MEANS = (123.68, 116.78, 103.94)  # of ImageNet, RGB in [0, 255]
 FAKE, REAL = 0, 1  # classes of the discriminator
 
-Images = Float[Array, 'B H W 3'] | tuple[Float[Array, '_ H W 3'], ...]  # or parts of one batch
+Images = Float[Array | np.ndarray, 'B H W 3'] | tuple[Float[Array, '_ H W 3'], ...]  # or parts of one batch
 
 
 class Trunk(nn.Module):
@@ -117,6 +118,6 @@ def _whole_grid_init(grid, hidden):
     return init
 
 
-def preprocess(images: Float[Array, 'B H W 3']) -> Float[Array, 'B H W 3']:
+def preprocess(images: Float[Array | np.ndarray, 'B H W 3']) -> Float[Array, 'B H W 3']:
     """Maps images in [-1, 1] to AlexNet's input: [0, 255] minus the channel means."""
     return images * 127.5 + 127.5 - jnp.array(CHANNEL_MEANS, images.dtype).reshape(1, 1, 1, 3)

@@ -7,11 +7,15 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
 from artifacts_jax.models import layers
 from artifacts_jax.models.cpu import products
+
+Images = Float[Array | np.ndarray, 'B H W 3']
+Mask = Float[Array | np.ndarray, 'B M N 1']
 
 
 class Encoder(nn.Module):
@@ -25,10 +29,10 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, 'B H W 3'], *, train: bool = False
+        self, images: Images, *, train: bool = False
     ) -> tuple[Float[Array, 'B M N C'], dict[str, Float[Array, 'B _ _ _']]]:
         """Returns (phi, {'layer1': activations, ...})."""
-        x, features = images.astype(self.dtype), {}
+        x, features = jnp.asarray(images, self.dtype), {}
         for n, width in enumerate(self.widths, start=1):
             kernel, stride = (3, 1) if n == 1 else (self.kernel, 2)
             layer = layers.ConvNorm(
@@ -145,7 +149,7 @@ class Repair(nn.Module):
         ]
 
     def __call__(
-        self, n: int, h: Float[Array, 'B H W C'], mask: Float[Array, 'B M N 1'], *, train: bool, gated: bool = True
+        self, n: int, h: Float[Array, 'B H W C'], mask: Mask, *, train: bool, gated: bool = True
     ) -> Float[Array, 'B H W C']:
         """Applies R_{n + 1}, if there is one, to h; `mask` is repeated to h's resolution."""
         if n >= self.depth:
@@ -181,11 +185,11 @@ class Generator(nn.Module):
         self.repair = Repair(depth, self.feed_mask, self.products, self.dtype, self.axis_name)
         self.gan = Decoder(self.widths, self.upsampling, self.products, self.dtype, self.axis_name)
 
-    def reconstruct(self, images: Float[Array, 'B H W 3'], *, train: bool = False) -> Float32[Array, 'B H W 3']:
+    def reconstruct(self, images: Images, *, train: bool = False) -> Float32[Array, 'B H W 3']:
         """Returns the autoencoder's output D(E(images))."""
         return self.decode(self.encoder(images, train=train)[0], train=train)
 
-    def encode(self, images: Float[Array, 'B H W 3']) -> Float[Array, 'B M N C']:
+    def encode(self, images: Images) -> Float[Array, 'B M N C']:
         """Returns phi with frozen statistics."""
         return self.encoder(images)[0]
 
@@ -193,12 +197,12 @@ class Generator(nn.Module):
         """Returns the real example, D(phi): no damage, no repair."""
         return self.decoder(phi, train=train)[0]
 
-    def damaged(self, phi: Float[Array, 'B M N C'], mask: Float[Array, 'B M N 1']) -> Float32[Array, 'B H W 3']:
+    def damaged(self, phi: Float[Array, 'B M N C'], mask: Mask) -> Float32[Array, 'B H W 3']:
         """Returns D(damaged phi) without repair, for figures."""
         return self.decode(layers.damage(phi, mask, self.filter_size))
 
     def corrupt(
-        self, phi: Float[Array, 'B M N C'], mask: Float[Array, 'B M N 1'], *, train: bool = False, gated: bool = True
+        self, phi: Float[Array, 'B M N C'], mask: Mask, *, train: bool = False, gated: bool = True
     ) -> Float32[Array, 'B H W 3']:
         """Returns phi damaged, then repaired before the layers of the frozen decoder.
 
@@ -217,9 +221,7 @@ class Generator(nn.Module):
 
         return self.decoder(layers.damage(phi, mask, self.filter_size), repair=repair)[0]
 
-    def fake(
-        self, phi: Float[Array, 'B M N C'], mask: Float[Array, 'B M N 1'], *, train: bool = False
-    ) -> Float32[Array, 'B H W 3']:
+    def fake(self, phi: Float[Array, 'B M N C'], mask: Mask, *, train: bool = False) -> Float32[Array, 'B H W 3']:
         """Returns the fake example: as `corrupt`, and in further `rounds` what came out is encoded and corrupted."""
         images = self.corrupt(phi, mask, train=train)
         for _ in range(self.rounds - 1):

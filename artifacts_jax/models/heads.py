@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Key
 
@@ -84,7 +85,7 @@ class Classifier(nn.Module):
 
     def __call__(
         self,
-        images: Float[Array, 'B H W 3'],
+        images: Float[Array | np.ndarray, 'B H W 3'],
         *,
         train: bool = False,
         dropout_keys: Sequence[Key[Array, ' B']] | None = None,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
@@ -107,8 +108,8 @@ def train_step(
 
 def update(
     state: State,
-    images: Float[Array, 'B H W 3'],
-    mask: Float[Array, 'B M N 1'],
+    images: Float[Array | np.ndarray, 'B H W 3'],
+    mask: Float[Array | np.ndarray, 'B M N 1'],
     example_keys: Sequence[Key[Array, ' B']] | None = None,
     index: Int[Array, ' B'] | None = None,
     *,
@@ -134,7 +135,7 @@ def update(
     Returns:
       (state, {name: scalar}).
     """
-    drawn = example_keys or [None] * 6
+    images, mask, drawn = jnp.asarray(images), jnp.asarray(mask), example_keys or [None] * 6
     batch = game.Batch(images, mask, tuple(drawn[:2]), tuple(drawn[2:4]), *drawn[4:], index)
     kept = total(mean(mask, axis_name), axis_name)
     entered = state.step * (total(len(images), axis_name) // 2)

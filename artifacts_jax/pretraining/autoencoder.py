@@ -73,7 +73,7 @@ def train_step(
 
 
 def update(
-    state: State, images: Float[Array, 'B H W 3'], *, config: ConfigDict, axis_name: str | None = None
+    state: State, images: Float[Array | np.ndarray, 'B H W 3'], *, config: ConfigDict, axis_name: str | None = None
 ) -> tuple[State, dict]:
     """One update of encoder and decoder on images in [-1, 1]; returns what `train_step` does.
 
