@@ -17,10 +17,10 @@ from artifacts_jax.training import keys
 from configs import default
 from tests.runs import CONFIG, Runs, find_port
 
-SHARED = ('finished_run', 'runs')
+SHARED = {'finished_run': ('figures_test', 'pipeline_test'), 'runs': ('runs_test', 'processes_test', 'kill_test')}
 LONGEST = (
-    'runs_test processes_test kill_test figures_test pipeline_test products_test loop_test parallel_test stl10_test'
-    ' artifacts_test tf1_test splits_test'
+    'runs_test processes_test kill_test figures_test pipeline_test loop_test parallel_test stl10_test products_test'
+    ' compiling_test artifacts_test tf1_test splits_test recipe_test'
 ).split()
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -32,16 +32,22 @@ def pytest_configure(config):
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
-    """Has one worker of pytest-xdist make what is shared: whole runs by name, else what a file's tests share.
-
-    Those that take longest come first, so that no worker has such a one left when the others are done.
-    """
-    for item in items:
-        shared = next((name for name in SHARED if name in item.fixturenames), item.path.stem)
-        item.add_marker(pytest.mark.xdist_group(shared))
+    """Puts first what takes longest, so that no worker has such a test left when the others are done."""
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Has one worker of pytest-xdist run a file's tests, and those of all files that share a whole run."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            name = nodeid.split('::')[0].rpartition('/')[2].removesuffix('.py')
+            return next((shared for shared, names in SHARED.items() if name in names), name)
+
+    return ByFile(config, log)
 
 
 def tiny():
