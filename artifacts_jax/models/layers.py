@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Key
 
-from artifacts_jax.models.cpu import products
+from artifacts_jax.models.cpu import products, upsampled
 
 # The autoencoder and the repair network are initialised as the 2018 code does it (slim's variance scaling),
 # the discriminator with Glorot's uniform distribution.
@@ -115,7 +115,7 @@ class ConvNorm(nn.Module):
 
     def _convolution(self, x, kernel, *arguments, **options):
         if self.products and self.upsampling and self.kernel == 3:
-            return products.upsampled_convolution(x, kernel, self.upsampling)
+            return upsampled.convolution(x, kernel, self.upsampling)
         if self.upsampling:
             x = upsample_bilinear(x, self.upsampling)
         if self.products:

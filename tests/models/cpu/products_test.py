@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from artifacts_jax.models import layers
-from artifacts_jax.models.cpu import products
+from artifacts_jax.models.cpu import products, upsampled
 
 
 def convolve(x, kernel, stride=1):
@@ -22,17 +21,6 @@ def equal_with_gradients(fast, plain, x, kernel, tolerance=1e-5):
     gradient = jax.random.normal(keys[2], expected.shape)
     for ours, theirs in zip((result, *fast_pull(gradient)), (expected, *pull(gradient))):
         np.testing.assert_allclose(ours, theirs, atol=tolerance * float(jnp.abs(theirs).max()), rtol=0)
-
-
-@pytest.mark.parametrize('kind', ['half_pixel', 'legacy'])
-@pytest.mark.parametrize('size', [(1, 1), (1, 2), (2, 3), (5, 4)])  # every border, alone and with others
-def test_upsampled_convolution_equals_upsampling_and_a_convolution(size, kind):
-    equal_with_gradients(
-        partial(products.upsampled_convolution, kind=kind),
-        lambda x, kernel: convolve(layers.upsample_bilinear(x, kind), kernel),
-        (2, *size, 3),
-        (3, 3, 3, 4),
-    )
 
 
 @pytest.mark.parametrize(
@@ -101,7 +89,7 @@ def test_matmul_equals_numpys(rows):
 
 def test_fast_forms_keep_the_type():
     x, kernel = jnp.ones((1, 2, 2, 3), jnp.bfloat16), jnp.ones((3, 3, 3, 4), jnp.bfloat16)
-    y, pull = jax.vjp(partial(products.upsampled_convolution, kind='half_pixel'), x, kernel)
+    y, pull = jax.vjp(partial(upsampled.convolution, kind='half_pixel'), x, kernel)
     assert {y.dtype, *(g.dtype for g in pull(y))} == {jnp.dtype(jnp.bfloat16)}
 
 
