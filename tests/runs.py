@@ -24,7 +24,6 @@ from tests.compiling import xla_flags
 ROOT = Path(__file__).parents[1]
 CONFIG = """
 from configs import default
-from tests.compiling import xla_flags
 
 def get_config():
     config = default.get_config()

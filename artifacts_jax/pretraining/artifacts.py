@@ -111,7 +111,7 @@ def update(
     images: Float[Array | np.ndarray, 'B H W 3'],
     mask: Float[Array | np.ndarray, 'B M N 1'],
     example_keys: Sequence[Key[Array, ' B']] | None = None,
-    index: Int[Array, ' B'] | None = None,
+    index: Int[Array | np.ndarray, ' B'] | None = None,
     *,
     config: ConfigDict,
     axis_name: str | None = None,
@@ -135,7 +135,8 @@ def update(
     Returns:
       (state, {name: scalar}).
     """
-    images, mask, drawn = jnp.asarray(images), jnp.asarray(mask), example_keys or [None] * 6
+    images, mask, index = (x if x is None else jnp.asarray(x) for x in (images, mask, index))
+    drawn = example_keys or [None] * 6
     batch = game.Batch(images, mask, tuple(drawn[:2]), tuple(drawn[2:4]), *drawn[4:], index)
     kept = total(mean(mask, axis_name), axis_name)
     entered = state.step * (total(len(images), axis_name) // 2)

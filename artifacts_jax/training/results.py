@@ -16,7 +16,7 @@ def read(workdir: Path) -> dict:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def write(workdir: Path, results: dict) -> None:
+def write(workdir: Path, results: dict | list) -> None:
     """Writes the results so far, after every number that took long."""
     write_json(Path(workdir) / NUMBERS, results)
 
