@@ -72,7 +72,7 @@ def descend(
     *,
     l2: float,
     readers: Sequence[Float[Array, '']] = (),
-) -> tuple[State, Float[Array, ''], Float[Array, '']]:
+) -> tuple[State, Float[Array, ''] | float, Float[Array, '']]:
     """Updates one network by its optimiser, with the L2 of its weights.
 
     Args:
@@ -84,7 +84,7 @@ def descend(
       readers: further results that depend on the network's old parameters.
 
     Returns:
-      (state, the L2 term, the gradient's norm without it).
+      (state, the L2 term, the gradient's norm without it); the term of a network without weights is a plain 0.
     """
     decay, decay_gradient = jax.value_and_grad(lambda params: l2 * losses.l2(params))(state.params[network])
     length = norm(gradient)
