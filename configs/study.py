@@ -2,7 +2,7 @@
 
     python -m artifacts_jax.study --config=configs/study.py --workdir=runs/study --config.data.data_dir=DIR
 
-Results: see the README.
+Results: see docs/study.md.
 """
 
 from configs import cifar10, variants

@@ -1,7 +1,7 @@
 """How tests, and the runs that they start, compile: the environment is set when this is imported, before JAX.
 
-They compile more than they compute. So most of XLA's optimisations are left out, without which all takes twice as long,
-and its newer emitters of code, which take half as long again. COMPILE=users compiles as users do.
+They compile more than they compute. So most of XLA's optimisations are left out, with which the fast tests take twice
+as long, and its newer emitters of code, which take longer, too. COMPILE=users compiles as users do.
 """
 
 import importlib.util
