@@ -3,6 +3,9 @@
 from setuptools import find_packages, setup
 
 DOCS = ['sphinx>=9,<10', 'myst-parser>=5,<6', 'sphinx-book-theme>=1.4,<2', 'sphinx-copybutton>=0.5.2,<1']
+# tensorflow-cpu has wheels for INTEL alone; on OTHER machines, as on ARM, those of tensorflow are without CUDA, too.
+INTEL = 'platform_machine in "x86_64 AMD64" and sys_platform != "darwin"'
+OTHER = 'platform_machine not in "x86_64 AMD64" or sys_platform == "darwin"'
 
 setup(
     name='artifacts_jax',
@@ -10,7 +13,8 @@ setup(
     description='Self-supervised visual features by learning to spot artifacts, in JAX and Flax',
     license='Apache-2.0',
     python_requires='>=3.11',
-    packages=find_packages(include=['artifacts_jax', 'artifacts_jax.*']),
+    packages=[*find_packages(include=['artifacts_jax', 'artifacts_jax.*']), 'artifacts_jax.configs'],
+    package_dir={'artifacts_jax.configs': 'configs'},
     install_requires=[
         'absl-py>=2.1',
         'jax>=0.8,<0.13',
@@ -21,7 +25,8 @@ setup(
         'tensorflow-datasets>=4.9.9,<5',
         'ml-collections>=1.0,<2',
         'clu>=0.0.12,<0.1',
-        'tensorflow-cpu>=2.18,<3',
+        f'tensorflow-cpu>=2.18,<3; {INTEL}',
+        f'tensorflow>=2.18,<3; {OTHER}',
         'importlib-resources>=6',  # tfds 4.9.10 imports it for a builder outside its own package, undeclared
         'tensorboard>=2.18,<3',
         'numpy>=2.0',

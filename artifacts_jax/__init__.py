@@ -1,6 +1,16 @@
 """Self-supervised visual features by learning to spot artifacts (Jenni & Favaro, CVPR 2018), in JAX and Flax."""
 
+import signal
+import sys
+from itertools import pairwise
+
 __all__ = ['load_classifier', 'load_features']
+
+# Whether this is `python -m artifacts_jax.NAME`, and no script or notebook that imports the package.
+COMMAND = any(option == '-m' and name.startswith('artifacts_jax.') for option, name in pairwise(sys.orig_argv))
+
+if COMMAND and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a stack trace of imports, which take a moment
 
 
 def __getattr__(name):

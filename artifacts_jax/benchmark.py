@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
@@ -86,34 +85,39 @@ def main():
     """Measures what the flags ask for, and prints and saves it."""
     import jax
 
-    from artifacts_jax import pipeline
+    from artifacts_jax.devices import parallel
     from artifacts_jax.pretraining import artifacts, autoencoder
     from artifacts_jax.training import measure
 
     given = flags.FLAGS
     modules = {module.NAME: module for module in (autoencoder, artifacts)}
-    try:
-        config = configuration.check(given.config)
-        limits = measure.machine(config.dtype)
-        results = {
-            'machine': limits,
-            'devices': len(jax.devices()),
-            'versions': f'Python {sys.version.split()[0]}, jax {jax.__version__}',
-            'dtype': config.dtype,
-            'stages': [],
-        }
-        for name in given.stages:
-            for batch in [int(size) for size in given.batch] or [config.batch_size]:
-                config.batch_size = batch
-                results['stages'].append(_measure(modules[name], config, given, limits))
-        if given.data:
-            results['pipeline'] = measure.pipeline(config)
-    except pipeline.EXPECTED_ERRORS as error:
-        sys.exit(f'error: {error}')
+    config, out = configuration.check(given.config), given.out and host.folder(given.out, 'out')
+    devices, batches = parallel.Devices(config.parallel).devices, _batches(given.batch) or [config.batch_size]
+    limits = measure.machine(config.dtype)
+    results = {
+        'machine': limits,
+        'devices': len(devices),
+        'versions': f'Python {sys.version.split()[0]}, jax {jax.__version__}',
+        'dtype': config.dtype,
+        'stages': [],
+    }
+    for name in given.stages:
+        for batch in batches:
+            config.batch_size = batch
+            results['stages'].append(_measure(modules[name], config, given, limits))
+    if given.data:
+        results['pipeline'] = measure.pipeline(config)
     results['host_peak_bytes'] = host.peak_memory()
     print(table(results))
-    if given.out:
-        Path(given.out).write_text(json.dumps(results, indent=2) + '\n')
+    if out:
+        host.write_whole(out, json.dumps(results, indent=2) + '\n')
+
+
+def _batches(sizes):
+    """Returns the batch sizes of the command line."""
+    if wrong := [size for size in sizes if not size.isdigit() or int(size) < 1]:
+        raise configuration.ConfigError(f'--batch={",".join(sizes)}: {wrong[0]!r} is no batch size, such as 16,64')
+    return [int(size) for size in sizes]
 
 
 def declare_flags() -> None:

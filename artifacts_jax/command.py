@@ -1,17 +1,31 @@
-"""What the command lines share: how they start, and that a mistake in the flags ends them with one line."""
+"""What the command lines share: how they start and end, and that what a person can mend is said in one line."""
 
+import difflib
+import errno
+import importlib.util
 import os
+import signal
 import sys
+import types
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
 
+import artifacts_jax
 from artifacts_jax import config as configuration
+from artifacts_jax import configs
 from artifacts_jax.devices import host
+
+KEPT = 'what was saved before is kept; the same command goes on from there'
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run(main: Callable[[], None], required: Sequence[str] = ()) -> None:
     """Reads the flags and runs main(), which finds them in absl's FLAGS; arguments that are no flags are refused.
+
+    An error that is foreseen ends the program with one line and status 1, Ctrl-C with one line and status 130.
 
     Args:
       main: the program; it imports JAX and what needs it itself, since that takes seconds.
@@ -20,15 +34,32 @@ def run(main: Callable[[], None], required: Sequence[str] = ()) -> None:
 
     def start(arguments):
         if len(arguments) > 1:
-            raise app.UsageError(f'unexpected arguments: {" ".join(arguments[1:])}')
+            sys.exit(f'error: unexpected arguments: {" ".join(arguments[1:])}')
         logging.set_verbosity(logging.WARNING)
         os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
         host.set_up_jax()
-        main()
+        try:
+            main()
+        except (configuration.ForeseenError, OSError) as error:
+            sys.exit(f'error: {explain(error)}')
 
-    host.keep_memory()
+    if artifacts_jax.COMMAND:  # what a script or a notebook has done before would be done twice
+        host.keep_memory()
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
+        signal.signal(signal.SIGINT, _interrupted)
+    sys.stdout, sys.stderr = Listened(sys.stdout), Listened(sys.stderr)
     flags.mark_flags_as_required(list(required))
     app.run(start, flags_parser=parse)
+
+
+def explain(error: Exception) -> str:
+    """Returns what a person is told of an error that is foreseen, or of the system's."""
+    if isinstance(error, configuration.ForeseenError) or not isinstance(error, OSError):
+        return str(error)
+    where = error.filename2 or error.filename
+    if error.errno in FULL:
+        return f'no room on the disk of {where or "the work directory"}: make some and run the same command'
+    return f'{where}: {error.strerror}' if where and error.strerror else str(error)
 
 
 def parse(arguments: list[str]) -> list[str]:
@@ -36,28 +67,135 @@ def parse(arguments: list[str]) -> list[str]:
 
     A misspelt flag, key, file or variant ends the program with one line that says what would do.
     """
+    _lend_configs()
     try:
+        arguments = _locate(arguments)
         rest = flags.FLAGS(arguments)
         if 'config' in flags.FLAGS and flags.FLAGS.config is not None:
+            if not isinstance(flags.FLAGS.config, ConfigDict):
+                raise configuration.ConfigError('its get_config returns no ConfigDict')
             _ = flags.FLAGS.config.seed  # a file that could not be read says so only when it is used
         return rest
-    except (flags.Error, OSError, ValueError) as error:
-        sys.exit(f'error: {" ".join(str(_reason(error)).split())}')
-    except AttributeError:  # a key that the configuration has not declared
-        from configs import default
+    except (flags.Error, configuration.ForeseenError) as error:
+        problem = _reason(error)
+    except Exception as error:  # of the configuration's file, which may have any
+        problem = _reason(error)
+        if isinstance(error, AttributeError):  # perhaps a key that the configuration has not declared
+            from artifacts_jax.configs import default
 
+            try:
+                configuration.check_unknown(arguments, default.get_config())
+            except configuration.ConfigError as unknown:
+                sys.exit(f'error: {unknown}')
+        if not isinstance(problem, configuration.ForeseenError):
+            problem = f'the configuration cannot be read: {type(problem).__name__}: {problem}{_place(problem)}'
+    sys.exit(f'error: {" ".join(str(problem).split())}')
+
+
+class Listened:
+    """A stream that nobody may listen to any more: its pipe is closed, as by `| head`.
+
+    Then the program is told to stop, so that a stage that trains saves its state.
+    """
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes text."""
+        return self._try(self._stream.write, text)
+
+    def flush(self) -> None:
+        """Writes what is still kept."""
+        self._try(self._stream.flush)
+
+    def _try(self, function, *arguments):
         try:
-            configuration.check_unknown(arguments, default.get_config())
-        except configuration.ConfigError as error:
-            sys.exit(f'error: {error}')
-        raise
+            return function(*arguments)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # nothing trains
+                _end(f'nobody reads the output any more: {KEPT}', 128 + signal.SIGPIPE)
+            signal.raise_signal(signal.SIGTERM)
+            return 0
+
+
+def _interrupted(number, frame):
+    """Ends the program at once: an exception could come out of any library as another one, or not at all."""
+    del frame
+    _end(f'interrupted: {KEPT}', 128 + number)
+
+
+def _end(text, status):
+    try:
+        os.write(2, f'{text}\n'.encode())
+    finally:
+        os._exit(status)
+
+
+def _locate(arguments):
+    """Returns the arguments with the file that --config names as it is found.
+
+    That is where the path says, or, of configs/NAME.py, beside the program. A JSON file is read by configs/saved.py.
+    """
+    found = list(arguments)
+    for n, argument in enumerate(arguments):
+        name, equals, value = argument.partition('=')
+        if name.lstrip('-') != 'config' or not name.startswith('-'):
+            continue
+        if equals:
+            found[n] = f'{name}={_config_file(value)}'
+        elif n + 1 < len(arguments):
+            found[n + 1] = _config_file(arguments[n + 1])
+    return found
+
+
+def _config_file(value):
+    path, colon, variant = value.partition(':')
+    path = os.path.expanduser(path)
+    if path.endswith('.json'):
+        if Path(path).is_file():
+            return f'{configs.FOLDER / "saved.py"}:{path}{colon}{variant}'
+    elif Path(path).is_file():
+        return f'{path}{colon}{variant}'
+    elif Path(path).parts[:-1] == ('configs',) and (configs.FOLDER / Path(path).name).is_file():
+        return f'{configs.FOLDER / Path(path).name}{colon}{variant}'
+    known = sorted(f'configs/{file.name}' for file in configs.FOLDER.glob('*.py'))
+    nearest = difflib.get_close_matches(path, known, n=1, cutoff=0)[0]
+    what = 'is a folder' if Path(path).is_dir() else 'is not there'
+    raise configuration.ConfigError(
+        f'--config={value}: {path} {what}; it is a file of Python or JSON, such as {nearest}'
+    )
+
+
+def _lend_configs():
+    """Lets files say `from configs import default` anywhere, if no other package of that name is in the way."""
+    spec = importlib.util.find_spec('configs')
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    if spec is None or not (spec.origin or any(Path(place, 'default.py').exists() for place in places)):
+        lent = types.ModuleType('configs')
+        lent.__path__ = [*places, str(configs.FOLDER)]
+        sys.modules['configs'] = lent
 
 
 def _reason(error):
     """Returns the error that a person can act on: absl wraps those of a configuration's file in text of its own."""
     reason = error
     while reason is not None:
-        if isinstance(reason, configuration.ConfigError | OSError):
+        if isinstance(reason, configuration.ForeseenError | OSError):
             return reason
         reason = reason.__cause__ or reason.__context__
     return error
+
+
+def _place(error):
+    """Returns where in a file an error arose."""
+    if isinstance(error, SyntaxError) or error.__traceback__ is None:  # which says so itself
+        return ''
+    last = error.__traceback__
+    while last.tb_next is not None:
+        last = last.tb_next
+    return f' ({last.tb_frame.f_code.co_filename}, line {last.tb_lineno})'

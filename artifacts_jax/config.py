@@ -8,10 +8,16 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+SHARED = ('data', 'augment', 'model', 'optim')  # sections that are no stage's own
+
 _declared = {}
 
 
-class ConfigError(ValueError):
+class ForeseenError(Exception):
+    """An error that a person can do something about; a command ends with its message as one line."""
+
+
+class ConfigError(ForeseenError, ValueError):
     """A configuration that cannot be run; the message names the key, its value and what would do."""
 
 
@@ -68,8 +74,14 @@ def check(config: ConfigDict) -> ConfigDict:
     """Returns the config if it can be run.
 
     Raises:
-      ConfigError: a value outside its choices or range, or grids that do not fit.
+      ConfigError: a key that is not declared, or is missing; a value of another type, or outside its choices or range;
+        or grids that do not fit.
     """
+    if different := sorted(flatten(config.to_dict()).keys() ^ declared().keys()):
+        raise ConfigError(
+            f'the configuration has other keys than configs/default.py, which others are made from:'
+            f' {", ".join(different)}'
+        )
     for path, key in declared().items():
         if problem := key.problem(get(config, path)):
             raise ConfigError(f'{path}={get(config, path)!r}: {problem}')
@@ -100,10 +112,6 @@ def check(config: ConfigDict) -> ConfigDict:
         raise ConfigError(
             f'artifacts.history={config.artifacts.history}: must be 0 or a multiple of half the batch, {half:g}'
         )
-    if config.transfer.num_folds < 2:
-        raise ConfigError(f'transfer.num_folds={config.transfer.num_folds}: a deviation needs two folds or more')
-    if not config.probe.penalties or config.artifacts.filter_size < 0:
-        raise ConfigError('probe.penalties needs an entry, and artifacts.filter_size must be 0 or more')
     if config.monitor.neighbours > config.monitor.bank:
         raise ConfigError(
             f'monitor.neighbours={config.monitor.neighbours} must not exceed monitor.bank={config.monitor.bank}'
@@ -142,58 +150,88 @@ def _fits(size, depth, stride):
     return size % 2 ** (depth - 1) == 0 and size // 2 ** (depth - 1) == grid
 
 
-def settle(config: ConfigDict, workdir: Path, *, force: bool = False) -> None:
-    """Writes config.json into a new work directory, or compares it with the one that is there.
+def compare(config: ConfigDict, workdir: Path, *, force: bool = False) -> bool:
+    """Returns whether a work directory has no configuration, or another one.
 
-    With `force` other values are taken over, and printed.
+    Keys that were not declared when it was made count as their defaults.
 
     Raises:
-      ConfigError: the work directory was made with other values; the message lists them.
+      ConfigError: it has another one, which is not to be forced.
     """
     path = Path(workdir) / 'config.json'
-    current = json.loads(config.to_json_best_effort())
-    if path.exists():
-        try:
-            before, now = flatten(json.loads(path.read_text())), flatten(current)
-        except (ValueError, AttributeError) as error:
-            raise ConfigError(
-                f'{path} cannot be read: {error}; delete it, if you are sure that the run had this configuration'
-            ) from error
-        changed = [k for k in sorted(before | now) if before.get(k) != now.get(k) and not is_free(k)]
-        if changed:
-            lines = '\n'.join(f'  {k}: {before.get(k)} there, {now.get(k)} now' for k in changed)
-            different = f'{workdir} was made with another configuration:\n{lines}'
-            if not force:
-                raise ConfigError(f'{different}\nUse another --workdir, or --config.force to go on with these values.')
-            print(f'warning: {different}\nIt goes on with the values of now.', file=sys.stderr)
-        else:
-            return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix('.tmp')  # a run killed here should leave no half of a file
-    temporary.write_text(json.dumps(current, indent=2) + '\n')
-    temporary.replace(path)
+    if not path.exists():
+        return True
+    try:
+        before = flatten(json.loads(path.read_text()))
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(
+            f'{path} cannot be read: {error}; delete it, if you are sure that the run had this configuration'
+        ) from error
+    before = {**as_json({name: key.default for name, key in declared().items()}), **before}
+    now = as_json(flatten(config.to_dict()))
+    changed = [k for k in sorted(before | now) if before.get(k) != now.get(k) and not is_free(k)]
+    if not changed:
+        return False
+    lines = '\n'.join(f'  {k}: {before.get(k)} there, {now.get(k)} now' for k in changed)
+    different = f'{workdir} was made with another configuration:\n{lines}'
+    if not force:
+        raise ConfigError(f'{different}\nUse another --workdir, or --config.force to go on with these values.')
+    print(f'warning: {different}\nIt goes on with the values of now.', file=sys.stderr)
+    return True
+
+
+def settings(values: dict, section: str) -> dict:
+    """Returns those of {dotted key: value} that decide what a stage makes: its own section's, and what all share."""
+
+    def decides(key):
+        group, dot, _ = key.rpartition('.')
+        return not is_free(key) and key != 'eval_examples' and (not dot or group in (*SHARED, section))
+
+    return {key: value for key, value in values.items() if decides(key)}
+
+
+def as_json(values: dict) -> dict:
+    """Returns values as a JSON file has them, lists for tuples."""
+    return json.loads(json.dumps(values))
+
+
+def read(path: Path, defaults: ConfigDict) -> tuple[ConfigDict, list[str]]:
+    """Returns (the configuration in a config.json, locked, the keys that it was made too early to have).
+
+    Args:
+      path: the file, of a work directory or an export.
+      defaults: a configuration with every key; those that the file lacks keep these values.
+
+    Raises:
+      ConfigError: there is no such file, it cannot be read, or it has keys that are not declared.
+    """
+    known = flatten(defaults.to_dict())
+    try:
+        saved = json.loads(Path(path).read_text())
+        saved = flatten(saved.get('config', saved))  # an export's says more
+        if unknown := sorted(saved.keys() - known.keys()):
+            raise ConfigError(f'{path} has keys that configs/default.py does not declare: {", ".join(unknown)}')
+        config = overlaid(defaults, saved)
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
+        raise ConfigError(f'{path} cannot be read: {error}') from error
+    return config, sorted(known.keys() - saved.keys())
+
+
+def overlaid(config: ConfigDict, saved: dict) -> ConfigDict:
+    """Returns a copy of the config, locked, with the values that JSON has of {dotted key: value}: lists for tuples."""
+    copy = ConfigDict(config.to_dict())
+    copy.update_from_flattened_dict({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
+    return copy.lock()
 
 
 def load(workdir: Path, defaults: ConfigDict) -> tuple[ConfigDict, list[str]]:
-    """Returns (the configuration of a work directory, the keys that it was made too early to have).
-
-    Args:
-      workdir: has a config.json.
-      defaults: a configuration with every key; those that the work directory lacks keep these values.
+    """Returns what `read` does of a work directory's config.json, which is checked.
 
     Raises:
-      ConfigError: there is no run, its config.json cannot be read, or it has keys that are not declared.
+      ConfigError: there is no run, or its configuration cannot be read or run.
     """
-    path, config = Path(workdir) / 'config.json', ConfigDict(defaults.to_dict())
-    known = flatten(config.to_dict())
-    try:
-        saved = flatten(json.loads(path.read_text()))
-        if unknown := sorted(saved.keys() - known.keys()):
-            raise ConfigError(f'{path} has keys that configs/default.py does not declare: {", ".join(unknown)}')
-        # JSON has lists for tuples.
-        config.update_from_flattened_dict({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
-    except FileNotFoundError as error:
-        raise ConfigError(f'no run in {workdir}: there is no {path}') from error
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
-        raise ConfigError(f'{path} cannot be read: {error}') from error
-    return check(config.lock()), sorted(known.keys() - saved.keys())
+    path = Path(workdir) / 'config.json'
+    if not path.exists():
+        raise ConfigError(f'no run in {workdir}: there is no {path}')
+    config, newer = read(path, defaults)
+    return check(config), newer

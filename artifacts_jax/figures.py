@@ -8,7 +8,6 @@ mask_prediction.png (what the discriminator makes of them), conv1.png (its first
 neighbours by its features, and by a random network's).
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ml_collections import ConfigDict
 
 from artifacts_jax import command
 from artifacts_jax import config as configuration
+from artifacts_jax.devices import host
 
 LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')  # as in extraction.py, which takes seconds to import
 NEIGHBOURS = 6
@@ -43,24 +43,24 @@ def write(
       seed: picks images and masks; 0 shows those that are drawn during training.
       layer: the layer whose features decide what is near.
       bank: how many training images neighbours are searched among, 0: all.
-      data_dir: where tfds has the data, if not where the run had it.
+      data_dir: where the data is now, if not where the run had it: tfds's folder, or the folder of images.
 
     Raises:
-      one of pipeline.EXPECTED_ERRORS, with a message for the user.
+      ForeseenError: one of its kinds, with a message for the user.
     """
     from artifacts_jax import pipeline
+    from artifacts_jax.configs import default
     from artifacts_jax.data import augment
     from artifacts_jax.devices.parallel import Devices
     from artifacts_jax.drawing import grids
     from artifacts_jax.pretraining import artifacts
     from artifacts_jax.training import keys, loop
-    from configs import default
 
     config, newer = configuration.load(workdir, default.get_config())
     if newer:
         print(f'{workdir} is older than these keys, which have their defaults: {", ".join(newer)}')
     if data_dir is not None:
-        config.data.data_dir = data_dir
+        config.data.data_dir = str(host.folder(data_dir, 'data_dir'))
     devices, datasets = Devices(config.parallel), pipeline.Datasets(config)
     state = loop.newest(artifacts, config, workdir, devices)
     steps, step = config.artifacts.steps, int(state.step)
@@ -157,20 +157,16 @@ def declare_flags() -> None:
     flags.DEFINE_integer('seed', 0, 'picks images and masks; 0: those drawn during training', lower_bound=0)
     flags.DEFINE_enum('layer', LAYERS[-1], LAYERS, 'layer whose features decide what is near')
     flags.DEFINE_integer('bank', 5000, 'training images that neighbours are searched among, 0: all', lower_bound=0)
-    flags.DEFINE_string('data_dir', None, 'where tfds has the data, if not where the run had it')
+    flags.DEFINE_string('data_dir', None, 'where the data is now, if not where the run had it')
 
 
 def main():
-    """Writes the figures; an error that is foreseen is one line."""
-    from artifacts_jax import pipeline
-
+    """Writes the figures."""
     given = flags.FLAGS
-    workdir = Path(given.workdir)
+    workdir = host.folder(given.workdir, 'workdir')
+    out = workdir / 'figures' if given.out is None else host.folder(given.out, 'out')
     options = {name: given[name].value for name in ('examples', 'seed', 'layer', 'bank', 'data_dir')}
-    try:
-        write(workdir, Path(given.out) if given.out else workdir / 'figures', **options)
-    except pipeline.EXPECTED_ERRORS as error:
-        sys.exit(f'error: {error}')
+    write(workdir, out, **options)
 
 
 if __name__ == '__main__':

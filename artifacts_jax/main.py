@@ -8,10 +8,7 @@ The work directory gets: config.json, {autoencoder,artifacts}/{checkpoints,metri
 export/ (the learned features, for artifacts_jax.load_features), transfer/, results.json and results.txt.
 """
 
-import errno
-import sys
 import time
-from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
@@ -34,17 +31,10 @@ def main():
     from artifacts_jax.devices import processes
 
     start = time.monotonic()
-    try:
-        processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-        run = pipeline.replay_nonfinite if REPLAY.value else pipeline.run
-        with processes.together(expected=pipeline.EXPECTED_ERRORS):
-            run(configuration.check(CONFIG.value), Path(WORKDIR.value))
-    except pipeline.EXPECTED_ERRORS as error:
-        sys.exit(f'error: {error}')
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        sys.exit(f'error: no room on the disk of {error.filename or WORKDIR.value}: make some and run the same command')
+    processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    run = pipeline.replay_nonfinite if REPLAY.value else pipeline.run
+    with processes.together(expected=(configuration.ForeseenError, OSError)):
+        run(configuration.check(CONFIG.value), host.folder(WORKDIR.value, 'workdir'))
     minutes, peak = (time.monotonic() - start) / 60, host.peak_memory() / 1e9
     print(f'done in {minutes:.1f} minutes, peak memory of the host {peak:.1f} GB')
 

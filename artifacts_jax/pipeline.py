@@ -1,19 +1,25 @@
 """A run: the config's stages in order, each from where it stopped, in one work directory.
 
-There are two kinds of stages, each with a protocol. Those of TRAINED learn: modules with NAME, BASE, SHOWN, check,
-plan, init_state, train_step, evaluator and illustrator, which training/loop.py runs. EVALUATIONS find out what the
-learned features are good for: modules with
+There are two kinds of stages, each with a protocol. Those of TRAINED learn: modules with NAME, SPLITS, BASE, SHOWN,
+check, plan, init_state, train_step, evaluator and illustrator, which training/loop.py runs. EVALUATIONS find out what
+the learned features are good for: modules with
 
     NAME                                                   in config.stages, and the name of its section of the config
+    SPLITS                                                 of the data, that it needs
     check(config, devices)                                 raises ConfigError for what this machine cannot do
+    examine(config, datasets)                              says why the data leaves it out, '' if not; or raises
     run(config, workdir, devices, datasets, networks)      does what results.json does not have yet; returns all of it
     table(results)                                         that as text
 
-where `networks` are {'random', 'learned'}, functions that return the variables of a discriminator.
+where `networks` are {'random', 'learned'}, each a Network.
 """
 
 import contextlib
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -31,13 +37,13 @@ from artifacts_jax.transfer import stl10
 TRAINED = (autoencoder, artifacts)
 EVALUATIONS = (probe, stl10)
 EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts: ('export', ('trunk',))}
-EXPECTED_ERRORS = (
-    configuration.ConfigError,
-    checkpoint.CheckpointError,
-    splits.DataError,
-    exports.ExportError,
-    loop.NonFiniteError,
-)
+
+
+class Network(NamedTuple):
+    """A discriminator that is evaluated."""
+
+    made_from: str  # names its state
+    variables: Callable[[], dict]  # returns {'params': ..., 'batch_stats': ...}
 
 
 class Datasets(dict):
@@ -64,7 +70,7 @@ class Datasets(dict):
         return self[name]
 
 
-def run(config: ConfigDict, workdir: Path) -> dict:
+def run(config: ConfigDict, workdir: str | Path) -> dict:
     """Runs the config's stages and returns the results, {} if no evaluation is among them.
 
     Args:
@@ -72,27 +78,64 @@ def run(config: ConfigDict, workdir: Path) -> dict:
       workdir: is made, or resumed if it was made with the same configuration.
 
     Raises:
-      one of EXPECTED_ERRORS, with a message for the user.
+      ForeseenError: one of its kinds, with a message for the user.
     """
+    workdir = host.folder(workdir, 'workdir')
     devices, datasets, done = Devices(config.parallel), Datasets(config), {}
-    for task in (*TRAINED, *EVALUATIONS):  # before the work directory keeps the configuration
-        if task.NAME in config.stages and not config[task.NAME].get('pretrained'):
+    for task in _tasks(config):  # before the work directory keeps the configuration
+        if not config[task.NAME].get('pretrained'):
             task.check(config, devices)
     for stage in TRAINED:
         if config[stage.NAME].pretrained:
             done[stage] = _import(stage, config[stage.NAME].pretrained, config, devices)
-    if not (Path(workdir) / 'config.json').exists():
-        _ = datasets['train']  # data that is not there should not leave a work directory behind
-    with _at_work(config, Path(workdir), force=config.force):
-        return _stages(config, Path(workdir), devices, datasets, done)
+    begun = _begun(workdir)  # until then it takes any configuration
+    if not begun or configuration.compare(config, workdir, force=config.force):
+        _examine(config, datasets, done)
+    with _at_work(config, workdir, force=config.force or not begun):
+        return _stages(config, workdir, devices, datasets, done)
 
 
-def replay_nonfinite(config: ConfigDict, workdir: Path) -> dict:
+def _tasks(config):
+    return [task for task in (*TRAINED, *EVALUATIONS) if task.NAME in config.stages]
+
+
+def _begun(workdir):
+    """Returns whether a work directory has anything that a configuration has made."""
+    if not (workdir / 'config.json').is_file():
+        return False
+    saved = any(path.name.isdigit() for path in workdir.rglob('checkpoints/*'))
+    return saved or (workdir / results.NUMBERS).exists()
+
+
+def _examine(config, datasets, done):
+    """Looks at the data that the stages will need, so that nothing of it is found missing after hours.
+
+    Raises:
+      DataError: it is not there, or no stage can use it.
+    """
+    used = []
+    for task in _tasks(config):
+        if task in done:
+            used.append(task)
+            continue
+        for name in task.SPLITS:
+            _ = datasets[name]
+        reason = task.examine(config, datasets) if task in EVALUATIONS else ''
+        if reason:
+            print(f'{task.NAME} will be left out: {reason}', flush=True)
+        else:
+            used.append(task)
+    if not used:
+        raise splits.DataError(f'nothing to do: {", ".join(config.stages)} has to be left out')
+
+
+def replay_nonfinite(config: ConfigDict, workdir: str | Path) -> dict:
     """Runs the step again at which the work directory's run stopped for a loss that was not finite (replay.py).
 
     Raises:
-      one of EXPECTED_ERRORS, with a message for the user.
+      ForeseenError: one of its kinds, with a message for the user.
     """
+    workdir = host.folder(workdir, 'workdir')
     found = [(stage, path) for stage in TRAINED for path in replay.saved(stage, workdir)]
     if not found:
         raise configuration.ConfigError(f'nothing to replay: no step in {workdir} had a loss that was not finite')
@@ -113,7 +156,8 @@ def _at_work(config, workdir, *, force=False):
 
         def begin():
             stack.enter_context(host.alone(workdir))
-            configuration.settle(config, workdir, force=force)
+            if configuration.compare(config, workdir, force=force):
+                results.write_config(workdir, config)
 
         processes.led(begin, f'take {workdir}')
         processes.check_shared(workdir)
@@ -139,24 +183,48 @@ def _stages(config, workdir, devices, datasets, done):
             state = loop.run(stage, config, workdir, devices, datasets, base)
             done[stage] = state.learned(config.optim.use_ema)
             print(f'{stage.NAME}: all {stage.plan(config)[0]:,} steps are done')
-            name, parts = EXPORTS[stage]
-            folder = workdir / name
-            if not processes.agreed((folder / 'config.json').exists()):
-                exports.save(folder, done[stage], config, parts=parts)
-            print(f'{folder}: the learned {" and ".join(parts)}, for artifacts_jax.load_features')
-    networks = {
-        'random': lambda: artifacts.discriminator(loop.initial(artifacts, config, devices, None).variables),
-        'learned': lambda: artifacts.discriminator(learned(artifacts)),
-    }
-    found = {}
-    for task in EVALUATIONS:
-        if task.NAME in config.stages:
-            found = task.run(config, workdir, devices, datasets, networks)
-            tables = '\n'.join(each.table(found) for each in EVALUATIONS if each.NAME in found)
-            results.write_tables(workdir, tables)
-            print(f'\n{task.table(found)}\n{task.NAME}: done; tables are in {workdir / results.TABLES}, all numbers in')
-            print(f'{workdir / results.NUMBERS}, figures in {workdir}/figures')
+            _export(stage, done[stage], config, workdir)
+    tasks, found = [task for task in EVALUATIONS if task.NAME in config.stages], {}
+    if tasks or artifacts in done:
+        networks = _networks(config, devices, partial(learned, artifacts))
+        results.retire(workdir, networks['learned'].made_from)
+    for task in tasks:
+        if task.NAME not in results.read(workdir) and (reason := task.examine(config, datasets)):
+            print(f'{task.NAME}: left out: {reason}')
+            continue
+        found = task.run(config, workdir, devices, datasets, networks)
+        tables = '\n'.join(each.table(found) for each in EVALUATIONS if each.NAME in found)
+        results.write_tables(workdir, tables)
+        print(f'\n{task.table(found)}\n{task.NAME}: done; tables are in {workdir / results.TABLES}, all numbers in')
+        print(f'{workdir / results.NUMBERS}, figures in {workdir}/figures')
     return found
+
+
+def _networks(config, devices, learned):
+    """Returns the networks that are evaluated; `learned` returns the variables of the artifacts stage."""
+    name = config.artifacts.pretrained or f'{artifacts.NAME} at step {config.artifacts.steps}'
+    state = checkpoint.fingerprint(artifacts.discriminator(learned()))
+    return {
+        'random': Network(
+            f'seed {config.seed} at step 0',
+            lambda: artifacts.discriminator(loop.initial(artifacts, config, devices, None).variables),
+        ),
+        'learned': Network(f'{name}{results.LEARNED}{state}', lambda: artifacts.discriminator(learned())),
+    }
+
+
+def _export(stage, variables, config, workdir):
+    """Exports what a stage has learned, with the configuration that its last step was made by."""
+    name, parts = EXPORTS[stage]
+    step, made_by, _ = checkpoint.described(workdir / stage.NAME / 'checkpoints') or (None, {}, '')
+    now, then = (configuration.flatten(configuration.as_json(c)) for c in (config.to_dict(), made_by))
+    changed = [k for k in sorted(configuration.settings(then, stage.NAME)) if k in now and then[k] != now[k]]
+    if changed:
+        lines = ', '.join(f'{k}={then[k]}' for k in changed)
+        print(f'warning: {stage.NAME} was trained with {lines}, not with the values of now', file=sys.stderr)
+    folder, made_by = workdir / name, configuration.overlaid(config, {k: x for k, x in then.items() if k in now})
+    exports.save(folder, variables, made_by, parts=parts, source={'stage': stage.NAME, 'step': step})
+    print(f'{folder}: the learned {" and ".join(parts)}, for artifacts_jax.load_features')
 
 
 def _import(stage, folder, config, devices):

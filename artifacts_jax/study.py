@@ -10,7 +10,6 @@ results.json and results.txt.
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,8 @@ from ml_collections import ConfigDict, config_flags
 
 from artifacts_jax import command
 from artifacts_jax import config as configuration
-from configs import variants
+from artifacts_jax.configs import variants
+from artifacts_jax.devices import host
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configuration that the variants change')
 WORKDIR = flags.DEFINE_string('workdir', None, 'directory of the study; the same one again resumes it')
@@ -95,7 +95,8 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
             folder = Path(workdir) / name / f'seed_{seed}'
             path, chosen = folder / 'result.json', _copy(settings.get(name, config))
             chosen.seed = seed
-            configuration.settle(chosen, folder)
+            if configuration.compare(chosen, folder):
+                results.write_config(folder, chosen)
             if not path.exists():
                 print(f'{name}, seed {seed}', flush=True)
                 datasets = datasets or pipeline.Datasets(chosen)
@@ -179,13 +180,8 @@ def autoencoder_folder(config: ConfigDict, workdir: Path) -> Path:
 
 def main():
     """Checks the variants, runs the study and prints its table."""
-    from artifacts_jax import pipeline
-
-    try:
-        collected = run(CONFIG.value, Path(WORKDIR.value), VARIANTS.value, list(range(SEEDS.value)))
-    except pipeline.EXPECTED_ERRORS as error:
-        sys.exit(f'error: {error}')
-    print(table(collected))
+    workdir = host.folder(WORKDIR.value, 'workdir')
+    print(table(run(CONFIG.value, workdir, VARIANTS.value, list(range(SEEDS.value)))))
 
 
 if __name__ == '__main__':

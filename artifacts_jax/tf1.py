@@ -5,15 +5,12 @@ python -m artifacts_jax.tf1 --checkpoint=model.ckpt-195249 --out=exports/referen
 Optimiser slots are ignored; so are the moving averages of the weights, unless --averaged asks for them.
 """
 
-import sys
-from pathlib import Path
-
 from absl import flags
 from ml_collections import config_flags
 
 from artifacts_jax import command
 from artifacts_jax import config as configuration
-from artifacts_jax.exchange.exports import ExportError
+from artifacts_jax.devices import host
 from artifacts_jax.exchange.tf1 import TensorFlowCheckpointError, convert, import_file, read
 
 __all__ = ['TensorFlowCheckpointError', 'convert', 'import_file', 'read']  # the same from Python
@@ -21,14 +18,12 @@ __all__ = ['TensorFlowCheckpointError', 'convert', 'import_file', 'read']  # the
 
 def main():
     """Imports the checkpoint that the command line names."""
-    from configs import stl10
+    from artifacts_jax.configs import stl10
 
     given = flags.FLAGS
-    try:
-        config = configuration.check(given.config or stl10.get_config('reference'))
-        print(import_file(given.checkpoint, Path(given.out), config, averaged=given.averaged))
-    except (configuration.ConfigError, ExportError, TensorFlowCheckpointError, OSError) as error:
-        sys.exit(f'error: {error}')
+    config = configuration.check(given.config or stl10.get_config('reference'))
+    checkpoint = host.folder(given.checkpoint, 'checkpoint')
+    print(import_file(str(checkpoint), host.folder(given.out, 'out'), config, averaged=given.averaged))
 
 
 if __name__ == '__main__':  # elsewhere these flags would clash with those of other programs

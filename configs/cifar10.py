@@ -5,7 +5,7 @@
 Results, one seed, best layer (conv2), 10,000 test images: learned 70.54 %, random 66.21 %, raw pixels 41.05 %.
 """
 
-from configs import default, variants
+from artifacts_jax.configs import default, variants
 
 
 def get_config(variant=''):

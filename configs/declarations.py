@@ -16,11 +16,15 @@ class Key(NamedTuple):
     """A key's default, and which other values it may have."""
 
     default: Any
-    problem: Callable[[Any], str] = lambda value: ''  # what is wrong with a value, '' for nothing
+    rule: Callable[[Any], str] = lambda value: ''  # what is wrong with a value of the default's type, '' for nothing
     values: str = ''  # what it may be, in words
-    free: bool = (
-        False  # whether a work directory takes other values: it changes what is shown or kept, not what is learned
-    )
+    # Whether a work directory takes other values: it changes what is shown or kept, not what is learned.
+    free: bool = False
+
+    def problem(self, value) -> str:
+        """Returns what is wrong with a value, '' for nothing."""
+        kind = _kind(self.default)
+        return self.rule(value) if _is(value, self.default) else f'must be {kind}'
 
 
 def positive(default) -> Key:
@@ -33,15 +37,24 @@ def within(default, interval: str) -> Key:
     return Key(default, lambda value: '' if _inside(value, interval) else f'must lie in {interval}', f'in {interval}')
 
 
+def each(default: tuple, interval: str) -> Key:
+    """One or more numbers in an interval."""
+
+    def rule(values):
+        inside = values and all(_inside(value, interval) for value in values)
+        return '' if inside else f'must be one or more numbers in {interval}'
+
+    return Key(default, rule, f'each in {interval}')
+
+
 def span(default: tuple, interval: str) -> Key:
     """A range (low, high) in an interval."""
 
-    def problem(value):
-        low, high = value
-        inside = low <= high and _inside(low, interval) and _inside(high, interval)
-        return '' if inside else f'must be a range in {interval}, low <= high'
+    def rule(value):
+        inside = len(value) == 2 and value[0] <= value[1] and all(_inside(end, interval) for end in value)
+        return '' if inside else f'must be a range (low, high) in {interval}, low <= high, such as {default}'
 
-    return Key(default, problem, f'a range in {interval}')
+    return Key(default, rule, f'a range in {interval}')
 
 
 def choice(default: str, *others: str) -> Key:
@@ -51,16 +64,21 @@ def choice(default: str, *others: str) -> Key:
 
 
 def subset(default: tuple, *, of: tuple) -> Key:
-    """Some of some names."""
+    """Some of some names, one at least."""
 
-    def problem(value):
+    def rule(value):
         unknown = [name for name in value if name not in of]
         if not unknown:
-            return ''
+            return '' if value else f'name one at least of {", ".join(of)}'
         (nearest,) = difflib.get_close_matches(unknown[0], of, n=1, cutoff=0)
         return f'there is no {unknown[0]!r}, the nearest is {nearest!r}'
 
-    return Key(default, problem, f'of {", ".join(of)}')
+    return Key(default, rule, f'of {", ".join(of)}')
+
+
+def named(default: str) -> Key:
+    """Text that is not empty."""
+    return Key(default, lambda value: '' if value.strip() else 'must not be empty')
 
 
 def free(key) -> Key:
@@ -94,6 +112,34 @@ def comments(source: str) -> dict[str, str]:
         elif entry := re.match(r"    '(\w+)': .*,  # (.+)", line):
             found[group + entry[1]] = entry[2]
     return found
+
+
+def _kind(default):
+    """Returns what values of a default's type are, in words."""
+    if isinstance(default, tuple):
+        of = {str: 'names', int: 'whole numbers below 2^31'}.get(type(default[0]), 'numbers')
+        return f'a tuple of {of}, such as {default}'
+    return {
+        bool: 'True or False',
+        str: 'text',
+        int: 'a whole number below 2^31',
+        float: 'a number',
+    }[type(default)]
+
+
+def _is(value, default):
+    """Returns whether a value is of a default's type; a whole number is a number, too."""
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(_is(entry, default[0]) for entry in value)
+    if isinstance(default, bool | str):
+        return isinstance(value, type(default))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return (
+        abs(value) < 2**31
+        if isinstance(default, int) and isinstance(value, int)
+        else (isinstance(default, float) and math.isfinite(value))
+    )
 
 
 def _inside(value, interval):

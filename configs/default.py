@@ -11,18 +11,18 @@ this one.
 from ml_collections import ConfigDict
 
 from artifacts_jax import config as configuration
-from configs import declarations, variants
-from configs.declarations import choice, free, positive, span, subset, within
+from artifacts_jax.configs import declarations, variants
+from artifacts_jax.configs.declarations import choice, each, free, named, positive, span, subset, within
 
 STAGES = ('autoencoder', 'artifacts', 'probe', 'transfer')
 PROTOCOLS = ('linear', 'finetune')  # of the transfer
 
 DATA = {
-    'name': 'photographs',  # a tfds data set, or a folder with one sub-folder of images for each split and class
+    'name': named('photographs'),  # a tfds data set, or a folder with one sub-folder of images for each split and class
     'data_dir': free(''),  # where tfds looks for prepared data; '' is its default, ~/tensorflow_datasets
-    'train': 'train',  # split that the autoencoder and the artifacts stage learn from; labels unused
-    'probe_train': 'train',  # labelled split that the linear classifiers learn from
-    'test': 'test',  # labelled split for every held-out figure
+    'train': named('train'),  # split that the autoencoder and the artifacts stage learn from; labels unused
+    'probe_train': named('train'),  # labelled split that the linear classifiers learn from
+    'test': named('test'),  # labelled split for every held-out figure
     'size': positive(96),  # side of the stored square images, pixels; others are resized and centrally cropped to it
     'loading': choice('auto', 'memory', 'stream'),  # decoded once, or from disk; 'auto': by memory_limit_gb
     'memory_limit_gb': positive(8.0),  # 'auto' streams a split whose decoded images are larger than this, 1e9 bytes
@@ -31,7 +31,7 @@ DATA = {
 
 AUGMENT = {
     'crop_area': span((1 / 3, 1.0), '(0, 1]'),  # range of a training crop's area, as a fraction of the image's
-    'crop_aspect': span((3 / 4, 4 / 3), '[0, inf)'),  # range of a training crop's width / height
+    'crop_aspect': span((3 / 4, 4 / 3), '(0, inf)'),  # range of a training crop's width / height
     'flip': True,  # mirror half of the training images
     'brightness': within(32 / 255, '[0, 1]'),  # largest shift of brightness, images in [0, 1]
     'saturation': span((0.5, 1.5), '[0, inf)'),  # range of the factor on saturation
@@ -40,11 +40,11 @@ AUGMENT = {
 
 MODEL = {
     'image_size': positive(96),  # side of the images that the networks see, pixels
-    'encoder_widths': (32, 64, 128, 256, 512),  # channels of the encoder's layers; all but the first halve the size
+    'encoder_widths': each((32, 64, 128, 256, 512), '[1, inf)'),  # the encoder's channels; each but the first halves
     'encoder_kernel': positive(2),  # kernel size of the encoder's layers that halve the size
     'upsampling': choice('half_pixel', 'legacy'),  # the decoder's bilinear doubling; 'legacy' is TensorFlow 1's
-    'widths': (96, 256, 384, 384, 256),  # channels of the discriminator's conv1..conv5
-    'kernels': (11, 5, 3, 3, 3),  # kernel sizes of conv1..conv5
+    'widths': each((96, 256, 384, 384, 256), '[1, inf)'),  # channels of the discriminator's conv1..conv5
+    'kernels': each((11, 5, 3, 3, 3), '[1, inf)'),  # kernel sizes of conv1..conv5
     'conv1_stride': positive(4),  # stride of conv1
     'groups': positive(2),  # groups of conv2, conv4 and conv5
     'hidden': positive(4096),  # units of the discriminator's fully connected layer
@@ -55,7 +55,7 @@ AUTOENCODER = {
     'pretrained': '',  # an export whose encoder and decoder are taken instead of trained
     'steps': positive(195_250),  # updates of the autoencoder stage
     'learning_rate': positive(3e-4),  # Adam's learning rate at the first step
-    'pixel_weight': 30.0,  # weight of the mean squared error
+    'pixel_weight': within(30.0, '[0, inf)'),  # weight of the mean squared error
 }
 
 ARTIFACTS = {
@@ -64,43 +64,43 @@ ARTIFACTS = {
     'learning_rate': positive(3e-4),  # Adam's learning rate at the first step, for both networks
     'updates': choice('alternate', 'simultaneous'),  # whether the generator meets the updated discriminator
     'drop_rate': within(0.7, '[0, 1]'),  # theta, the probability that an entry of the feature grid is dropped
-    'filter_size': 3,  # side of the uniform filter that replaces dropped entries; 0 averages the whole grid
-    'repair_layers': -1,  # layers of the decoder, from the first, that a repair layer precedes; -1: all
+    'filter_size': within(3, '[0, inf)'),  # side of the mean that replaces dropped entries; 0: of the whole grid
+    'repair_layers': within(-1, '[-1, inf)'),  # the decoder's first layers that a repair layer precedes; -1: all
     'feed_mask': True,  # whether the repair layers see the mask
     'gated': True,  # whether the repair layers change dropped positions only
     'rounds': positive(1),  # how often an example is damaged and repaired
     'real': choice('decoded', 'input'),  # the real example: 'decoded' (through the autoencoder, as the fake) or 'input'
     'generator': choice('repair', 'gan'),  # what makes the fake: repair of damage, or a new decoder, of noise
     'generator_objective': choice('swapped', 'reference'),  # swapped labels; 'reference' adds the discriminator's loss
-    'history': 0,  # earlier fakes kept to make half of the discriminator's; 0 or a multiple of half a batch
-    'mask_weight': 0.1,  # weight of the discriminator's mask loss
-    'pixel_weight': 30.0,  # weight of the generator's squared error over kept pixels
+    'history': within(0, '[0, inf)'),  # earlier fakes kept, to be half of the fakes; 0 or a multiple of half a batch
+    'mask_weight': within(0.1, '[0, inf)'),  # weight of the discriminator's mask loss
+    'pixel_weight': within(30.0, '[0, inf)'),  # weight of the generator's squared error over kept pixels
 }
 
 OPTIM = {
-    'b1': within(0.5, '[0, 1]'),  # Adam's decay of the first moment
-    'b2': within(0.999, '[0, 1]'),  # Adam's decay of the second moment
+    'b1': within(0.5, '[0, 1)'),  # Adam's decay of the first moment
+    'b2': within(0.999, '[0, 1)'),  # Adam's decay of the second moment
     'epsilon': positive(1e-5),  # Adam's epsilon
     'epsilon_hat': False,  # add epsilon before the second moment is corrected for its start, as TensorFlow 1 does
     'decay_fraction': within(0.9, '[0, 1]'),  # part of the steps in which the learning rate falls; then it is constant
     'final_fraction': within(0.01, '[0, 1]'),  # the last learning rate, as a fraction of the first
-    'bias_gradient_scale': 2.0,  # factor on the gradients of biases
-    'l2': 5e-5,  # weight of 0.5 * |w|^2 over convolution and fully connected weights
-    'ema_decay': within(0.0, '[0, 1]'),  # decay of a moving average of the trained weights, 0: none is kept
+    'bias_gradient_scale': within(2.0, '[0, inf)'),  # factor on the gradients of biases
+    'l2': within(5e-5, '[0, inf)'),  # weight of 0.5 * |w|^2 over convolution and fully connected weights
+    'ema_decay': within(0.0, '[0, 1)'),  # decay of a moving average of the trained weights, 0: none is kept
     'use_ema': False,  # whether later stages, the probe and the export use the moving average
 }
 
 PROBE = {
     'max_values': positive(9216),  # feature maps are average-pooled to at most this many values
     'solver': choice('auto', 'lbfgs', 'sgd'),  # features in memory, or recomputed; 'auto': by data.memory_limit_gb
-    'penalties': (1e-4, 1e-3, 1e-2, 1e-1),  # weights of the L2 penalty to pick from on the held-out part
+    'penalties': each((1e-4, 1e-3, 1e-2, 1e-1), '[0, inf)'),  # weights of the L2 penalty, to pick from
     'held_out': within(0.1, '(0, 1)'),  # part of the training split held out to pick the penalty
     'iterations': positive(100),  # L-BFGS iterations
     'epochs': positive(30),  # passes over the training split for the SGD solver
-    'learning_rate': 0.1,  # first learning rate of the SGD solver; falls by cosine to 0
+    'learning_rate': positive(0.1),  # first learning rate of the SGD solver; falls by cosine to 0
     'batch_size': positive(256),  # images in a batch for feature extraction and the SGD solver
-    'max_train': 0,  # use at most this many training images, 0: all
-    'max_test': 0,  # use at most this many test images, 0: all
+    'max_train': within(0, '[0, inf)'),  # use at most this many training images, 0: all
+    'max_test': within(0, '[0, inf)'),  # use at most this many test images, 0: all
 }
 
 # The published STL-10 transfer.
@@ -113,7 +113,7 @@ TRANSFER = {
     'dropout': within(0.5, '[0, 1)'),  # rate of dropout after each hidden layer
     'batch_norm': choice('frozen', 'reference'),  # conv5's in 'linear'; 'reference': by the batch, updating averages
     'folds': free(''),  # the data set's fold_indices.txt; '' trains on all images only
-    'num_folds': 10,  # folds in that file, one a line
+    'num_folds': within(10, '[2, inf)'),  # folds in that file, one a line
     'fold_size': positive(1000),  # images in a fold
     'fold_protocol': free(choice('official', 'held_out')),  # train on a fold, test on data.test; or train on the others
 }
@@ -127,7 +127,7 @@ MONITOR = {
 KEYS = {
     'stages': free(subset(('autoencoder', 'artifacts', 'probe'), of=STAGES)),  # which to run, in this order
     'force': free(False),  # go on in a work directory that was made with other values of these keys
-    'seed': 0,  # every random number is a function of (seed, stage, step, example)
+    'seed': within(0, '[0, inf)'),  # every random number is a function of (seed, stage, step, example)
     'parallel': free(choice('jit', 'pmap')),  # how steps are mapped over devices: over one mesh, or by pmap
     'dtype': choice('float32', 'bfloat16'),  # the networks compute in it; parameters stay float32
     'convolutions': free(choice('auto', 'direct', 'products')),  # XLA's, or products of matrices; 'auto': those on CPU
@@ -147,7 +147,7 @@ KEYS = {
     'figure_every': free(positive(20_000)),  # steps between figures
     'checkpoint_every': free(positive(5000)),  # steps between checkpoints
     'keep_checkpoints': free(positive(3)),  # newest checkpoints kept for each stage
-    'eval_examples': 1000,  # held-out images in an evaluation during training, 0: all
+    'eval_examples': within(1000, '[0, inf)'),  # held-out images in an evaluation during training, 0: all
 }
 
 configuration.declare(dict(declarations.flatten(KEYS)))

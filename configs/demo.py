@@ -6,7 +6,7 @@ It shows that everything works. It does not show how good the features are: ther
 "which photograph" is the label.
 """
 
-from configs import default, variants
+from artifacts_jax.configs import default, variants
 
 
 def get_config(variant=''):

@@ -8,7 +8,7 @@ Values marked "unknown" are the STL-10 recipe's, or a guess scaled from it.
 Results: not run yet.
 """
 
-from configs import default, variants
+from artifacts_jax.configs import default, variants
 
 
 def get_config(variant=''):

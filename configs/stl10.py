@@ -12,7 +12,7 @@ are those of the global batch of 256. It kept a moving average of the weights an
 Results: not run yet.
 """
 
-from configs import default, variants
+from artifacts_jax.configs import default, variants
 
 
 def get_config(variant=''):

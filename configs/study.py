@@ -5,7 +5,7 @@
 Results: see docs/study.md.
 """
 
-from configs import cifar10, variants
+from artifacts_jax.configs import cifar10, variants
 
 
 def get_config(variant=''):

@@ -12,7 +12,7 @@ class Keys(SphinxDirective):
 
     def run(self):
         """Returns the sections."""
-        from configs import declarations, default
+        from artifacts_jax.configs import declarations, default
 
         comments = declarations.comments((ROOT / 'configs' / 'default.py').read_text())
         rows = {}
@@ -30,7 +30,7 @@ class Variants(SphinxDirective):
 
     def run(self):
         """Returns the table."""
-        from configs.variants import VARIANTS
+        from artifacts_jax.configs.variants import VARIANTS
 
         def keys(overrides):
             return '<br>'.join(f'`{key}={value!r}`' for key, value in overrides.items())

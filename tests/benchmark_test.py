@@ -8,10 +8,10 @@ import pytest
 
 from artifacts_jax import benchmark
 from artifacts_jax import config as configuration
+from artifacts_jax.configs import demo
 from artifacts_jax.devices import host
 from artifacts_jax.pretraining import autoencoder
 from artifacts_jax.training import measure
-from configs import demo
 
 ROW = {
     'stage': 'autoencoder',

@@ -6,10 +6,17 @@ from pathlib import Path
 import pytest
 
 from artifacts_jax import config as configuration
-from configs import declarations, default
+from artifacts_jax.configs import declarations, default
+from artifacts_jax.training import results
 
 ROOT = Path(__file__).parent.parent
-NAMES = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('variants', 'declarations'))
+PARTS = ('variants', 'declarations', 'saved')  # of configurations
+NAMES = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in PARTS)
+
+
+def settle(config, workdir, *, force=False):
+    if configuration.compare(config, workdir, force=force):
+        results.write_config(workdir, config)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -53,7 +60,15 @@ def test_unknown_key_names_the_nearest():
         ('transfer.batch_norm', 'train', r"transfer.batch_norm='train': choose one of frozen, reference"),
         ('transfer.dropout', 1.0, r'transfer.dropout=1.0: must lie in \[0, 1\)'),
         ('transfer.epochs', 0, r'transfer.epochs=0: must be greater than 0'),
-        ('transfer.num_folds', 1, r'transfer.num_folds=1: a deviation needs two folds'),
+        ('transfer.num_folds', 1, r'transfer.num_folds=1: must lie in \[2, inf\)'),
+        ('seed', -1, r'seed=-1: must lie in \[0, inf\)'),
+        ('probe.max_test', -1, r'probe.max_test=-1: must lie in \[0, inf\)'),
+        ('augment.crop_area', (0.5,), r'augment.crop_area=\(0.5,\): must be a range \(low, high\)'),
+        ('augment.crop_area', (0.5, float('nan')), r'must be a tuple of numbers'),
+        ('artifacts.pixel_weight', float('inf'), r'artifacts.pixel_weight=inf: must be a number'),
+        ('model.widths', (96, 256, 0, 384, 256), r'model.widths=.*: must be one or more numbers in \[1, inf\)'),
+        ('stages', (), r'stages=\(\): name one at least of autoencoder, artifacts'),
+        ('data.name', '', r"data.name='': must not be empty"),
         ('model.groups', 5, r'conv2 has groups=5'),
         ('model.image_size', 100, r'model.image_size=100: .*sizes that fit: 80, 96, 112, 128'),
         ('model.conv1_stride', 2, r'no size fits: the encoder divides by 16 and the discriminator by 8'),
@@ -68,29 +83,29 @@ def test_impossible_value_says_what_would_do(key, value, message):
 
 def test_work_directory_keeps_its_configuration_unless_forced(tmp_path, capsys):
     config = default.get_config()
-    configuration.settle(config, tmp_path)
+    settle(config, tmp_path)
     config.log_every = 7  # what is shown may change
     config.transfer.folds = 'fold_indices.txt'  # and so may which results there are
-    configuration.settle(config, tmp_path)
+    settle(config, tmp_path)
     config.artifacts.drop_rate = 0.5
     with pytest.raises(configuration.ConfigError, match=r'artifacts.drop_rate: 0.7 there, 0.5 now'):
-        configuration.settle(config, tmp_path)
-    configuration.settle(config, tmp_path, force=True)
+        settle(config, tmp_path)
+    settle(config, tmp_path, force=True)
     assert 'artifacts.drop_rate: 0.7 there, 0.5 now' in capsys.readouterr().err
-    configuration.settle(config, tmp_path)
+    settle(config, tmp_path)
 
 
 @pytest.mark.parametrize('text', ['{"seed": ', '[]'])
 def test_a_damaged_configuration_is_never_replaced(unchecked, text, config, tmp_path):
     (tmp_path / 'config.json').write_text(text)
     with pytest.raises(configuration.ConfigError, match=r'config\.json cannot be read: .*; delete it, if you are sure'):
-        configuration.settle(config, tmp_path, force=True)
+        settle(config, tmp_path, force=True)
     assert (tmp_path / 'config.json').read_text() == text
 
 
 def test_a_work_directorys_configuration_is_read_as_it_was_written(config, tmp_path):
     config.artifacts.drop_rate, config.stages = 0.3, ('artifacts',)
-    configuration.settle(config, tmp_path)
+    settle(config, tmp_path)
     loaded, newer = configuration.load(tmp_path, default.get_config())
     assert loaded == config
     assert loaded.is_locked
@@ -99,7 +114,7 @@ def test_a_work_directorys_configuration_is_read_as_it_was_written(config, tmp_p
 
 
 def test_keys_that_a_work_directory_lacks_keep_their_defaults_and_are_named(config, tmp_path):
-    configuration.settle(config, tmp_path)
+    settle(config, tmp_path)
     saved = json.loads((tmp_path / 'config.json').read_text())
     del saved['artifacts']['rounds'], saved['transfer']
     (tmp_path / 'config.json').write_text(json.dumps(saved))

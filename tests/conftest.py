@@ -12,9 +12,9 @@ import pytest
 
 from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
+from artifacts_jax.configs import default
 from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import keys
-from configs import default
 from tests.runs import CONFIG, Runs, find_port
 
 SHARED = {'finished_run': ('figures_test', 'pipeline_test'), 'runs': ('runs_test', 'processes_test', 'kill_test')}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from artifacts_jax import config as configuration
-from configs import default, variants
+from artifacts_jax.configs import default, variants
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / 'docs'

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from artifacts_jax import config as configuration
 from artifacts_jax import figures, pipeline
 from artifacts_jax.data import augment
 from artifacts_jax.devices.parallel import Devices
@@ -151,13 +152,13 @@ def cut_config(workdir):
 )
 def test_foreseen_errors_say_what_is_wrong(harm, message, copy, tmp_path):
     harm(copy)
-    with pytest.raises(pipeline.EXPECTED_ERRORS, match=message):
+    with pytest.raises(configuration.ForeseenError, match=message):
         figures.write(copy, tmp_path / 'out', bank=16)
     assert not (tmp_path / 'out').exists()
 
 
 def test_too_small_a_bank_is_an_error(copy, tmp_path):
-    with pytest.raises(pipeline.EXPECTED_ERRORS, match='5 images are too few for 6 neighbours'):
+    with pytest.raises(configuration.ForeseenError, match='5 images are too few for 6 neighbours'):
         figures.write(copy, tmp_path / 'out', examples=1, bank=5)
 
 

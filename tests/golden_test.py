@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from artifacts_jax.configs import stl10
 from artifacts_jax.exchange import tf1
 from artifacts_jax.models import architecture
 from artifacts_jax.pretraining import autoencoder
-from configs import stl10
 
 
 def generator(name):

@@ -105,7 +105,7 @@ def test_a_stage_alone_wants_the_one_before(finished_run, tmp_path):
     config, _, _ = finished_run
     config = config.copy_and_resolve_references()
     config.stages = ('artifacts',)
-    with pytest.raises(pipeline.EXPECTED_ERRORS, match='autoencoder is at step 0 of 6'):
+    with pytest.raises(configuration.ForeseenError, match='autoencoder is at step 0 of 6'):
         pipeline.run(config, tmp_path)
 
 

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 
 from artifacts_jax import config as configuration
+from artifacts_jax.configs import default
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import loop, report
-from configs import default
 from tests.compiling import xla_flags
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
-from configs import default
+from artifacts_jax.configs import default
 
 def get_config():
     config = default.get_config()

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from artifacts_jax import config as configuration
+from artifacts_jax.configs import stl10, study, variants
 from artifacts_jax.models import architecture
 from artifacts_jax.pretraining import artifacts, game, history
 from artifacts_jax.training import keys
-from configs import stl10, study, variants
 
 
 @pytest.mark.parametrize('name', variants.VARIANTS)

@@ -18,12 +18,13 @@ import numpy as np
 from jaxtyping import Int, Int32, UInt8
 from ml_collections import ConfigDict
 
+from artifacts_jax.config import ForeseenError
 from artifacts_jax.devices import host
 
 PHOTOGRAPHS = 'photographs'
 
 
-class DataError(Exception):
+class DataError(ForeseenError):
     """Data that is missing or cannot be read; the message says what was looked for, where, and what to do."""
 
 

@@ -3,9 +3,10 @@
 import contextlib
 import errno
 import os
-import resource
+import re
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,10 +54,60 @@ def set_up_jax() -> None:
     import jax
 
     jax.config.update('jax_cpu_enable_async_dispatch', False)
-    if not jax.config.jax_compilation_cache_dir:
-        cache = Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'artifacts_jax'
+    if not jax.config.jax_compilation_cache_dir and (cache := _cache()):
         jax.config.update('jax_compilation_cache_dir', str(cache))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+
+
+def _cache():
+    """Returns the folder for compiled programs, None where there is no place for it, as in some containers."""
+    place = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+    try:
+        cache = Path(place).expanduser() / 'artifacts_jax'
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            return cache
+    except (OSError, RuntimeError) as error:  # the latter of a home that is not known
+        reason = getattr(error, 'strerror', None) or error
+        print(
+            f'compiled programs are not kept: {place}/artifacts_jax cannot be written ({reason}); set XDG_CACHE_HOME to'
+            f' a folder that can',
+            file=sys.stderr,
+        )
+        os.environ.setdefault('MPLCONFIGDIR', tempfile.mkdtemp())  # Matplotlib would say the same of its own
+        return None
+
+
+def folder(path: str | Path, name: str) -> Path:
+    """Returns the path of a folder or file that a person gave, ~ being their home.
+
+    Args:
+      path: as it was given.
+      name: of the flag or key that gave it, for messages.
+
+    Raises:
+      ConfigError: it is empty, in a bucket, or has characters by which storage libraries look for several files.
+    """
+    path = str(path)
+    if not path.strip():
+        raise ConfigError(f'--{name} is empty: name a folder')
+    if bucket := re.match(r'([\w.+-]+):/', path):
+        raise ConfigError(
+            f'--{name}={path}: {bucket[1]}: is no folder of this machine, and the program writes to folders alone;'
+            f' use one and copy it, as launch/tpu_vm.sh --bucket= does while a run trains, or mount the bucket'
+        )
+    try:
+        found = Path(path).expanduser()
+        whole = str(found.absolute())
+        whole.encode()
+    except (RuntimeError, UnicodeError) as error:  # the home of nobody, a name in another encoding
+        raise ConfigError(f'--{name}={path!r}: {error}') from error
+    if odd := [character for character in '*?[\\\0' if character in whole]:
+        raise ConfigError(
+            f'--{name}={path}: checkpoints in a folder with {" or ".join(map(repr, odd))} in its path, {whole}, could'
+            f' not be read: use another'
+        )
+    return found
 
 
 @contextlib.contextmanager
@@ -72,8 +123,12 @@ def alone(folder: Path, *, patient: bool = False) -> Iterator[None]:
     Raises:
       ConfigError: another run works there; the message names it. Or the file system has no locks.
     """
-    import fcntl
-
+    try:
+        import fcntl
+    except ImportError as error:
+        raise ConfigError(
+            'this system has no fcntl, which keeps two runs apart: use Linux or macOS (or WSL)'
+        ) from error
     Path(folder).mkdir(parents=True, exist_ok=True)
     with (Path(folder) / 'lock').open('a+') as file:
         end = time.monotonic() + LEASE_S
@@ -112,6 +167,10 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def peak_memory() -> int:
-    """Returns the most memory that the process has held so far, bytes."""
+    """Returns the most memory that the process has held so far, bytes; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -15,23 +15,36 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
+from artifacts_jax import config as configuration
+from artifacts_jax.config import ForeseenError
 from artifacts_jax.devices import host, processes
 from artifacts_jax.devices.parallel import shape_tree
+from artifacts_jax.exchange import images
 from artifacts_jax.models import architecture
 from artifacts_jax.models.discriminator import Trunk
 from artifacts_jax.models.generator import Encoder
-from artifacts_jax.training.checkpoint import differences
+from artifacts_jax.training.checkpoint import differences, fingerprint
 
 VERSION = 1
 NETWORKS = ('encoder', 'decoder', 'repair', 'trunk', 'discriminator', 'head')
 
 
-class ExportError(Exception):
+class ExportError(ForeseenError):
     """An export that is missing, damaged or of another version or architecture."""
 
 
-def save(folder: Path, variables: dict, config: ConfigDict, *, parts: Iterable[str] = (), head: dict | None = None):
-    """Writes an export: a folder for each network (Orbax), then `config.json`, which completes it.
+def save(
+    folder: Path,
+    variables: dict,
+    config: ConfigDict,
+    *,
+    parts: Iterable[str] = (),
+    head: dict | None = None,
+    source: dict | None = None,
+) -> None:
+    """Writes an export, and reads it back: a folder for each network (Orbax), then `config.json`, which completes it.
+
+    An export of the same is left as it is.
 
     Args:
       folder: an export that is there is replaced.
@@ -39,9 +52,25 @@ def save(folder: Path, variables: dict, config: ConfigDict, *, parts: Iterable[s
       config: the configuration that the networks were made from.
       parts: which of them to save, named as above; by default all.
       head: the arguments of architecture.make_head but the config, if there is a head.
+      source: of which state it is, {'stage', 'step'}.
+
+    Raises:
+      ExportError: what was written cannot be read back.
     """
     folder, trees = Path(folder).absolute(), _parts(variables)
     parts = tuple(parts) or tuple(trees)
+    description = {
+        'version': VERSION,
+        'networks': parts,
+        'fingerprints': {part: fingerprint(trees[part]) for part in parts},
+        'source': source,
+        'head': head,
+        'image_size': config.model.image_size,
+        'config': config.to_dict(),
+    }
+    description = configuration.as_json(description)
+    if processes.agreed(_says(folder, description)) and not _damage(folder, parts, description):
+        return
 
     def begin():
         (folder / 'config.json').unlink(missing_ok=True)  # first, so that a mixture of two never looks complete
@@ -49,20 +78,35 @@ def save(folder: Path, variables: dict, config: ConfigDict, *, parts: Iterable[s
             shutil.rmtree(folder / network, ignore_errors=True)
 
     def complete():
-        description = {
-            'version': VERSION,
-            'networks': parts,
-            'head': head,
-            'image_size': config.model.image_size,
-            'config': json.loads(config.to_json_best_effort()),
-        }
         host.write_whole(folder / 'config.json', json.dumps(description, indent=2) + '\n')
 
     processes.led(begin, f'write {folder}')
     with ocp.StandardCheckpointer() as checkpointer:
         for part in parts:
             checkpointer.save(folder / part, trees[part], force=True)
+    if damage := _damage(folder, parts, description):
+        raise ExportError(f'what was written cannot be read back: {damage}')
     processes.led(complete, f'write {folder}')
+
+
+def _says(folder, description):
+    """Returns whether an export is there that says the same of itself."""
+    try:
+        return json.loads((folder / 'config.json').read_text()) == description
+    except (OSError, ValueError):
+        return False
+
+
+def _damage(folder, parts, description):
+    """Returns what is wrong with the networks of an export for any process, '' for nothing."""
+    damage = ''
+    try:
+        for part in parts:
+            _restore(folder, part, description)
+    except ExportError as error:
+        damage = str(error)
+    elsewhere = processes.anywhere(bool(damage))
+    return damage or ('see another process' if elsewhere else '')
 
 
 def check_replaceable(folder: Path) -> None:
@@ -113,61 +157,63 @@ def load_variables(folder: str | Path) -> tuple[Trunk | Encoder, dict, int]:
     return network, _restore(folder, part, description), description['image_size']
 
 
-def load_features(folder: str | Path) -> Callable:
+def load_features(folder: str | Path, *, value_range: tuple[float, float] = (-1.0, 1.0)) -> Callable:
     """Loads frozen features for downstream use.
 
     Args:
       folder: an export, such as WORKDIR/export.
+      value_range: (low, high) that floating point images will lie in, such as (0, 1).
 
     Returns:
-      A jitted function from images [B, H, W, 3], uint8 or floating point in [-1, 1], to {'conv1': ..., 'conv5': ...},
-      each [B, h, w, C] float32, after ReLU; of an export without a trunk, to the encoder's {'layer1': ..., ...}.
-      H and W may differ from the training images'.
+      A jitted function from images [B, H, W, 3], RGB, to {'conv1': ..., 'conv5': ...}, each [B, h, w, C] float32, after
+      ReLU; of an export without a trunk, to the encoder's {'layer1': ..., ...}. Integers are values from 0 to 255. H
+      and W may differ from the training images'. Images of another shape, type or range are a ValueError.
 
     Raises:
       ExportError: what is missing or differs, by name.
+      ValueError: value_range is no range.
     """
+    value_range = images.check_range(value_range)
     network, variables, _ = load_variables(folder)
 
     @jax.jit
-    def apply(variables, images):
-        features = network.apply(variables, _scale(images))[1]
+    def apply(variables, batch):
+        features = network.apply(variables, images.scaled(batch))[1]
         return {name: x.astype(jnp.float32) for name, x in features.items()}
 
-    def features(images):
-        return apply(variables, images)
+    def features(batch):
+        return apply(variables, images.to_network(batch, value_range))
 
     return features
 
 
-def load_classifier(folder: str | Path) -> Callable:
+def load_classifier(folder: str | Path, *, value_range: tuple[float, float] = (-1.0, 1.0)) -> Callable:
     """Loads a classifier, of the transfer stage or imported.
 
     Args:
       folder: an export with a head, such as WORKDIR/transfer/linear/export.
+      value_range: as of `load_features`.
 
     Returns:
-      A jitted function from images [B, H, W, 3], uint8 or floating point in [-1, 1], of the size that the classifier
-      was trained on, to its class logits [B, classes], float32.
+      A jitted function from images as `load_features` has them, but of the size that the classifier was trained on, to
+      its class logits [B, classes], float32.
 
     Raises:
       ExportError: what is missing or differs, by name; or there is no head.
+      ValueError: value_range is no range.
     """
+    value_range = images.check_range(value_range)
     description = _describe(folder)
     classifier, variables = _make_classifier(folder, description), load(folder, ('trunk', 'head'))
 
     @jax.jit
-    def apply(variables, images):
-        return classifier.apply(variables, _scale(images))
+    def apply(variables, batch):
+        return classifier.apply(variables, images.scaled(batch))
 
-    def logits(images):
-        return apply(variables, images)
+    def logits(batch):
+        return apply(variables, images.to_network(batch, value_range, description['image_size']))
 
     return logits
-
-
-def _scale(images):
-    return images.astype(jnp.float32) / 127.5 - 1 if images.dtype == jnp.uint8 else images
 
 
 def _parts(variables):
@@ -186,16 +232,17 @@ def _parts(variables):
 
 def _describe(folder):
     """Returns an export's description."""
-    folder = Path(folder).absolute()
+    folder = host.folder(folder, 'export').absolute()
     try:
         description = json.loads((folder / 'config.json').read_text())
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ExportError(f'{folder} is not an export: its config.json cannot be read ({error})') from error
-    if 'version' not in description:
+    if not isinstance(description, dict) or 'version' not in description:
         raise ExportError(f'{folder} is a work directory, not an export: give {folder / "export"}')
     if description['version'] != VERSION:
         raise ExportError(f'{folder} has version {description["version"]}, this program reads {VERSION}')
-    return {'networks': ['trunk'], 'head': None, **description}  # which the first exports did not say
+    # Which earlier exports did not say.
+    return {'networks': ['trunk'], 'head': None, 'fingerprints': {}, **description}
 
 
 def _check_architecture(folder, networks, theirs, ours):
@@ -232,7 +279,7 @@ def _template(folder, part, description):
 
 def _restore(folder, part, description):
     """Returns the variables of a part, on one device."""
-    folder = Path(folder).absolute()
+    folder = host.folder(folder, 'export').absolute()
     if part not in description['networks']:
         raise ExportError(f'{folder} has no {part}; it holds: {", ".join(description["networks"])}')
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -242,7 +289,11 @@ def _restore(folder, part, description):
             saved = checkpointer.metadata(folder / part).item_metadata
             different = differences(saved.tree, target)
             if not different:
-                return checkpointer.restore(folder / part, target)
+                restored = checkpointer.restore(folder / part, target)
     except Exception as error:
         raise ExportError(f'{folder / part} cannot be read: {error}') from error
-    raise ExportError(f'{folder / part} is not what its config.json says:\n  ' + '\n  '.join(different))
+    if different:
+        raise ExportError(f'{folder / part} is not what its config.json says:\n  ' + '\n  '.join(different))
+    if description['fingerprints'].get(part) not in (None, fingerprint(restored)):
+        raise ExportError(f'{folder / part} is damaged, or of another export: it is not what its config.json describes')
+    return restored

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from artifacts_jax.config import ForeseenError
 from artifacts_jax.data import source
 from artifacts_jax.exchange import exports
 from artifacts_jax.models import architecture
@@ -26,7 +27,7 @@ WEIGHTS = {'kernel': 'weights', 'bias': 'biases'}
 NORM = {'scale': 'gamma', 'bias': 'beta', 'mean': 'moving_mean', 'var': 'moving_variance'}
 
 
-class TensorFlowCheckpointError(Exception):
+class TensorFlowCheckpointError(ForeseenError):
     """A checkpoint that cannot be read or does not hold what the architecture needs; the message names all of it."""
 
 

@@ -55,7 +55,8 @@ def monitor(config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
     """Returns measure(variables) -> {name: value}, an early sign of whether the features get better.
 
     For each layer, on its map's mean over positions: 'knn/LAYER', the accuracy of a k-nearest-neighbour classifier
-    of held-out images (left out where there are no labels), 'spread/LAYER' and 'rankme/LAYER' (see metrics.py).
+    of held-out images (left out where there are no labels or one class; of fewer images than neighbours all vote),
+    'spread/LAYER' and 'rankme/LAYER' (see metrics.py).
     """
     extract = extractor(config, devices, 0)
     options = config.monitor
@@ -66,17 +67,17 @@ def monitor(config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
             return collect(partial(extract, variables), batches)
 
         (bank, bank_labels), (queries, query_labels) = of('probe_train', options.bank), of('test', options.queries)
-        labelled = min(bank_labels.min(), query_labels.min()) >= 0
+        classes = datasets['test'].num_classes if min(bank_labels.min(), query_labels.min()) >= 0 else 0
         values = {}
         for name in LAYERS:
-            if labelled:
+            if classes > 1:
                 values[f'knn/{name}'] = metrics.knn_accuracy(
                     bank[name],
                     bank_labels,
                     queries[name],
                     query_labels,
-                    k=options.neighbours,
-                    num_classes=datasets['test'].num_classes,
+                    k=min(options.neighbours, len(bank_labels)),
+                    num_classes=classes,
                 )
             values[f'spread/{name}'] = metrics.spread(queries[name])
             values[f'rankme/{name}'] = metrics.rankme(queries[name])

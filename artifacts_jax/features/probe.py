@@ -14,6 +14,7 @@ from artifacts_jax.features import extraction, lbfgs, linear, sgd
 from artifacts_jax.training import keys, results
 
 NAME = 'probe'
+SPLITS = ('probe_train', 'test')  # of the data, that it needs
 PIXELS = 'pixels'
 
 
@@ -21,6 +22,24 @@ def check(config: ConfigDict, devices: Devices) -> None:
     """Raises ConfigError if a batch does not divide by the processes."""
     del devices
     processes.check_batch('probe.batch_size', config.probe.batch_size)
+
+
+def examine(config: ConfigDict, datasets: dict) -> str:
+    """Returns why the data leaves the probe out: it has no labels, or too few images or classes; '' if it does not."""
+    for name in SPLITS:
+        dataset = datasets[name]
+        if not dataset.num_classes:
+            return f'split {config.data[name]!r} of {config.data.name} has no labels'
+    train = datasets['probe_train']
+    if train.num_classes == 1:
+        return f'{config.data.name} has one class, which any classifier tells'
+    count = _count(config.probe.max_train, train)
+    if not 0 < round(config.probe.held_out * count) < count:
+        return (
+            f'of {count} training images, probe.held_out={config.probe.held_out} are'
+            f' {round(config.probe.held_out * count)}: none is left to fit, or to pick the penalty'
+        )
+    return ''
 
 
 def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, networks: dict) -> dict:
@@ -33,7 +52,7 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
       workdir: the run's work directory.
       devices: the mapping over devices.
       datasets: {'probe_train', 'test'}: labelled data sets.
-      networks: {'random', 'learned'}: functions that return the discriminators' variables.
+      networks: {'random', 'learned'}: discriminators, each with made_from, which names its state, and variables().
 
     Returns:
       What is in results.json: 'dataset', 'train', 'test', and 'probe': {network: {layer: {'accuracy', 'correct',
@@ -41,10 +60,12 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
     """
     found = results.read(workdir)
     probed = found.setdefault(NAME, {})
-    for name, variables in {PIXELS: lambda: None, **networks}.items():
-        if name not in probed:
+    made_from = {PIXELS: PIXELS, **{name: network.made_from for name, network in networks.items()}}
+    for name in made_from:
+        if not results.current(found, f'{NAME}/{name}', results.origin(made_from[name], config, NAME)):
             print(f'{NAME}: {name}', flush=True)
-            probed[name] = probe(config, devices, datasets, variables())
+            variables = networks[name].variables() if name in networks else None
+            probed[name] = probe(config, devices, datasets, variables)
             found.update(
                 dataset=config.data.name,
                 train=_count(config.probe.max_train, datasets['probe_train']),

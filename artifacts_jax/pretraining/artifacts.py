@@ -21,6 +21,7 @@ from artifacts_jax.training import keys
 from artifacts_jax.training.state import State, select
 
 NAME = 'artifacts'
+SPLITS = ('train', 'probe_train', 'test')  # of the data, that it needs
 REPLAYED = True  # by --replay
 BASE = autoencoder  # the stage whose variables this one freezes
 SHOWN = held_out.SHOWN

@@ -21,6 +21,7 @@ NAME = 'autoencoder'
 REPLAYED = True  # by --replay
 BASE = None  # the stage whose variables this one builds on
 NETWORKS = ('encoder', 'decoder')
+SPLITS = ('train', 'test')  # of the data, that it needs
 SHOWN = {'PSNR (dB)': 'psnr', 'mean squared error': 'mse'}  # of what the evaluator finds
 
 

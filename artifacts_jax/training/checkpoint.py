@@ -18,12 +18,15 @@ from jax.sharding import Sharding
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from artifacts_jax.config import ForeseenError
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import shape_tree
 from artifacts_jax.training.state import State
 
+MADE_FROM = 'made from'  # beside the checksums: what the state builds on
 
-class CheckpointError(Exception):
+
+class CheckpointError(ForeseenError):
     """A checkpoint that is missing or does not hold what it should."""
 
 
@@ -45,11 +48,13 @@ class Checkpoints:
       folder: holds one folder for each step, named by the steps completed.
       config: the run's configuration, saved beside the state.
       sharding: how restored arrays are placed on the current devices.
+      made_from: what the state builds on, such as a fingerprint of frozen networks; saved beside it.
     """
 
-    def __init__(self, folder: Path, config: ConfigDict, sharding: Sharding | None = None):
+    def __init__(self, folder: Path, config: ConfigDict, sharding: Sharding | None = None, *, made_from: str = ''):
         _hush()
         self.folder = Path(folder).absolute()
+        self._made_from = made_from
         self._config = json.loads(config.to_json_best_effort())
         self._sharding = sharding
         self._needed = 0  # bytes of the newest save
@@ -92,11 +97,20 @@ class Checkpoints:
         args = ocp.args.Composite(
             **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
             config=ocp.args.JsonSave(self._config),
-            checksums=ocp.args.JsonSave(_checksums(items)),
+            checksums=ocp.args.JsonSave({**_checksums(items), MADE_FROM: self._made_from}),
         )
         self._needed = sum(x.nbytes for x in jax.tree.leaves(items))
         with self._room(self._needed):
             self._manager.save(step, args=args)
+
+    def finish(self) -> None:
+        """Returns when the last save is on disk.
+
+        Raises:
+          CheckpointError: the disk has no room for it.
+        """
+        with self._room():
+            self._manager.wait_until_finished()
 
     @contextlib.contextmanager
     def _room(self, needed=0):
@@ -112,7 +126,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            if getattr(error, 'errno', None) != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):
+            full = (errno.ENOSPC, errno.EDQUOT)
+            if getattr(error, 'errno', None) not in full and not any(os.strerror(n) in str(error) for n in full):
                 raise
             raise CheckpointError(
                 f'no room for a checkpoint in {self.folder}: it takes {self._needed / 1e6:,.1f} MB, and'
@@ -240,6 +255,27 @@ def differences(saved: PyTree, wanted: PyTree) -> list[str]:
         for name in sorted(saved | wanted)
         if saved.get(name) != wanted.get(name)
     ]
+
+
+def fingerprint(tree: PyTree) -> str:
+    """Returns eight digits that tell trees of arrays with other values, or other names, apart."""
+    return f'{zlib.crc32(json.dumps(_checksums(tree)).encode()):08x}'
+
+
+def described(folder: Path) -> tuple[int, dict, str] | None:
+    """Returns (step, configuration, what it was made from) of the newest checkpoint in a folder, None if there is none.
+
+    Of a checkpoint that is damaged, or older than these descriptions, the last is ''.
+    """
+    steps = [int(path.name) for path in Path(folder).glob('*') if path.name.isdigit()]
+    if not steps:
+        return None
+    newest = Path(folder) / str(max(steps))
+    try:
+        checksums, config = (json.loads((newest / item / 'metadata').read_text()) for item in ('checksums', 'config'))
+    except (OSError, ValueError):
+        return max(steps), {}, ''
+    return max(steps), config, checksums.get(MADE_FROM, '')
 
 
 def _checksums(items):

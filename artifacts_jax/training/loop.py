@@ -10,18 +10,21 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from artifacts_jax.config import ForeseenError
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices, total
-from artifacts_jax.training import keys, metrics
+from artifacts_jax.training import checkpoint, keys, metrics
 from artifacts_jax.training.checkpoint import CheckpointError, Checkpoints
 from artifacts_jax.training.report import Report, Silence
 from artifacts_jax.training.state import State
 
+# What schedulers, terminals and people stop a program with.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 STOP = 'stop'  # in a batch: whether its host was told to stop
 NONFINITE = 'nonfinite'  # folder of a stage with the batch and key of each step whose loss was not finite
 
 
-class NonFiniteError(FloatingPointError):
+class NonFiniteError(ForeseenError, FloatingPointError):
     """A loss or gradient that is NaN or infinite; the message names it, the step and the checkpoint to restart from."""
 
 
@@ -32,8 +35,20 @@ class Preempted(SystemExit):
         super().__init__(75)
 
 
-def run(stage, config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, base: dict | None) -> State:
-    """Trains a stage to its last step and returns the final state.
+def run(
+    stage,
+    config: ConfigDict,
+    workdir: Path,
+    devices: Devices,
+    datasets: dict,
+    base: dict | None,
+    *,
+    settings: str = '',
+) -> State:
+    """Trains a stage to its last step and returns the final state, as it is read back from what was saved.
+
+    What an earlier call has trained on another base, or with other settings, is set aside, into the stage's folder
+    'replaced', and the stage begins anew.
 
     Args:
       stage: a module, or an object, with NAME, BASE, SHOWN, plan, init_state, train_step, evaluator and
@@ -43,27 +58,47 @@ def run(stage, config: ConfigDict, workdir: Path, devices: Devices, datasets: di
       devices: the mapping over devices.
       datasets: {'train', 'test', ...}: data sets; the stage learns from 'train'.
       base: the variables of stage.BASE, if it has one.
+      settings: names the configuration, if the stage should not go on with another one.
 
     Raises:
       NonFiniteError: a loss or the norm of a gradient is not finite.
-      Preempted: SIGTERM or SIGINT came to any of the processes; the state is saved.
+      CheckpointError: the disk is full, or the last checkpoint cannot be read back.
+      Preempted: one of SIGNALS came to any of the processes; the state is saved.
     """
     key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
     devices.check_batch('batch_size', batch_size, config.accumulate)
     folder = Path(workdir) / stage.NAME / 'checkpoints'
+    made_from = f'{checkpoint.fingerprint(base)} {settings}'.strip() if base else settings
+    _set_aside(folder.parent, made_from)
     # A signal is noted until the last save is on disk.
-    with Interruption() as interruption, Checkpoints(folder, config, devices.replicated) as checkpoints:
+    with (
+        Interruption() as interruption,
+        Checkpoints(folder, config, devices.replicated, made_from=made_from) as checkpoints,
+    ):
         if checkpoints.latest_step is None:
             state = initial(stage, config, devices, base)
         else:
             state = checkpoints.restore(template(stage, config))
         start = int(state.step)
+        if start > steps:
+            raise CheckpointError(
+                f'{stage.NAME} is at step {start:,} in {workdir}, past the {steps:,} that are asked for: ask for'
+                f' {start:,}, or use another --workdir'
+            )
         if start < steps:
             written = Report if processes.is_first() else Silence
             options = {'batch_size': batch_size, 'log_every': config.log_every, 'shown': stage.SHOWN}
             report = written(Path(workdir), stage.NAME, start, steps=steps, **options)
             with report:
-                state = _loop(stage, state, key, config, devices, datasets, checkpoints, report, interruption)
+                _loop(stage, state, key, config, devices, datasets, checkpoints, report, interruption)
+                del state
+                checkpoints.finish()
+            state = checkpoints.restore(template(stage, config))
+            if int(state.step) != steps:
+                raise CheckpointError(
+                    f'the end of {stage.NAME}, step {steps:,}, was saved in {folder} but cannot be read back: see to'
+                    f' that disk, and run the same command, which goes on from step {int(state.step):,}'
+                )
         if processes.anywhere(interruption.asked):  # after the last step, all of which is saved
             raise Preempted
         return state
@@ -151,7 +186,6 @@ def _loop(stage, state, key, config, devices, datasets, checkpoints, report, int
         if asked:
             report.say(f'stopped at step {step:,} of {steps:,}, saved; run the same command to go on')
             raise Preempted
-    return devices.joined(state)
 
 
 def _with_stop(train_step):
@@ -189,14 +223,31 @@ def _look(report, pending, checkpoints, key, replayed):
     return stop
 
 
+def _set_aside(folder, made_from):
+    """Moves what a stage has made, into its folder 'replaced', if it was made from something else."""
+    found = checkpoint.described(folder / 'checkpoints')
+    if found is None or found[2] in ('', made_from):
+        return
+
+    def move():
+        place = folder / 'replaced' / f'{sum(1 for _ in folder.glob("replaced/*")) + 1}'
+        place.mkdir(parents=True)
+        for name in ('checkpoints', 'metrics.jsonl'):
+            if (folder / name).exists():
+                (folder / name).rename(place / name)
+        print(f'{folder.name}: begins anew, since what it builds on has changed; what was there is in {place}')
+
+    processes.led(move, f'set {folder} aside')
+
+
 class Interruption:
-    """Notes SIGTERM and SIGINT as `asked` while it is a context; a second signal ends the process at once."""
+    """Notes SIGNALS as `asked` while it is a context; a second signal ends the process at once."""
 
     def __init__(self):
         self.asked = False
 
     def __enter__(self):
-        self._before = {s: self._take(s) for s in (signal.SIGTERM, signal.SIGINT)}
+        self._before = {s: self._take(s) for s in SIGNALS}
         return self
 
     def __exit__(self, *exception):
@@ -205,6 +256,8 @@ class Interruption:
                 signal.signal(number, handler)
 
     def _take(self, number):
+        if signal.getsignal(number) == signal.SIG_IGN:  # as nohup has it of SIGHUP
+            return None
         try:
             return signal.signal(number, self._note)
         except ValueError:  # only the main thread may set handlers; elsewhere (a notebook's worker) none is set

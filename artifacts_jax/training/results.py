@@ -1,12 +1,18 @@
 """What a work directory has of results: results.json, the numbers of every evaluation, and results.txt, as tables."""
 
+import functools
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
+from artifacts_jax import config as configuration
 from artifacts_jax.devices import host, processes
 
+LEARNED = ', state '  # in what names a learned network
 NUMBERS, TABLES = 'results.json', 'results.txt'
 
 
@@ -21,6 +27,48 @@ def write(workdir: Path, results: dict | list) -> None:
     write_json(Path(workdir) / NUMBERS, results)
 
 
+def origin(network: str, config: ConfigDict, task: str) -> dict:
+    """Returns what a task's result is made from: the state of a network, and a digest of the settings that decide."""
+    values = configuration.settings(configuration.flatten(config.to_dict()), task)
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+    return {'network': network, 'settings': digest}
+
+
+def current(found: dict, part: str, made_from: dict) -> bool:
+    """Returns whether results have a part that was made from what is there now, and notes what it is made from.
+
+    A part of something else is kept under 'replaced', and has to be made anew.
+
+    Args:
+      found: the results, which are changed.
+      part: such as 'probe/learned': the keys that lead to it.
+      made_from: says what it is made from, such as a network's step and fingerprint.
+    """
+    notes = found.setdefault('made_from', {})
+    *path, last = part.split('/')
+    place = functools.reduce(lambda tree, name: tree.setdefault(name, {}), path, found)
+    if last in place and notes.get(part) == made_from:
+        return True
+    if last in place:
+        old = {'part': part, 'made_from': notes.get(part), 'result': place.pop(last)}
+        found.setdefault('replaced', []).append(old)
+        print(f'{part}: what results.json has was made from something else; it is now under "replaced"', flush=True)
+    notes[part] = made_from
+    return False
+
+
+def retire(workdir: Path, made_from: str) -> None:
+    """Moves to 'replaced' the results of learned networks other than the one that is named."""
+    found = read(workdir)
+    notes = found.get('made_from', {})
+    older = [part for part, note in notes.items() if LEARNED in note['network'] and note['network'] != made_from]
+    for part in older:
+        current(found, part, {'network': made_from})
+        del notes[part]
+    if older:
+        write(workdir, found)
+
+
 def write_tables(workdir: Path, text: str) -> None:
     """Writes the results as tables."""
     if processes.is_first():
@@ -31,6 +79,11 @@ def write_json(path: Path, value: dict | list) -> None:
     """Writes a JSON file, whole or not at all, and the folders that it is in; of several processes the first does."""
     if processes.is_first():
         host.write_whole(path, json.dumps(value, indent=2) + '\n')
+
+
+def write_config(workdir: Path, config: ConfigDict) -> None:
+    """Writes config.json, by which a work directory keeps to its configuration."""
+    write_json(Path(workdir) / 'config.json', configuration.as_json(config.to_dict()))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:

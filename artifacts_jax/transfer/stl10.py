@@ -19,6 +19,7 @@ from artifacts_jax.training import loop, results
 from artifacts_jax.transfer import classifier, folds
 
 NAME = 'transfer'
+SPLITS = ('probe_train', 'test')  # of the data, that it needs
 ALL = 'all'
 FOLD = {'official': 'fold', 'held_out': 'held_out_fold'}  # what a part is called, by transfer.fold_protocol
 
@@ -26,6 +27,13 @@ FOLD = {'official': 'fold', 'held_out': 'held_out_fold'}  # what a part is calle
 def check(config: ConfigDict, devices: Devices) -> None:
     """Raises ConfigError if a batch does not divide by the devices."""
     devices.check_batch('transfer.batch_size', config.transfer.batch_size, config.accumulate)
+
+
+def examine(config: ConfigDict, datasets: dict) -> str:
+    """Raises DataError if there are no labels, or the file of folds is not what it should be; returns ''."""
+    _classes(config, datasets['probe_train'])
+    _read_folds(config, datasets['probe_train'])
+    return ''
 
 
 def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, networks: dict) -> dict:
@@ -39,7 +47,7 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
       workdir: the run's work directory.
       devices: the mapping over devices.
       datasets: {'probe_train', 'test'}: labelled data sets.
-      networks: {'learned'}: a function that returns the discriminator's variables.
+      networks: {'learned'}: the discriminator, with made_from, which names its state, and variables().
 
     Returns:
       What is in results.json: 'dataset', and under 'transfer' {protocol: {part: {'accuracy' in %, 'correct', 'count',
@@ -56,10 +64,14 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
     _check_folds(Path(config.transfer.folds), found)
     for protocol in config.transfer.protocols:
         rows = learned.setdefault(protocol, {})
-        for part, stage, split in _undone(protocol, rows, config, devices, datasets):
-            base = {kind: {'discriminator': tree} for kind, tree in networks['learned']().items()}
-            rows[part] = _learn(part, stage, config, Path(workdir), devices, split, base)
-            rows.update(_summary(config, rows))
+        made_from = results.origin(networks['learned'].made_from, config, NAME)
+        parts = [p for p in _parts(config) if not results.current(found, f'{NAME}/{protocol}/{p}', made_from)]
+        for part, stage, split in _prepared(protocol, parts, config, devices, datasets):
+            base = {kind: {'discriminator': tree} for kind, tree in networks['learned'].variables().items()}
+            rows[part] = _learn(part, stage, config, Path(workdir), devices, split, base, made_from['settings'])
+            for name, summary in _summary(config, rows).items():
+                results.current(found, f'{NAME}/{protocol}/{name}', made_from)
+                rows[name] = summary
             results.write(workdir, found)
             _discard(Path(workdir) / NAME / protocol, rows)
         _discard(Path(workdir) / NAME / protocol, rows)  # what a run that was killed has left
@@ -84,9 +96,8 @@ def table(found: dict) -> str:
     )
 
 
-def _undone(protocol, rows, config, devices, datasets):
-    """Yields (part, stage, its data) of the parts that have no row yet; opens the data only if there is one."""
-    parts = [part for part in _parts(config) if part not in rows]
+def _prepared(protocol, parts, config, devices, datasets):
+    """Yields (part, stage, its data) of parts; opens the data only if there is one."""
     if not parts:
         return
     classes = _classes(config, datasets['probe_train'])
@@ -101,14 +112,15 @@ def _undone(protocol, rows, config, devices, datasets):
         )
 
 
-def _learn(part, stage, config, workdir, devices, split, base):
+def _learn(part, stage, config, workdir, devices, split, base, settings):
     """Returns the result of a stage, with every example of split['test'] counted."""
-    state = loop.run(stage, config, workdir, devices, split, base)
+    state = loop.run(stage, config, workdir, devices, split, base, settings=settings)
     correct, count = stage.count(state.variables, split['test'])
     print(f'{stage.NAME}: {100 * correct / count:.2f} % ({correct:,} / {count:,})', flush=True)
     if part == ALL:
         head = {'protocol': stage.protocol, 'classes': stage.classes}
-        exports.save(workdir / NAME / stage.protocol / 'export', state.variables, config, head=head)
+        source = {'stage': stage.NAME, 'step': int(state.step)}
+        exports.save(workdir / NAME / stage.protocol / 'export', state.variables, config, head=head, source=source)
     return {'accuracy': 100 * correct / count, 'correct': correct, 'count': count, 'train': stage.images}
 
 

@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
+from artifacts_jax.configs import default
 from artifacts_jax.data import splits
-from configs import default
 
 
 def options(**changes):

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from artifacts_jax.configs import variants
 from artifacts_jax.data import augment
 from artifacts_jax.devices.parallel import Devices, accumulated
 from artifacts_jax.models import architecture, layers
 from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import keys
-from configs import variants
 
 
 def test_masks_dropout_and_augmentation_are_the_same_bit_for_bit(config, batch):

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from artifacts_jax.configs import default, demo, imagenet
 from artifacts_jax.models import architecture
-from configs import default, demo, imagenet
 
 
 def count(tree):

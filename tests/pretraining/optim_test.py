@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from artifacts_jax.configs import default
 from artifacts_jax.pretraining import optim
-from configs import default
 
 
 def test_learning_rate_falls_to_a_hundredth_over_nine_tenths():

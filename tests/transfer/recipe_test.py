@@ -5,10 +5,10 @@ import pytest
 
 from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
+from artifacts_jax.configs import stl10 as recipe
 from artifacts_jax.data import splits
 from artifacts_jax.training import report
 from artifacts_jax.transfer import stl10
-from configs import stl10 as recipe
 
 
 @pytest.fixture

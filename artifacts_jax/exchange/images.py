@@ -1,0 +1,96 @@
+"""Images that callers give, checked and brought to what the networks see: what is not clear is refused."""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, UInt8
+
+LIKE = 'expected images [B, H, W, 3], RGB with the channels last'
+ROUNDING = 1e-4  # of the range, by which floating point values may lie outside of it
+
+
+Images = UInt8[Array | np.ndarray, 'B H W 3'] | Float[Array | np.ndarray, 'B H W 3']
+
+
+def check_range(value_range: Any) -> tuple[float, float]:
+    """Returns the range of floating point images as (low, high).
+
+    Raises:
+      ValueError: it is no such pair.
+    """
+    try:
+        low, high = map(float, value_range)
+    except (TypeError, ValueError):
+        low = high = 0.0
+    if not low < high < np.inf:
+        raise ValueError(f'value_range={value_range!r}: expected (low, high), such as (-1, 1), (0, 1) or (0, 255)')
+    return low, high
+
+
+def to_network(images: Any, value_range: tuple[float, float] = (-1.0, 1.0), size: int | None = None) -> Images:
+    """Returns images as `scaled` takes them: [B, H, W, 3], uint8 in [0, 255] or floating point in [-1, 1].
+
+    Args:
+      images: an array or what NumPy makes one of. Integers of any type are values from 0 to 255.
+      value_range: (low, high) of floating point images.
+      size: the height and width that are wanted, if not any.
+
+    Raises:
+      ValueError: another shape, type or range; the message says what would do. Of arrays that are being traced, as in
+        a jitted function, the values are not known and not checked.
+    """
+    if not isinstance(images, jax.Array):
+        try:
+            images = np.asarray(images)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise ValueError(f'{type(images).__name__} is no array ({error}): {LIKE}, all of one size') from error
+    _check_shape(images.shape, size)
+    if images.dtype == np.uint8:
+        return images
+    if jnp.issubdtype(images.dtype, jnp.integer):
+        _check_values(images, 0, 255, 'integers are values from 0 to 255')
+        return images.astype(np.uint8)
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f'images of type {images.dtype}: expected integers from 0 to 255, or floating point')
+    low, high = value_range
+    room = ROUNDING * (high - low)
+    advice = f'floating point images lie in [{low:g}, {high:g}], or load with another value_range, such as (0, 255)'
+    least = _check_values(images, low - room, high + room, advice)
+    if (low, high) == (-1.0, 1.0) and least is not None and least >= 0:
+        warnings.warn('no value is below 0: of images in [0, 1] load with value_range=(0, 1)', stacklevel=3)
+    return images if (low, high) == (-1.0, 1.0) else (images - low) * (2 / (high - low)) - 1
+
+
+def scaled(images: Images) -> Float32[Array, 'B H W 3']:
+    """Returns what `to_network` does as float32 in [-1, 1]."""
+    return images.astype(jnp.float32) / 127.5 - 1 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
+
+
+def _check_shape(shape, size):
+    advice = ''
+    if len(shape) == 3 and shape[-1] in (1, 3, 4):
+        advice = '; of one image make a batch: images[None]'
+    elif len(shape) == 4 and shape[-1] == 4:
+        advice = '; drop the alpha channel: images[..., :3]'
+    elif len(shape) == 4 and shape[1] == 3 and shape[-1] != 3:
+        advice = '; put the channels last: images.transpose(0, 2, 3, 1)'
+    elif len(shape) == 4 and shape[-1] == 1:
+        advice = '; of grey make three channels: images.repeat(3, axis=-1)'
+    if len(shape) != 4 or shape[-1] != 3 or advice or 0 in shape:
+        raise ValueError(f'images of shape {list(shape)}: {LIKE}{advice or ", one at least"}')
+    if size is not None and shape[1:3] != (size, size):
+        raise ValueError(f'images of {shape[1]} x {shape[2]} pixels: the classifier was trained on {size} x {size}')
+
+
+def _check_values(images, low, high, advice):
+    """Returns the least value, None if the values are not known yet."""
+    if isinstance(images, jax.core.Tracer):
+        return None
+    library = jnp if isinstance(images, jax.Array) else np
+    least, most = float(library.min(images)), float(library.max(images))
+    if not (low <= least and most <= high):  # of NaN, too
+        raise ValueError(f'images of type {images.dtype} with values from {least:g} to {most:g}: {advice}')
+    return least
