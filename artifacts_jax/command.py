@@ -35,7 +35,10 @@ def run(main: Callable[[], None], required: Sequence[str] = ()) -> None:
     def start(arguments):
         if len(arguments) > 1:
             sys.exit(f'error: unexpected arguments: {" ".join(arguments[1:])}')
-        logging.set_verbosity(logging.WARNING)
+        for name in required:
+            if flags.FLAGS[name].value is None:
+                sys.exit(f'error: --{name}= is missing: {flags.FLAGS[name].help}')
+        logging.set_verbosity(logging.ERROR)  # of the libraries
         os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
         host.set_up_jax()
         try:
@@ -48,7 +51,6 @@ def run(main: Callable[[], None], required: Sequence[str] = ()) -> None:
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
         signal.signal(signal.SIGINT, _interrupted)
     sys.stdout, sys.stderr = Listened(sys.stdout), Listened(sys.stderr)
-    flags.mark_flags_as_required(list(required))
     app.run(start, flags_parser=parse)
 
 
@@ -155,6 +157,8 @@ def _locate(arguments):
 
 def _config_file(value):
     path, colon, variant = value.partition(':')
+    if not path:
+        raise configuration.ConfigError('--config= is empty: name a file, such as configs/demo.py')
     path = os.path.expanduser(path)
     if path.endswith('.json'):
         if Path(path).is_file():
@@ -183,12 +187,12 @@ def _lend_configs():
 
 def _reason(error):
     """Returns the error that a person can act on: absl wraps those of a configuration's file in text of its own."""
-    reason = error
+    found, reason = error, error
     while reason is not None:
         if isinstance(reason, configuration.ForeseenError | OSError):
-            return reason
+            found = reason  # the innermost
         reason = reason.__cause__ or reason.__context__
-    return error
+    return found
 
 
 def _place(error):

@@ -3,7 +3,6 @@
 import difflib
 import json
 import math
-import sys
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -150,8 +149,8 @@ def _fits(size, depth, stride):
     return size % 2 ** (depth - 1) == 0 and size // 2 ** (depth - 1) == grid
 
 
-def compare(config: ConfigDict, workdir: Path, *, force: bool = False) -> bool:
-    """Returns whether a work directory has no configuration, or another one.
+def compare(config: ConfigDict, workdir: Path, *, force: bool = False) -> str | None:
+    """Returns how a work directory's configuration differs, None if it does not, '' if it has none.
 
     Keys that were not declared when it was made count as their defaults.
 
@@ -160,7 +159,7 @@ def compare(config: ConfigDict, workdir: Path, *, force: bool = False) -> bool:
     """
     path = Path(workdir) / 'config.json'
     if not path.exists():
-        return True
+        return ''
     try:
         before = flatten(json.loads(path.read_text()))
     except (ValueError, AttributeError) as error:
@@ -171,13 +170,12 @@ def compare(config: ConfigDict, workdir: Path, *, force: bool = False) -> bool:
     now = as_json(flatten(config.to_dict()))
     changed = [k for k in sorted(before | now) if before.get(k) != now.get(k) and not is_free(k)]
     if not changed:
-        return False
+        return None
     lines = '\n'.join(f'  {k}: {before.get(k)} there, {now.get(k)} now' for k in changed)
     different = f'{workdir} was made with another configuration:\n{lines}'
     if not force:
         raise ConfigError(f'{different}\nUse another --workdir, or --config.force to go on with these values.')
-    print(f'warning: {different}\nIt goes on with the values of now.', file=sys.stderr)
-    return True
+    return different
 
 
 def settings(values: dict, section: str) -> dict:

@@ -60,7 +60,7 @@ def write(
     if newer:
         print(f'{workdir} is older than these keys, which have their defaults: {", ".join(newer)}')
     if data_dir is not None:
-        config.data.data_dir = str(host.folder(data_dir, 'data_dir'))
+        config.data.data_dir = data_dir and str(host.folder(data_dir, 'data_dir'))
     devices, datasets = Devices(config.parallel), pipeline.Datasets(config)
     state = loop.newest(artifacts, config, workdir, devices)
     steps, step = config.artifacts.steps, int(state.step)
@@ -151,7 +151,7 @@ def _first(dataset, count: int, batch_size: int) -> Iterator[dict]:
 
 def declare_flags() -> None:
     """Declares the flags; not on import, where they would meet those of other commands of the same name."""
-    flags.DEFINE_string('workdir', None, 'directory of the run', required=True)
+    flags.DEFINE_string('workdir', None, 'directory of the run')
     flags.DEFINE_string('out', None, 'folder for the figures; WORKDIR/figures by default')
     flags.DEFINE_integer('examples', 8, 'held-out images to show', lower_bound=1, upper_bound=64)
     flags.DEFINE_integer('seed', 0, 'picks images and masks; 0: those drawn during training', lower_bound=0)
@@ -171,4 +171,4 @@ def main():
 
 if __name__ == '__main__':
     declare_flags()
-    command.run(main)
+    command.run(main, ['workdir'])

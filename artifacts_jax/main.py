@@ -31,10 +31,12 @@ def main():
     from artifacts_jax.devices import processes
 
     start = time.monotonic()
+    config, workdir = configuration.check(CONFIG.value), host.folder(WORKDIR.value, 'workdir')
     processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    _ = processes.available()
     run = pipeline.replay_nonfinite if REPLAY.value else pipeline.run
     with processes.together(expected=(configuration.ForeseenError, OSError)):
-        run(configuration.check(CONFIG.value), host.folder(WORKDIR.value, 'workdir'))
+        run(config, workdir)
     minutes, peak = (time.monotonic() - start) / 60, host.peak_memory() / 1e9
     print(f'done in {minutes:.1f} minutes, peak memory of the host {peak:.1f} GB')
 

@@ -89,7 +89,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict:
         if config[stage.NAME].pretrained:
             done[stage] = _import(stage, config[stage.NAME].pretrained, config, devices)
     begun = _begun(workdir)  # until then it takes any configuration
-    if not begun or configuration.compare(config, workdir, force=config.force):
+    if not begun or configuration.compare(config, workdir, force=config.force) is not None:
         _examine(config, datasets, done)
     with _at_work(config, workdir, force=config.force or not begun):
         return _stages(config, workdir, devices, datasets, done)
@@ -156,7 +156,10 @@ def _at_work(config, workdir, *, force=False):
 
         def begin():
             stack.enter_context(host.alone(workdir))
-            if configuration.compare(config, workdir, force=force):
+            different = configuration.compare(config, workdir, force=force)
+            if different and _begun(workdir):
+                print(f'warning: {different}\nIt goes on with the values of now.', file=sys.stderr)
+            if different is not None:
                 results.write_config(workdir, config)
 
         processes.led(begin, f'take {workdir}')

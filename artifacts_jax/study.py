@@ -95,7 +95,7 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
             folder = Path(workdir) / name / f'seed_{seed}'
             path, chosen = folder / 'result.json', _copy(settings.get(name, config))
             chosen.seed = seed
-            if configuration.compare(chosen, folder):
+            if configuration.compare(chosen, folder) is not None:
                 results.write_config(folder, chosen)
             if not path.exists():
                 print(f'{name}, seed {seed}', flush=True)

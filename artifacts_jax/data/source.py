@@ -5,9 +5,12 @@ and the central square is kept. Grey images become RGB, and the alpha of RGBA is
 be decoded, or whose label is no class, is left out, with a warning that names it.
 """
 
+import contextlib
 import dataclasses
 import difflib
+import io
 import itertools
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -172,8 +175,13 @@ class Source:
 
 
 def hide_accelerators() -> None:
-    """Hides GPUs and TPUs from TensorFlow, which would take their memory; call it before TensorFlow does anything."""
+    """Hides GPUs and TPUs from TensorFlow, which would take their memory; call it before TensorFlow does anything.
+
+    It also keeps quiet what it has to say of itself, among that which of its operations oneDNN takes: none is used.
+    """
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+    logging.getLogger('tensorflow').setLevel(logging.ERROR)
     import tensorflow as tf
 
     for kind in ('GPU', 'TPU'):
@@ -256,8 +264,15 @@ def _builder(config):
         tfds.disable_progress_bar()
         builder = Photographs(data_dir=directory)
         if not builder.is_prepared():
-            with host.alone(Path(builder.data_dir).parent, patient=True):  # other processes may be doing the same
-                builder.download_and_prepare()
+            print(f'preparing {PHOTOGRAPHS} in {builder.data_dir}', flush=True)
+            try:  # other processes may be doing the same; and tfds would say that it downloads
+                with host.alone(Path(builder.data_dir).parent, patient=True), contextlib.redirect_stdout(io.StringIO()):
+                    builder.download_and_prepare()
+            except OSError as error:
+                raise DataError(
+                    f'{PHOTOGRAPHS} cannot be prepared in {builder.data_dir} ({error.strerror or error}): set'
+                    f' --config.data.data_dir to a folder that can be written'
+                ) from error
         return builder
     try:
         builder = tfds.builder(config.name, data_dir=directory, try_gcs=False)

@@ -35,7 +35,8 @@ def keep_memory() -> None:
     """
     if sys.platform == 'linux' and 'GLIBC_TUNABLES' not in os.environ:
         os.environ.update({'GLIBC_TUNABLES': MEMORY, RESTARTED: '1'})
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        with contextlib.suppress(OSError):  # it is only for speed
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def given_environment() -> dict[str, str]:
@@ -74,7 +75,8 @@ def _cache():
             f' a folder that can',
             file=sys.stderr,
         )
-        os.environ.setdefault('MPLCONFIGDIR', tempfile.mkdtemp())  # Matplotlib would say the same of its own
+        for name in ('MPLCONFIGDIR', 'KERAS_HOME'):  # Matplotlib would say the same of its own, Keras make a folder '~'
+            os.environ.setdefault(name, tempfile.mkdtemp())
         return None
 
 

@@ -14,6 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array, Float, Num, PyTree, Shaped
 
 from artifacts_jax.config import ConfigError
+from artifacts_jax.devices import processes
 
 AXIS = 'data'
 
@@ -65,19 +66,6 @@ def accumulated(function: Callable, count: int, batch: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x / count, sums)
 
 
-def _available():
-    """Returns all devices, or raises ConfigError if JAX has none of the kind that JAX_PLATFORMS asks for."""
-    try:
-        return jax.devices()
-    except (RuntimeError, AssertionError) as error:
-        asked = jax.config.jax_platforms
-        reason = str(error).split(' (set JAX_PLATFORMS')[0] or 'there is none'
-        raise ConfigError(
-            f'JAX finds no device, JAX_PLATFORMS={asked}: {reason}; unset it, or install what it needs (pip install'
-            f" -e '.[cuda]' or '.[tpu]')"
-        ) from error
-
-
 class Devices:
     """The devices of a run and the mapping over them.
 
@@ -89,7 +77,7 @@ class Devices:
     def __init__(self, mapping: str, devices: list | None = None):
         self.mapping = mapping
         # A global batch is its hosts' parts one after another, and so are the devices.
-        self.devices = sorted(devices or _available(), key=lambda device: (device.process_index, device.id))
+        self.devices = sorted(devices or processes.available(), key=lambda device: (device.process_index, device.id))
         self.local = [d for d in self.devices if d.process_index == jax.process_index()]
         mesh = Mesh(np.array(self.devices), (AXIS,), axis_types=(AxisType.Auto,))
         self.replicated = NamedSharding(mesh, PartitionSpec())

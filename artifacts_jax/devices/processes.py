@@ -77,6 +77,22 @@ def join(coordinator: str = '', count: int | None = None, index: int | None = No
         sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 (it lasts as long as the process)
 
 
+def available() -> list[jax.Device]:
+    """Returns all devices, of all processes.
+
+    Raises:
+      ConfigError: JAX has none of the kind that JAX_PLATFORMS asks for.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = jax.config.jax_platforms
+        reason = str(error).split(' (set JAX_PLATFORMS')[0] or 'there is none'
+        raise ConfigError(
+            f"JAX_PLATFORMS={asked}, but {reason}; unset it, or install what it needs: the extra cuda or tpu"
+        ) from error
+
+
 def is_first() -> bool:
     """Whether this process is the one that prints and writes."""
     return jax.process_index() == 0
