@@ -73,10 +73,10 @@ def parse(arguments: list[str]) -> list[str]:
     try:
         arguments = _locate(arguments)
         rest = flags.FLAGS(arguments)
-        if 'config' in flags.FLAGS and flags.FLAGS.config is not None:
+        if 'config' in flags.FLAGS and flags.FLAGS['config'].present:
+            _ = getattr(flags.FLAGS.config, 'seed', None)  # a file that could not be read says so only when it is used
             if not isinstance(flags.FLAGS.config, ConfigDict):
-                raise configuration.ConfigError('its get_config returns no ConfigDict')
-            _ = flags.FLAGS.config.seed  # a file that could not be read says so only when it is used
+                raise configuration.ConfigError('the get_config of --config returns no ConfigDict')
         return rest
     except (flags.Error, configuration.ForeseenError) as error:
         problem = _reason(error)

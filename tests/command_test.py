@@ -1,10 +1,17 @@
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from artifacts_jax import command
+from artifacts_jax.training import report
+
 ROOT = Path(__file__).parent.parent
+DEMO = '--config=configs/demo.py'
 
 
 @pytest.mark.parametrize(
@@ -12,30 +19,172 @@ ROOT = Path(__file__).parent.parent
     [
         (
             'main',
-            ['--config=configs/demo.py', '--config.artifacts.drop_rat=0.5'],
+            [DEMO, '--config.artifacts.drop_rat=0.5'],
             'unknown key --config.artifacts.drop_rat: the nearest is --config.artifacts.drop_rate',
         ),
-        (
-            'main',
-            ['--config=configs/stl10.py:no_repiar'],
-            "there is no variant 'no_repiar'; the nearest is 'no_repair'",
-        ),
-        ('main', ['--config=configs/nowhere.py'], "[Errno 2] No such file or directory: 'configs/nowhere.py'"),
-        (
-            'study',
-            ['--config=configs/study.py', '--sedes=2'],
-            "Unknown command line flag 'sedes'. Did you mean: seeds ?",
-        ),
-        ('figures', ['--exampels=2'], "Unknown command line flag 'exampels'. Did you mean: examples ?"),
-        ('figures', ['--layer=conv6'], 'value should be one of <conv1|conv2|conv3|conv4|conv5>'),
+        ('main', ['--config=configs/stl10.py:no_repiar'], "no variant 'no_repiar'; the nearest is 'no_repair'"),
+        ('main', ['--config=configs/stl1.py'], 'configs/stl1.py is not there; .* such as configs/stl10.py'),
+        ('main', ['--config=configs'], 'configs is a folder'),
+        ('main', ['--config='], '--config= is empty'),
+        ('main', [], '--config= is missing'),
+        ('main', [DEMO, '--workdir='], '--workdir is empty'),
+        ('main', [DEMO, 'runs/demo'], 'unexpected arguments: runs/demo'),
+        ('main', [DEMO, '--config.seed=one'], 'invalid literal for int'),
+        ('main', [DEMO, '--config.augment.crop_area=0.5'], r'crop_area=\(0.5,\): must be a range'),
+        ('main', [DEMO, '--processes=2'], '--processes=2 --process=None: give all three'),
+        ('study', ['--config=configs/study.py', '--sedes=2'], "Unknown command line flag 'sedes'"),
         ('study', ['--config=configs/study.py', '--variants=twize'], "no variant 'twize'; the nearest is 'twice'"),
+        ('figures', ['--exampels=2'], "Unknown command line flag 'exampels'. Did you mean: examples"),
+        ('figures', ['--layer=conv6'], 'value should be one of <conv1|conv2|conv3|conv4|conv5>'),
+        ('figures', ['--out='], '--out is empty'),
+        ('figures', [], 'no run in'),
+        ('benchmark', [DEMO, '--batch=16,x'], "--batch=16,x: 'x' is no batch size"),
+        ('tf1', ['--checkpoint=nowhere', '--out=x'], 'nowhere'),
+        ('tf1', ['--out=x'], '--checkpoint= is missing'),
     ],
 )
-def test_mistakes_end_in_one_line(module, arguments, message, tmp_path):
-    command = [sys.executable, '-m', f'artifacts_jax.{module}', f'--workdir={tmp_path / "run"}', *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith('error: ')
-    assert message in done.stderr
-    assert done.stderr.count('\n') == 1
+def test_mistakes_end_in_one_line(forks, module, arguments, message, tmp_path):
+    workdir = [f'--workdir={tmp_path / "run"}'] if module in ('main', 'study', 'figures') else []
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(forks.refused(*workdir, *arguments, module=module))
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('gs://bucket/run', 'gs: is no folder of this machine'),
+        ('s3://bucket', 's3: is no folder of this machine'),
+        ('runs/lr[0.1]', r"a folder with '\[' in its path"),
+        ('all*', r"a folder with '\*' in its path"),
+        ('what?', r"a folder with '\?' in its path"),
+        ('back\\slash', 'in its path'),
+        ('', 'is empty'),
+        ('~nobody_of_this_name/run', 'home directory'),
+        ('file', 'file.*: (File exists|Not a directory)'),
+        ('file/run', 'file/run.*: Not a directory'),
+        ('a' * 300, 'File name too long'),
+    ],
+)
+@pytest.mark.parametrize('module', ['main', 'study'])
+def test_a_work_directory_that_cannot_be_is_refused(forks, photograph_folder, tmp_path, module, name, message):
+    (tmp_path / 'file').touch()
+    (tmp_path / 'small.py').write_text(SMALL.format(folder=str(photograph_folder)))
+    said = forks.refused('--config=small.py', f'--workdir={name}', module=module, cwd=tmp_path)
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(said)
+    assert {path.name for path in tmp_path.iterdir()} == {'file', 'small.py'}
+
+
+SMALL = """
+from configs import default, variants
+
+def get_config(variant=''):
+    config = default.get_config()
+    config.batch_size, config.data.size, config.data.name = 8, 16, {folder!r}
+    config.model.update(
+        image_size=16, encoder_widths=(4, 8, 8), widths=(4, 8, 8, 8, 8), kernels=(3,) * 5, conv1_stride=1, hidden=16
+    )
+    config.autoencoder.steps, config.stages = 2, ('autoencoder',)
+    return variants.apply(config, variant)
+"""
+
+
+def test_configurations_are_found_from_anywhere(forks, photograph_folder, tmp_path):
+    said = forks.refused('--config=configs/demo.py', '--workdir=run', '--config.seed=-1', cwd=tmp_path)
+    assert 'seed=-1' in said
+    (tmp_path / 'configs').mkdir()  # of someone's own, which should not be in the way
+    (tmp_path / 'configs' / 'mine.py').write_text(SMALL.format(folder=str(photograph_folder)))
+    forks.done('--config=configs/mine.py:no_repair', '--workdir=run', cwd=tmp_path)
+    assert (tmp_path / 'run' / 'autoencoder' / 'export' / 'config.json').exists()
+    # What a run was made with is a configuration for another.
+    saved = '--config=run/config.json:history'
+    said = forks.refused(saved, '--workdir=other', '--config.batch_size=6', cwd=tmp_path)
+    assert 'artifacts.history=1024: must be 0 or a multiple of half the batch, 3' in said
+    forks.done('--config=run/autoencoder/export/config.json', '--workdir=run', cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('def get_config(:', 'SyntaxError'),
+        ('import no_such_package', "No module named 'no_such_package' .*mine.py, line 1"),
+        ('', "has no attribute 'get_config'"),
+        ('def get_config(): return None', 'returns no ConfigDict'),
+        ('def get_config(): return {"seed": 1}', 'returns no ConfigDict'),
+        ('def get_config(): return 1 / 0', 'ZeroDivisionError: division by zero .*mine.py, line 1'),
+        ('def get_config(): raise OSError("gone")', 'gone'),
+        ('import sys\ndef get_config(): raise KeyError("gone")', "KeyError: 'gone' .*mine.py, line 2"),
+        (
+            'from configs import default\ndef get_config():\n c = default.get_config()\n c.steps = 3\n return c',
+            'Key "steps" does not exist',
+        ),
+        (
+            'from configs import default\ndef get_config():\n c = default.get_config().unlock()\n c.a = 3\n return c',
+            'other keys than configs/default.py, which others are made from: a',
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_be_read_is_one_line(forks, tmp_path, text, message):
+    (tmp_path / 'mine.py').write_text(text)
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(forks.refused('--config=mine.py', '--workdir=run', cwd=tmp_path))
+
+
+@pytest.mark.parametrize('platform', ['cuda', 'tpu', 'nonsense'])
+@pytest.mark.parametrize('module', ['main', 'benchmark'])
+def test_a_device_that_is_not_there_is_one_line(forks, module, platform):
+    workdir = ['--workdir=run'] if module == 'main' else []
+    assert f'JAX_PLATFORMS={platform}' in forks.refused(DEMO, *workdir, module=module, JAX_PLATFORMS=platform)
+
+
+def start(*arguments, **options):
+    """Returns a process of main, as a user starts it."""
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), **options}
+    return subprocess.Popen([sys.executable, '-m', 'artifacts_jax.main', *arguments], env=environment, **pipes)
+
+
+@pytest.mark.parametrize('seconds', [0.2, 0.7, 1.5])
+def test_ctrl_c_while_it_starts_is_one_line(seconds, tmp_path):
+    process = start(f'--config={ROOT}/configs/demo.py', f'--workdir={tmp_path}/run')
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)  # the former before the program itself begins
+    assert said in ('', f'interrupted: {command.KEPT}\n')
+
+
+def test_a_script_that_calls_the_program_is_not_started_again(tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(
+        'print("before")\n'
+        'from artifacts_jax import command\n'
+        'from artifacts_jax.devices import host\n'
+        'command.run(lambda: print("inside"))\n'
+    )
+    environment = {name: value for name, value in os.environ.items() if name != 'GLIBC_TUNABLES'}
+    done = subprocess.run(
+        [sys.executable, script],
+        env={**environment, 'PYTHONPATH': str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == 'before\ninside\n'
+
+
+def test_output_that_nobody_reads_stops_training_with_its_state_saved(photograph_folder, tmp_path):
+    (tmp_path / 'small.py').write_text(SMALL.format(folder=str(photograph_folder)))
+    options = ['--config.autoencoder.steps=20000', '--config.log_every=1', '--config.eval_every=20000']
+    process = start(f'--config={tmp_path}/small.py', f'--workdir={tmp_path}/run', *options)
+    while 'autoencoder 1/' not in process.stdout.readline():
+        pass
+    process.stdout.close()
+    assert process.wait(timeout=120) == 75
+    assert process.stderr.read() == ''
+    process.stderr.close()
+    last = report.read(tmp_path / 'run' / 'autoencoder' / 'metrics.jsonl')[-1]['step']
+    steps = [int(path.name) for path in (tmp_path / 'run' / 'autoencoder' / 'checkpoints').iterdir()]
+    assert steps
+    assert max(steps) >= last - 1

@@ -15,6 +15,7 @@ from artifacts_jax import pipeline
 from artifacts_jax.configs import default
 from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import keys
+from tests.forks import Forks
 from tests.runs import CONFIG, Runs, find_port
 
 SHARED = {'finished_run': ('figures_test', 'pipeline_test'), 'runs': ('runs_test', 'processes_test', 'kill_test')}
@@ -154,6 +155,13 @@ def runs(tmp_path_factory, photograph_folder):
     (runs.folder / 'small.py').write_text(CONFIG.format(folder=str(photograph_folder)))
     runs.finish('whole')
     return runs
+
+
+@pytest.fixture(scope='session')
+def forks(tmp_path_factory):
+    """Commands as a user starts them, but in tenths of a second."""
+    with Forks(tmp_path_factory.mktemp('forks')) as forks:
+        yield forks
 
 
 @pytest.fixture(scope='session')

@@ -1,6 +1,6 @@
 """Commands started as a user does, in forks of one process that has imported what they import: in tenths of a second.
 
-    python -m tests.forks    reads a line of JSON for each start, and answers with one
+python -m tests.forks    reads a line of JSON for each start, and answers with one
 """
 
 import dataclasses
@@ -12,6 +12,8 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
+
+import jax
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,6 +70,8 @@ def _run(asked):
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.chdir(asked['cwd'])
     os.environ.update(asked['environment'])
+    if platforms := asked['environment'].get('JAX_PLATFORMS'):
+        jax.config.update('jax_platforms', platforms)  # JAX itself has read it
     sys.path[0] = asked['cwd']
     sys.argv = [asked['module'], *asked['arguments']]
     status = 0

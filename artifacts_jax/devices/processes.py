@@ -89,7 +89,7 @@ def available() -> list[jax.Device]:
         asked = jax.config.jax_platforms
         reason = str(error).split(' (set JAX_PLATFORMS')[0] or 'there is none'
         raise ConfigError(
-            f"JAX_PLATFORMS={asked}, but {reason}; unset it, or install what it needs: the extra cuda or tpu"
+            f'JAX_PLATFORMS={asked}, but {reason}; unset it, or install what it needs: the extra cuda or tpu'
         ) from error
 
 
