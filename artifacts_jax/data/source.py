@@ -188,6 +188,31 @@ def hide_accelerators() -> None:
         tf.config.set_visible_devices([], kind)
 
 
+def locate(config: ConfigDict) -> Path | None:
+    """Returns the folder or file that the run's `config.data` names, None if it is the name of a tfds data set.
+
+    One that is not there any more is looked for in, and as, `data_dir`.
+
+    Raises:
+      DataError: it looks like a path, but there is nothing.
+    """
+    path = Path(config.name).expanduser()
+    if path.exists():
+        return path
+    moved = Path(config.data_dir).expanduser()
+    split = config.train.partition('[')[0]
+    if config.data_dir and os.sep in config.name:
+        for folder in (moved / path.name, moved):
+            if folder.suffix == '.npz' or (folder / split).is_dir() or (folder / f'{split}.npz').is_file():
+                return folder
+    if config.name.startswith((os.sep, '.', '~')) or path.suffix == '.npz':
+        nor = f', and nothing of it in {moved}' if config.data_dir else ''
+        raise DataError(
+            f'there is no folder {config.name}{nor}; expected are FOLDER/SPLIT/CLASS/IMAGE.jpg or FOLDER/SPLIT.npz'
+        )
+    return None
+
+
 def open_split(config: ConfigDict, split: str) -> Source:
     """Opens a split; nothing is decoded yet.
 
@@ -249,13 +274,13 @@ def _builder(config):
     hide_accelerators()
     import tensorflow_datasets as tfds
 
-    folder = Path(config.name).expanduser()
-    if folder.is_dir() or config.name.startswith((os.sep, '.', '~')):
+    folder = locate(config)
+    if folder:
         if not folder.is_dir():
-            raise DataError(f'there is no folder {config.name}; images are expected as FOLDER/SPLIT/CLASS/IMAGE.jpg')
+            raise DataError(f'{folder} is a file; images are expected as FOLDER/SPLIT/CLASS/IMAGE.jpg, or as .npz')
         builder = tfds.ImageFolder(str(folder))
         if not builder.info.splits:
-            raise DataError(f'no images in {config.name}; they are expected as FOLDER/SPLIT/CLASS/IMAGE.jpg')
+            raise DataError(f'no images in {folder}; they are expected as FOLDER/SPLIT/CLASS/IMAGE.jpg')
         return builder
     directory = config.data_dir or None
     if config.name == PHOTOGRAPHS:

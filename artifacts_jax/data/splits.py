@@ -1,15 +1,17 @@
-"""Batches as a pure function of (seed, step), from tfds data sets and folders of images, in memory or streamed."""
+"""Batches as a pure function of (seed, step), from arrays, tfds data sets and folders of images."""
 
 import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Int32, UInt8
+from jaxtyping import Int, Int32
 from ml_collections import ConfigDict
 
-from artifacts_jax.data.source import DataError, Source, open_split, original_order
+from artifacts_jax.data import arrays, source
+from artifacts_jax.data.source import DataError, Source, open_split
 
 __all__ = ['DataError', 'InMemory', 'Streamed', 'load', 'original_order']
 
@@ -30,28 +32,40 @@ def load(config: ConfigDict, split: str, *, seed: int, process_index: int = 0, p
     Raises:
       DataError: the data set, its files or the split are not there, the split is empty, or all its images are damaged.
     """
-    source = open_split(config, split)
-    examples = source.num_examples
+    if arrays.files(config):
+        return InMemory(*arrays.load(config, split), seed, process_index, process_count)
+    opened = open_split(config, split)
+    examples = opened.num_examples
     stream = config.loading == 'stream' or (
         config.loading == 'auto' and examples * config.size**2 * 3 > config.memory_limit_gb * 1e9
     )
     if stream:
-        return Streamed(source, examples, source.label_names, seed, config.shuffle_buffer, process_index, process_count)
-    images, labels = source.decode()
+        return Streamed(opened, examples, opened.label_names, seed, config.shuffle_buffer, process_index, process_count)
+    images, labels = opened.decode()
     return InMemory(
-        images, labels, source.label_names, seed, process_index, process_count, left_out=examples - len(images)
+        images, labels, opened.label_names, seed, process_index, process_count, left_out=examples - len(images)
     )
+
+
+def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
+    """Returns where each example of a split, in the order read, stands in the data set's own files.
+
+    See source.original_order; arrays are read in their order.
+    """
+    if arrays.files(config):
+        return np.arange(len(arrays.load(config, split)[1]))
+    return source.original_order(config, split)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InMemory:
-    """A split decoded once: images, and labels, -1 where there is none.
+    """A split decoded once, or mapped: images, and labels, -1 where there is none.
 
     Training batches follow one another through the endless concatenation of every epoch's permutation, so that no
     example is left out at an epoch's end. Each host takes its slice of every global batch.
     """
 
-    images: UInt8[np.ndarray, 'N size size 3']
+    images: Any  # uint8 [N, size, size, 3]: an array, or the Rows of one
     labels: Int32[np.ndarray, ' N']
     label_names: tuple[str, ...]
     seed: int

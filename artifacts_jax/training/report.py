@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import json
 import sys
 import time
@@ -10,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from artifacts_jax.data import source
 from artifacts_jax.devices import host
 from artifacts_jax.drawing import plots
 from artifacts_jax.training import results
@@ -20,7 +20,7 @@ class Report:
     """Writes the metrics of one stage and shows its progress; use it as a context.
 
     metrics.jsonl has one line for each logged step and each evaluation: 'step', then 'train/NAME' or 'test/NAME'.
-    TensorBoard gets the same through clu.
+    TensorBoard gets the same through clu, where the data comes through TensorFlow.
 
     Args:
       workdir: the run's work directory.
@@ -51,13 +51,10 @@ class Report:
         self._progress = _progress() if sys.stdout.isatty() else None
 
     def __enter__(self):
-        from clu import metric_writers  # imports TensorFlow, which takes seconds
-
-        source.hide_accelerators()
         kept = [row for row in read(self._path) if self._start and row['step'] <= self._start]
         host.write_whole(self._path, ''.join(json.dumps(row) + '\n' for row in kept))
         self._file = self._path.open('a', buffering=1)
-        self._writer = metric_writers.SummaryWriter(str(self._tensorboard))
+        self._writer = _tensorboard(self._tensorboard)
         if self._progress:
             self._progress.start()
             self._bar = self._progress.add_task(self.stage, total=self._steps, completed=self._start, rate='')
@@ -71,7 +68,8 @@ class Report:
             self._progress.stop()
         try:
             self._file.close()
-            self._writer.close()
+            if self._writer:
+                self._writer.close()
         except Exception:  # TensorFlow's, too: on a full disk
             if error is None:
                 raise  # else the error that came first says more
@@ -127,7 +125,8 @@ class Report:
     def _write(self, step, split, values):
         named = {f'{split}/{name}': value for name, value in values.items()}
         self._file.write(json.dumps({'step': step, **named}) + '\n')
-        self._writer.write_scalars(step, named)
+        if self._writer:
+            self._writer.write_scalars(step, named)
 
 
 class Silence:
@@ -167,6 +166,21 @@ def read(path: Path) -> list[dict]:
         return []
     lines = path.read_text().splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith('\n')]
+
+
+def _tensorboard(folder):
+    """Returns a writer of TensorBoard's files, None where the data has needed no TensorFlow, which it would load."""
+    if 'tensorflow' not in sys.modules:
+        _tell_once()
+        return None
+    from clu import metric_writers
+
+    return metric_writers.SummaryWriter(str(folder))
+
+
+@functools.cache
+def _tell_once():
+    print('TensorBoard gets no files, since the data needs no TensorFlow; metrics.jsonl has the same numbers')
 
 
 def _progress():

@@ -69,7 +69,7 @@ def test_unlabelled_images_have_label_minus_one(tmp_path, monkeypatch):
     [
         ({'name': 'cifar01'}, 'train', "tfds has no data set 'cifar01'; near it: .*cifar10"),
         ({'name': 'stl10'}, 'train', 'stl10 is not prepared in .*; prepare it with: tfds build stl10 --data_dir='),
-        ({'name': '/nowhere/images'}, 'train', 'there is no folder /nowhere/images; .*FOLDER/SPLIT/CLASS/IMAGE.jpg'),
+        ({'name': '/nowhere/images'}, 'train', 'there is no folder /nowhere/images, .*FOLDER/SPLIT/CLASS/IMAGE.jpg'),
     ],
 )
 def test_missing_data_says_where_it_looked_and_what_to_do(tmp_path, changes, split, message):
