@@ -43,6 +43,7 @@ setup(
             'pytest>=8,<10',
             'pytest-xdist>=3.6,<4',
             'beartype>=0.21,<0.24',  # checks annotations in tests
+            'hypothesis>=6.130,<7',
             'ruff>=0.12',
             'import-linter>=2.17,<3',
             *DOCS,  # a test builds the documentation

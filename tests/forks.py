@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import traceback
@@ -16,6 +17,7 @@ from pathlib import Path
 import jax
 
 ROOT = Path(__file__).parents[1]
+PATIENCE = 240  # seconds that a command may take
 
 
 @dataclasses.dataclass
@@ -89,6 +91,15 @@ def _run(asked):
     os._exit(status)
 
 
+def _wait(child):
+    """Returns the exit status of a process, which is killed if it takes long."""
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
+    signal.alarm(PATIENCE)
+    _, ended = os.waitpid(child, 0)
+    signal.alarm(0)
+    return os.waitstatus_to_exitcode(ended)
+
+
 def main():
     """Answers starts until there are no more."""
     from artifacts_jax import figures, pipeline  # noqa: F401 (what takes long)
@@ -99,8 +110,7 @@ def main():
         child = os.fork()
         if not child:
             _run(json.loads(line))
-        _, ended = os.waitpid(child, 0)
-        print(json.dumps(os.waitstatus_to_exitcode(ended)), flush=True)
+        print(json.dumps(_wait(child)), flush=True)
 
 
 if __name__ == '__main__':

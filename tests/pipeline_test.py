@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from artifacts_jax import pipeline
 from artifacts_jax.data import splits
 from artifacts_jax.devices import host
 from artifacts_jax.exchange import exports
-from artifacts_jax.training import report
+from artifacts_jax.training import checkpoint, report
 
 
 def test_results_count_every_example_of_every_layer(finished_run):
@@ -126,6 +127,126 @@ def test_exported_features_are_the_trained_ones(finished_run):
     _, variables, size = exports.load_variables(workdir / 'export')
     assert size == 16
     jax.tree.map(np.testing.assert_array_equal, variables['params'], state.params['discriminator']['trunk'])
+
+
+@pytest.fixture
+def forced(finished_run, tmp_path):
+    """(config, a copy of the finished run's work directory), to go on with other values."""
+    config, workdir = finished_run[0].copy_and_resolve_references(), tmp_path / 'run'
+    shutil.copytree(finished_run[1], workdir)
+    config.force = True
+    return config, workdir
+
+
+def check_current(config, workdir):
+    """Asserts that every product is of the state that the work directory has now; returns that state."""
+    state = pipeline.loop.finished(pipeline.artifacts, config, workdir, pipeline.Devices('jit'))
+    _, variables, _ = exports.load_variables(workdir / 'export')
+    jax.tree.map(np.testing.assert_array_equal, variables['params'], state.params['discriminator']['trunk'])
+    description = json.loads((workdir / 'export' / 'config.json').read_text())
+    assert description['source'] == {'stage': 'artifacts', 'step': int(state.step)}
+    assert description['config']['artifacts']['steps'] == int(state.step)
+    results = json.loads((workdir / 'results.json').read_text())
+    learned = results['made_from']['probe/learned']['network']
+    assert learned.startswith(f'artifacts at step {int(state.step)}, state ')
+    return results
+
+
+def test_what_was_made_from_an_older_state_is_made_anew(forced):
+    config, workdir = forced
+    before = check_current(config, workdir)
+    config.artifacts.steps = 8
+    pipeline.run(config, workdir)
+    after = check_current(config, workdir)
+    assert after['made_from']['probe/random'] == before['made_from']['probe/random']
+    assert after['probe']['random'] == before['probe']['random']
+    assert [old['part'] for old in after['replaced']] == ['probe/learned']
+    assert after['replaced'][0]['result'] == before['probe']['learned']
+
+
+def test_what_was_made_with_other_settings_is_made_anew(forced):
+    config, workdir = forced
+    config.probe.max_values = 32
+    results = pipeline.run(config, workdir)
+    assert {row['dimensions'] for row in results['probe']['learned'].values()} <= set(range(33))
+    assert [old['part'] for old in results['replaced']] == ['probe/pixels', 'probe/random', 'probe/learned']
+    assert (workdir / 'results.txt').read_text().count('conv5') == 1
+
+
+@pytest.mark.slow
+def test_a_game_on_another_autoencoder_begins_anew_and_the_old_one_is_kept(forced, capsys):
+    config, workdir = forced
+    config.autoencoder.steps = 8
+    pipeline.run(config, workdir)
+    check_current(config, workdir)
+    assert 'artifacts: begins anew, since what it builds on has changed' in capsys.readouterr().out
+    assert {path.name for path in (workdir / 'artifacts' / 'replaced' / '1').iterdir()} == {
+        'checkpoints',
+        'metrics.jsonl',
+    }
+    base = pipeline.loop.finished(pipeline.autoencoder, config, workdir, pipeline.Devices('jit'))
+    state = pipeline.loop.finished(pipeline.artifacts, config, workdir, pipeline.Devices('jit'))
+    jax.tree.map(np.testing.assert_array_equal, state.frozen['params'], base.params)
+
+
+def test_a_wrong_first_command_keeps_no_configuration(finished_run, tmp_path, monkeypatch):
+    config = finished_run[0].copy_and_resolve_references()
+    config.data.test = 'nowhere'
+    with pytest.raises(splits.DataError, match="no split 'nowhere'"):
+        pipeline.run(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+    def stop(*given):
+        raise checkpoint.CheckpointError('stopped')
+
+    config.data.test = 'test'
+    monkeypatch.setattr(pipeline.loop, 'run', stop)
+    for drop_rate in (0.5, 0.6):  # nothing is trained yet, so that another configuration is no contradiction
+        config.artifacts.drop_rate = drop_rate
+        with pytest.raises(checkpoint.CheckpointError, match='stopped'):
+            pipeline.run(config, tmp_path / 'run')
+        assert json.loads((tmp_path / 'run' / 'config.json').read_text())['artifacts']['drop_rate'] == drop_rate
+
+
+def write_arrays(folder, count, labels):
+    folder.mkdir()
+    images = np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+    for split in ('train', 'test'):
+        np.savez(folder / f'{split}.npz', image=images, **({} if labels is None else {'label': labels}))
+
+
+@pytest.mark.parametrize(
+    ('count', 'labels', 'reason'),
+    [
+        (6, None, "split 'train' of .* has no labels"),
+        (6, np.zeros(6, int), 'has one class, which any classifier tells'),
+        (1, np.ones(1, int), r'of 1 training images, probe.held_out=0.1 are 0'),
+    ],
+)
+def test_a_probe_that_the_data_cannot_have_is_left_out_by_name(
+    config, tmp_path, capsys, monkeypatch, count, labels, reason
+):
+    write_arrays(tmp_path / 'data', count, labels)
+    config.data.name = str(tmp_path / 'data')
+    config.stages = ('probe',)
+    with pytest.raises(splits.DataError, match='nothing to do: probe has to be left out'):
+        pipeline.run(config, tmp_path / 'run')
+    with pytest.raises(AssertionError, match=f'probe will be left out: .*{reason}'):
+        raise AssertionError(capsys.readouterr().out)
+    assert not (tmp_path / 'run').exists()
+    config.stages = ('transfer',)
+    if labels is None:
+        with pytest.raises(splits.DataError, match='has no labels, which transfer learns from'):
+            pipeline.run(config, tmp_path / 'run')
+
+
+def test_fewer_images_than_neighbours_all_vote(config, tmp_path, stage_states):
+    write_arrays(tmp_path / 'data', 6, np.arange(6) % 2)
+    config.data.name, config.monitor.neighbours = str(tmp_path / 'data'), 20
+    devices = pipeline.Devices('jit', jax.devices()[:1])
+    measure = pipeline.artifacts.held_out.extraction.monitor(config, devices, pipeline.Datasets(config))
+    values = measure(pipeline.artifacts.discriminator(stage_states[pipeline.artifacts].variables))
+    assert 0 <= values['knn/conv5'] <= 1
 
 
 def test_damaged_or_foreign_exports_say_what_differs(finished_run, tmp_path):

@@ -1,5 +1,6 @@
 """The game on held-out images: how both sides do, how good the features look, and the figures that show it."""
 
+import collections
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ SHOWN = {  # to a person, of what the evaluator finds
     'mask AUC': 'mask_auc',
     **{f'{"kNN " * (n == 1)}conv{n}': f'knn/conv{n}' for n in range(1, 6)},
 }
+POOL = 32  # images that those of a figure are picked from
 COLUMNS = (  # of the figure of artifacts, as in the paper
     'original',
     'mask,\norange: dropped',
@@ -89,14 +91,14 @@ def illustrator(
     """Returns draw(state, key, folder), which writes artifacts.png, mask_prediction.png and conv1.png (None: nothing).
 
     The first two show the game on held-out images, the paper's figure and what the discriminator makes of it; a GAN
-    damages nothing, so it has no mask to predict.
+    damages nothing, so it has no mask to predict. Of POOL images those are shown that have the most different labels.
 
     Args:
       config: the run's configuration.
       devices: the mapping over devices.
       datasets: {'test': data set}.
-      examples: how many images are shown, at least; as many on each host.
-      first_batch: which of the test split's batches of so many images is shown.
+      examples: how many images are shown.
+      first_batch: which of the test split's batches of POOL images (or of so many, if that is more) they are from.
     """
     generator, judge = architecture.make_generator(config), architecture.make_discriminator(config)
     gan = config.artifacts.generator == 'gan'
@@ -117,7 +119,7 @@ def illustrator(
         decoded, fake = apply('decode', phi), fake_examples(generator, variables, phi, mask, noise_keys, config)
         judged = verdict(fake), verdict(real_examples(generator, variables, images, phi, config)), mask
         if gan:
-            return (images, decoded, fake), judged
+            return (images, decoded, fake), judged, batch['label']
         repaired = apply('corrupt', phi, mask)
         columns = (
             images,
@@ -129,21 +131,27 @@ def illustrator(
             apply('corrupt', phi, mask, gated=False),
             apply('corrupt', apply('encode', repaired), mask),
         )
-        return columns, judged
+        return columns, judged, batch['label']
 
     mapped = devices.per_example(show)
 
     def draw(state, key, folder):
-        batch = next(datasets['test'].train_batches(processes.divisible(examples), start_step=first_batch))
-        columns, judged = mapped((state.variables, key), batch)
+        size = processes.divisible(max(examples, POOL))
+        batch = next(datasets['test'].train_batches(size, start_step=first_batch))
+        columns, judged, labels = mapped((state.variables, key), batch)
         if folder is None:
             return
+        found = metrics.auc(judged[0]['kept'].ravel(), judged[2].ravel() > 0)
+        columns, judged = jax.tree.map(lambda x: x[_varied(labels, examples)], (columns, judged))
         step = f'{int(state.step):,}'
         about = f'held-out images of {Path(config.data.name).name}, after {step} steps'
         named = dict(zip(GAN_COLUMNS if gan else COLUMNS, columns))
         grids.image_grid(folder / 'artifacts.png', named, title=f'Damage and repair: {about}')
         if not gan:
-            title = f'What the discriminator predicts: {about}'
+            title = (
+                f'What the discriminator predicts: {about}; it tells kept from dropped, of {size} images, with an area'
+                f' under the curve of {found:.2f}: 0.5 is chance, 1 without error'
+            )
             real = {'input': 'original'}.get(config.artifacts.real, 'decoded')
             grids.mask_prediction(folder / 'mask_prediction.png', *judged, title=title, real_name=real)
         kernel = np.asarray(state.params['discriminator']['trunk']['conv1']['group0']['kernel'])
@@ -153,3 +161,12 @@ def illustrator(
         grids.filters(folder / 'conv1.png', kernel, title=title)
 
     return draw
+
+
+def _varied(labels, count):
+    """Returns the positions of so many examples: the first of each label, then the second of each, ..."""
+    turns, seen = [], collections.Counter()
+    for label in labels.tolist():
+        turns.append(seen[label] if label >= 0 else 0)
+        seen[label] += 1
+    return np.argsort(turns, kind='stable')[:count]

@@ -207,6 +207,24 @@ def test_crops_lie_inside_the_image_and_have_the_area_and_aspect_asked_for(shape
     assert abs((left - (shape[1] - width) / 2).mean()) < 1.5
 
 
+@pytest.mark.parametrize(('area', 'side'), [(0.25, 48), (0.5, 68), (1.0, 96)])
+def test_crops_of_one_area_and_aspect_have_it(area, side):
+    top, left, height, width = np.asarray(sample_crops(make_keys(), shape=(96, 96), area=(area, area), aspect=(1, 1)))
+    np.testing.assert_array_equal(height, side)
+    np.testing.assert_array_equal(width, side)
+    assert (top.min(), top.max()) == (left.min(), left.max()) or side < 96
+    assert (len(set(top)) > 1) == (len(set(left)) > 1) == (side < 96)  # they lie anywhere
+
+
+def test_options_that_are_one_value_change_every_image_alike():
+    images = make_images()
+    still = {'crop_area': (1.0, 1.0), 'crop_aspect': (1.0, 1.0), 'brightness': 0.0, 'flip': False}
+    grey = np.asarray(train(make_keys(), images, **RECIPE | still | {'saturation': (0.0, 0.0)}))
+    np.testing.assert_allclose(grey.max(axis=-1), grey.min(axis=-1), atol=1e-5)
+    same = np.asarray(train(make_keys(), images, **RECIPE | still | {'saturation': (1.0, 1.0), 'size': 24}))
+    np.testing.assert_allclose(same, images / 127.5 - 1, atol=1e-5)
+
+
 def test_crops_are_drawn_again_until_one_fits():
     # No box of four fifths of a square is twice as wide as high: most draws fail.
     boxes = sample_crops(make_keys(2000), shape=(96, 96), area=(0.8, 1), aspect=(0.5, 2))

@@ -99,3 +99,21 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, 'flock', flock)
     with pytest.raises(ConfigError, match=r'has no locks.*Lustre: -o flock'), host.alone(tmp_path):
         pass
+
+
+def test_where_nothing_can_be_written_there_is_no_cache_and_it_is_said(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'file').touch()
+    for name in ('MPLCONFIGDIR', 'KERAS_HOME'):
+        monkeypatch.setenv(name, 'kept')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+    assert host._cache() is None
+    assert 'compiled programs are not kept' in capsys.readouterr().err
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    assert host._cache() == tmp_path / 'cache' / 'artifacts_jax'
+
+
+def test_a_home_is_found_and_everything_else_is_left_as_it_is(monkeypatch, tmp_path):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert host.folder('~/runs/x', 'workdir') == tmp_path / 'runs' / 'x'
+    for name in ('runs/x', '/runs', 'a b', 'ä', 'a:b', "it's", '-x'):
+        assert str(host.folder(name, 'workdir')) == name

@@ -8,8 +8,8 @@ from artifacts_jax.pretraining import history
 
 
 def fakes(step):
-    """Eight images of one colour: 10 * step + the example's index."""
-    colours = 10.0 * step + jnp.arange(8.0)
+    """Eight images of one colour, none of them 0, as an empty place is: 100 + 10 * step + the example's index."""
+    colours = 100.0 + 10.0 * step + jnp.arange(8.0)
     images = jnp.broadcast_to(colours.reshape(8, 1, 1, 1), (8, 16, 16, 3))
     return images, images[:, :4, :4, :1]
 
@@ -30,11 +30,28 @@ def play(config, steps, axis_name=None, part=slice(None)):
 def test_half_of_the_fakes_are_earlier_ones_and_the_oldest_leave(config):
     config.artifacts.history = 8
     seen, buffer = play(config, 4)
-    np.testing.assert_array_equal(seen[:, ::2], [[10 * s + i for i in (0, 2, 4, 6)] for s in range(4)])
-    np.testing.assert_array_equal(seen[0, 1::2], [1, 3, 5, 7])  # nothing is remembered yet
-    assert set(np.asarray(seen[1, 1::2])) <= {0.0, 2.0, 4.0, 6.0}
-    assert set(np.asarray(seen[3, 1::2])) <= {10.0, 12.0, 14.0, 16.0, 20.0, 22.0, 24.0, 26.0}
-    assert set(np.asarray(buffer.images[:, 0, 0, 0])) == {20.0, 22.0, 24.0, 26.0, 30.0, 32.0, 34.0, 36.0}
+    np.testing.assert_array_equal(seen[:, ::2], [[100 + 10 * s + i for i in (0, 2, 4, 6)] for s in range(4)])
+    np.testing.assert_array_equal(seen[0, 1::2], [101, 103, 105, 107])  # nothing is remembered yet
+    assert set(np.asarray(seen[1, 1::2])) <= {100.0, 102.0, 104.0, 106.0}
+    assert set(np.asarray(seen[3, 1::2])) <= {110.0, 112.0, 114.0, 116.0, 120.0, 122.0, 124.0, 126.0}
+    assert set(np.asarray(buffer.images[:, 0, 0, 0])) == {120.0, 122.0, 124.0, 126.0, 130.0, 132.0, 134.0, 136.0}
+
+
+@pytest.mark.parametrize('places', [4, 12])
+def test_the_buffer_is_filled_from_the_front_and_begins_again_there(config, places):
+    config.artifacts.history = places
+    for steps in range(1, 5):
+        _, buffer = play(config, steps)
+        expected = np.zeros(places)
+        for n in range(4 * steps):  # the fakes that have entered, in their order
+            expected[n % places] = 100 + 10 * (n // 4) + 2 * (n % 4)
+        np.testing.assert_array_equal(buffer.images[:, 0, 0, 0], expected)
+
+
+def test_every_place_is_recalled(config):
+    config.artifacts.history = 4
+    seen = {float(x) for steps in range(2, 12) for x in play(config, steps)[0][-1, 1::2] - 10 * (steps - 2)}
+    assert seen == {100.0, 102.0, 104.0, 106.0}
 
 
 def test_no_gradient_reaches_what_was_replaced(config):

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 
 import jax
@@ -84,6 +85,48 @@ def test_signal_saves_and_leaves_with_its_own_status(config, datasets, devices, 
     assert caught.value.code == 75
     with checkpoint.Checkpoints(tmp_path / 'autoencoder' / 'checkpoints', config) as checkpoints:
         assert checkpoints.latest_step == 3  # the second step told all hosts, who saw it one step late
+
+
+@pytest.mark.parametrize('number', loop.SIGNALS)
+def test_every_signal_that_stops_programs_is_noted_once(number):
+    before = signal.getsignal(number)
+    with loop.Interruption() as interruption:
+        assert not interruption.asked
+        os.kill(os.getpid(), number)
+        assert interruption.asked
+        assert all(signal.getsignal(n) == signal.SIG_DFL for n in loop.SIGNALS)  # a second one ends the process
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+    try:
+        with loop.Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interruption.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_cannot_be_read_back_is_not_announced(config, datasets, devices, tmp_path, monkeypatch):
+    finish = checkpoint.Checkpoints.finish
+
+    def damage(self):
+        finish(self)
+        shutil.rmtree(self.folder / '6' / 'variables')
+
+    monkeypatch.setattr(checkpoint.Checkpoints, 'finish', damage)
+    with pytest.raises(checkpoint.CheckpointError, match=r'step 6, was saved in .* but cannot be read back.*step 3'):
+        loop.run(autoencoder, config, tmp_path, devices, datasets, None)
+    monkeypatch.undo()
+    assert int(loop.run(autoencoder, config, tmp_path, devices, datasets, None).step) == 6
+
+
+def test_fewer_steps_than_are_done_are_refused(config, datasets, devices, tmp_path):
+    loop.run(autoencoder, config, tmp_path, devices, datasets, None)
+    config.autoencoder.steps = 5
+    with pytest.raises(checkpoint.CheckpointError, match=r'is at step 6 in .*, past the 5 that are asked for'):
+        loop.run(autoencoder, config, tmp_path, devices, datasets, None)
 
 
 def test_a_signal_after_the_last_step_is_not_lost(config, datasets, devices, tmp_path, monkeypatch):

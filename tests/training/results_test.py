@@ -19,3 +19,36 @@ def test_a_table_is_markdown_with_numbers_to_the_right():
         '| linear   | all    |     7.00 |',
         '| finetune | fold_1 |    61.25 |',
     ]
+
+
+def test_a_result_is_trusted_only_if_it_was_made_from_what_is_there_now(capsys):
+    found, then, now = {}, {'network': 'a, state 1'}, {'network': 'a, state 2'}
+    assert not results.current(found, 'probe/learned', then)
+    found['probe']['learned'] = 71
+    assert results.current(found, 'probe/learned', then)
+    assert not results.current(found, 'probe/learned', now)
+    assert found['probe'] == {}
+    assert found['replaced'] == [{'part': 'probe/learned', 'made_from': then, 'result': 71}]
+    assert 'probe/learned: what results.json has was made from something else' in capsys.readouterr().out
+
+
+def test_results_of_an_earlier_state_are_retired_whoever_made_them(tmp_path):
+    found = {'probe': {'random': 1, 'learned': 2}, 'transfer': {'linear': {'all': 3}}}
+    random, old, new = 'seed 0 at step 0', 'artifacts at step 6, state 1', 'artifacts at step 9, state 2'
+    found['made_from'] = {
+        'probe/random': {'network': random},
+        'probe/learned': {'network': old},
+        'transfer/linear/all': {'network': old},
+    }
+    results.write(tmp_path, found)
+    results.retire(tmp_path, old)
+    assert results.read(tmp_path) == found
+    results.retire(tmp_path, new)
+    kept = results.read(tmp_path)
+    assert kept['probe'] == {'random': 1}
+    assert kept['transfer'] == {'linear': {}}
+    assert kept['made_from'] == {'probe/random': {'network': random}}
+    assert [(old['part'], old['result']) for old in kept['replaced']] == [
+        ('probe/learned', 2),
+        ('transfer/linear/all', 3),
+    ]

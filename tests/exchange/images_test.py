@@ -1,0 +1,108 @@
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from artifacts_jax.exchange import exports, images
+from artifacts_jax.pretraining import artifacts
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+UNIT = PIXELS / 255
+
+
+@pytest.fixture(scope='module')
+def export(stage_states, tmp_path_factory):
+    from tests.conftest import tiny
+
+    folder, state = tmp_path_factory.mktemp('export'), stage_states[artifacts]
+    exports.save(folder, state.variables, tiny(), parts=('trunk',))
+    return folder
+
+
+def test_the_same_images_have_the_same_features_however_they_are_given(export):
+    features = exports.load_features(export)
+    expected = features(PIXELS)['conv5']
+    for kind in (np.int16, np.uint16, np.int32, np.int64, np.uint64):
+        np.testing.assert_array_equal(features(PIXELS.astype(kind))['conv5'], expected)
+    for given in (list(PIXELS), PIXELS.tolist(), [Image.fromarray(x) for x in PIXELS], jnp.asarray(PIXELS)):
+        np.testing.assert_array_equal(features(given)['conv5'], expected)
+    for kind in (np.float32, np.float64):
+        np.testing.assert_allclose(features((2 * UNIT - 1).astype(kind))['conv5'], expected, atol=1e-5)
+    unit, bytes_ = (exports.load_features(export, value_range=r) for r in ((0, 1), (0, 255)))
+    np.testing.assert_allclose(unit(UNIT)['conv5'], expected, atol=1e-5)
+    np.testing.assert_allclose(unit(UNIT.astype(np.float16))['conv5'], expected, atol=2e-2)
+    np.testing.assert_allclose(bytes_(PIXELS.astype(float))['conv5'], expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(features)(PIXELS)['conv5'], expected, atol=1e-5)
+    np.testing.assert_allclose(features(PIXELS[:1])['conv5'], expected[:1], atol=1e-5)
+
+
+LIKE = r'expected images \[B, H, W, 3\]'
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        (PIXELS[0], rf'shape \[16, 16, 3\]: {LIKE}.*images\[None\]'),
+        (Image.fromarray(PIXELS[0]), r'images\[None\]'),
+        (PIXELS[..., 0], rf'shape \[4, 16, 16\]: {LIKE}'),
+        (PIXELS[..., :1], r'three channels: images.repeat\(3, axis=-1\)'),
+        (PIXELS.transpose(0, 3, 1, 2), r'images.transpose\(0, 2, 3, 1\)'),
+        (np.zeros((2, 16, 16, 4), np.uint8), r'images\[\.\.\., :3\]'),
+        (PIXELS[None], r'shape \[1, 4, 16, 16, 3\]'),
+        (PIXELS[:0], r'shape \[0, 16, 16, 3\].*one at least'),
+        (PIXELS[:, :0], r'one at least'),
+        ([PIXELS[0], PIXELS[1, :8]], rf'list is no array .*{LIKE}.*all of one size'),
+        ([], r'shape \[0\]'),
+        (None, 'images of shape'),
+        ('cat.jpg', 'images of shape'),
+        (PIXELS > 5, 'images of type bool'),
+        (PIXELS.astype(complex), 'images of type complex128'),
+        (PIXELS.astype(object), 'images of type object'),
+        (PIXELS.astype(np.int8), 'int8 with values from -.*: integers are values from 0 to 255'),
+        (PIXELS.astype(np.uint16) * 16, 'uint16 with values from .*: integers are values from 0 to 255'),
+        (PIXELS.astype(np.float32), r'float32 with values from 0 to 255: .* lie in \[-1, 1\], or load with'),
+        (jnp.asarray(PIXELS, jnp.bfloat16), r'bfloat16 with values from 0 to 25.: .* lie in \[-1, 1\]'),
+        (2 * UNIT, r'lie in \[-1, 1\]'),
+        (np.where(PIXELS == 7, np.nan, 0.0), r'values from nan to nan'),
+        (np.where(PIXELS == 7, np.inf, 0.0), r'values from 0 to inf'),
+    ],
+)
+def test_what_is_not_clear_is_refused(export, given, message):
+    with pytest.raises(ValueError, match=message):
+        exports.load_features(export)(given)
+
+
+@pytest.mark.parametrize('value_range', [(1, 0), (0,), 1, 'unit', (0, np.inf), (0, np.nan), None])
+def test_a_range_is_two_numbers(unchecked, export, value_range):
+    with pytest.raises(ValueError, match=r'expected \(low, high\)'):
+        exports.load_features(export, value_range=value_range)
+
+
+def test_images_that_are_never_below_0_are_warned_of(export):
+    with pytest.warns(UserWarning, match=r'in \[0, 1\] load with value_range=\(0, 1\)'):
+        exports.load_features(export)(UNIT)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        exports.load_features(export, value_range=(0, 1))(UNIT)
+
+
+def test_an_image_of_another_size_is_refused_where_it_matters():
+    with pytest.raises(ValueError, match='images of 16 x 16 pixels: the classifier was trained on 32 x 32'):
+        images.to_network(PIXELS, size=32)
+
+
+def test_a_damaged_export_is_not_loaded(export, tmp_path):
+    import json
+    import shutil
+
+    shutil.copytree(export, tmp_path / 'export')
+    path = tmp_path / 'export' / 'config.json'
+    description = json.loads(path.read_text())
+    assert set(description['fingerprints']) == {'trunk'}
+    description['fingerprints']['trunk'] = '00000000'
+    path.write_text(json.dumps(description))
+    with pytest.raises(exports.ExportError, match='trunk is damaged, or of another export'):
+        exports.load_features(tmp_path / 'export')
