@@ -117,6 +117,15 @@ def test_every_page_but_those_of_the_api_is_named_in_the_readme():
     assert {path for path in PAGES if path.parent == DOCS and path.stem != 'index'} <= named
 
 
+def test_every_test_that_is_said_to_hold_a_promise_exists():
+    rows = [line for line in (DOCS / 'promises.md').read_text().splitlines() if '`tests/' in line]
+    assert len(rows) > 20
+    for row in rows:
+        path, *names = re.findall(r'`((?:tests/|test_)[^`]+)`', row)
+        text = (ROOT / path).read_text()
+        assert all(f'def {name}(' in text for name in names), row
+
+
 def test_every_room_has_a_page_in_the_api():
     rooms = {path.parent.name for path in (ROOT / 'artifacts_jax').glob('*/__init__.py')}
     assert {path.stem for path in PAGES if path.parent == DOCS / 'api'} == {*rooms, 'index', 'artifacts_jax'}

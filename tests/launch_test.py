@@ -212,7 +212,20 @@ def test_slurm_submits_itself_with_the_options_before_the_dashes():
     assert 'main needs --config= and --workdir=' in run.stderr
 
 
-@pytest.mark.parametrize(('status', 'requeued'), [(0, False), (1, False), (75, True), (143, True)])
+@pytest.mark.parametrize(('extra', 'installed'), [('cuda', '[cuda]'), ('tpu', '[tpu]'), ('cpu', '')])
+def test_slurm_installs_what_the_cluster_has(extra, installed):
+    run = slurm('--dry-run', f'--extra={extra}', '--', '--config=configs/stl10.py', '--workdir=runs/stl10')
+    install, submit = run.stdout.splitlines()
+    assert install == f"source launch/environment.sh '{installed}'"
+    assert '--extra' not in submit
+    run = slurm('--dry-run', '--extra=gpu', '--', '--config=configs/stl10.py', '--workdir=runs/stl10')
+    assert run.returncode == 2
+    assert '--extra=gpu: give --extra=cuda, --extra=tpu or --extra=cpu' in run.stderr
+
+
+@pytest.mark.parametrize(
+    ('status', 'requeued'), [(0, False), (1, False), (75, True), (143, True), (138, True), (129, True), (130, False)]
+)
 def test_slurm_queues_a_job_again_that_was_told_to_stop(tmp_path, status, requeued):
     (tmp_path / '.venv' / 'bin').mkdir(parents=True)
     (tmp_path / '.venv' / 'bin' / 'activate').write_text('')

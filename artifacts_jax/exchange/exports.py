@@ -23,7 +23,7 @@ from artifacts_jax.exchange import images
 from artifacts_jax.models import architecture
 from artifacts_jax.models.discriminator import Trunk
 from artifacts_jax.models.generator import Encoder
-from artifacts_jax.training.checkpoint import differences, fingerprint
+from artifacts_jax.training.checkpoint import differences, fingerprint, hush
 
 VERSION = 1
 NETWORKS = ('encoder', 'decoder', 'repair', 'trunk', 'discriminator', 'head')
@@ -284,6 +284,7 @@ def _restore(folder, part, description):
         raise ExportError(f'{folder} has no {part}; it holds: {", ".join(description["networks"])}')
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = shape_tree(_template(folder, part, description), device)
+    hush()
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             saved = checkpointer.metadata(folder / part).item_metadata

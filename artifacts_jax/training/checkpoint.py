@@ -52,7 +52,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, config: ConfigDict, sharding: Sharding | None = None, *, made_from: str = ''):
-        _hush()
+        hush()
         self.folder = Path(folder).absolute()
         self._made_from = made_from
         self._config = json.loads(config.to_json_best_effort())
@@ -226,14 +226,14 @@ class Checkpoints:
 
 
 @functools.cache
-def _hush():
-    """Keeps quiet, from now on, the stack traces that Orbax prints of errors that it also raises.
+def hush() -> None:
+    """Keeps quiet, from now on, what Orbax prints of errors that it also raises, stack traces among that.
 
     When one of its many reads or writes fails, the others are given up; they end later, in other threads, and each
     would print that nobody waits for it.
     """
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
-    logging.getLogger('absl').addFilter(lambda record: not (record.exc_info and 'orbax' in record.pathname))
+    logging.getLogger('absl').addFilter(lambda record: 'orbax' not in record.pathname)
     show = sys.unraisablehook
 
     def show_others(unraisable):

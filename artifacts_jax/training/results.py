@@ -17,9 +17,21 @@ NUMBERS, TABLES = 'results.json', 'results.txt'
 
 
 def read(workdir: Path) -> dict:
-    """Returns the results so far, {} if there are none."""
+    """Returns the results so far, {} if there are none.
+
+    Raises:
+      ConfigError: the file is damaged.
+    """
     path = Path(workdir) / NUMBERS
-    return json.loads(path.read_text()) if path.exists() else {}
+    try:
+        found = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise configuration.ConfigError(
+            f'{path} cannot be read ({error}): move it away; what it had is made anew'
+        ) from error
+    if not isinstance(found, dict):
+        raise configuration.ConfigError(f'{path} has no results of a run: move it away, or use another --workdir')
+    return found
 
 
 def write(workdir: Path, results: dict | list) -> None:

@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import subprocess
@@ -139,6 +140,18 @@ def test_full_disk_is_one_error_that_says_what_is_needed_and_spoils_nothing(
     with Checkpoints(saved, config, devices.replicated) as checkpoints:
         checkpoints.save(6, state)
     jax.tree.map(np.testing.assert_array_equal, restore(config, devices, saved), state)
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_a_quota_is_as_a_full_disk(config, devices, saved, number, wrapped):
+    error = OSError(number, os.strerror(number))
+    with Checkpoints(saved, config, devices.replicated) as checkpoints:
+        full = pytest.raises(CheckpointError, match=r'no room for a checkpoint in .* goes on from step 4')
+        with full, checkpoints._room(100):
+            raise ValueError(f'{error} while writing') if wrapped else error  # as TensorStore has it
+        with pytest.raises(ValueError, match='something else'), checkpoints._room(100):
+            raise ValueError('something else')
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='only root can mount a small disk')
