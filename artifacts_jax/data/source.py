@@ -18,13 +18,10 @@ import numpy as np
 from jaxtyping import Int, Int32, UInt8
 from ml_collections import ConfigDict
 
+from artifacts_jax.data.errors import DataError
 from artifacts_jax.devices import host
 
 PHOTOGRAPHS = 'photographs'
-
-
-class DataError(Exception):
-    """Data that is missing or cannot be read; the message says what was looked for, where, and what to do."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -189,9 +186,9 @@ def open_split(config: ConfigDict, split: str) -> Source:
     Raises:
       DataError: the data set, its files or the split are not there, or the split is empty.
     """
+    builder = _builder(config)
     import tensorflow_datasets as tfds
 
-    builder = _builder(config)
     try:
         examples = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
@@ -223,9 +220,9 @@ def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
     Raises:
       DataError: only part of a split of STL-10 is asked for.
     """
+    builder = _builder(config)
     import tensorflow_datasets as tfds
 
-    builder = _builder(config)
     count = builder.info.splits[split].num_examples
     if builder.name != 'stl10':
         return np.arange(count)
@@ -237,13 +234,22 @@ def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
 
 def _builder(config):
     """Returns the tfds builder of a data set whose files are there."""
-    hide_accelerators()
-    import tensorflow_datasets as tfds
-
     folder = Path(config.name).expanduser()
-    if folder.is_dir() or config.name.startswith((os.sep, '.', '~')):
-        if not folder.is_dir():
-            raise DataError(f'there is no folder {config.name}; images are expected as FOLDER/SPLIT/CLASS/IMAGE.jpg')
+    in_folder = folder.is_dir() or config.name.startswith((os.sep, '.', '~'))
+    if in_folder and not folder.is_dir():
+        raise DataError(
+            f'there is no folder {config.name}; images are expected as FOLDER/SPLIT/CLASS/IMAGE.jpg, arrays as'
+            f' FOLDER/SPLIT.npz'
+        )
+    try:
+        hide_accelerators()
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DataError(
+            f'{config.name} is read by TensorFlow and tensorflow_datasets, which are not installed ({error}): install'
+            f' them, or give the images as arrays, FOLDER/SPLIT.npz (docs/data.md)'
+        ) from error
+    if in_folder:
         builder = tfds.ImageFolder(str(folder))
         if not builder.info.splits:
             raise DataError(f'no images in {config.name}; they are expected as FOLDER/SPLIT/CLASS/IMAGE.jpg')

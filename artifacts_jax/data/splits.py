@@ -1,4 +1,4 @@
-"""Batches as a pure function of (seed, step), from tfds data sets and folders of images, in memory or streamed."""
+"""Batches as a pure function of (seed, step), from tfds data sets, folders of images, and arrays."""
 
 import dataclasses
 import functools
@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Int, Int32, UInt8
 from ml_collections import ConfigDict
 
-from artifacts_jax.data.source import DataError, Source, open_split, original_order
+from artifacts_jax.data import arrays, source
+from artifacts_jax.data.errors import DataError
 
 __all__ = ['DataError', 'InMemory', 'Streamed', 'load', 'original_order']
 
@@ -28,30 +29,38 @@ def load(config: ConfigDict, split: str, *, seed: int, process_index: int = 0, p
       An InMemory or a Streamed data set.
 
     Raises:
-      DataError: the data set, its files or the split are not there, the split is empty, or all its images are damaged.
+      DataError: the data set, its files or the split are not there, the split is empty, all its images are damaged, or
+        arrays are not what they should be.
     """
-    source = open_split(config, split)
-    examples = source.num_examples
-    stream = config.loading == 'stream' or (
+    opened = (arrays if arrays.named(config.name) else source).open_split(config, split)
+    examples = opened.num_examples
+    on_demand = config.loading == 'stream' or (
         config.loading == 'auto' and examples * config.size**2 * 3 > config.memory_limit_gb * 1e9
     )
-    if stream:
-        return Streamed(source, examples, source.label_names, seed, config.shuffle_buffer, process_index, process_count)
-    images, labels = source.decode()
+    if on_demand and isinstance(opened, source.Source):
+        return Streamed(opened, examples, opened.label_names, seed, config.shuffle_buffer, process_index, process_count)
+    images, labels = (opened.images, opened.labels) if on_demand else opened.decode()
     return InMemory(
-        images, labels, source.label_names, seed, process_index, process_count, left_out=examples - len(images)
+        images, labels, opened.label_names, seed, process_index, process_count, left_out=examples - len(images)
     )
+
+
+def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
+    """Returns where each example of a split stands in the data set's own files: see source.py; of arrays, as it is."""
+    if arrays.named(config.name):
+        return np.arange(arrays.open_split(config, split).num_examples)
+    return source.original_order(config, split)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InMemory:
-    """A split decoded once: images, and labels, -1 where there is none.
+    """A split decoded once, or arrays: images, and labels, -1 where there is none.
 
     Training batches follow one another through the endless concatenation of every epoch's permutation, so that no
     example is left out at an epoch's end. Each host takes its slice of every global batch.
     """
 
-    images: UInt8[np.ndarray, 'N size size 3']
+    images: UInt8[np.ndarray | arrays.Rows, 'N size size 3']
     labels: Int32[np.ndarray, ' N']
     label_names: tuple[str, ...]
     seed: int
@@ -131,7 +140,7 @@ class Streamed:
     batch counts twice, so that a restart need not decode what came before.
     """
 
-    source: Source
+    source: source.Source
     num_examples: int
     label_names: tuple[str, ...]
     seed: int
