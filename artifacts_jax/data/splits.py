@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from artifacts_jax.data import arrays, source
 from artifacts_jax.data.errors import DataError
 
-__all__ = ['DataError', 'InMemory', 'Streamed', 'load', 'original_order']
+__all__ = ['DataError', 'InMemory', 'Streamed', 'classes', 'load', 'original_order']
 
 
 def load(config: ConfigDict, split: str, *, seed: int, process_index: int = 0, process_count: int = 1):
@@ -43,6 +43,26 @@ def load(config: ConfigDict, split: str, *, seed: int, process_index: int = 0, p
     return InMemory(
         images, labels, opened.label_names, seed, process_index, process_count, left_out=examples - len(images)
     )
+
+
+def classes(config: ConfigDict, key: str, dataset: 'InMemory | Streamed', *, stage: str) -> int:
+    """Returns the number of classes of a data set whose labels a stage needs.
+
+    Args:
+      config: the run's `config.data`.
+      key: the data set's key in it, such as 'probe_train'.
+      dataset: what `load` has returned for it.
+      stage: the stage's name.
+
+    Raises:
+      DataError: there are images without labels.
+    """
+    if not dataset.num_classes:
+        raise DataError(
+            f'split {config[key]!r} of {config.name} has no labels, or not of every image, which {stage} needs: set'
+            f' data.{key} to a labelled split, or leave {stage} out of stages'
+        )
+    return dataset.num_classes
 
 
 def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:

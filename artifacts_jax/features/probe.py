@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import parts
+from artifacts_jax.data import parts, splits
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.drawing import plots
@@ -80,7 +80,13 @@ def table(found: dict) -> str:
 
 
 def probe(config: ConfigDict, devices: Devices, datasets: dict, variables: dict | None) -> dict:
-    """Returns {layer: result} of one network, or {'pixels': result} of the images themselves without variables."""
+    """Returns {layer: result} of one network, or {'pixels': result} of the images themselves without variables.
+
+    Raises:
+      DataError: there are images without labels.
+    """
+    for key in ('probe_train', 'test'):
+        splits.classes(config.data, key, datasets[key], stage=NAME)
     if variables is None:
         extract = extraction.of_views(config, devices, lambda _, images: {PIXELS: images.reshape(len(images), -1)})
     else:

@@ -89,7 +89,7 @@ def _undone(protocol, rows, config, devices, datasets):
     parts = [part for part in _parts(config) if part not in rows]
     if not parts:
         return
-    classes = _classes(config, datasets['probe_train'])
+    classes = splits.classes(config.data, 'probe_train', datasets['probe_train'], stage=NAME)
     indices = _read_folds(config, datasets['probe_train'])
     count = classifier.counter(protocol, classes, config, devices)
     for part in parts:
@@ -162,16 +162,6 @@ def _read_folds(config, dataset):
     places = np.argsort(splits.original_order(config.data, config.data.probe_train))[indices]
     _ = dataset.subset(places[0])  # refuses a streamed data set now, not after hours of training on all images
     return places
-
-
-def _classes(config, dataset):
-    """Returns the number of classes, or raises DataError if there are none."""
-    if not dataset.num_classes:
-        raise splits.DataError(
-            f'split {config.data.probe_train!r} of {config.data.name} has no labels, which {NAME} learns from: set'
-            f' data.probe_train to a labelled split'
-        )
-    return dataset.num_classes
 
 
 def _summary(config, rows):
