@@ -18,7 +18,7 @@ STAGES = ('autoencoder', 'artifacts', 'probe', 'transfer')
 PROTOCOLS = ('linear', 'finetune')  # of the transfer
 
 DATA = {
-    'name': 'photographs',  # a tfds data set, or a folder with one sub-folder of images for each split and class
+    'name': 'photographs',  # a tfds data set, a folder SPLIT/CLASS/IMAGE.jpg, or arrays: a folder of SPLIT.npz, a .npz
     'data_dir': free(''),  # where tfds looks for prepared data; '' is its default, ~/tensorflow_datasets
     'train': 'train',  # split that the autoencoder and the artifacts stage learn from; labels unused
     'probe_train': 'train',  # labelled split that the linear classifiers learn from
