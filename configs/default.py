@@ -18,7 +18,7 @@ STAGES = ('autoencoder', 'artifacts', 'probe', 'transfer')
 PROTOCOLS = ('linear', 'finetune')  # of the transfer
 
 DATA = {
-    'name': named('photographs'),  # a tfds data set, or a folder with one sub-folder of images for each split and class
+    'name': named('photographs'),  # a tfds data set, a folder SPLIT/CLASS/IMAGE.jpg, or arrays: SPLIT.npz, or one .npz
     'data_dir': free(''),  # where tfds looks for prepared data; '' is its default, ~/tensorflow_datasets
     'train': named('train'),  # split that the autoencoder and the artifacts stage learn from; labels unused
     'probe_train': named('train'),  # labelled split that the linear classifiers learn from

@@ -20,8 +20,8 @@ from tests.runs import CONFIG, Runs, find_port
 
 SHARED = {'finished_run': ('figures_test', 'pipeline_test'), 'runs': ('runs_test', 'processes_test', 'kill_test')}
 LONGEST = (
-    'runs_test processes_test kill_test figures_test pipeline_test loop_test parallel_test stl10_test products_test'
-    ' compiling_test artifacts_test tf1_test splits_test recipe_test'
+    'runs_test processes_test kill_test figures_test pipeline_test loop_test parallel_test without_tensorflow_test'
+    ' stl10_test products_test compiling_test artifacts_test tf1_test splits_test recipe_test'
 ).split()
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')

@@ -236,7 +236,7 @@ def test_a_probe_that_the_data_cannot_have_is_left_out_by_name(
     assert not (tmp_path / 'run').exists()
     config.stages = ('transfer',)
     if labels is None:
-        with pytest.raises(splits.DataError, match='has no labels, which transfer learns from'):
+        with pytest.raises(splits.DataError, match='has no labels, or not of every image, which transfer needs'):
             pipeline.run(config, tmp_path / 'run')
 
 

@@ -50,28 +50,36 @@ def find_port():
 
 @dataclasses.dataclass
 class Runs:
-    """Starts main as a user does, with 20 steps of each stage at 16 pixels, in work directories under `folder`."""
+    """Starts main as a user does, with 20 steps of each stage at 16 pixels, in work directories under `folder`.
+
+    Modules are sought in the folders `first` before all others.
+    """
 
     folder: Path
+    first: tuple[Path, ...] = ()
     _kept: dict = dataclasses.field(default_factory=dict)
 
     def start(self, name, *options, processes=1, devices=1):
         """Returns the processes of a run, which have so many devices each."""
-        environment = {
-            **os.environ,
-            'XLA_FLAGS': xla_flags(devices),
-            'PYTHONPATH': str(ROOT),
-            'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'cache'),
-            'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-        }
         command = [sys.executable, '-m', 'artifacts_jax.main', f'--config={self.folder / "small.py"}', *options]
         if processes > 1:
             command.append('--config.checkpoint_every=5')  # they wait seconds for one another at each
         command.append(f'--workdir={self.folder / name}')
         meeting = [f'--coordinator=127.0.0.1:{find_port()}', f'--processes={processes}']
         commands = [[*command, *meeting, f'--process={n}'] for n in range(processes)] if processes > 1 else [command]
+        return [self.process(command, devices) for command in commands]
+
+    def process(self, command, devices=1):
+        """Returns the process of a command, which shares what the others have compiled."""
+        environment = {
+            **os.environ,
+            'XLA_FLAGS': xla_flags(devices),
+            'PYTHONPATH': os.pathsep.join(map(str, (*self.first, ROOT))),
+            'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'cache'),
+            'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+        }
         pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-        return [subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) for command in commands]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
 
     def end(self, run):
         """Waits for the processes of a run; returns their [(exit status, stdout, stderr)]."""

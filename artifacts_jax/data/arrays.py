@@ -1,233 +1,213 @@
-"""Data sets in NumPy's files, FOLDER/SPLIT.npz or one .npz, read without TensorFlow.
+"""Examples of one split from .npz files, for which neither TensorFlow nor anything else need be installed.
 
-A file has `image` [N, H, W, 3] uint8 and, if there are, `label` [N], integers, -1 where it is not known, and
-`label_names`, text. What np.savez writes is mapped: an image is read from disk when it is needed. What
-np.savez_compressed writes is read whole.
+FOLDER/SPLIT.npz, or one FILE.npz, which is the split 'train'. In each:
 
-Where there is only a split 'train', a tenth of it is held out as 'test'.
+    image        uint8 [N, H, W, 3]
+    label        integers [N], -1 where unknown; may be left out
+    label_names  strings [classes]; may be left out
+
+Images that stand uncompressed in the file, as np.savez writes them, are mapped: they take no memory of the process.
+Those of another size than `config.data.size` are resized as source.py does it. Nothing is unpickled.
 """
 
+import concurrent.futures
 import dataclasses
-import functools
-import re
-import zipfile
-import zlib
-from pathlib import Path
 
 import numpy as np
 import PIL.Image
 from jaxtyping import Int, Int32, UInt8
 from ml_collections import ConfigDict
 
-from artifacts_jax.data.source import DataError, locate
+from artifacts_jax.data import npz, parts, places
+from artifacts_jax.data.errors import DataError
 
-HELD_OUT = 0.1  # of 'train', where there is no 'test'
-EXPECTED = 'expected uint8 [N, H, W, 3], RGB from 0 to 255'
+HELD_OUT = 0.1  # part of 'train' that stands for 'test' where there is no other split
+MOST_CLASSES = 1_000_000
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
-    """Some images of an array, cut to squares of one size when they are asked for."""
+    """Some rows of an array of images, each made a square of `size` pixels when it is asked for.
 
-    images: UInt8[np.ndarray, 'N H W 3']
-    rows: Int[np.ndarray, ' n']
+    It stands for the array [N, size, size, 3]: it has its length, shape and type, and takes indices of its first axis.
+    """
+
+    array: UInt8[np.ndarray, 'all H W 3']
+    rows: Int[np.ndarray, ' N']
     size: int
+    dtype = np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the array for which it stands."""
+        return len(self.rows), self.size, self.size, 3
+
+    @property
+    def resizes(self) -> bool:
+        """Whether the images have another size."""
+        return self.array.shape[1:3] != (self.size, self.size)
 
     def __len__(self):
         return len(self.rows)
 
-    def __getitem__(self, index: slice | Int[np.ndarray, ' m']) -> UInt8[np.ndarray, 'm {self.size} {self.size} 3']:
-        return squares(self.images[self.rows[index]], self.size)
+    def __getitem__(self, indices):
+        images = self.array[self.rows[indices]]
+        if not self.resizes:
+            return images
+        squares = np.empty((len(images), self.size, self.size, 3), np.uint8)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            for n, image in enumerate(pool.map(lambda image: square(image, self.size), images)):
+                squares[n] = image
+        return squares
 
 
-def squares(images: UInt8[np.ndarray, 'N H W 3'], size: int) -> UInt8[np.ndarray, 'N {size} {size} 3']:
-    """Returns the central squares of images resized, with antialiasing, so that the short side has `size` pixels."""
-    height, width = images.shape[1:3]
-    if height == width == size:
-        return np.asarray(images)
-    short = min(height, width)
-    target = max(width * size // short, size), max(height * size // short, size)
-    left, top = ((length - size) // 2 for length in target)
-    resized = (PIL.Image.fromarray(image).resize(target, PIL.Image.Resampling.BILINEAR) for image in images)
-    cut = [np.asarray(image)[top : top + size, left : left + size] for image in resized]
-    return np.stack(cut) if cut else np.zeros((0, size, size, 3), np.uint8)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arrays:
+    """One split: its images, mapped or as Rows, and labels, -1 where unknown."""
+
+    images: UInt8[np.ndarray | Rows, 'N size size 3']
+    labels: Int32[np.ndarray, ' N']
+    label_names: tuple[str, ...]
+
+    @property
+    def num_examples(self) -> int:
+        """The examples of the split."""
+        return len(self.labels)
+
+    def decode(self) -> tuple[UInt8[np.ndarray | Rows, 'N size size 3'], Int32[np.ndarray, ' N']]:
+        """Returns the images and labels; images of another size are resized, once and for all."""
+        if not isinstance(self.images, Rows) or not self.images.resizes:
+            return self.images, self.labels
+        squares = np.empty(self.images.shape, np.uint8)
+        for start in range(0, len(squares), 256):
+            squares[start : start + 256] = self.images[start : start + 256]
+        return squares, self.labels
 
 
-def files(config: ConfigDict) -> dict[str, Path]:
-    """Returns {split: its file} of the run's `config.data`, {} if it names no such data."""
-    place = locate(config)
-    if place is None:
-        return {}
-    if place.is_dir():
-        return {path.stem: path for path in sorted(place.glob('*.npz'))}
-    return {'train': place} if place.suffix == '.npz' else {}
+def square(image: UInt8[np.ndarray, 'H W 3'], size: int) -> UInt8[np.ndarray, '{size} {size} 3']:
+    """Resizes an image, with antialiasing, so that its short side has `size` pixels, and returns the central square."""
+    height, width = (max(side * size // min(image.shape[:2]), size) for side in image.shape[:2])
+    resized = PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR)
+    top, left = (height - size) // 2, (width - size) // 2
+    return np.asarray(resized)[top : top + size, left : left + size]
 
 
-def load(
-    config: ConfigDict, split: str
-) -> tuple[UInt8[np.ndarray, 'N size size 3'] | Rows, Int32[np.ndarray, ' N'], tuple[str, ...]]:
-    """Returns (images, labels, -1 where there is none, names of the classes) of a split.
+def named(config: ConfigDict) -> bool:
+    """Whether a run's `config.data` names arrays: a folder that holds .npz files, or the path of one."""
+    path = places.locate(config)
+    return path is not None and (any(path.glob('*.npz')) if path.is_dir() else path.suffix == '.npz')
+
+
+def open_split(config: ConfigDict, split: str) -> Arrays:
+    """Opens a split; of images that are mapped, nothing is read yet.
+
+    Where 'train' is the only split and 'test' is asked for, by `split` or by the configuration, a fixed tenth of its
+    examples is 'test', and the others are 'train'.
 
     Args:
       config: the run's `config.data`.
-      split: such as 'train', or 'train[:90%]'.
+      split: a split's name, or a slice of it as tfds spells it.
 
     Raises:
-      DataError: there is no such split, or its file does not hold what it should.
+      DataError: the files or the split are not there, or do not hold what they should.
     """
-    found = files(config)
-    name, cut = _parse(config, split)
-    held_out = _is_cut(config, found)
-    if name not in found and not (held_out and name == 'test'):
-        raise DataError(f'{config.name} has no split {name!r}; there are: {", ".join(found)}')
-    path = found['train' if held_out else name]
-    limit = config.memory_limit_gb * 1e9
-    images, labels = _images(path, limit), _labels(path)
-    rows = np.arange(len(images))
-    if labels is not None and labels.shape != rows.shape:
-        raise DataError(f'{path}: label {list(labels.shape)} should be [{len(rows)}], one for each image')
-    if held_out:
-        rows = _part(rows, name, path)
-    rows = rows[cut(len(rows))]
-    if not len(rows):
-        raise DataError(f'split {split!r} of {config.name} is empty')
-    names = _names(tuple(found.values()))
-    labels = np.full(len(rows), -1, np.int32) if labels is None else labels[rows].astype(np.int32)
-    if len(rows) == len(images) and images.shape[1:3] == (config.size, config.size):
-        return images, labels, names
-    chosen = Rows(images, rows, config.size)
-    fits = config.loading == 'memory' or (config.loading == 'auto' and len(rows) * config.size**2 * 3 <= limit)
-    return chosen[:] if fits else chosen, labels, names
+    files, name = _files(places.locate(config)), parts.name_of(split)
+    asked = {parts.name_of(each) for each in (split, config.train, config.probe_train, config.test)}
+    cut = set(files) == {'train'} and 'test' in asked
+    path = files.get('train' if cut and name == 'test' else name)
+    if not path:
+        raise DataError(f'{config.name} has no split {split!r}; there are: {", ".join(files)}')
+    labels, label_names = _labels(files)
+    labels = labels[path]
+    rows = np.arange(len(labels))
+    if cut:
+        out = parts.held_out(rows, HELD_OUT)
+        if len(rows) == 1:
+            raise DataError(f'{path} has one image, of which none can be held out; expected some, or a file test.npz')
+        if name == 'test':
+            print(f'{path} stands alone: {out.sum():,} of its {len(out):,} images, always the same, are the split test')
+        rows = rows[out if name == 'test' else ~out]
+    first, end = parts.bounds(split, len(rows), place=path)
+    rows = rows[first:end]
+    return Arrays(_images(path, rows, config.size), labels[rows], label_names)
 
 
-def _parse(config, split):
-    """Returns (name of a split, function of its length that cuts it)."""
-    found = re.fullmatch(r'(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?', split)
-    if not found:
-        raise DataError(f"{config.name} has no split {split!r}: write a file's name, or cut it, as 'train[:90%]'")
-
-    def place(text, count):
-        if text is None:
-            return None
-        return round(int(text[:-1]) * count / 100) if text.endswith('%') else int(text)
-
-    return found[1], lambda count: slice(place(found[2], count), place(found[3], count))
+def _images(path, rows, size):
+    """Returns rows of a file's images, mapped where they can be, else read, as an array or as Rows."""
+    with npz.opened(path) as archive:
+        array = npz.mapped(archive, 'image')
+    together = len(rows) == rows[-1] + 1 - rows[0]
+    if not isinstance(array, np.memmap) and len(rows) < len(array):  # the others need not be kept
+        array, rows, together = array[rows], np.arange(len(rows)), True
+    if together and array.shape[1:3] == (size, size):
+        return array[rows[0] : rows[-1] + 1]
+    return Rows(array, rows, size)
 
 
-def _is_cut(config, found):
-    """Returns whether the run's 'test' is cut from its 'train'."""
-    return config.test.partition('[')[0] == 'test' and 'test' not in found and 'train' in found
+def _files(path):
+    """Returns {split: path} of the .npz files in a folder, or of one."""
+    return {each.stem: each for each in sorted(path.glob('*.npz'))} if path.is_dir() else {'train': path}
 
 
-def _part(rows, name, path):
-    """Returns those rows of 'train' that are held out, or the others: as good as random, and always the same."""
-    scrambled = rows.astype(np.uint64) * np.uint64(2654435761) % np.uint64(2**32)
-    order = np.argsort(scrambled, kind='stable')
-    count = max(1, round(HELD_OUT * len(rows)))
-    if count == len(rows):
-        raise DataError(f'{path} has one image, of which none can be held out: add a test.npz')
-    _tell(path, count, len(rows) - count)
-    return np.sort(order[:count] if name == 'test' else order[count:])
+def _labels(files):
+    """Returns ({path: labels int32 [N]}, label_names), which all splits share, after a check of all that they hold."""
+    held = {path: _check(path) for path in files.values()}
+    names = {path: names for path, (_, names) in held.items() if names}
+    if len(set(names.values())) > 1:
+        raise DataError(f'{" and ".join(map(str, names))} have different label_names, expected the same in each')
+    found = next(iter(names.values()), ())
+    for path, (labels, _) in held.items():
+        wrong = labels[(labels < -1) | (labels >= (len(found) or MOST_CLASSES))]
+        if len(wrong):
+            classes = f'0 to {len(found) - 1} by label_names' if found else 'classes 0, 1, 2, ...'
+            raise DataError(f'{path}: label holds {wrong[0]}, expected {classes}, or -1 for unknown')
+    most = max(int(labels.max()) for labels, _ in held.values())
+    return {path: x.astype(np.int32) for path, (x, _) in held.items()}, found or tuple(map(str, range(most + 1)))
 
 
-@functools.cache
-def _tell(path, count, rest):
-    print(f'{path}: {count:,} images are held out as test, the other {rest:,} are train', flush=True)
+def _check(path):
+    """Returns a file's (labels, label_names), -1 and () where there are none, or raises DataError."""
+    with npz.opened(path) as archive:
+        there = npz.members(archive)
+        if 'image' not in there:
+            raise DataError(
+                f'{path} has no array image, but {", ".join(there) or "nothing"}: expected image, uint8 [N, H, W, 3],'
+                f' in every .npz of the folder'
+            )
+        count = _count(path, *npz.header(archive, 'image'))
+        labels, names = np.full(count, -1), ()
+        if 'label' in there:
+            shape, dtype = npz.header(archive, 'label')
+            if dtype.kind not in 'iu' or shape != (count,):
+                raise DataError(f'{path}: label is {dtype} {list(shape)}, expected integers [{count}], one an image')
+            labels = npz.read(archive, 'label')
+        if 'label_names' in there:
+            shape, dtype = npz.header(archive, 'label_names')
+            if dtype.kind != 'U' or len(shape) != 1:
+                raise DataError(f'{path}: label_names is {dtype} {list(shape)}, expected strings [classes]')
+            names = tuple(map(str, npz.read(archive, 'label_names')))
+    return labels, names
 
 
-def _names(paths):
-    """Returns the names of the classes, the same for all files of a data set; () if there are no labels."""
-    names, most, least = (), -1, 0
-    for path in paths:
-        here, labels = _read(path, 'label_names'), _labels(path)
-        if here is not None:
-            if here.ndim != 1 or here.dtype.kind not in 'US':
-                raise DataError(f'{path}: label_names is {_kind(here)}, expected text [classes]')
-            here = tuple(x.decode() if isinstance(x, bytes) else str(x) for x in here)
-            if names and names != here:
-                raise DataError(f'{path}: label_names differ from those of {paths[0].parent}: all files need the same')
-            names = here
-        if labels is not None and len(labels):
-            most, least = max(most, int(labels.max())), min(least, int(labels.min()))
-    if least < -1 or (names and most >= len(names)):
-        last = len(names) - 1 if names else '...'
-        raise DataError(f'{paths[0].parent}: labels from {least} to {most}, expected 0 to {last}, or -1')
-    return names or tuple(map(str, range(most + 1)))
-
-
-def _labels(path):
-    """Returns the labels of a file, None if it has none."""
-    labels = _read(path, 'label')
-    if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in 'iu'):
-        raise DataError(f'{path}: label is {_kind(labels)}, expected integers [N]')
-    return labels
-
-
-def _images(path, limit):
-    images = _read(path, 'image', limit)
-    if images is None:
-        raise DataError(f'{path} has no array `image`, but: {", ".join(_members(path)) or "nothing"}; {EXPECTED}')
-    advice = ''
-    if images.dtype.kind == 'f':
-        advice = '; of floating point in [0, 1]: (255 * image).round().astype(np.uint8)'
-    elif images.ndim == 4 and images.shape[1] == 3:
-        advice = '; put the channels last: image.transpose(0, 2, 3, 1)'
-    elif images.ndim == 4 and images.shape[-1] == 4:
-        advice = '; drop the alpha channel: image[..., :3]'
-    elif images.ndim == 3 or (images.ndim == 4 and images.shape[-1] == 1):
-        advice = '; of grey make three channels'
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape:
-        raise DataError(f'{path}: image is {_kind(images)}, {EXPECTED}{advice}')
-    return images
-
-
-def _kind(array):
-    return f'{array.dtype} {list(array.shape)}'
-
-
-def _members(path):
-    with zipfile.ZipFile(path) as archive:
-        return [name.removesuffix('.npy') for name in archive.namelist()]
-
-
-def _read(path, name, limit=np.inf):
-    """Returns an array of a file, None if it has none of that name: mapped if it is stored, else read.
-
-    Its checksum is looked at where the array is smaller than the limit, bytes; larger ones would take long.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if f'{name}.npy' not in archive.namelist():
-                return None
-            member = archive.getinfo(f'{name}.npy')
-            stored = member.compress_type == zipfile.ZIP_STORED
-            if not stored and member.file_size > limit:
-                raise DataError(
-                    f'{path} is compressed, and {name} has {member.file_size / 1e9:.1f} GB, more than'
-                    f' data.memory_limit_gb: write it with np.savez, which is read in parts'
-                )
-            if not stored or member.file_size <= limit:
-                with archive.open(member) as file:
-                    if not stored:
-                        return np.lib.format.read_array(file, allow_pickle=False)
-                    while file.read(1 << 24):  # which compares the checksum at the end
-                        pass
-        return _mapped(path, member)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise DataError(f'{path} cannot be read ({error}): {EXPECTED}, written with np.savez') from error
-
-
-def _mapped(path, member):
-    """Returns an array that is stored in an archive, mapped."""
-    with path.open('rb') as file:
-        file.seek(member.header_offset + 26)
-        lengths = np.frombuffer(file.read(4), '<u2')  # of the member's name, and of what else is said of it
-        file.seek(int(lengths.sum()), 1)
-        version = np.lib.format.read_magic(file)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = header(file)
-        if dtype.hasobject:
-            raise ValueError('it holds Python objects, which are not read')
-        if 0 in shape or shape == ():
-            return np.zeros(shape, dtype)
-        return np.memmap(path, dtype, 'r', file.tell(), shape, 'F' if fortran else 'C')
+def _count(path, shape, dtype):
+    """Returns how many images an array of this shape and type holds, or raises DataError: it holds none."""
+    advice = None
+    if dtype.hasobject:
+        advice = 'objects are not unpickled; make images of one size with np.stack'
+    elif dtype.kind == 'f':
+        advice = 'if 1.0 is white, (image * 255).round().astype(np.uint8)'
+    elif dtype != np.uint8:
+        advice = 'image.astype(np.uint8), if it holds no others than 0 to 255'
+    elif len(shape) == 3 or (len(shape) == 4 and shape[3] == 1):
+        advice = 'grey images need three channels: np.repeat(image.reshape(*image.shape[:3], 1), 3, axis=3)'
+    elif len(shape) == 4 and shape[3] == 4:
+        advice = 'alpha is not used: image[..., :3]'
+    elif len(shape) == 4 and shape[1] == 3 != shape[3]:
+        advice = 'channels come last: image.transpose(0, 2, 3, 1)'
+    elif len(shape) != 4 or shape[3] != 3:
+        advice = 'one array of RGB images'
+    elif 0 in shape:
+        advice = 'at least one image of at least one pixel'
+    if advice:
+        raise DataError(f'{path}: image is {dtype} {list(shape)}, expected uint8 [N, H, W, 3] in 0..255 ({advice})')
+    return shape[0]

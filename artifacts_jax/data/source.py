@@ -21,14 +21,11 @@ import numpy as np
 from jaxtyping import Int, Int32, UInt8
 from ml_collections import ConfigDict
 
-from artifacts_jax.config import ForeseenError
+from artifacts_jax.data import places
+from artifacts_jax.data.errors import DataError
 from artifacts_jax.devices import host
 
 PHOTOGRAPHS = 'photographs'
-
-
-class DataError(ForeseenError):
-    """Data that is missing or cannot be read; the message says what was looked for, where, and what to do."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -188,31 +185,6 @@ def hide_accelerators() -> None:
         tf.config.set_visible_devices([], kind)
 
 
-def locate(config: ConfigDict) -> Path | None:
-    """Returns the folder or file that the run's `config.data` names, None if it is the name of a tfds data set.
-
-    One that is not there any more is looked for in, and as, `data_dir`.
-
-    Raises:
-      DataError: it looks like a path, but there is nothing.
-    """
-    path = Path(config.name).expanduser()
-    if path.exists():
-        return path
-    moved = Path(config.data_dir).expanduser()
-    split = config.train.partition('[')[0]
-    if config.data_dir and os.sep in config.name:
-        for folder in (moved / path.name, moved):
-            if folder.suffix == '.npz' or (folder / split).is_dir() or (folder / f'{split}.npz').is_file():
-                return folder
-    if config.name.startswith((os.sep, '.', '~')) or path.suffix == '.npz':
-        nor = f', and nothing of it in {moved}' if config.data_dir else ''
-        raise DataError(
-            f'there is no folder {config.name}{nor}; expected are FOLDER/SPLIT/CLASS/IMAGE.jpg or FOLDER/SPLIT.npz'
-        )
-    return None
-
-
 def open_split(config: ConfigDict, split: str) -> Source:
     """Opens a split; nothing is decoded yet.
 
@@ -223,9 +195,9 @@ def open_split(config: ConfigDict, split: str) -> Source:
     Raises:
       DataError: the data set, its files or the split are not there, or the split is empty.
     """
+    builder = _builder(config)
     import tensorflow_datasets as tfds
 
-    builder = _builder(config)
     try:
         examples = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
@@ -257,9 +229,9 @@ def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
     Raises:
       DataError: only part of a split of STL-10 is asked for.
     """
+    builder = _builder(config)
     import tensorflow_datasets as tfds
 
-    builder = _builder(config)
     count = builder.info.splits[split].num_examples
     if builder.name != 'stl10':
         return np.arange(count)
@@ -271,13 +243,18 @@ def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
 
 def _builder(config):
     """Returns the tfds builder of a data set whose files are there."""
-    hide_accelerators()
-    import tensorflow_datasets as tfds
-
-    folder = locate(config)
+    folder = places.locate(config)
+    if folder and not folder.is_dir():
+        raise DataError(f'{folder} is a file; images are expected as FOLDER/SPLIT/CLASS/IMAGE.jpg, or as .npz')
+    try:
+        hide_accelerators()
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DataError(
+            f'{config.name} is read by TensorFlow and tensorflow_datasets, which are not installed ({error}): install'
+            f' them, or give the images as arrays, FOLDER/SPLIT.npz (docs/data.md)'
+        ) from error
     if folder:
-        if not folder.is_dir():
-            raise DataError(f'{folder} is a file; images are expected as FOLDER/SPLIT/CLASS/IMAGE.jpg, or as .npz')
         builder = tfds.ImageFolder(str(folder))
         if not builder.info.splits:
             raise DataError(f'no images in {folder}; they are expected as FOLDER/SPLIT/CLASS/IMAGE.jpg')

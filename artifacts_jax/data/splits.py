@@ -1,19 +1,18 @@
-"""Batches as a pure function of (seed, step), from arrays, tfds data sets and folders of images."""
+"""Batches as a pure function of (seed, step), from tfds data sets, folders of images, and arrays."""
 
 import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Int32
+from jaxtyping import Int, Int32, UInt8
 from ml_collections import ConfigDict
 
 from artifacts_jax.data import arrays, source
-from artifacts_jax.data.source import DataError, Source, open_split
+from artifacts_jax.data.errors import DataError
 
-__all__ = ['DataError', 'InMemory', 'Streamed', 'load', 'original_order']
+__all__ = ['DataError', 'InMemory', 'Streamed', 'classes', 'load', 'original_order']
 
 
 def load(config: ConfigDict, split: str, *, seed: int, process_index: int = 0, process_count: int = 1):
@@ -30,42 +29,58 @@ def load(config: ConfigDict, split: str, *, seed: int, process_index: int = 0, p
       An InMemory or a Streamed data set.
 
     Raises:
-      DataError: the data set, its files or the split are not there, the split is empty, or all its images are damaged.
+      DataError: the data set, its files or the split are not there, the split is empty, all its images are damaged, or
+        arrays are not what they should be.
     """
-    if arrays.files(config):
-        return InMemory(*arrays.load(config, split), seed, process_index, process_count)
-    opened = open_split(config, split)
+    opened = (arrays if arrays.named(config) else source).open_split(config, split)
     examples = opened.num_examples
-    stream = config.loading == 'stream' or (
+    on_demand = config.loading == 'stream' or (
         config.loading == 'auto' and examples * config.size**2 * 3 > config.memory_limit_gb * 1e9
     )
-    if stream:
+    if on_demand and isinstance(opened, source.Source):
         return Streamed(opened, examples, opened.label_names, seed, config.shuffle_buffer, process_index, process_count)
-    images, labels = opened.decode()
+    images, labels = (opened.images, opened.labels) if on_demand else opened.decode()
     return InMemory(
         images, labels, opened.label_names, seed, process_index, process_count, left_out=examples - len(images)
     )
 
 
-def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
-    """Returns where each example of a split, in the order read, stands in the data set's own files.
+def classes(config: ConfigDict, key: str, dataset: 'InMemory | Streamed', *, stage: str) -> int:
+    """Returns the number of classes of a data set whose labels a stage needs.
 
-    See source.original_order; arrays are read in their order.
+    Args:
+      config: the run's `config.data`.
+      key: the data set's key in it, such as 'probe_train'.
+      dataset: what `load` has returned for it.
+      stage: the stage's name.
+
+    Raises:
+      DataError: there are images without labels.
     """
-    if arrays.files(config):
-        return np.arange(len(arrays.load(config, split)[1]))
+    if not dataset.num_classes:
+        raise DataError(
+            f'split {config[key]!r} of {config.name} has no labels, or not of every image, which {stage} needs: set'
+            f' data.{key} to a labelled split, or leave {stage} out of stages'
+        )
+    return dataset.num_classes
+
+
+def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
+    """Returns where each example of a split stands in the data set's own files: see source.py; of arrays, as it is."""
+    if arrays.named(config):
+        return np.arange(arrays.open_split(config, split).num_examples)
     return source.original_order(config, split)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InMemory:
-    """A split decoded once, or mapped: images, and labels, -1 where there is none.
+    """A split decoded once, or arrays: images, and labels, -1 where there is none.
 
     Training batches follow one another through the endless concatenation of every epoch's permutation, so that no
     example is left out at an epoch's end. Each host takes its slice of every global batch.
     """
 
-    images: Any  # uint8 [N, size, size, 3]: an array, or the Rows of one
+    images: UInt8[np.ndarray | arrays.Rows, 'N size size 3']
     labels: Int32[np.ndarray, ' N']
     label_names: tuple[str, ...]
     seed: int
@@ -145,7 +160,7 @@ class Streamed:
     batch counts twice, so that a restart need not decode what came before.
     """
 
-    source: Source
+    source: source.Source
     num_examples: int
     label_names: tuple[str, ...]
     seed: int

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from artifacts_jax.data import parts, splits
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.drawing import plots
@@ -100,7 +101,13 @@ def table(found: dict) -> str:
 
 
 def probe(config: ConfigDict, devices: Devices, datasets: dict, variables: dict | None) -> dict:
-    """Returns {layer: result} of one network, or {'pixels': result} of the images themselves without variables."""
+    """Returns {layer: result} of one network, or {'pixels': result} of the images themselves without variables.
+
+    Raises:
+      DataError: there are images without labels.
+    """
+    for key in ('probe_train', 'test'):
+        splits.classes(config.data, key, datasets[key], stage=NAME)
     if variables is None:
         extract = extraction.of_views(config, devices, lambda _, images: {PIXELS: images.reshape(len(images), -1)})
     else:
@@ -150,7 +157,7 @@ def _fit(config, extract, dataset):
     def epoch_batches(epoch):
         del epoch  # tfds has shuffled the examples on disk; each epoch reads them in that order
         for maps, examples in map(extract, batches()):
-            yield maps, examples['label'], _held_out(examples['index'], options.held_out)
+            yield maps, examples['label'], parts.held_out(examples['index'], options.held_out)
 
     return sgd.fit_sgd(
         epoch_batches,
@@ -161,12 +168,6 @@ def _fit(config, extract, dataset):
         steps_per_epoch=dataset.eval_steps(options.batch_size, options.max_train),
         learning_rate=options.learning_rate,
     )
-
-
-def _held_out(index, part):
-    """Returns which examples pick the penalty: as good as random, and a function of the example's index alone."""
-    scrambled = index.astype(np.uint64) * np.uint64(2654435761) % np.uint64(2**32)
-    return scrambled < part * 2**32
 
 
 def _count(limit, dataset):

@@ -86,7 +86,6 @@ def run(
                 f' {start:,}, or use another --workdir'
             )
         if start < steps:
-            _ = datasets['train']  # with TensorFlow, if it needs that, by which TensorBoard's files are written
             written = Report if processes.is_first() else Silence
             options = {'batch_size': batch_size, 'log_every': config.log_every, 'shown': stage.SHOWN}
             report = written(Path(workdir), stage.NAME, start, steps=steps, **options)

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from artifacts_jax.data import source
 from artifacts_jax.devices import host
 from artifacts_jax.drawing import plots
 from artifacts_jax.training import results
@@ -20,7 +21,7 @@ class Report:
     """Writes the metrics of one stage and shows its progress; use it as a context.
 
     metrics.jsonl has one line for each logged step and each evaluation: 'step', then 'train/NAME' or 'test/NAME'.
-    TensorBoard gets the same through clu, where the data comes through TensorFlow.
+    TensorBoard gets the same through clu, where the data have loaded TensorFlow.
 
     Args:
       workdir: the run's work directory.
@@ -54,7 +55,7 @@ class Report:
         kept = [row for row in read(self._path) if self._start and row['step'] <= self._start]
         host.write_whole(self._path, ''.join(json.dumps(row) + '\n' for row in kept))
         self._file = self._path.open('a', buffering=1)
-        self._writer = _tensorboard(self._tensorboard)
+        self._writer = None  # until there is something to write: the data may load TensorFlow before
         if self._progress:
             self._progress.start()
             self._bar = self._progress.add_task(self.stage, total=self._steps, completed=self._start, rate='')
@@ -125,8 +126,15 @@ class Report:
     def _write(self, step, split, values):
         named = {f'{split}/{name}': value for name, value in values.items()}
         self._file.write(json.dumps({'step': step, **named}) + '\n')
-        if self._writer:
-            self._writer.write_scalars(step, named)
+        if 'tensorflow' not in sys.modules:  # importing it for this alone would take seconds, where it is there at all
+            _say_no_tensorboard()
+            return
+        if self._writer is None:
+            from clu import metric_writers
+
+            source.hide_accelerators()
+            self._writer = metric_writers.SummaryWriter(str(self._tensorboard))
+        self._writer.write_scalars(step, named)
 
 
 class Silence:
@@ -168,19 +176,10 @@ def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in lines if line.endswith('\n')]
 
 
-def _tensorboard(folder):
-    """Returns a writer of TensorBoard's files, None where the data has needed no TensorFlow, which it would load."""
-    if 'tensorflow' not in sys.modules:
-        _tell_once()
-        return None
-    from clu import metric_writers
-
-    return metric_writers.SummaryWriter(str(folder))
-
-
 @functools.cache
-def _tell_once():
-    print('TensorBoard gets no files, since the data needs no TensorFlow; metrics.jsonl has the same numbers')
+def _say_no_tensorboard():
+    """Prints it once, for all stages."""
+    print('no TensorBoard files: the data needs no TensorFlow, and metrics.jsonl has the same numbers', flush=True)
 
 
 def _progress():

@@ -31,7 +31,7 @@ def check(config: ConfigDict, devices: Devices) -> None:
 
 def examine(config: ConfigDict, datasets: dict) -> str:
     """Raises DataError if there are no labels, or the file of folds is not what it should be; returns ''."""
-    _classes(config, datasets['probe_train'])
+    splits.classes(config.data, 'probe_train', datasets['probe_train'], stage=NAME)
     _read_folds(config, datasets['probe_train'])
     return ''
 
@@ -100,7 +100,7 @@ def _prepared(protocol, parts, config, devices, datasets):
     """Yields (part, stage, its data) of parts; opens the data only if there is one."""
     if not parts:
         return
-    classes = _classes(config, datasets['probe_train'])
+    classes = splits.classes(config.data, 'probe_train', datasets['probe_train'], stage=NAME)
     indices = _read_folds(config, datasets['probe_train'])
     count = classifier.counter(protocol, classes, config, devices)
     for part in parts:
@@ -174,16 +174,6 @@ def _read_folds(config, dataset):
     places = np.argsort(splits.original_order(config.data, config.data.probe_train))[indices]
     _ = dataset.subset(places[0])  # refuses a streamed data set now, not after hours of training on all images
     return places
-
-
-def _classes(config, dataset):
-    """Returns the number of classes, or raises DataError if there are none."""
-    if not dataset.num_classes:
-        raise splits.DataError(
-            f'split {config.data.probe_train!r} of {config.data.name} has no labels, which {NAME} learns from: set'
-            f' data.probe_train to a labelled split'
-        )
-    return dataset.num_classes
 
 
 def _summary(config, rows):

@@ -1,234 +1,262 @@
-import os
-import subprocess
-import sys
-import zipfile
+import re
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import skimage.data
 
-from artifacts_jax.configs import default
 from artifacts_jax.data import arrays, splits
-from artifacts_jax.data.source import DataError
-from tests import compiling
+from tests.data.splits_test import options, same, take
 
-ROOT = Path(__file__).parents[2]
-IMAGES = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), np.uint8)
-LABELS = np.arange(40) % 4
-
-
-def options(name, **changes):
-    """The default `config.data` with changes."""
-    config = default.get_config().data
-    config.update(name=str(name), size=16, **changes)
-    return config
+CROPS = np.stack(
+    [skimage.data.astronaut()[y : y + 16, 200:216] for y in range(0, 480, 10)]
+)  # 48 of them, all different
+LABELS = np.arange(48) % 3
+NAMES = ['a', 'b', 'c']
 
 
 @pytest.fixture
-def folder(tmp_path):
-    np.savez(tmp_path / 'train.npz', image=IMAGES, label=LABELS, label_names=list('abcd'))
-    np.savez_compressed(tmp_path / 'test.npz', image=IMAGES[:10], label=LABELS[:10])
-    return tmp_path
+def save(tmp_path):
+    """Writes tmp_path/SPLIT.npz."""
+
+    def save(split='train', write=np.savez, **content):
+        write(tmp_path / f'{split}.npz', **content)
+
+    return save
 
 
-def test_stored_arrays_are_mapped_and_compressed_ones_read(folder):
-    images, labels, names = arrays.load(options(folder), 'train')
-    assert isinstance(images, np.memmap)
-    np.testing.assert_array_equal(images, IMAGES)
-    np.testing.assert_array_equal(labels, LABELS)
-    assert names == ('a', 'b', 'c', 'd')
-    images, labels, names = arrays.load(options(folder), 'test')
-    assert not isinstance(images, np.memmap)
-    np.testing.assert_array_equal(images, IMAGES[:10])
-    assert names == ('a', 'b', 'c', 'd')  # which the other file says
+@pytest.fixture
+def load(tmp_path):
+    """Opens a split of tmp_path, or of the file of a name in it."""
+
+    def load(split='train', file='', **changes):
+        config = options(**{'name': str(tmp_path / file), 'size': 16, **changes})
+        return splits.load(config, split, seed=0)
+
+    return load
 
 
-def test_batches_are_those_of_the_same_images_in_memory(folder):
-    mapped = splits.load(options(folder), 'train', seed=3)
-    memory = splits.InMemory(IMAGES, LABELS.astype(np.int32), tuple('abcd'), 3)
-    assert (mapped.num_examples, mapped.num_classes) == (40, 4)
-    for batch, expected in zip(mapped.eval_batches(16), memory.eval_batches(16), strict=True):
-        assert all(np.array_equal(batch[name], expected[name]) for name in expected)
-    for step in (0, 7):
-        batch, expected = mapped.batch(step, 16), memory.batch(step, 16)
-        assert all(np.array_equal(batch[name], expected[name]) for name in expected)
+@pytest.fixture(params=[np.savez, np.savez_compressed])
+def write(request):
+    return request.param
+
+
+def read(dataset):
+    """All images of a data set and their labels, in order."""
+    batches = [{name: x[batch['mask']] for name, x in batch.items()} for batch in dataset.eval_batches(10)]
+    return tuple(np.concatenate([batch[name] for batch in batches]) for name in ('image', 'label'))
+
+
+def test_batches_are_those_of_the_images_in_memory(save, load, write):
+    save('train', write, image=CROPS, label=LABELS, label_names=NAMES)
+    save('test', write, image=CROPS[:20], label=LABELS[:20])
+    for split, count in (('train', 48), ('test', 20)):
+        dataset = load(split)
+        memory = splits.InMemory(CROPS[:count], LABELS[:count].astype(np.int32), tuple(NAMES), seed=0)
+        assert (dataset.num_examples, dataset.num_classes, dataset.label_names) == (count, 3, tuple(NAMES))
+        assert same(take(dataset.train_batches(7), 15), take(memory.train_batches(7), 15))
+        assert same(dataset.eval_batches(7), memory.eval_batches(7))
+        assert same(dataset.subset(np.array([4, 2])).eval_batches(2), memory.subset(np.array([4, 2])).eval_batches(2))
+
+
+def test_hosts_share_every_batch(save, load, tmp_path):
+    save(image=CROPS, label=LABELS)
+    config = options(name=str(tmp_path), size=8, loading='stream', test='train')  # resized for each batch
+    parts = [splits.load(config, 'train', seed=0, process_index=n, process_count=3) for n in range(3)]
+    joined = np.concatenate([next(part.train_batches(6))['image'] for part in parts])
+    np.testing.assert_array_equal(joined, next(load(size=8, test='train').train_batches(6))['image'])
+    last = [list(part.eval_batches(15))[-1] for part in parts]  # three examples, of which the last host has none
+    assert [batch['mask'].sum() for batch in last] == [3, 0, 0]
+
+
+@pytest.mark.parametrize('loading', ['auto', 'memory', 'stream'])
+def test_uncompressed_images_are_mapped(save, load, loading):
+    save(image=CROPS)
+    save('test', image=np.asfortranarray(CROPS))
+    assert isinstance(load(loading=loading).images, np.memmap)
+    part = load('train[10:20]', loading=loading).images
+    assert isinstance(part, np.memmap)
+    np.testing.assert_array_equal(part, CROPS[10:20])
+    np.testing.assert_array_equal(load('test', loading=loading).images, CROPS)
+
+
+def private_memory():
+    """Bytes that this process has for itself, without the files that it maps."""
+    return 1024 * int(re.search(r'RssAnon:\s+(\d+)', Path('/proc/self/status').read_text())[1])
+
+
+def test_a_large_array_takes_no_memory(save, load, tmp_path):
+    save(image=np.zeros((20_000, 64, 64, 3), np.uint8))  # 246 MB
+    before = private_memory()
+    train, test = (load(split, size=64) for split in ('train', 'test'))
+    assert sum(1 for dataset in (train, test) for _ in dataset.eval_batches(64)) > 300
+    next(train.train_batches(64))
+    assert private_memory() - before < 50e6
+    (tmp_path / 'train.npz').unlink()
 
 
 @pytest.mark.parametrize(
-    ('split', 'rows'), [('train[:25%]', slice(10)), ('train[30:]', slice(30, 40)), ('train[-5:]', slice(35, 40))]
+    ('split', 'rows'),
+    [('train[:25%]', slice(12)), ('train[40:]', slice(40, None)), ('train[-3:]', slice(45, None))],
 )
-@pytest.mark.parametrize('loading', ['memory', 'stream'])
-def test_splits_are_cut(folder, split, rows, loading):
-    images, labels, _ = arrays.load(options(folder, loading=loading), split)
-    np.testing.assert_array_equal(images[:], IMAGES[rows])
+@pytest.mark.parametrize('size', [16, 8])
+def test_slices_hold_their_images_and_labels(save, load, write, split, rows, size, tmp_path):
+    save('train', write, image=CROPS, label=LABELS)
+    save('test', write, image=CROPS)
+    images, labels = read(load(split, size=size))
+    np.testing.assert_array_equal(images, read(load(size=size))[0][rows])
     np.testing.assert_array_equal(labels, LABELS[rows])
-    np.testing.assert_array_equal(splits.original_order(options(folder), split), np.arange(len(labels)))
+    np.testing.assert_array_equal(splits.original_order(options(name=str(tmp_path)), split), np.arange(len(labels)))
 
 
-@pytest.mark.parametrize('name', ['train.npz', '.'])
-def test_without_a_test_split_a_tenth_is_held_out(folder, name, capsys):
-    (folder / 'test.npz').unlink()
-    config = options(folder / name)
-    (train, _, _), (test, labels, _) = arrays.load(config, 'train'), arrays.load(config, 'test')
-    assert len(test) == len(labels) == 4
-    together = {image.tobytes() for image in (*train[:], *test[:])}
-    assert together == {image.tobytes() for image in IMAGES}
-    np.testing.assert_array_equal(arrays.load(config, 'test')[0][:], test[:])
-    assert '4 images are held out as test, the other 36 are train' in capsys.readouterr().out
-    config.test = 'train'  # asked for as it is
-    assert len(arrays.load(config, 'train')[0]) == 40
+@pytest.mark.parametrize('file', ['', 'train.npz', 'mine.npz'])
+@pytest.mark.parametrize('size', [16, 8])
+def test_a_split_that_stands_alone_gives_a_fixed_part_to_test(save, load, write, file, size, capsys):
+    save('train', write, image=CROPS, label=np.arange(48))
+    if file == 'mine.npz':
+        save('mine', write, image=CROPS, label=np.arange(48))
+    train, test = (read(load(split, file, size=size)) for split in ('train', 'test'))
+    said = capsys.readouterr().out
+    assert said.count('\n') == 1
+    assert 'of its 48 images, always the same, are the split test' in said
+    assert 3 <= len(test[1]) <= 7
+    assert sorted([*train[1], *test[1]]) == list(range(48))
+    for images, labels in (train, test):
+        np.testing.assert_array_equal(labels, np.sort(labels))
+        np.testing.assert_array_equal(images, np.stack([arrays.square(x, size) for x in CROPS[labels]]))
+    np.testing.assert_array_equal(read(load('test[2:]', file, size=size))[1], test[1][2:])
+    np.testing.assert_array_equal(read(load('train', file, loading='stream', size=size))[0], train[0])
 
 
-def test_unknown_labels_are_none(tmp_path):
-    np.savez(tmp_path / 'train.npz', image=IMAGES)
-    np.savez(tmp_path / 'test.npz', image=IMAGES, label=np.full(40, -1))
-    for split in ('train', 'test'):
-        dataset = splits.load(options(tmp_path), split, seed=0)
-        assert dataset.num_classes == 0
-        assert (dataset.labels == -1).all()
+def test_nothing_is_held_out_unless_test_is_asked_for(save, load):
+    save(image=CROPS, label=LABELS)
+    assert load('train[:90%]', test='train[90%:]').num_examples == 43
+    assert load('train[90%:]', test='train[90%:]').num_examples == 5
+    save('validation', image=CROPS)
+    with pytest.raises(splits.DataError, match=r"has no split 'test'; there are: train, validation"):
+        load('test')
+    assert load('train').num_examples == 48
 
 
-def test_other_sizes_are_resized_as_images_are_elsewhere(tmp_path):
-    tf = pytest.importorskip('tensorflow')
-    photograph = skimage.data.astronaut()[:300, :400]
-    np.savez(tmp_path / 'train.npz', image=photograph[None])
-    for loading in ('memory', 'stream'):
-        images, _, _ = arrays.load(options(tmp_path, loading=loading, test='train'), 'train')
-        resized = tf.image.resize(photograph, (16, 21), antialias=True)
-        expected = tf.image.resize_with_crop_or_pad(resized, 16, 16).numpy()
-        assert np.abs(images[:][0] - expected).mean() < 1
-        assert np.abs(images[:][0] - expected).max() < 4
-    assert isinstance(images, arrays.Rows)
+def test_one_image_cannot_be_shared(save, load):
+    save(image=CROPS[:1])
+    with pytest.raises(splits.DataError, match='has one image, of which none can be held out'):
+        load()
 
 
-BAD = {
-    'no image': {'images': IMAGES},
-    'floating point': {'image': IMAGES / 255},
-    'int64': {'image': IMAGES.astype(int)},
-    'channels first': {'image': IMAGES.transpose(0, 3, 1, 2)},
-    'grey': {'image': IMAGES[..., 0]},
-    'alpha': {'image': np.zeros((2, 16, 16, 4), np.uint8)},
-    'objects': {'image': np.array([IMAGES, None], object)},
-    'none': {'image': IMAGES[:0]},
-    'labels of others': {'image': IMAGES, 'label': LABELS[:5]},
-    'fractions': {'image': IMAGES, 'label': LABELS / 2},
-    'labels without a name': {'image': IMAGES, 'label': LABELS, 'label_names': ['a', 'b']},
-    'labels below -1': {'image': IMAGES, 'label': LABELS - 3},
-    'names that are numbers': {'image': IMAGES, 'label': LABELS, 'label_names': [1, 2, 3, 4]},
-}
-SAID = {
-    'no image': 'has no array `image`, but: images; expected uint8',
-    'floating point': r'image is float64 \[40, 16, 16, 3\], expected .*round\(\)\.astype',
-    'int64': r'image is int64',
-    'channels first': r'transpose\(0, 2, 3, 1\)',
-    'grey': 'of grey make three channels',
-    'alpha': 'drop the alpha channel',
-    'objects': 'Python objects|pickle',
-    'none': r'image is uint8 \[0, 16, 16, 3\]',
-    'labels of others': r'label \[5\] should be \[40\]',
-    'fractions': r'label is float64 \[40\], expected integers',
-    'labels without a name': 'labels from 0 to 3, expected 0 to 1, or -1',
-    'labels below -1': r'labels from -3 to 0, expected 0 to \.\.\., or -1',
-    'names that are numbers': 'label_names is int64',
-}
+@pytest.mark.parametrize(
+    ('train', 'test', 'names', 'classes'),
+    [
+        ({}, {}, (), 0),
+        ({'label': np.full(48, -1)}, {}, (), 0),
+        ({'label': LABELS.astype(np.uint8)}, {'label': np.array([4, 0])}, tuple('01234'), 5),
+        ({'label': LABELS.astype('>i2'), 'label_names': NAMES}, {}, tuple('abc'), 3),
+        ({'label': LABELS}, {'label': np.array([4, 0]), 'label_names': list('abcdef')}, tuple('abcdef'), 6),
+        ({'label': LABELS - 1, 'label_names': NAMES}, {}, tuple('abc'), 0),  # a third are unknown
+    ],
+)
+def test_classes_are_those_of_all_splits(save, load, train, test, names, classes):
+    save('train', image=CROPS, **train)
+    save('test', image=CROPS[:2], **test)
+    dataset = load('train')
+    assert (dataset.label_names, dataset.num_classes) == (names, classes)
+    np.testing.assert_array_equal(dataset.labels, train.get('label', np.full(48, -1)))
+    assert dataset.labels.dtype == np.int32
+    np.testing.assert_array_equal(load('test').labels, test.get('label', [-1, -1]))
 
 
-@pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
-@pytest.mark.parametrize('case', BAD)
-def test_what_is_no_data_is_one_error(tmp_path, case, save):
-    save(tmp_path / 'train.npz', **BAD[case])
-    with pytest.raises(DataError, match=SAID[case]):
-        arrays.load(options(tmp_path, test='train'), 'train')
+@pytest.mark.parametrize('shape', [(300, 200), (200, 301), (257, 480), (96, 96), (48, 60), (33, 20)])
+def test_images_are_resized_as_those_of_a_folder_are(tmp_path, save, load, shape):
+    image = skimage.data.astronaut()[: shape[0], : shape[1]]
+    save(image=image[None])
+    (tmp_path / 'images' / 'train' / 'one').mkdir(parents=True)
+    PIL.Image.fromarray(image).save(tmp_path / 'images' / 'train' / 'one' / '0.png')
+    options = {'size': 96, 'test': 'train'}
+    expected, found = load(file='images', **options).images[0], load(**options).images[0]
+    assert found.shape == (96, 96, 3)
+    difference = np.abs(expected.astype(int) - found)
+    assert difference.max() <= 2  # of 255
+    assert difference.mean() < 0.5
 
 
-@pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
-def test_damaged_files_are_one_error(tmp_path, save):
-    path = tmp_path / 'train.npz'
-    save(path, image=IMAGES)
-    whole = path.read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        middle = archive.getinfo('image.npy').header_offset + len(whole) // 2
-    broken = bytearray(whole)
-    broken[middle] ^= 0xFF
-    for damaged in (whole[:-40], whole[:100], b'', b'PK', bytes(broken)):
-        path.write_bytes(damaged)
-        with pytest.raises(DataError, match='cannot be read'):
-            arrays.load(options(tmp_path, test='train'), 'train')
-
-
-@pytest.mark.parametrize('split', ['validation', 'train+test', 'train[', 'train[5:5]', ''])
-def test_splits_that_are_not_there_are_named(folder, split):
-    with pytest.raises(DataError, match=r'no split|is empty'):
-        arrays.load(options(folder), split)
-
-
-def test_data_that_has_moved_is_found_in_data_dir(folder, tmp_path_factory):
-    moved = tmp_path_factory.mktemp('moved') / 'images'
-    folder.rename(moved)
-    for data_dir in (moved, moved.parent):
-        config = options(folder.with_name('images'), data_dir=str(data_dir))
-        assert len(arrays.load(config, 'train')[0]) == 40
-    with pytest.raises(DataError, match=r'there is no folder .*images, and nothing of it in /nowhere'):
-        arrays.files(options(folder.with_name('images'), data_dir='/nowhere'))
-
-
-BLOCKED = """
-import sys
-from importlib.machinery import PathFinder
-
-class Without(PathFinder):
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        if name.partition('.')[0] not in ('tensorflow', 'tensorflow_datasets', 'clu', 'tensorboard'):
-            return PathFinder.find_spec(name, path, target)
-
-sys.meta_path[:] = [Without if finder is PathFinder else finder for finder in sys.meta_path]
-"""
-SMALL = """
-from artifacts_jax.configs import default
-
-def get_config():
-    config = default.get_config()
-    config.batch_size, config.data.size, config.data.name = 8, 16, 'data'
-    config.model.update(
-        image_size=16, encoder_widths=(4, 8, 8), widths=(4, 8, 8, 8, 8), kernels=(3,) * 5, conv1_stride=1, hidden=16
-    )
-    config.autoencoder.steps = config.artifacts.steps = 2
-    config.probe.update(max_values=64, iterations=5, batch_size=16)
-    config.update(log_every=1, eval_every=2, eval_examples=16)
-    return config
-"""
-
-
-@pytest.mark.slow
-def test_a_whole_run_needs_no_tensorflow(tmp_path):
-    (tmp_path / 'site').mkdir()
-    (tmp_path / 'site' / 'sitecustomize.py').write_text(BLOCKED)
-    (tmp_path / 'small.py').write_text(SMALL)
-    (tmp_path / 'data').mkdir()
-    for split, count in (('train', 24), ('test', 16)):
-        np.savez(tmp_path / 'data' / f'{split}.npz', image=IMAGES[:count], label=LABELS[:count])
-    script = (
-        'import numpy as np, artifacts_jax; f = artifacts_jax.load_features("run/export");'
-        'print(f(np.zeros((2, 16, 16, 3), np.uint8))["conv5"].shape)'
-    )
-    environment = {
-        **os.environ,
-        'HOME': str(tmp_path),
-        'PYTHONPATH': f'{tmp_path / "site"}:{ROOT}',
-        'XLA_FLAGS': compiling.xla_flags(1),
+def test_images_are_resized_once_if_there_is_room(save, load):
+    save(image=CROPS)
+    save('test', image=CROPS)
+    room = 48 * 8 * 8 * 3 / 1e9
+    kinds = {
+        np.ndarray: ({'memory_limit_gb': room}, {'memory_limit_gb': 0.9 * room, 'loading': 'memory'}),
+        arrays.Rows: ({'memory_limit_gb': 0.9 * room}, {'memory_limit_gb': room, 'loading': 'stream'}),
     }
+    expected = take(load(size=8).train_batches(5), 12)
+    for kind, cases in kinds.items():
+        for changes in cases:
+            dataset = load(size=8, **changes)
+            assert type(dataset.images) is kind
+            assert same(take(dataset.train_batches(5), 12), expected)
 
-    def run(*command):
-        done = subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert (done.returncode, done.stderr) == (0, ''), done.stderr
-        return done.stdout
 
-    said = run('-m', 'artifacts_jax.main', '--config=small.py', '--workdir=run')
-    assert said.count('TensorBoard gets no files') == 1
-    assert 'probe: done' in said
-    run('-m', 'artifacts_jax.figures', '--workdir=run', '--bank=16')
-    assert run('-c', script) == '(2, 4, 4, 8)\n'
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ({'images': CROPS}, 'has no array image, but images: expected image'),
+        ({'image': CROPS / 255}, r'image is float64 \[48, 16, 16, 3\], expected uint8 .* in 0..255 \(if 1.0 is white'),
+        ({'image': CROPS.astype(np.int64)}, r'image is int64 .*image.astype\(np.uint8\)'),
+        ({'image': CROPS.transpose(0, 3, 1, 2)}, r'image is uint8 \[48, 3, 16, 16\], .*transpose\(0, 2, 3, 1\)'),
+        ({'image': CROPS[..., 0]}, r'image is uint8 \[48, 16, 16\], .*grey images need three channels: np.repeat'),
+        ({'image': CROPS[..., :1]}, r'image is uint8 \[48, 16, 16, 1\], .*grey images'),
+        ({'image': CROPS[..., [0, 1, 2, 0]]}, r'image is uint8 \[48, 16, 16, 4\], .*image\[..., :3\]'),
+        ({'image': CROPS[..., :2]}, r'image is uint8 \[48, 16, 16, 2\], .*one array of RGB images'),
+        ({'image': CROPS[0, 0]}, r'image is uint8 \[16, 3\], expected uint8 \[N, H, W, 3\]'),
+        ({'image': CROPS[:0]}, r'image is uint8 \[0, 16, 16, 3\], .*at least one image'),
+        ({'image': CROPS[:, :0]}, r'image is uint8 \[48, 0, 16, 3\], .*at least one pixel'),
+        (
+            {'image': np.array([CROPS[0], None], object)},
+            r'image is object \[2\], .*objects are not unpickled.*np.stack',
+        ),
+        ({'image': CROPS, 'label': LABELS[:-1]}, r'label is int64 \[47\], expected integers \[48\]'),
+        ({'image': CROPS, 'label': LABELS[:, None]}, r'label is int64 \[48, 1\], expected integers \[48\]'),
+        ({'image': CROPS, 'label': LABELS / 1}, r'label is float64 \[48\], expected integers \[48\]'),
+        ({'image': CROPS, 'label': LABELS.astype(object)}, r'label is object \[48\], expected integers'),
+        ({'image': CROPS, 'label': LABELS + 1, 'label_names': NAMES}, 'label holds 3, expected 0 to 2 by label_names'),
+        ({'image': CROPS, 'label': LABELS - 2}, r'label holds -2, expected classes 0, 1, 2, ..., or -1 for unknown'),
+        ({'image': CROPS, 'label': LABELS.astype(np.uint64) + 2**63}, r'label holds 9223372036854775808, expected'),
+        ({'image': CROPS, 'label_names': [1, 2]}, r'label_names is int64 \[2\], expected strings \[classes\]'),
+        ({'image': CROPS, 'label_names': 'abc'}, r'label_names is <U3 \[\], expected strings \[classes\]'),
+        ({'image': CROPS, 'label_names': np.array(NAMES, object)}, r'label_names is object \[3\], expected strings'),
+    ],
+)
+def test_arrays_that_are_not_what_they_should_be(save, load, write, content, message):
+    save('train', write, **content)
+    with pytest.raises(splits.DataError, match=rf'{re.escape("/train.npz")}\S* {message}'):
+        load()
+    with pytest.raises(splits.DataError, match=message):
+        load(file='train.npz')
+
+
+def test_splits_that_are_not_there_or_differ(save, load):
+    with pytest.raises(splits.DataError, match=r'there is no folder .*/gone.npz; expected are .*FOLDER/SPLIT.npz'):
+        load(file='gone.npz')
+    save(image=CROPS)
+    with pytest.raises(splits.DataError, match=r"has no split 'unlabelled\[:10%\]'; there are: train"):
+        load('unlabelled[:10%]')
+    with pytest.raises(splits.DataError, match=r"'train\[40:50\]' of \S+/train.npz asks for .*; there are 42"):
+        load('train[40:50]')
+    save('test', image=CROPS, label_names=['a'])
+    save('train', image=CROPS, label_names=['b'])
+    with pytest.raises(splits.DataError, match=r'test.npz and .*train.npz have different label_names'):
+        load()
+
+
+def test_data_that_has_moved_is_found_in_data_dir(tmp_path):
+    images = np.zeros((4, 16, 16, 3), np.uint8)
+    (tmp_path / 'moved' / 'data').mkdir(parents=True)
+    np.savez(tmp_path / 'moved' / 'data' / 'train.npz', image=images)
+    config = options(name=str(tmp_path / 'data'), size=16, test='train')
+    for folder in (tmp_path / 'moved', tmp_path / 'moved' / 'data'):
+        config.data_dir = str(folder)
+        assert arrays.named(config)
+        assert arrays.open_split(config, 'train').num_examples == 4
+    config.data_dir = '/nowhere'
+    with pytest.raises(splits.DataError, match=r'there is no folder .*data, and nothing of it in /nowhere'):
+        arrays.named(config)

@@ -120,3 +120,14 @@ def test_a_subset_of_streamed_data_is_refused(photograph_folder):
     stream = splits.load(options(name=str(photograph_folder), size=16, loading='stream'), 'train', seed=0)
     with pytest.raises(splits.DataError, match=r'which is streamed: set data\.loading=memory'):
         stream.subset(np.arange(3))
+
+
+@pytest.mark.parametrize('labels', [[-1, -1], [0, -1]])
+def test_labels_that_a_stage_needs(labels):
+    config, images = options(name='mine', test='train[90%:]'), np.zeros((2, 16, 16, 3), np.uint8)
+    dataset = splits.InMemory(images, np.array(labels, np.int32), ('a',), 0)
+    with pytest.raises(
+        splits.DataError, match=r"'train\[90%:\]' of mine has no labels, .* which probe needs: set data.test"
+    ):
+        splits.classes(config, 'test', dataset, stage='probe')
+    assert splits.classes(config, 'test', splits.InMemory(images, np.zeros(2, np.int32), ('a',), 0), stage='probe') == 1

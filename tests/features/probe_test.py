@@ -24,12 +24,6 @@ def test_every_layer_is_probed_by_either_solver(config, photograph_folder, stage
     assert np.mean([row['accuracy'] for row in results.values()]) > 60
 
 
-def test_held_out_part_depends_on_the_example_alone():
-    held_out = probe._held_out(np.arange(20_000), 0.1)
-    assert abs(held_out.mean() - 0.1) < 0.01
-    np.testing.assert_array_equal(probe._held_out(np.arange(5000, 5010), 0.1), held_out[5000:5010])
-
-
 def test_table_has_every_layer_network_and_count():
     row = {'accuracy': 50.0, 'correct': 5, 'count': 10}
     results = {

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 
@@ -61,3 +62,25 @@ def test_time_aside_does_not_count_in_the_rate_and_is_told(tmp_path, monkeypatch
         opened.train(1, {})
     assert report.read(tmp_path / 'autoencoder' / 'metrics.jsonl')[0]['train/images_per_second'] == pytest.approx(4)
     assert 'autoencoder: 8 seconds, of them 75.0 % evaluation' in capsys.readouterr().out
+
+
+def test_tensorboard_files_are_left_out_where_the_data_need_no_tensorflow(tmp_path, monkeypatch, capsys):
+    report._say_no_tensorboard.cache_clear()
+    monkeypatch.delitem(sys.modules, 'tensorflow', raising=False)
+    for stage in ('autoencoder', 'artifacts'):
+        with report.Report(tmp_path, stage, 0, steps=6, batch_size=8, log_every=1, shown={}) as opened:
+            for step in (1, 2):
+                opened.train(step, {'loss/pixel': 1.0})
+        assert [row['step'] for row in report.read(tmp_path / stage / 'metrics.jsonl')] == [1, 2]
+    assert not (tmp_path / 'tensorboard').exists()
+    assert capsys.readouterr().out.count('no TensorBoard files') == 1
+
+
+def test_tensorboard_files_are_written_where_the_data_have_loaded_tensorflow_since(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, 'tensorflow', raising=False)
+    with open_report(tmp_path, 0) as opened:
+        monkeypatch.undo()
+        import tensorflow  # noqa: F401
+
+        opened.train(1, {'loss/pixel': 1.0})
+    assert list((tmp_path / 'tensorboard' / 'autoencoder').iterdir())

@@ -141,13 +141,6 @@ def test_held_out_folds_train_on_the_others_and_test_on_the_fold(run):
     assert official['test'] is datasets['test']
 
 
-def test_images_without_labels_are_refused(run):
-    config, _, _ = run
-    dataset = splits.InMemory(np.zeros((4, 16, 16, 3), np.uint8), np.full(4, -1, np.int32), (), 0)
-    with pytest.raises(splits.DataError, match=r"'train' of .* has no labels, which transfer learns from"):
-        stl10._classes(config, dataset)
-
-
 def test_table_of_transfer_has_parts_and_folds():
     row = {'accuracy': 70.0, 'correct': 5600, 'count': 8000, 'train': 5000}
     folds = {'mean': 61.25, 'deviation': 0.5, 'ddof': 1, 'folds': 10, 'train': 1000}

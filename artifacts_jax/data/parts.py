@@ -1,0 +1,64 @@
+"""Parts of a split: slices, spelt as tfds spells them, and a fixed part that is held out."""
+
+import re
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from artifacts_jax.data.errors import DataError
+
+SLICE = re.compile(r'([\w-]+)(?:\[(?:(-?[\d_]+(?:\.\d*)?)(%?))?:(?:(-?[\d_]+(?:\.\d*)?)(%?))?\])?')
+
+
+def name_of(split: str) -> str:
+    """Returns the split that a slice such as 'train[:90%]' is cut from.
+
+    Raises:
+      DataError: it is neither a split's name nor a slice of one.
+    """
+    return _match(split)[1]
+
+
+def bounds(split: str, examples: int, *, place: object = 'the data') -> tuple[int, int]:
+    """Returns the (first example, end) of a slice, rounded as tfds does; of a name alone, those of the whole split.
+
+    Args:
+      split: such as 'train', 'train[:90%]', 'train[10:20]' or 'train[-10%:]'; two bounds have one unit.
+      examples: how many the whole split has.
+      place: where they are, for messages.
+
+    Raises:
+      DataError: it is spelt otherwise, no example is in it, or it goes beyond the split.
+    """
+    _, start, start_unit, stop, stop_unit = _match(split).groups()
+
+    def bound(text, default):
+        if text is None:
+            return default
+        count = round(float(text) * examples / 100) if start_unit or stop_unit else int(text)
+        return count + examples if count < 0 else count
+
+    first, end = bound(start, 0), bound(stop, examples)
+    if not 0 <= first < end <= examples:
+        raise DataError(f'{split!r} of {place} asks for examples {first:,} up to {end:,}; there are {examples:,}')
+    return first, end
+
+
+def held_out(index: Int[np.ndarray, ' N'], part: float) -> Bool[np.ndarray, ' N']:
+    """Returns which examples are held out: as good as random, and a function of the example's index alone.
+
+    Args:
+      index: the examples' positions in their split.
+      part: how many are held out, in [0, 1].
+    """
+    scrambled = index.astype(np.uint64) * np.uint64(2654435761) % np.uint64(2**32)
+    return scrambled < part * 2**32
+
+
+def _match(split):
+    match = SLICE.fullmatch(split)
+    if not match:
+        raise DataError(f'cannot read the split {split!r}; expected NAME or NAME[FROM:TO], such as train[:90%]')
+    if not match[3] and not match[5] and any('.' in bound for bound in match.group(2, 4) if bound):
+        raise DataError(f'{split!r} asks for a fraction of an example; did you mean per cent, such as train[:90%]?')
+    return match

@@ -1,0 +1,33 @@
+"""Where data that a configuration names by a path is, also after it has moved."""
+
+import os
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from artifacts_jax.data.errors import DataError
+
+
+def locate(config: ConfigDict) -> Path | None:
+    """Returns the folder or file that the run's `config.data` names, None if it is the name of a tfds data set.
+
+    One that is not there any more is looked for in, and as, `data_dir`.
+
+    Raises:
+      DataError: it looks like a path, but there is nothing.
+    """
+    path = Path(config.name).expanduser()
+    if path.exists():
+        return path
+    moved = Path(config.data_dir).expanduser()
+    split = config.train.partition('[')[0]
+    if config.data_dir and os.sep in config.name:
+        for folder in (moved / path.name, moved):
+            if folder.suffix == '.npz' or (folder / split).is_dir() or (folder / f'{split}.npz').is_file():
+                return folder
+    if config.name.startswith((os.sep, '.', '~')) or path.suffix == '.npz':
+        nor = f', and nothing of it in {moved}' if config.data_dir else ''
+        raise DataError(
+            f'there is no folder {config.name}{nor}; expected are FOLDER/SPLIT/CLASS/IMAGE.jpg or FOLDER/SPLIT.npz'
+        )
+    return None
