@@ -133,9 +133,10 @@ def test_a_configuration_that_cannot_be_read_is_one_line(forks, tmp_path, text, 
 
 @pytest.mark.parametrize('platform', ['cuda', 'tpu', 'nonsense'])
 @pytest.mark.parametrize('module', ['main', 'benchmark'])
-def test_a_device_that_is_not_there_is_one_line(forks, module, platform):
-    workdir = ['--workdir=run'] if module == 'main' else []
+def test_a_device_that_is_not_there_is_one_line(forks, module, platform, tmp_path):
+    workdir = [f'--workdir={tmp_path}/run'] if module == 'main' else []
     assert f'JAX_PLATFORMS={platform}' in forks.refused(DEMO, *workdir, module=module, JAX_PLATFORMS=platform)
+    assert not (tmp_path / 'run').exists()
 
 
 def start(*arguments, **options):
