@@ -113,20 +113,16 @@ def _examine(config, datasets, done):
     Raises:
       DataError: it is not there, or no stage can use it.
     """
-    used = []
-    for task in _tasks(config):
-        if task in done:
-            used.append(task)
-            continue
+    tasks = [task for task in _tasks(config) if task not in done and not (task is autoencoder and artifacts in done)]
+    used = len(tasks)
+    for task in tasks:
         for name in task.SPLITS:
             _ = datasets[name]
-        reason = task.examine(config, datasets) if task in EVALUATIONS else ''
-        if reason:
+        if task in EVALUATIONS and (reason := task.examine(config, datasets)):
             print(f'{task.NAME} will be left out: {reason}', flush=True)
-        else:
-            used.append(task)
+            used -= 1
     if not used:
-        raise splits.DataError(f'nothing to do: {", ".join(config.stages)} has to be left out')
+        raise splits.DataError(f'nothing to do: of {", ".join(config.stages)} all are imported, or have to be left out')
 
 
 def replay_nonfinite(config: ConfigDict, workdir: str | Path) -> dict:
@@ -205,7 +201,7 @@ def _stages(config, workdir, devices, datasets, done):
 
 def _networks(config, devices, learned):
     """Returns the networks that are evaluated; `learned` returns the variables of the artifacts stage."""
-    name = config.artifacts.pretrained or f'{artifacts.NAME} at step {config.artifacts.steps}'
+    name = 'imported' if config.artifacts.pretrained else f'{artifacts.NAME} at step {config.artifacts.steps}'
     state = checkpoint.fingerprint(artifacts.discriminator(learned()))
     return {
         'random': Network(

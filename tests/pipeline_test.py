@@ -229,7 +229,7 @@ def test_a_probe_that_the_data_cannot_have_is_left_out_by_name(
     write_arrays(tmp_path / 'data', count, labels)
     config.data.name = str(tmp_path / 'data')
     config.stages = ('probe',)
-    with pytest.raises(splits.DataError, match='nothing to do: probe has to be left out'):
+    with pytest.raises(splits.DataError, match='nothing to do: of probe all are imported, or have to be left out'):
         pipeline.run(config, tmp_path / 'run')
     with pytest.raises(AssertionError, match=f'probe will be left out: .*{reason}'):
         raise AssertionError(capsys.readouterr().out)
