@@ -91,7 +91,7 @@ def main():
 
     given = flags.FLAGS
     modules = {module.NAME: module for module in (autoencoder, artifacts)}
-    config, out = configuration.check(given.config), given.out and host.folder(given.out, 'out')
+    config, out = configuration.check(given.config), given.out if given.out is None else host.folder(given.out, 'out')
     devices, batches = parallel.Devices(config.parallel).devices, _batches(given.batch) or [config.batch_size]
     limits = measure.machine(config.dtype)
     results = {
@@ -129,7 +129,7 @@ def declare_flags() -> None:
     flags.DEFINE_integer('rounds', 1, 'how often to measure; the round of the median counts', lower_bound=1)
     flags.DEFINE_string('peer', '', 'command of another implementation, with {stage} and {batch}')
     flags.DEFINE_bool('data', False, "measure with the config's training images, too")
-    flags.DEFINE_string('out', '', 'JSON file to write')
+    flags.DEFINE_string('out', None, 'JSON file to write')
 
 
 def _measure(module, config, given, limits):

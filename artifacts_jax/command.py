@@ -19,7 +19,7 @@ from artifacts_jax import configs
 from artifacts_jax.devices import host
 
 KEPT = 'what was saved before is kept; the same command goes on from there'
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run(main: Callable[[], None], required: Sequence[str] = ()) -> None:
@@ -50,7 +50,8 @@ def run(main: Callable[[], None], required: Sequence[str] = ()) -> None:
         host.keep_memory()
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
         signal.signal(signal.SIGINT, _interrupted)
-    sys.stdout, sys.stderr = Listened(sys.stdout), Listened(sys.stderr)
+    nowhere = open(os.devnull, 'w')  # noqa: SIM115 (for what has been closed from the start)
+    sys.stdout, sys.stderr = (Listened(stream or nowhere) for stream in (sys.stdout, sys.stderr))
     app.run(start, flags_parser=parse)
 
 
@@ -97,10 +98,13 @@ def parse(arguments: list[str]) -> list[str]:
 class Listened:
     """A stream that nobody may listen to any more: its pipe is closed, as by `| head`.
 
-    Then the program is told to stop, so that a stage that trains saves its state.
+    Then the program is told to stop, so that a stage that trains saves its state. Characters that the stream's encoding
+    lacks become question marks.
     """
 
     def __init__(self, stream):
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='replace')
         self._stream = stream
 
     def __getattr__(self, name):

@@ -5,6 +5,8 @@ python -m artifacts_jax.tf1 --checkpoint=model.ckpt-195249 --out=exports/referen
 Optimiser slots are ignored; so are the moving averages of the weights, unless --averaged asks for them.
 """
 
+import os
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -22,8 +24,8 @@ def main():
 
     given = flags.FLAGS
     config = configuration.check(given.config or stl10.get_config('reference'))
-    checkpoint = host.folder(given.checkpoint, 'checkpoint')
-    print(import_file(str(checkpoint), host.folder(given.out, 'out'), config, averaged=given.averaged))
+    checkpoint, out = os.path.expanduser(given.checkpoint), host.folder(given.out, 'out')
+    print(import_file(checkpoint, out, config, averaged=given.averaged))
 
 
 if __name__ == '__main__':  # elsewhere these flags would clash with those of other programs

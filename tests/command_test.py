@@ -189,3 +189,17 @@ def test_output_that_nobody_reads_stops_training_with_its_state_saved(photograph
     steps = [int(path.name) for path in (tmp_path / 'run' / 'autoencoder' / 'checkpoints').iterdir()]
     assert steps
     assert max(steps) >= last - 1
+
+
+def test_an_encoding_that_lacks_a_character_is_no_error(tmp_path):
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONIOENCODING': 'ascii'}
+    command = [sys.executable, '-m', 'artifacts_jax.main', '--config=bücher.py', '--workdir=run']
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith('error: --config=b?cher.py')
+
+
+def test_output_that_is_closed_from_the_start_is_no_error(tmp_path):
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    script = f'{sys.executable} -m artifacts_jax.main --config=nowhere.py --workdir=run >&- 2>&-'
+    assert subprocess.run(script, shell=True, cwd=tmp_path, env=environment, check=False).returncode == 1

@@ -55,28 +55,30 @@ def set_up_jax() -> None:
     import jax
 
     jax.config.update('jax_cpu_enable_async_dispatch', False)
-    if not jax.config.jax_compilation_cache_dir and (cache := _cache()):
+    if given := jax.config.jax_compilation_cache_dir:
+        jax.config.update('jax_enable_compilation_cache', bool(_writable(given, 'JAX_COMPILATION_CACHE_DIR')))
+        return
+    if cache := _writable(f'{os.environ.get("XDG_CACHE_HOME") or "~/.cache"}/artifacts_jax', 'XDG_CACHE_HOME'):
         jax.config.update('jax_compilation_cache_dir', str(cache))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
-def _cache():
-    """Returns the folder for compiled programs, None where there is no place for it, as in some containers."""
-    place = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+def _writable(place, variable):
+    """Returns the folder for compiled programs, made; None where it cannot be written, as in some containers."""
     try:
-        cache = Path(place).expanduser() / 'artifacts_jax'
+        cache = Path(place).expanduser()
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=cache):
             return cache
     except (OSError, RuntimeError) as error:  # the latter of a home that is not known
         reason = getattr(error, 'strerror', None) or error
         print(
-            f'compiled programs are not kept: {place}/artifacts_jax cannot be written ({reason}); set XDG_CACHE_HOME to'
-            f' a folder that can',
+            f'compiled programs are not kept: {place} cannot be written ({reason}); set {variable} to where one can',
             file=sys.stderr,
         )
-        for name in ('MPLCONFIGDIR', 'KERAS_HOME'):  # Matplotlib would say the same of its own, Keras make a folder '~'
-            os.environ.setdefault(name, tempfile.mkdtemp())
+        with contextlib.suppress(OSError):  # Matplotlib would say the same of its own, Keras make a folder '~'
+            for name in ('MPLCONFIGDIR', 'KERAS_HOME'):
+                os.environ.setdefault(name, tempfile.mkdtemp())
         return None
 
 
@@ -164,7 +166,7 @@ def write_whole(path: Path, text: str) -> None:
     """Writes a text file, whole or not at all, and makes the folders that it is in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix('.tmp')
-    temporary.write_text(text)
+    temporary.write_text(text, encoding='utf-8')
     temporary.replace(path)
 
 

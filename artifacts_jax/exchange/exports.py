@@ -81,9 +81,12 @@ def save(
         host.write_whole(folder / 'config.json', json.dumps(description, indent=2) + '\n')
 
     processes.led(begin, f'write {folder}')
-    with ocp.StandardCheckpointer() as checkpointer:
-        for part in parts:
-            checkpointer.save(folder / part, trees[part], force=True)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            for part in parts:
+                checkpointer.save(folder / part, trees[part], force=True)
+    except (OSError, ValueError) as error:  # a full disk, rights that have gone
+        raise ExportError(f'{folder} cannot be written: {str(error).splitlines()[0]}') from error
     if damage := _damage(folder, parts, description):
         raise ExportError(f'what was written cannot be read back: {damage}')
     processes.led(complete, f'write {folder}')

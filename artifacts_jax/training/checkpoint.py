@@ -23,6 +23,8 @@ from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import shape_tree
 from artifacts_jax.training.state import State
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE)
 MADE_FROM = 'made from'  # beside the checksums: what the state builds on
 
 
@@ -114,7 +116,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _room(self, needed=0):
-        """Makes one error of a full disk, found beforehand or while writing: what is needed, and where."""
+        """Makes one error of a full disk, found beforehand or while writing, and of others that the system has."""
         free = shutil.disk_usage(self.folder).free
         whole = max((int(path.name) for path in self.folder.iterdir() if path.name.isdigit()), default=0)
         advice = f'; make room and run the same command: it goes on from step {whole:,}'
@@ -126,9 +128,14 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            full = (errno.ENOSPC, errno.EDQUOT)
-            if getattr(error, 'errno', None) not in full and not any(os.strerror(n) in str(error) for n in full):
+            reason = _reason(error)
+            if reason is None:
                 raise
+            if reason not in FULL:
+                raise CheckpointError(
+                    f'a checkpoint cannot be written in {self.folder}: {os.strerror(reason)}; see to that, and run the'
+                    f' same command: it goes on from step {whole:,}'
+                ) from error
             raise CheckpointError(
                 f'no room for a checkpoint in {self.folder}: it takes {self._needed / 1e6:,.1f} MB, and'
                 f' {free / 1e6:,.1f} MB were free{advice}'
@@ -255,6 +262,14 @@ def differences(saved: PyTree, wanted: PyTree) -> list[str]:
         for name in sorted(saved | wanted)
         if saved.get(name) != wanted.get(name)
     ]
+
+
+def _reason(error):
+    """Returns the number of the system's error that an error is, or tells of; None if it does not."""
+    number = getattr(error, 'errno', None)
+    if number in (*FULL, *DENIED):
+        return number
+    return next((number for number in (*FULL, *DENIED) if os.strerror(number) in str(error)), None)
 
 
 def fingerprint(tree: PyTree) -> str:

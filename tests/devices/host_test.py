@@ -105,11 +105,10 @@ def test_where_nothing_can_be_written_there_is_no_cache_and_it_is_said(tmp_path,
     (tmp_path / 'file').touch()
     for name in ('MPLCONFIGDIR', 'KERAS_HOME'):
         monkeypatch.setenv(name, 'kept')
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
-    assert host._cache() is None
+    assert host._writable(tmp_path / 'file' / 'cache', 'XDG_CACHE_HOME') is None
     assert 'compiled programs are not kept' in capsys.readouterr().err
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    assert host._cache() == tmp_path / 'cache' / 'artifacts_jax'
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert host._writable('~/cache', 'XDG_CACHE_HOME') == tmp_path / 'cache'
 
 
 def test_a_home_is_found_and_everything_else_is_left_as_it_is(monkeypatch, tmp_path):

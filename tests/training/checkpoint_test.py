@@ -150,6 +150,9 @@ def test_a_quota_is_as_a_full_disk(config, devices, saved, number, wrapped):
         full = pytest.raises(CheckpointError, match=r'no room for a checkpoint in .* goes on from step 4')
         with full, checkpoints._room(100):
             raise ValueError(f'{error} while writing') if wrapped else error  # as TensorStore has it
+        denied = pytest.raises(CheckpointError, match=r'cannot be written in .*: Read-only file system; .* from step 4')
+        with denied, checkpoints._room(100):
+            raise ValueError(f'{os.strerror(errno.EROFS)}, says the storage')
         with pytest.raises(ValueError, match='something else'), checkpoints._room(100):
             raise ValueError('something else')
 
