@@ -32,7 +32,12 @@ def peer(template: str, stage_name: str, batch: int) -> float:
     Raises:
       ConfigError: it failed, or printed something else.
     """
-    line = template.format(stage=stage_name, batch=batch)
+    try:
+        line = template.format(stage=stage_name, batch=batch)
+    except (ValueError, LookupError) as error:
+        raise configuration.ConfigError(
+            f'--peer={template}: {error}; braces are for {{stage}} and {{batch}}'
+        ) from error
     run = subprocess.run(shlex.split(line), capture_output=True, text=True, check=False, env=host.given_environment())
     try:
         return float(json.loads(run.stdout.splitlines()[-1])['images_per_s'])
@@ -93,6 +98,8 @@ def main():
     modules = {module.NAME: module for module in (autoencoder, artifacts)}
     config, out = configuration.check(given.config), given.out if given.out is None else host.folder(given.out, 'out')
     devices, batches = parallel.Devices(config.parallel).devices, _batches(given.batch) or [config.batch_size]
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)  # now, not after all the work
     limits = measure.machine(config.dtype)
     results = {
         'machine': limits,

@@ -57,6 +57,7 @@ def write(
     from artifacts_jax.training import keys, loop
 
     config, newer = configuration.load(workdir, default.get_config())
+    out.mkdir(parents=True, exist_ok=True)  # now, not after all the work
     if newer:
         print(f'{workdir} is older than these keys, which have their defaults: {", ".join(newer)}')
     if data_dir is not None:
@@ -154,7 +155,9 @@ def declare_flags() -> None:
     flags.DEFINE_string('workdir', None, 'directory of the run')
     flags.DEFINE_string('out', None, 'folder for the figures; WORKDIR/figures by default')
     flags.DEFINE_integer('examples', 8, 'held-out images to show', lower_bound=1, upper_bound=64)
-    flags.DEFINE_integer('seed', 0, 'picks images and masks; 0: those drawn during training', lower_bound=0)
+    flags.DEFINE_integer(
+        'seed', 0, 'picks images and masks; 0: those drawn during training', lower_bound=0, upper_bound=2**31 - 1
+    )
     flags.DEFINE_enum('layer', LAYERS[-1], LAYERS, 'layer whose features decide what is near')
     flags.DEFINE_integer('bank', 5000, 'training images that neighbours are searched among, 0: all', lower_bound=0)
     flags.DEFINE_string('data_dir', None, 'where the data is now, if not where the run had it')

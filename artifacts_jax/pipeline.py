@@ -88,6 +88,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict:
     for stage in TRAINED:
         if config[stage.NAME].pretrained:
             done[stage] = _import(stage, config[stage.NAME].pretrained, config, devices)
+    _ = results.read(workdir)  # which may be a study's, or damaged
     begun = _begun(workdir)  # until then it takes any configuration
     if not begun or configuration.compare(config, workdir, force=config.force) is not None:
         _examine(config, datasets, done)

@@ -24,7 +24,9 @@ from artifacts_jax.devices import host
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configuration that the variants change')
 WORKDIR = flags.DEFINE_string('workdir', None, 'directory of the study; the same one again resumes it')
 VARIANTS = flags.DEFINE_list('variants', list(variants.VARIANTS), 'which variants to run')
-SEEDS = flags.DEFINE_integer('seeds', 3, 'runs of each variant, with the seeds 0, 1, ...', lower_bound=1)
+SEEDS = flags.DEFINE_integer(
+    'seeds', 3, 'runs of each variant, with the seeds 0, 1, ...', lower_bound=1, upper_bound=1000
+)
 
 RANDOM, DEFAULT = 'random', 'default'
 # What an autoencoder does not depend on.
@@ -51,6 +53,10 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
     Raises:
       ConfigError: an unknown variant, one that does not suit the configuration, or a work directory of another one.
     """
+    if (Path(workdir) / 'config.json').exists():
+        raise configuration.ConfigError(f'{workdir} is the work directory of a run: give the study one of its own')
+    if not names:
+        raise configuration.ConfigError(f'--variants= is empty: name some of {", ".join(variants.VARIANTS)}')
     settings = {name: configuration.check(variants.apply(_copy(config), name)) for name in names}
     if config.autoencoder.pretrained or config.artifacts.pretrained:
         raise configuration.ConfigError(

@@ -102,7 +102,7 @@ def _wait(child):
 
 def main():
     """Answers starts until there are no more."""
-    from artifacts_jax import figures, pipeline  # noqa: F401 (what takes long)
+    from artifacts_jax import pipeline  # noqa: F401 (what takes long)
 
     warnings.filterwarnings('ignore', message='os.fork', category=RuntimeWarning)  # no device has been touched yet
     warnings.filterwarnings('ignore', message='.*fork', category=DeprecationWarning)

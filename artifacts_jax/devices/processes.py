@@ -8,6 +8,7 @@ all write.
 import contextlib
 import faulthandler
 import os
+import re
 import sys
 import threading
 import time
@@ -47,7 +48,7 @@ def join(coordinator: str = '', count: int | None = None, index: int | None = No
         if not (_in_slurm_step() or _on_tpu()):
             return
         options = {'local_device_ids': _slurm_gpus()}
-    elif None in given or not 0 <= index < count:
+    elif None in given or not 0 <= index < count or not re.fullmatch(r'.+:\d+', coordinator):
         raise ConfigError(
             f'--coordinator={coordinator} --processes={count} --process={index}: give all three, such as'
             f' --coordinator=10.0.0.1:9876 --processes=2 --process=0, the last from 0 to one less than the processes'

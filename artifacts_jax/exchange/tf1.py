@@ -112,9 +112,13 @@ def read(checkpoint: str | Path) -> dict[str, np.ndarray | np.generic]:
     Raises:
       TensorFlowCheckpointError: it is not there or damaged.
     """
-    import tensorflow as tf
-
-    source.hide_accelerators()
+    try:
+        source.hide_accelerators()
+        import tensorflow as tf
+    except ImportError as error:
+        raise TensorFlowCheckpointError(f'checkpoints of TensorFlow are read by it, but {error}: install it') from error
+    if not str(checkpoint):
+        raise TensorFlowCheckpointError('the name of the checkpoint is empty')
     try:
         reader = tf.train.load_checkpoint(str(checkpoint))
         return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
