@@ -53,7 +53,7 @@ def write(
     from artifacts_jax.data import augment
     from artifacts_jax.devices.parallel import Devices
     from artifacts_jax.drawing import grids
-    from artifacts_jax.pretraining import artifacts
+    from artifacts_jax.pretraining import artifacts, held_out
     from artifacts_jax.training import keys, loop
 
     config, newer = configuration.load(workdir, default.get_config())
@@ -74,7 +74,7 @@ def write(
         f'learned features, {layer} after {step:,} steps': artifacts.discriminator(state.variables),
         f'random network, {layer} before any step': artifacts.discriminator(untrained.variables),
     }
-    queries = next(datasets['test'].train_batches(examples, start_step=seed))
+    queries = held_out.shown(datasets['test'], examples, seed)
     images, labels, found = nearest(
         config, devices, datasets['probe_train'], networks, queries, layer=layer, k=NEIGHBOURS, limit=bank
     )

@@ -23,7 +23,7 @@ def get_config(variant=''):
         hidden=256,
     )
     config.autoencoder.update(steps=500, learning_rate=2e-3)
-    config.artifacts.update(steps=300, learning_rate=2e-4)  # faster, the repair paints dark images over
+    config.artifacts.update(steps=300, learning_rate=3e-4)
     config.probe.update(max_values=2048, iterations=50)
     config.monitor.update(bank=500, queries=250)
     config.update(log_every=25, eval_every=100, figure_every=100, checkpoint_every=100, eval_examples=128)

@@ -1,6 +1,5 @@
 """The game on held-out images: how both sides do, how good the features look, and the figures that show it."""
 
-import collections
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +23,6 @@ SHOWN = {  # to a person, of what the evaluator finds
     'mask AUC': 'mask_auc',
     **{f'{"kNN " * (n == 1)}conv{n}': f'knn/conv{n}' for n in range(1, 6)},
 }
-POOL = 32  # images that those of a figure are picked from
 COLUMNS = (  # of the figure of artifacts, as in the paper
     'original',
     'mask,\norange: dropped',
@@ -36,6 +34,7 @@ COLUMNS = (  # of the figure of artifacts, as in the paper
     'damaged and\nrepaired twice',
 )
 GAN_COLUMNS = ('original', 'decoded', 'generated\nfrom noise')
+POOL = 8  # images that each one shown is chosen from
 
 
 def discriminator(variables: dict) -> dict:
@@ -50,10 +49,9 @@ def _views(config, batch, key):
     return augment.test_view(config, batch['image']), mask
 
 
-def evaluator(config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
-    """Returns evaluate(state, key) -> {name: value}: the game on held-out images, and how good the features are."""
+def _player(config, devices, datasets):
+    """Returns play(state, key) -> {name: array, one entry for each held-out image}: what the discriminator finds."""
     generator, judge = architecture.make_generator(config), architecture.make_discriminator(config)
-    monitor = extraction.monitor(config, devices, datasets)
 
     def play(inputs, batch):
         variables, key = inputs
@@ -74,15 +72,48 @@ def evaluator(config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
 
     mapped = devices.per_example(play)
 
-    def evaluate(state, key):
+    def play_all(state, key):
         batches = datasets['test'].eval_batches(config.batch_size, limit=config.eval_examples)
         results = [mapped((state.variables, key), batch) for batch in batches]
-        results = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+
+    return play_all
+
+
+def _mask_auc(results):
+    return metrics.auc(results['mask_logits'].ravel(), results['kept'].ravel())
+
+
+def evaluator(config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
+    """Returns evaluate(state, key) -> {name: value}: the game on held-out images, and how good the features are."""
+    play, monitor = _player(config, devices, datasets), extraction.monitor(config, devices, datasets)
+
+    def evaluate(state, key):
+        results = play(state, key)
         values = {name: float(x.mean()) for name, x in results.items() if name.startswith('accuracy')}
-        values['mask_auc'] = metrics.auc(results['mask_logits'].ravel(), results['kept'].ravel())
-        return {**values, **monitor(discriminator(state.variables))}
+        return {**values, 'mask_auc': _mask_auc(results), **monitor(discriminator(state.variables))}
 
     return evaluate
+
+
+def shown(dataset, examples: int, first_batch: int = 0) -> dict[str, np.ndarray]:
+    """Returns a batch of images to draw, of as many classes as can be: one of each, then a second of each.
+
+    They are chosen from POOL times as many, those of most contrast first: damage to a flat image cannot be seen. What
+    the networks make of them plays no part.
+
+    Args:
+      dataset: a split, in memory or streamed.
+      examples: how many, over all hosts, which their number divides.
+      first_batch: which of the split's training batches of POOL times as many they are from.
+    """
+    batch = next(dataset.train_batches(POOL * examples, start_step=first_batch))
+    order = np.argsort(-batch['image'].std(axis=(1, 2)).mean(axis=-1), kind='stable')
+    labels, pictures = batch['label'][order], [image.tobytes() for image in batch['image'][order]]
+    rounds = [np.count_nonzero(labels[:n] == label) for n, label in enumerate(labels)]
+    copies = [pictures.index(picture) < n for n, picture in enumerate(pictures)]  # of a split smaller than the pool
+    chosen = order[np.lexsort((rounds, copies))[: len(order) // POOL]]
+    return {name: x[chosen] for name, x in batch.items()}
 
 
 def illustrator(
@@ -90,15 +121,15 @@ def illustrator(
 ) -> Callable:
     """Returns draw(state, key, folder), which writes artifacts.png, mask_prediction.png and conv1.png (None: nothing).
 
-    The first two show the game on held-out images, the paper's figure and what the discriminator makes of it; a GAN
-    damages nothing, so it has no mask to predict. Of POOL images those are shown that have the most different labels.
+    The first two show the game on held-out images, the paper's figure and what the discriminator makes of it, with how
+    well it finds the damage of all held-out images; a GAN damages nothing, so it has no mask to predict.
 
     Args:
       config: the run's configuration.
       devices: the mapping over devices.
       datasets: {'test': data set}.
-      examples: how many images are shown.
-      first_batch: which of the test split's batches of POOL images (or of so many, if that is more) they are from.
+      examples: how many images are shown, at least; as many on each host.
+      first_batch: which of the test split's batches they are from, as of `shown`.
     """
     generator, judge = architecture.make_generator(config), architecture.make_discriminator(config)
     gan = config.artifacts.generator == 'gan'
@@ -119,7 +150,7 @@ def illustrator(
         decoded, fake = apply('decode', phi), fake_examples(generator, variables, phi, mask, noise_keys, config)
         judged = verdict(fake), verdict(real_examples(generator, variables, images, phi, config)), mask
         if gan:
-            return (images, decoded, fake), judged, batch['label']
+            return (images, decoded, fake), judged
         repaired = apply('corrupt', phi, mask)
         columns = (
             images,
@@ -131,27 +162,23 @@ def illustrator(
             apply('corrupt', phi, mask, gated=False),
             apply('corrupt', apply('encode', repaired), mask),
         )
-        return columns, judged, batch['label']
+        return columns, judged
 
-    mapped = devices.per_example(show)
+    mapped, play = devices.per_example(show), _player(config, devices, datasets)
 
     def draw(state, key, folder):
-        size = processes.divisible(max(examples, POOL))
-        batch = next(datasets['test'].train_batches(size, start_step=first_batch))
-        columns, judged, labels = mapped((state.variables, key), batch)
+        batch = shown(datasets['test'], processes.divisible(examples), first_batch)
+        columns, judged = mapped((state.variables, key), batch)
+        results = {} if gan else play(state, key)
         if folder is None:
             return
-        found = metrics.auc(judged[0]['kept'].ravel(), judged[2].ravel() > 0)
-        columns, judged = jax.tree.map(lambda x: x[_varied(labels, examples)], (columns, judged))
         step = f'{int(state.step):,}'
         about = f'held-out images of {Path(config.data.name).name}, after {step} steps'
         named = dict(zip(GAN_COLUMNS if gan else COLUMNS, columns))
         grids.image_grid(folder / 'artifacts.png', named, title=f'Damage and repair: {about}')
         if not gan:
-            title = (
-                f'What the discriminator predicts: {about}; it tells kept from dropped, of {size} images, with an area'
-                f' under the curve of {found:.2f}: 0.5 is chance, 1 without error'
-            )
+            found = f'the area under the curve is {_mask_auc(results):.2f} over {len(results["kept"]):,} images'
+            title = f'What the discriminator predicts: {about}. Of the mask, {found} (0.5: chance, 1: all found)'
             real = {'input': 'original'}.get(config.artifacts.real, 'decoded')
             grids.mask_prediction(folder / 'mask_prediction.png', *judged, title=title, real_name=real)
         kernel = np.asarray(state.params['discriminator']['trunk']['conv1']['group0']['kernel'])
@@ -161,12 +188,3 @@ def illustrator(
         grids.filters(folder / 'conv1.png', kernel, title=title)
 
     return draw
-
-
-def _varied(labels, count):
-    """Returns the positions of so many examples: the first of each label, then the second of each, ..."""
-    turns, seen = [], collections.Counter()
-    for label in labels.tolist():
-        turns.append(seen[label] if label >= 0 else 0)
-        seen[label] += 1
-    return np.argsort(turns, kind='stable')[:count]

@@ -2,10 +2,68 @@ import jax
 import numpy as np
 import pytest
 
+from artifacts_jax import pipeline
+from artifacts_jax.data import splits
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.drawing import grids
 from artifacts_jax.models import architecture
-from artifacts_jax.pretraining import artifacts, held_out
+from artifacts_jax.pretraining import artifacts, autoencoder, held_out
+from artifacts_jax.training import keys, loop
+
+
+def data_set(labels, *, process_index=0, process_count=1):
+    """A data set of images, the later the more contrast, that say where they stand."""
+    images = np.zeros((len(labels), 2, 2, 3), np.uint8)
+    images[:, 0, 0] = np.arange(len(labels))[:, None]
+    return splits.InMemory(images, np.array(labels, np.int32), (), 0, process_index, process_count)
+
+
+def places(batch):
+    return batch['image'][:, 0, 0, 0].tolist()
+
+
+def test_images_to_draw_are_of_every_class_before_any_is_shown_again_those_of_most_contrast():
+    dataset = data_set([0] * 26 + [1] * 4 + [2] * 2)
+    batch = held_out.shown(dataset, 4)
+    assert places(batch) == [31, 29, 25, 30]
+    assert batch['label'].tolist() == [2, 1, 0, 2]
+    pool = next(dataset.train_batches(32))
+    np.testing.assert_array_equal(batch['index'], [places(pool).index(place) for place in places(batch)])
+
+
+def test_images_to_draw_without_labels_are_those_of_most_contrast():
+    assert places(held_out.shown(data_set([-1] * 40), 5)) == [39, 38, 37, 36, 35]
+
+
+def test_no_image_is_drawn_twice_while_there_are_others():
+    assert places(held_out.shown(data_set([0] * 3 + [1]), 4)) == [3, 2, 1, 0]
+    assert sorted(places(held_out.shown(data_set([0, 1]), 3))) in ([0, 0, 1], [0, 1, 1])
+
+
+def test_another_batch_has_other_images_to_draw():
+    dataset = data_set([n % 4 for n in range(128)])
+    drawn = [places(held_out.shown(dataset, 4, first_batch=n)) for n in range(4)]
+    assert len({place for batch in drawn for place in batch}) == 16
+
+
+def test_hosts_draw_their_own_images():
+    parts = [held_out.shown(data_set([0, 1] * 32, process_index=n, process_count=2), 8) for n in (0, 1)]
+    assert [len(part['label']) for part in parts] == [4, 4]
+    assert not set(places(parts[0])) & set(places(parts[1]))
+
+
+@pytest.mark.parametrize('mapping', ['jit', 'pmap'])
+def test_the_figure_of_masks_says_how_much_is_found_of_all_held_out_images(
+    mapping, config, stage_states, photograph_folder, tmp_path, monkeypatch
+):
+    config.data.name = str(photograph_folder)
+    devices, datasets = Devices(mapping), pipeline.Datasets(config)
+    state, key = loop.initial(artifacts, config, devices, stage_states[autoencoder].variables), keys.stage_key(0, 'x')
+    titles = []
+    monkeypatch.setattr(held_out.grids, 'mask_prediction', lambda *_, title, **options: titles.append(title))
+    held_out.illustrator(config, devices, datasets, examples=2)(state, key, tmp_path)
+    found = held_out.evaluator(config, devices, datasets)(state, key)['mask_auc']
+    assert f'{found:.2f} over 16 images' in titles[0]
 
 
 @pytest.fixture
@@ -31,21 +89,8 @@ def test_at_the_ends_of_the_drop_rate_all_or_nothing_is_kept(config, many, rate,
     assert (np.asarray(held_out._views(config, many, jax.random.key(0))[1]) == kept).all()
 
 
-class Dataset:
-    """A test split of these images."""
-
-    num_classes = 0
-
-    def __init__(self, batch):
-        self.batch = batch
-
-    def train_batches(self, size, start_step=0):
-        yield {**{name: x[:size] for name, x in self.batch.items()}, 'label': np.zeros(size, np.int32)}
-
-    def eval_batches(self, size, limit=0):
-        for start in range(0, limit or len(self.batch['index']), size):
-            part = {name: x[start : start + size] for name, x in self.batch.items()}
-            yield {**part, 'label': np.full(size, -1, np.int32), 'mask': np.ones(size, bool)}
+def as_split(batch):
+    return splits.InMemory(batch['image'], np.full(len(batch['image']), -1, np.int32), (), 0)
 
 
 def test_figures_show_as_many_masks_as_images(config, many, stage_states, tmp_path, monkeypatch):
@@ -53,31 +98,18 @@ def test_figures_show_as_many_masks_as_images(config, many, stage_states, tmp_pa
     monkeypatch.setattr(grids, 'image_grid', lambda path, columns, title: drawn.update(columns))
     monkeypatch.setattr(grids, 'mask_prediction', lambda path, fake, real, mask, **options: drawn.update(mask=mask))
     monkeypatch.setattr(grids, 'filters', lambda *given, **options: None)
-    draw = held_out.illustrator(config, Devices('jit'), {'test': Dataset(many)}, examples=8)
+    draw = held_out.illustrator(config, Devices('jit'), {'test': as_split(many)}, examples=8)
     draw(stage_states[artifacts], jax.random.key(0), tmp_path)
     masks = np.asarray(drawn[held_out.COLUMNS[1]])
     assert len(masks) == len({mask.tobytes() for mask in masks}) == 8
     np.testing.assert_array_equal(drawn['mask'], masks)
 
 
-@pytest.mark.parametrize(
-    ('labels', 'picked'),
-    [
-        ([0, 0, 0, 1, 1, 2], [0, 3, 5, 1]),
-        ([0, 0, 0, 0, 0, 0], [0, 1, 2, 3]),
-        ([-1, -1, -1, -1, -1, -1], [0, 1, 2, 3]),
-        ([3, 2, 1, 0, 3, 2], [0, 1, 2, 3]),
-    ],
-)
-def test_figures_show_as_many_labels_as_there_are(labels, picked):
-    np.testing.assert_array_equal(held_out._varied(np.array(labels), 4), picked)
-
-
 def test_evaluation_is_of_a_mask_for_each_image(config, many, stage_states, monkeypatch):
     seen = []
     monkeypatch.setattr(held_out.metrics, 'auc', lambda logits, kept: seen.append(kept) or 0.5)
     config.eval_examples = 32
-    datasets = {'test': Dataset(many), 'probe_train': Dataset(many)}
+    datasets = {'test': as_split(many), 'probe_train': as_split(many)}
     held_out.evaluator(config, Devices('jit'), datasets)(stage_states[artifacts], jax.random.key(0))
     _, masks = held_out._views(config, many, jax.random.key(0))
     np.testing.assert_array_equal(np.asarray(seen[0]).reshape(masks.shape), masks > 0)
