@@ -12,7 +12,7 @@ from artifacts_jax.configs import default, variants
 def get_config(variant=''):
     """Returns the default configuration with a small network and short stages."""
     config = default.get_config()
-    config.batch_size = 32
+    config.batch_size = 16  # smaller ones repair dark photographs better in as many minutes
     config.data.update(size=96)
     config.model.update(
         image_size=64,
@@ -22,9 +22,9 @@ def get_config(variant=''):
         conv1_stride=2,
         hidden=256,
     )
-    config.autoencoder.update(steps=500, learning_rate=2e-3)
-    config.artifacts.update(steps=300, learning_rate=3e-4)
+    config.autoencoder.update(steps=800, learning_rate=2e-3)
+    config.artifacts.update(steps=600, learning_rate=1e-3)
     config.probe.update(max_values=2048, iterations=50)
     config.monitor.update(bank=500, queries=250)
-    config.update(log_every=25, eval_every=100, figure_every=100, checkpoint_every=100, eval_examples=128)
+    config.update(log_every=50, eval_every=200, figure_every=200, checkpoint_every=200, eval_examples=128)
     return variants.apply(config, variant)
