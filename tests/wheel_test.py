@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging import requirements
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,3 +55,25 @@ def test_a_wheel_has_what_its_commands_need(installed, tmp_path):
     assert 'no run in run' in said('figures', '--workdir=run')
     assert 'nowhere' in said('tf1', '--checkpoint=nowhere', '--out=out')
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('machine', 'system', 'name'),
+    [
+        ('x86_64', 'linux', 'tensorflow-cpu'),
+        ('aarch64', 'linux', 'tensorflow'),
+        ('arm64', 'darwin', 'tensorflow'),
+        ('AMD64', 'win32', 'tensorflow-cpu'),
+    ],
+)
+def test_every_machine_gets_the_tensorflow_that_has_a_wheel_for_it(installed, machine, system, name):
+    (metadata,) = installed.glob('*.dist-info/METADATA')
+    wanted = [
+        requirements.Requirement(line.removeprefix('Requires-Dist: '))
+        for line in metadata.read_text().splitlines()
+        if line.startswith('Requires-Dist: tensorflow')
+    ]
+    there = {'platform_machine': machine, 'sys_platform': system}
+    chosen = {each.name for each in wanted if each.marker is None or each.marker.evaluate(there)}
+    assert chosen == {name, 'tensorflow-datasets'}

@@ -56,7 +56,8 @@ def set_up_jax() -> None:
 
     jax.config.update('jax_cpu_enable_async_dispatch', False)
     if given := jax.config.jax_compilation_cache_dir:
-        jax.config.update('jax_enable_compilation_cache', bool(_writable(given, 'JAX_COMPILATION_CACHE_DIR')))
+        kept = '://' in given or _writable(given, 'JAX_COMPILATION_CACHE_DIR')  # JAX writes to buckets, too
+        jax.config.update('jax_enable_compilation_cache', bool(kept))
         return
     if cache := _writable(f'{os.environ.get("XDG_CACHE_HOME") or "~/.cache"}/artifacts_jax', 'XDG_CACHE_HOME'):
         jax.config.update('jax_compilation_cache_dir', str(cache))

@@ -40,8 +40,12 @@ def write(workdir: Path, results: dict | list) -> None:
 
 
 def origin(network: str, config: ConfigDict, task: str) -> dict:
-    """Returns what a task's result is made from: the state of a network, and a digest of the settings that decide."""
-    values = configuration.settings(configuration.flatten(config.to_dict()), task)
+    """Returns what a task's result is made from: the state of a network, and a digest of the settings that decide.
+
+    Settings that are the defaults are left out, so that keys which a later version adds change nothing.
+    """
+    known, values = configuration.declared(), configuration.settings(configuration.flatten(config.to_dict()), task)
+    values = {key: value for key, value in values.items() if value != known[key].default}
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     return {'network': network, 'settings': digest}
 

@@ -101,6 +101,14 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
         pass
 
 
+def test_a_system_without_locks_or_usage_is_said_in_a_line(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, 'fcntl', None)
+    monkeypatch.setitem(sys.modules, 'resource', None)
+    with pytest.raises(ConfigError, match='this system has no fcntl'), host.alone(tmp_path):
+        pass
+    assert host.peak_memory() == 0
+
+
 def test_where_nothing_can_be_written_there_is_no_cache_and_it_is_said(tmp_path, monkeypatch, capsys):
     (tmp_path / 'file').touch()
     for name in ('MPLCONFIGDIR', 'KERAS_HOME'):

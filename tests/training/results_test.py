@@ -52,3 +52,19 @@ def test_results_of_an_earlier_state_are_retired_whoever_made_them(tmp_path):
         ('probe/learned', 2),
         ('transfer/linear/all', 3),
     ]
+
+
+def test_settings_that_decide_tell_results_apart(config):
+    given = results.origin('a', config, 'probe')
+    assert results.origin('b', config, 'probe')['settings'] == given['settings']
+    for key, value, decides in (
+        ('probe.iterations', 7, True),
+        ('seed', 3, True),
+        ('model.hidden', 8, True),
+        ('transfer.epochs', 3, False),
+        ('log_every', 5, False),
+        ('eval_examples', 5, False),
+    ):
+        changed = config.copy_and_resolve_references()
+        changed.update_from_flattened_dict({key: value})
+        assert (results.origin('a', changed, 'probe') != given) == decides, key
