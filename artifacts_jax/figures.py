@@ -57,7 +57,6 @@ def write(
     from artifacts_jax.training import keys, loop
 
     config, newer = configuration.load(workdir, default.get_config())
-    out.mkdir(parents=True, exist_ok=True)  # now, not after all the work
     if newer:
         print(f'{workdir} is older than these keys, which have their defaults: {", ".join(newer)}')
     if data_dir is not None:
@@ -66,6 +65,8 @@ def write(
     state = loop.newest(artifacts, config, workdir, devices)
     steps, step = config.artifacts.steps, int(state.step)
     print(f'{workdir}: {artifacts.NAME} at step {step:,} of {steps:,}{", not finished" * (step < steps)}', flush=True)
+    queries = held_out.shown(datasets['test'], examples, seed)
+    out.mkdir(parents=True, exist_ok=True)  # now, not after all the work
     draw = artifacts.illustrator(config, devices, datasets, examples=examples, first_batch=seed)
     draw(state, keys.stage_key(config.seed + seed, artifacts.NAME), out)
 
@@ -74,7 +75,6 @@ def write(
         f'learned features, {layer} after {step:,} steps': artifacts.discriminator(state.variables),
         f'random network, {layer} before any step': artifacts.discriminator(untrained.variables),
     }
-    queries = held_out.shown(datasets['test'], examples, seed)
     images, labels, found = nearest(
         config, devices, datasets['probe_train'], networks, queries, layer=layer, k=NEIGHBOURS, limit=bank
     )
