@@ -285,7 +285,7 @@ def _restore(folder, part, description):
     folder = host.folder(folder, 'export').absolute()
     if part not in description['networks']:
         raise ExportError(f'{folder} has no {part}; it holds: {", ".join(description["networks"])}')
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # of several processes, each reads for itself
     target = shape_tree(_template(folder, part, description), device)
     hush()
     try:
