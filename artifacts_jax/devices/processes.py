@@ -25,6 +25,7 @@ from jaxtyping import PyTree
 from artifacts_jax.config import ConfigError
 
 HEARTBEAT_S = 30  # a process that is not heard of for so long is dead, and the others end
+GRACE_S = 5  # for so long the first process stays after an error that others may meet, too
 LOOK_S = 60  # for so long a network's file system may show a host what a file was before
 
 
@@ -197,6 +198,8 @@ def together(expected: tuple[type[Exception], ...] = ()) -> Iterator[None]:
             raise
         if isinstance(error, expected):
             print(f'error: {error}', file=sys.stderr, flush=True)
+            if is_first():  # whose end aborts the others, which may be about to say the same
+                time.sleep(GRACE_S)
             os._exit(1)
         traceback.print_exc()
         reason = next(iter(str(error).splitlines()), '')[:300]
