@@ -216,6 +216,24 @@ def test_crops_of_one_area_and_aspect_have_it(area, side):
     assert (len(set(top)) > 1) == (len(set(left)) > 1) == (side < 96)  # they lie anywhere
 
 
+def test_crops_have_every_size_in_the_range_and_lie_at_every_place():
+    # A quarter of a square of 12 pixels is one of 6, the least; the most is the whole.
+    top, left, height, width = np.asarray(sample_crops(make_keys(4000), shape=(12, 12), area=(0.25, 1), aspect=(1, 1)))
+    np.testing.assert_array_equal(height, width)
+    assert set(height) == set(range(6, 13))
+    for side in range(6, 13):
+        everywhere = set(range(12 - side + 1))
+        assert set(top[height == side]) == set(left[height == side]) == everywhere
+
+
+@pytest.mark.parametrize('aspect', [0.5, 1, 2])
+def test_crops_of_less_than_a_pixel_are_a_pixel(aspect):
+    _, _, height, width = np.asarray(
+        sample_crops(make_keys(), shape=(8, 8), area=(1e-4, 1e-4), aspect=(aspect, aspect))
+    )
+    assert set(height) == set(width) == {1}
+
+
 def test_options_that_are_one_value_change_every_image_alike():
     images = make_images()
     still = {'crop_area': (1.0, 1.0), 'crop_aspect': (1.0, 1.0), 'brightness': 0.0, 'flip': False}
@@ -269,6 +287,13 @@ def test_test_crops_the_centre():
     for image, got in zip(images, out):
         expected = resize_slowly(image[3:37, 2:28] / 127.5 - 1, 16, triangle)  # 34 and 26 pixels
         np.testing.assert_allclose(got, expected, atol=TOLERANCE)
+
+
+def test_test_crops_more_rather_than_less_than_was_asked_for():
+    images = make_images(2, 36, 36)
+    out = augment.test(images, size=16, test_crop=0.8)  # 28.8 pixels, of which 3.6 would be left out at either side
+    for image, got in zip(images, out):
+        np.testing.assert_allclose(got, resize_slowly(image[3:33, 3:33] / 127.5 - 1, 16, triangle), atol=TOLERANCE)
 
 
 def test_test_enlarges_as_pillow_does():

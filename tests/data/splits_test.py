@@ -78,6 +78,31 @@ def test_evaluation_counts_every_example_once(load, count, limit):
     assert all(len(b['image']) == 6 // count and not b['image'][~b['mask']].any() for h in batches for b in h)
 
 
+@pytest.mark.parametrize('limit', [1, 5, 19, 20, 21])
+def test_evaluation_ends_with_the_limit_or_the_data(load, limit):
+    dataset, count = load(split='test'), min(limit, 20)
+    batches = list(dataset.eval_batches(5, limit=limit))
+    assert len(batches) == dataset.eval_steps(5, limit) == -(-count // 5)
+    np.testing.assert_array_equal(np.concatenate([b['index'][b['mask']] for b in batches]), np.arange(count))
+    assert len(prints(batches)) == count
+
+
+def test_batches_run_across_the_ends_of_epochs(load):
+    seen = prints(take(load().train_batches(5), 20))
+    assert len(set(seen[:48])) == len(set(seen[48:96])) == 48
+
+
+def test_one_example_is_enough():
+    one = splits.InMemory(np.full((1, 2, 2, 3), 7, np.uint8), np.zeros(1, np.int32), ('a',), 0)
+    assert one.num_classes == 1
+    for batch in take(one.train_batches(3), 2):
+        assert (batch['image'] == 7).all()
+        np.testing.assert_array_equal(batch['index'], np.arange(3))
+    (batch,) = one.eval_batches(3)
+    np.testing.assert_array_equal(batch['mask'], [True, False, False])
+    np.testing.assert_array_equal(batch['image'][:, 0, 0, 0], [7, 0, 0])
+
+
 def test_both_ways_read_the_same_examples(photograph_folder):
     memory, stream = (
         splits.load(options(name=str(photograph_folder), size=16, loading=loading), 'test', seed=0)

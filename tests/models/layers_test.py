@@ -43,7 +43,23 @@ def test_batch_norm_equals_flax_but_for_the_unbiased_running_variance():
     np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('size', [5, 6, 7, 12])
+def test_batch_norm_of_one_value_or_of_equal_ones_is_finite():
+    norm = layers.BatchNorm()
+    for x in (jnp.full((1, 2), 5.0), jnp.full((64, 2), 1000.3)):  # the mean of squares may round below the square
+        y, updates = norm.apply(norm.init(jax.random.key(0), x, train=True), x, train=True, mutable=['batch_stats'])
+        np.testing.assert_allclose(y, 0, atol=2e-2)
+        assert (updates['batch_stats']['var'] >= 0.975).all()
+        assert (updates['batch_stats']['var'] < 2).all()
+
+
+def test_leaky_relu_and_its_gradient_equal_flax():
+    x = jnp.array([-2.0, -1e-3, 0.0, 1e-3, 2.0])
+    np.testing.assert_array_equal(layers.leaky_relu(x), nn.leaky_relu(x, 0.2))
+    gradients = [jax.grad(lambda x, f=f: f(x).sum())(x) for f in (layers.leaky_relu, lambda x: nn.leaky_relu(x, 0.2))]
+    np.testing.assert_array_equal(*gradients)
+
+
+@pytest.mark.parametrize('size', [1, 2, 5, 6, 7, 12])
 def test_max_pool_and_its_gradient_equal_flax(size):
     distinct = jnp.arange(2.0 * size * size * 3)  # no ties, whose gradient may be shared
     x = jax.random.permutation(jax.random.key(0), distinct).reshape(2, size, size, 3)
@@ -86,6 +102,7 @@ def test_uniform_filter_averages_inside_the_grid_only():
             window = phi[0, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
             np.testing.assert_allclose(filtered[0, y, x], window.mean((0, 1)), atol=1e-6)
     np.testing.assert_allclose(layers.uniform_filter(jnp.asarray(phi), 0)[0, 2, 3], phi.mean((0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(layers.uniform_filter(jnp.asarray(phi), 1), phi, atol=1e-6)
 
 
 def test_damage_replaces_dropped_entries_only():
@@ -120,3 +137,8 @@ def test_dropout_is_per_example_and_keeps_the_mean():
     x = layers.dropout(drawn, jnp.ones((8, 4000)), 0.25)
     assert abs(float(x.mean()) - 1) < 0.02
     np.testing.assert_array_equal(layers.dropout(drawn[3:4], jnp.ones((1, 4000)), 0.25), x[3:4])
+
+
+def test_dropout_at_no_rate_changes_nothing():
+    x = normal(4, 100)
+    np.testing.assert_array_equal(layers.dropout(jax.random.split(jax.random.key(0), 4), x, 0.0), x)

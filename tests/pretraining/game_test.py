@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from artifacts_jax.models import layers
+from artifacts_jax.models import architecture, layers
 from artifacts_jax.pretraining import game
 
 
@@ -18,6 +18,21 @@ def test_what_the_discriminator_thinks_of_kept_and_dropped_entries_of_fakes_is_t
     np.testing.assert_allclose(values['mask/on_kept'].value(), 1 / (1 + np.exp(-2)), rtol=1e-5)
     np.testing.assert_allclose(values['mask/on_dropped'].value(), 1 / (1 + np.exp(1)), rtol=1e-5)
     assert values['accuracy/mask'] == 1
+
+
+def test_a_gan_makes_every_fake_of_noise_of_its_own(config):
+    config.artifacts.generator = 'gan'
+    generator, phi, mask = architecture.make_generator(config), jnp.zeros((4, 4, 4, 8)), jnp.zeros((4, 4, 4, 1))
+    variables = generator.init(jax.random.key(1), phi, method='imagine')
+
+    @jax.jit
+    def fakes(keys):
+        return game.fake_examples(generator, variables, phi[: len(keys)], mask[: len(keys)], keys, config)
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    together = np.asarray(fakes(keys))
+    assert len({fake.tobytes() for fake in together}) == 4
+    np.testing.assert_allclose(fakes(keys[2:3]), together[2:3], atol=1e-5)
 
 
 def test_ratios_of_parts_that_keep_more_or_less_are_those_of_the_whole():

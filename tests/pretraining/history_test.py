@@ -54,6 +54,30 @@ def test_every_place_is_recalled(config):
     assert seen == {100.0, 102.0, 104.0, 106.0}
 
 
+def test_a_buffer_of_one_place_gives_back_the_fake_before(config):
+    config.artifacts.history, buffer = 1, None
+    index, keys = jnp.arange(2), jax.random.split(jax.random.key(0), 2)
+    for step in range(4):
+        images, masks = (x[:2] for x in fakes(step))
+        buffer = history.empty(config) if step == 0 else buffer
+        shown, shown_masks = history.recall(buffer, step, keys, index, images, masks)
+        before = 100 + 10 * (step - 1) if step else 101  # nothing is remembered at first
+        np.testing.assert_array_equal(shown[:, 0, 0, 0], [100 + 10 * step, before])
+        np.testing.assert_array_equal(shown_masks[:, 0, 0, 0], [100 + 10 * step, before])
+        buffer = history.remember(buffer, step, images, masks)
+
+
+def test_examples_of_a_batch_are_replaced_by_fakes_of_their_own():
+    masks = jnp.arange(64.0).reshape(64, 1, 1, 1)
+    buffer, fake = history.History(jnp.tile(masks, (1, 1, 1, 3)), masks), (-jnp.ones((32, 1, 1, 3)), -masks[:32])
+    keys, index = jax.random.split(jax.random.key(0), 32), jnp.arange(32)
+    shown, shown_masks = history.recall(buffer, 64, keys, index, *fake)
+    np.testing.assert_array_equal(shown[1::2, ..., :1], shown_masks[1::2])
+    assert len(set(np.ravel(shown_masks[1::2]).tolist())) > 8  # of 16
+    alone, _ = history.recall(buffer, 64, keys[5:6], index[5:6], *(x[5:6] for x in fake))
+    np.testing.assert_array_equal(alone, shown[5:6])
+
+
 def test_no_gradient_reaches_what_was_replaced(config):
     config.artifacts.history = 8
     _, buffer = play(config, 2)

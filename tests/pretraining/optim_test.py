@@ -14,6 +14,25 @@ def test_learning_rate_falls_to_a_hundredth_over_nine_tenths():
     assert float(schedule(900)) == float(schedule(1000)) == pytest.approx(3e-6)
 
 
+@pytest.mark.parametrize(('steps', 'fraction'), [(1, 0.9), (1, 0.1), (1000, 0.0)])
+def test_learning_rate_falls_within_a_step_where_there_is_no_more(steps, fraction):
+    config = default.get_config()
+    config.optim.decay_fraction = fraction
+    schedule = optim.schedule(3e-4, steps, config)
+    assert float(schedule(0)) == pytest.approx(3e-4)
+    assert float(schedule(1)) == float(schedule(2)) == pytest.approx(3e-6)
+
+
+def test_the_moving_average_has_less_decay_at_first_and_never_more_than_asked():
+    def decay(asked, step):
+        return float(optim.moving_average({'w': jnp.ones(())}, {'w': jnp.zeros(())}, asked, step)['w'])
+
+    assert decay(0.9, 0) == pytest.approx(0.1)
+    assert decay(0.9, 80) == pytest.approx(0.9)  # 81 / 90
+    assert decay(0.9, 1000) == pytest.approx(0.9)
+    assert decay(0.0, 1000) == 0
+
+
 def test_gradients_of_biases_are_doubled():
     config = default.get_config()
     config.optim.epsilon = 1e3  # so large that Adam's step is the gradient, scaled
