@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -96,7 +97,7 @@ def evaluator(config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
     return evaluate
 
 
-def shown(dataset, examples: int, first_batch: int = 0) -> dict[str, np.ndarray]:
+def shown(dataset: Any, examples: int, first_batch: int = 0) -> dict[str, np.ndarray]:
     """Returns a batch of images to draw, of as many classes as can be: one of each, then a second of each.
 
     They are chosen from POOL times as many, those of most contrast first: damage to a flat image cannot be seen. What
