@@ -1,4 +1,4 @@
-"""Installs artifacts_jax: pip install -e . (extras: test, docs, cuda, tpu)."""
+"""Installs artifacts_jax: pip install -e . (extras: heif, test, docs, cuda, tpu)."""
 
 from setuptools import find_packages, setup
 
@@ -29,6 +29,11 @@ setup(
         f'tensorflow>=2.18,<3; {OTHER}',
         'importlib-resources>=6',  # tfds 4.9.10 imports it for a builder outside its own package, undeclared
         'tensorboard>=2.18,<3',
+        'tensorboardX>=2.6.2,<3',  # writes what TensorBoard shows, without TensorFlow
+        'grain>=0.2.12,<0.3',
+        'google-crc32c>=1.5,<2',  # the checksums of TFRecord files
+        'pillow>=11.3,<14',  # the first with AVIF
+        'simplejpeg>=1.8,<2',
         'numpy>=2.0',
         'rich>=13',
         'matplotlib>=3.9',
@@ -36,6 +41,7 @@ setup(
         'scikit-learn>=1.5,<2',
     ],
     extras_require={
+        'heif': ['pillow-heif>=0.22,<2'],
         'cuda': ['jax[cuda13]>=0.8,<0.13'],
         'tpu': ['jax[tpu]>=0.8,<0.13'],
         'docs': DOCS,
@@ -44,6 +50,7 @@ setup(
             'pytest-xdist>=3.6,<4',
             'beartype>=0.21,<0.24',  # checks annotations in tests
             'hypothesis>=6.130,<7',
+            'pillow-heif>=0.22,<2',
             'ruff>=0.12',
             'import-linter>=2.17,<3',
             *DOCS,  # a test builds the documentation

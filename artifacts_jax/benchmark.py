@@ -4,11 +4,14 @@ python -m artifacts_jax.benchmark --config=configs/stl10.py --batch=16,64
 python -m artifacts_jax.benchmark --config=configs/cifar10.py --data --out=benchmark.json
 python -m artifacts_jax.benchmark --config=configs/stl10.py --batch=16 --rounds=3 \\
     --peer="python other.py --stage {stage} --batch {batch}"
+python -m artifacts_jax.benchmark --config=configs/stl10.py --stages=data --config.data.name=FOLDER --rounds=5 \\
+    --peer="python other_loader.py --folder FOLDER"
 
-Steps run on synthetic images, each waited for, and without TensorFlow. --data adds the config's own training images,
-from memory and streamed. --peer runs another implementation before each measurement, a command that prints a line of
-JSON with 'images_per_s', so that both see the same machine; the ratio is of the medians over the rounds. It runs in the
-environment that this command was given: with GLIBC_TUNABLES set, both have that memory allocation, else each its own.
+Steps run on synthetic images, each waited for. --data adds the config's own training images, from memory and streamed;
+the stage `data` is these alone, as fast as they arrive on the devices. --peer runs another implementation before each
+measurement, a command that prints a line of JSON with 'images_per_s', so that both see the same machine; the ratio is
+of the medians over the rounds. It runs in the environment that this command was given: with GLIBC_TUNABLES set, both
+have that memory allocation, else each its own.
 """
 
 import json
@@ -24,6 +27,8 @@ from ml_collections import config_flags
 from artifacts_jax import command
 from artifacts_jax import config as configuration
 from artifacts_jax.devices import host
+
+DATA = 'data'  # among the stages: the images alone
 
 
 def peer(template: str, stage_name: str, batch: int) -> float:
@@ -80,8 +85,12 @@ def table(results: dict) -> str:
         cells += [{'peer': '{:.1f}', 'ratio': '{:.2f}', 'with_data': '{:.1f}'}[n].format(row[n]) for n in extra]
         lines.append('| ' + ' | '.join(cells) + ' |')
     lines += _growth(results['stages'])
-    for loading, rate in results.get('pipeline', {}).items():
-        lines.append(f'\ndata alone, {loading}: {rate:,.0f} images/s')
+    data = results.get('pipeline', {})
+    for name in ('memory', 'stream', 'peer'):
+        if name in data:
+            lines.append(f'\ndata alone, {name}: {data[name]:,.0f} images/s')
+    if 'ratio' in data:
+        lines.append(f'\ndata alone, stream beside peer: {data["ratio"]:.2f}')
     lines.append(f'\npeak memory of the host: {_si(results["host_peak_bytes"])}B')
     return '\n'.join(lines)
 
@@ -109,11 +118,11 @@ def main():
         'stages': [],
     }
     for name in given.stages:
-        for batch in batches:
+        for batch in batches if name in modules else ():
             config.batch_size = batch
             results['stages'].append(_measure(modules[name], config, given, limits))
-    if given.data:
-        results['pipeline'] = measure.pipeline(config)
+    if given.data or DATA in given.stages:
+        results['pipeline'] = _pipeline(config, given)
     results['host_peak_bytes'] = host.peak_memory()
     print(table(results))
     if out:
@@ -130,7 +139,8 @@ def _batches(sizes):
 def declare_flags() -> None:
     """Declares the command's flags; elsewhere they would clash with those of other programs."""
     config_flags.DEFINE_config_file('config', None, 'configuration file, such as configs/stl10.py')
-    flags.DEFINE_multi_enum('stages', ['autoencoder', 'artifacts'], ['autoencoder', 'artifacts'], 'stages to measure')
+    stages = ['autoencoder', 'artifacts']
+    flags.DEFINE_multi_enum('stages', stages, [*stages, DATA], 'stages to measure')
     flags.DEFINE_list('batch', [], "global batch sizes to measure; by default the config's")
     flags.DEFINE_integer('steps', 10, 'steps to time', lower_bound=1)
     flags.DEFINE_integer('rounds', 1, 'how often to measure; the round of the median counts', lower_bound=1)
@@ -156,6 +166,19 @@ def _measure(module, config, given, limits):
         row['ratio'] = row['images_per_s'] / row['peer']
         row['rounds'] = [{'peer': p, 'images_per_s': r['images_per_s']} for p, r in zip(peers, rows)]
     return row
+
+
+def _pipeline(config, given):
+    """Returns {'memory', 'stream', 'peer': images per second, the medians over rounds; 'ratio': of stream and peer}."""
+    from artifacts_jax.training import measure
+
+    rounds = []
+    for _ in range(given.rounds):
+        beside = {'peer': peer(given.peer, DATA, config.batch_size)} if given.peer and DATA in given.stages else {}
+        rounds.append({**beside, **measure.pipeline(config)})
+    rates = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+    ratio = {'ratio': rates['stream'] / rates['peer']} if 'peer' in rates else {}
+    return {**rates, **ratio, 'rounds': rounds}
 
 
 def _growth(rows):

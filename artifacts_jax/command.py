@@ -22,7 +22,7 @@ KEPT = 'what was saved before is kept; the same command goes on from there'
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def run(main: Callable[[], None], required: Sequence[str] = ()) -> None:
+def run(main: Callable[..., None], required: Sequence[str] = (), arguments: Sequence[str] = ()) -> None:
     """Reads the flags and runs main(), which finds them in absl's FLAGS; arguments that are no flags are refused.
 
     An error that is foreseen ends the program with one line and status 1, Ctrl-C with one line and status 130.
@@ -30,11 +30,14 @@ def run(main: Callable[[], None], required: Sequence[str] = ()) -> None:
     Args:
       main: the program; it imports JAX and what needs it itself, since that takes seconds.
       required: flags that must be given.
+      arguments: names of the arguments that are no flags, which main takes; all must be given.
     """
 
-    def start(arguments):
-        if len(arguments) > 1:
-            sys.exit(f'error: unexpected arguments: {" ".join(arguments[1:])}')
+    def start(given):
+        if len(given) - 1 > len(arguments):
+            sys.exit(f'error: unexpected arguments: {" ".join(given[1 + len(arguments) :])}')
+        if len(given) - 1 < len(arguments):
+            sys.exit(f'error: missing: {" ".join(arguments[len(given) - 1 :])}')
         for name in required:
             if flags.FLAGS[name].value is None:
                 sys.exit(f'error: --{name}= is missing: {flags.FLAGS[name].help}')
@@ -42,7 +45,7 @@ def run(main: Callable[[], None], required: Sequence[str] = ()) -> None:
         os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
         host.set_up_jax()
         try:
-            main()
+            main(*given[1:])
         except (configuration.ForeseenError, OSError) as error:
             sys.exit(f'error: {explain(error)}')
 

@@ -3,13 +3,14 @@
 import difflib
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 SHARED = ('data', 'augment', 'model', 'optim')  # sections that are no stage's own
 
-_declared = {}
+_declared, _retired = {}, set()
 
 
 class ForeseenError(Exception):
@@ -35,9 +36,15 @@ def flatten(tree: dict, prefix: str = '') -> dict:
     return flat
 
 
-def declare(keys: dict) -> None:
-    """Says which keys there are, {dotted key: declaration as of configs/declarations.py}; configs/default.py does."""
+def declare(keys: dict, retired: Iterable[str] = ()) -> None:
+    """Says which keys there are; configs/default.py does.
+
+    Args:
+      keys: {dotted key: declaration as of configs/declarations.py}.
+      retired: keys that there were; in a file that was written then they are passed over.
+    """
     _declared.update(keys)
+    _retired.update(retired)
 
 
 def declared() -> dict:
@@ -161,7 +168,7 @@ def compare(config: ConfigDict, workdir: Path, *, force: bool = False) -> str | 
     if not path.exists():
         return ''
     try:
-        before = flatten(json.loads(path.read_text()))
+        before = _current(json.loads(path.read_text()))
     except (ValueError, AttributeError) as error:
         raise ConfigError(
             f'{path} cannot be read: {error}; delete it, if you are sure that the run had this configuration'
@@ -206,13 +213,18 @@ def read(path: Path, defaults: ConfigDict) -> tuple[ConfigDict, list[str]]:
     known = flatten(defaults.to_dict())
     try:
         saved = json.loads(Path(path).read_text())
-        saved = flatten(saved.get('config', saved))  # an export's says more
+        saved = _current(saved.get('config', saved))  # an export's says more
         if unknown := sorted(saved.keys() - known.keys()):
             raise ConfigError(f'{path} has keys that configs/default.py does not declare: {", ".join(unknown)}')
         config = overlaid(defaults, saved)
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise ConfigError(f'{path} cannot be read: {error}') from error
     return config, sorted(known.keys() - saved.keys())
+
+
+def _current(saved):
+    """Returns {dotted key: value} of what a file has, without keys that there are no more."""
+    return {key: value for key, value in flatten(saved).items() if key not in _retired}
 
 
 def overlaid(config: ConfigDict, saved: dict) -> ConfigDict:

@@ -36,6 +36,7 @@ from artifacts_jax.transfer import stl10
 
 TRAINED = (autoencoder, artifacts)
 EVALUATIONS = (probe, stl10)
+LEFT_OUT = 'left_out.tsv'  # names the images that could not be used
 EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts: ('export', ('trunk',))}
 
 
@@ -52,6 +53,7 @@ class Datasets(dict):
     def __init__(self, config: ConfigDict):
         super().__init__()
         self._config = config
+        self._data = self._file = None
 
     def __missing__(self, name):
         config = self._config
@@ -60,14 +62,30 @@ class Datasets(dict):
             if config.data[other] == split:
                 self[name] = dataset
                 return dataset
+        self._data = splits.open_data(config.data) if self._data is None else self._data
         self[name] = splits.load(
             config.data,
             split,
             seed=config.seed,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            data=self._data,
         )
+        if self._file:
+            self[name].left_out.keep(self._file)
         return self[name]
+
+    def keep_left_out(self, file: Path) -> None:
+        """Names what is left out of the splits in a file, from now on; see data/left_out.py."""
+        self._file = file
+        for dataset in self.values():
+            dataset.left_out.keep(file)
+
+    def say_left_out(self) -> None:
+        """Says how much of the streamed splits has been left out."""
+        for record in {id(dataset): dataset.left_out for dataset in self.values()}.values():
+            if record.live:
+                record.say()
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict:
@@ -93,7 +111,10 @@ def run(config: ConfigDict, workdir: str | Path) -> dict:
     if not begun or configuration.compare(config, workdir, force=config.force) is not None:
         _examine(config, datasets, done)
     with _at_work(config, workdir, force=config.force or not begun):
-        return _stages(config, workdir, devices, datasets, done)
+        datasets.keep_left_out(workdir / LEFT_OUT)
+        found = _stages(config, workdir, devices, datasets, done)
+        datasets.say_left_out()
+        return found
 
 
 def _tasks(config):

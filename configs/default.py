@@ -18,15 +18,17 @@ STAGES = ('autoencoder', 'artifacts', 'probe', 'transfer')
 PROTOCOLS = ('linear', 'finetune')  # of the transfer
 
 DATA = {
-    'name': named('photographs'),  # a tfds data set, a folder SPLIT/CLASS/IMAGE.jpg, or arrays: SPLIT.npz, or one .npz
+    'name': named('photographs'),  # a folder of images, a tfds data set, or arrays: SPLIT.npz, or one .npz
     'data_dir': free(''),  # where tfds looks for prepared data; '' is its default, ~/tensorflow_datasets
+    'image_key': named('image'),  # the feature of a tfds data set that the images are
+    'label_key': named('label'),  # and that their classes are; without one there are no labels
     'train': named('train'),  # split that the autoencoder and the artifacts stage learn from; labels unused
     'probe_train': named('train'),  # labelled split that the linear classifiers learn from
     'test': named('test'),  # labelled split for every held-out figure
     'size': positive(96),  # side of the stored square images, pixels; others are resized and centrally cropped to it
-    'loading': choice('auto', 'memory', 'stream'),  # decoded once, or from disk; 'auto': by memory_limit_gb
+    'loading': free(choice('auto', 'memory', 'stream')),  # decoded once, or as needed; 'auto': by memory_limit_gb
     'memory_limit_gb': positive(8.0),  # 'auto' streams a split whose decoded images are larger than this, 1e9 bytes
-    'shuffle_buffer': positive(16384),  # images that a streamed epoch is shuffled within
+    'workers': free(within(0, '[0, inf)')),  # threads that read and decode, 0: as many as there are CPUs
 }
 
 AUGMENT = {
@@ -150,7 +152,9 @@ KEYS = {
     'eval_examples': within(1000, '[0, inf)'),  # held-out images in an evaluation during training, 0: all
 }
 
-configuration.declare(dict(declarations.flatten(KEYS)))
+RETIRED = ('data.shuffle_buffer',)  # which runs of earlier versions have
+
+configuration.declare(dict(declarations.flatten(KEYS)), RETIRED)
 
 
 def get_config(variant: str = '') -> ConfigDict:

@@ -180,7 +180,7 @@ OPTIONS = {
 COMMANDS = (overrides(), st.lists(st.sampled_from(ARGUMENTS), max_size=1), st.sampled_from(STATES))
 
 
-@settings(max_examples=40, derandomize=True, **OPTIONS)
+@settings(max_examples=20, derandomize=True, **OPTIONS)
 @given(*COMMANDS)
 def test_any_command_runs_or_ends_in_one_line(forks, old, keys, arguments, state):
     check(forks, old, keys, arguments, state)

@@ -7,146 +7,52 @@ FOLDER/SPLIT.npz, or one FILE.npz, which is the split 'train'. In each:
     label_names  strings [classes]; may be left out
 
 Images that stand uncompressed in the file, as np.savez writes them, are mapped: they take no memory of the process.
-Those of another size than `config.data.size` are resized as source.py does it. Nothing is unpickled.
+Nothing is unpickled.
 """
 
-import concurrent.futures
 import dataclasses
+from pathlib import Path
 
 import numpy as np
-import PIL.Image
-from jaxtyping import Int, Int32, UInt8
-from ml_collections import ConfigDict
+from jaxtyping import Int32, UInt8
 
-from artifacts_jax.data import npz, parts, places
+from artifacts_jax.data import npz
 from artifacts_jax.data.errors import DataError
+from artifacts_jax.data.sources import Example
 
-HELD_OUT = 0.1  # part of 'train' that stands for 'test' where there is no other split
 MOST_CLASSES = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Rows:
-    """Some rows of an array of images, each made a square of `size` pixels when it is asked for.
-
-    It stands for the array [N, size, size, 3]: it has its length, shape and type, and takes indices of its first axis.
-    """
-
-    array: UInt8[np.ndarray, 'all H W 3']
-    rows: Int[np.ndarray, ' N']
-    size: int
-    dtype = np.dtype(np.uint8)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """That of the array for which it stands."""
-        return len(self.rows), self.size, self.size, 3
-
-    @property
-    def resizes(self) -> bool:
-        """Whether the images have another size."""
-        return self.array.shape[1:3] != (self.size, self.size)
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, indices):
-        images = self.array[self.rows[indices]]
-        if not self.resizes:
-            return images
-        squares = np.empty((len(images), self.size, self.size, 3), np.uint8)
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            for n, image in enumerate(pool.map(lambda image: square(image, self.size), images)):
-                squares[n] = image
-        return squares
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
 class Arrays:
-    """One split: its images, mapped or as Rows, and labels, -1 where unknown."""
+    """One split: its images, mapped where they can be, and labels, -1 where unknown."""
 
-    images: UInt8[np.ndarray | Rows, 'N size size 3']
+    path: Path
+    images: UInt8[np.ndarray, 'N H W 3']
     labels: Int32[np.ndarray, ' N']
     label_names: tuple[str, ...]
 
-    @property
-    def num_examples(self) -> int:
-        """The examples of the split."""
+    def __len__(self):
         return len(self.labels)
 
-    def decode(self) -> tuple[UInt8[np.ndarray | Rows, 'N size size 3'], Int32[np.ndarray, ' N']]:
-        """Returns the images and labels; images of another size are resized, once and for all."""
-        if not isinstance(self.images, Rows) or not self.images.resizes:
-            return self.images, self.labels
-        squares = np.empty(self.images.shape, np.uint8)
-        for start in range(0, len(squares), 256):
-            squares[start : start + 256] = self.images[start : start + 256]
-        return squares, self.labels
+    def __getitem__(self, index):
+        return Example(self.images[index], int(self.labels[index]), f'image {index:,} of {self.path}')
 
 
-def square(image: UInt8[np.ndarray, 'H W 3'], size: int) -> UInt8[np.ndarray, '{size} {size} 3']:
-    """Resizes an image, with antialiasing, so that its short side has `size` pixels, and returns the central square."""
-    height, width = (max(side * size // min(image.shape[:2]), size) for side in image.shape[:2])
-    resized = PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR)
-    top, left = (height - size) // 2, (width - size) // 2
-    return np.asarray(resized)[top : top + size, left : left + size]
-
-
-def named(config: ConfigDict) -> bool:
-    """Whether a run's `config.data` names arrays: a folder that holds .npz files, or the path of one."""
-    path = places.locate(config)
-    return path is not None and (any(path.glob('*.npz')) if path.is_dir() else path.suffix == '.npz')
-
-
-def open_split(config: ConfigDict, split: str) -> Arrays:
-    """Opens a split; of images that are mapped, nothing is read yet.
-
-    Where 'train' is the only split and 'test' is asked for, by `split` or by the configuration, a fixed tenth of its
-    examples is 'test', and the others are 'train'.
-
-    Args:
-      config: the run's `config.data`.
-      split: a split's name, or a slice of it as tfds spells it.
+def open_arrays(path: Path) -> dict[str, Arrays]:
+    """Opens a folder of .npz files, or one; of images that are mapped, nothing is read yet.
 
     Raises:
-      DataError: the files or the split are not there, or do not hold what they should.
+      DataError: a file does not hold what it should.
     """
-    files, name = _files(places.locate(config)), parts.name_of(split)
-    asked = {parts.name_of(each) for each in (split, config.train, config.probe_train, config.test)}
-    cut = set(files) == {'train'} and 'test' in asked
-    path = files.get('train' if cut and name == 'test' else name)
-    if not path:
-        raise DataError(f'{config.name} has no split {split!r}; there are: {", ".join(files)}')
+    files = {each.stem: each for each in sorted(path.glob('*.npz'))} if path.is_dir() else {'train': path}
     labels, label_names = _labels(files)
-    labels = labels[path]
-    rows = np.arange(len(labels))
-    if cut:
-        out = parts.held_out(rows, HELD_OUT)
-        if len(rows) == 1:
-            raise DataError(f'{path} has one image, of which none can be held out; expected some, or a file test.npz')
-        if name == 'test':
-            print(f'{path} stands alone: {out.sum():,} of its {len(out):,} images, always the same, are the split test')
-        rows = rows[out if name == 'test' else ~out]
-    first, end = parts.bounds(split, len(rows), place=path)
-    rows = rows[first:end]
-    return Arrays(_images(path, rows, config.size), labels[rows], label_names)
+    return {split: Arrays(each, _images(each), labels[each], label_names) for split, each in files.items()}
 
 
-def _images(path, rows, size):
-    """Returns rows of a file's images, mapped where they can be, else read, as an array or as Rows."""
+def _images(path):
     with npz.opened(path) as archive:
-        array = npz.mapped(archive, 'image')
-    together = len(rows) == rows[-1] + 1 - rows[0]
-    if not isinstance(array, np.memmap) and len(rows) < len(array):  # the others need not be kept
-        array, rows, together = array[rows], np.arange(len(rows)), True
-    if together and array.shape[1:3] == (size, size):
-        return array[rows[0] : rows[-1] + 1]
-    return Rows(array, rows, size)
-
-
-def _files(path):
-    """Returns {split: path} of the .npz files in a folder, or of one."""
-    return {each.stem: each for each in sorted(path.glob('*.npz'))} if path.is_dir() else {'train': path}
+        return npz.mapped(archive, 'image')
 
 
 def _labels(files):

@@ -3,7 +3,7 @@
 import re
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from artifacts_jax.data.errors import DataError
 
@@ -19,28 +19,34 @@ def name_of(split: str) -> str:
     return _match(split)[1]
 
 
-def bounds(split: str, examples: int, *, place: object = 'the data') -> tuple[int, int]:
+def bounds(split: str, examples: int | Float[np.ndarray, ' N'], *, place: object = 'the data') -> tuple[int, int]:
     """Returns the (first example, end) of a slice, rounded as tfds does; of a name alone, those of the whole split.
 
     Args:
       split: such as 'train', 'train[:90%]', 'train[10:20]' or 'train[-10%:]'; two bounds have one unit.
-      examples: how many the whole split has.
+      examples: how many the whole split has; or a number in [0, 1) for each, ascending, by which per cent are cut.
       place: where they are, for messages.
 
     Raises:
       DataError: it is spelt otherwise, no example is in it, or it goes beyond the split.
     """
     _, start, start_unit, stop, stop_unit = _match(split).groups()
+    count = examples if isinstance(examples, int) else len(examples)
 
     def bound(text, default):
         if text is None:
             return default
-        count = round(float(text) * examples / 100) if start_unit or stop_unit else int(text)
-        return count + examples if count < 0 else count
+        if not (start_unit or stop_unit):
+            return int(text) + count * (int(text) < 0)
+        if isinstance(examples, int):
+            found = round(float(text) * count / 100)
+            return found + count * (found < 0)
+        part = float(text) / 100 + (text.startswith('-'))
+        return int(np.searchsorted(examples, part)) if 0 <= part <= 1 else -1
 
-    first, end = bound(start, 0), bound(stop, examples)
-    if not 0 <= first < end <= examples:
-        raise DataError(f'{split!r} of {place} asks for examples {first:,} up to {end:,}; there are {examples:,}')
+    first, end = bound(start, 0), bound(stop, count)
+    if not 0 <= first < end <= count:
+        raise DataError(f'{split!r} of {place} asks for examples {first:,} up to {end:,}; there are {count:,}')
     return first, end
 
 

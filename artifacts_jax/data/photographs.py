@@ -1,16 +1,18 @@
-"""A tfds data set of crops of the photographs that ship inside scikit-image and scikit-learn: real images, offline.
+"""Crops of the photographs that ship inside scikit-image and scikit-learn: real images, without a download.
 
 A demonstration, not a benchmark: the label is the photograph that a crop comes from.
 """
 
+import dataclasses
+import functools
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
-import skimage
-import sklearn.datasets
-import tensorflow_datasets as tfds
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
+
+from artifacts_jax.data.sources import Example
 
 SIZE = 96  # side of an example, pixels
 LARGEST = 160  # largest side of a crop before it is resized
@@ -24,46 +26,58 @@ SKIMAGE = (
 SKLEARN = ('china.jpg', 'flower.jpg')
 
 
-class Photographs(tfds.core.GeneratorBasedBuilder):
-    """96-pixel crops of 16 photographs; train and test crops come from disjoint parts of each."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Crops:
+    """A split: 96-pixel crops of the photographs, in an order that is as good as random."""
 
-    VERSION = tfds.core.Version('1.0.0')
-    RELEASE_NOTES = {'1.0.0': 'First version.'}  # noqa: RUF012
+    split: str
+    order: Int[np.ndarray, ' N']
 
-    def _info(self):
-        features = tfds.features.FeaturesDict(
-            {
-                'image': tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format='jpeg'),
-                'label': tfds.features.ClassLabel(names=[path.stem for path in paths()]),
-                # Top, left, bottom and right of the crop in the photograph, pixels.
-                'box': tfds.features.Tensor(shape=(4,), dtype=np.int32),
-            }
-        )
-        return self.dataset_info_from_configs(features=features, supervised_keys=('image', 'label'))
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the photographs."""
+        return tuple(path.stem for path in paths())
 
-    def _split_generators(self, dl_manager):
-        del dl_manager  # nothing is downloaded
-        return {split: self._generate_examples(split) for split in CROPS}
+    def __len__(self):
+        return len(self.order)
 
-    def _generate_examples(self, split):
-        for path in paths():
-            with PIL.Image.open(path) as file:
-                photograph = file.convert('RGB')
-            for n, box in enumerate(boxes(photograph.size, split, path.stem)):
-                top, left, bottom, right = (int(x) for x in box)
-                crop = photograph.resize((SIZE, SIZE), PIL.Image.Resampling.BILINEAR, box=(left, top, right, bottom))
-                yield f'{path.stem}_{n}', {'image': np.asarray(crop), 'label': path.stem, 'box': box}
+    def __getitem__(self, index):
+        label, n = divmod(int(self.order[index]), CROPS[self.split])
+        photograph = photographs()[label]
+        name = self.label_names[label]
+        top, left, bottom, right = (int(x) for x in boxes(photograph.size, self.split, name)[n])
+        crop = photograph.resize((SIZE, SIZE), PIL.Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+        return Example(np.asarray(crop), label, f'{name}_{n}')
 
 
+def open_photographs() -> dict[str, Crops]:
+    """Returns the splits; train and test crops come from disjoint parts of each photograph."""
+    order = np.random.default_rng(0).permutation
+    return {split: Crops(split, order(len(paths()) * crops)) for split, crops in CROPS.items()}
+
+
+@functools.cache
+def photographs() -> list[PIL.Image.Image]:
+    """Returns the photographs, in RGB."""
+    opened = []
+    for path in paths():
+        with PIL.Image.open(path) as file:
+            opened.append(file.convert('RGB'))
+    return opened
+
+
+@functools.cache
 def paths() -> list[Path]:
     """Returns the photographs' files, inside the installed packages."""
-    folders = {
-        Path(skimage.__file__).parent / 'data': SKIMAGE,
-        Path(sklearn.datasets.__file__).parent / 'images': SKLEARN,
-    }
+
+    def folder(package):  # without importing it
+        return Path(importlib.util.find_spec(package).origin).parent
+
+    folders = {folder('skimage') / 'data': SKIMAGE, folder('sklearn') / 'datasets' / 'images': SKLEARN}
     return [folder / name for folder, names in folders.items() for name in names]
 
 
+@functools.cache
 def boxes(size: tuple[int, int], split: str, name: str) -> Int32[np.ndarray, 'crops 4']:
     """Draws the crops of one photograph: squares of SIZE to LARGEST pixels inside the split's part of it.
 

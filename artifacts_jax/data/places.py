@@ -22,12 +22,14 @@ def locate(config: ConfigDict) -> Path | None:
     moved = Path(config.data_dir).expanduser()
     split = config.train.partition('[')[0]
     if config.data_dir and os.sep in config.name:
-        for folder in (moved / path.name, moved):
-            if folder.suffix == '.npz' or (folder / split).is_dir() or (folder / f'{split}.npz').is_file():
-                return folder
+        if (moved / path.name).exists():
+            return moved / path.name
+        if moved.suffix == '.npz' or (moved / split).is_dir() or (moved / f'{split}.npz').is_file():
+            return moved
     if config.name.startswith((os.sep, '.', '~')) or path.suffix == '.npz':
         nor = f', and nothing of it in {moved}' if config.data_dir else ''
         raise DataError(
-            f'there is no folder {config.name}{nor}; expected are FOLDER/SPLIT/CLASS/IMAGE.jpg or FOLDER/SPLIT.npz'
+            f'there is no folder or file {config.name}{nor}; expected are images, as FOLDER/SPLIT/CLASS/IMAGE.jpg, or'
+            f' arrays, as FOLDER/SPLIT.npz (docs/data.md)'
         )
     return None

@@ -1,21 +1,43 @@
-"""Batches as a pure function of (seed, step), from tfds data sets, folders of images, and arrays."""
+"""Batches as a pure function of (seed, step), from whatever holds the images, on any number of hosts.
+
+Training batches follow one another through the endless concatenation of every epoch's permutation of the whole split,
+so that no example is left out at an epoch's end. Each host takes its slice of every global batch. Grain makes the
+permutations, and reads and decodes ahead, in threads. Whether images are decoded once or as they are needed changes
+when they are read, and nothing else.
+"""
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+import grain
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import arrays, source
+from artifacts_jax.data import arrays, decoding, folders, parts, places, prepared, sources
 from artifacts_jax.data.errors import DataError
+from artifacts_jax.data.left_out import LeftOut
+from artifacts_jax.devices import host
 
 __all__ = ['DataError', 'InMemory', 'Streamed', 'classes', 'load', 'original_order']
 
+TOGETHER = 8  # images that a thread reads at a time: Grain takes as long as a small image does
+LOOKED_AT = 16  # images of a split that are looked at before anything is made of it
+PHOTOGRAPHS = 'photographs'
+LAST = 2**62  # more examples than will ever be trained on
 
-def load(config: ConfigDict, split: str, *, seed: int, process_index: int = 0, process_count: int = 1):
+
+def load(
+    config: ConfigDict,
+    split: str,
+    *,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    data: Mapping[str, sources.Source] | None = None,
+) -> 'InMemory | Streamed':
     """Opens a split, in memory or streamed as `config.loading` says.
 
     Args:
@@ -24,25 +46,51 @@ def load(config: ConfigDict, split: str, *, seed: int, process_index: int = 0, p
       seed: decides the order of training batches.
       process_index: this host.
       process_count: the hosts that share the data.
-
-    Returns:
-      An InMemory or a Streamed data set.
+      data: the data set, if it is open already.
 
     Raises:
       DataError: the data set, its files or the split are not there, the split is empty, all its images are damaged, or
         arrays are not what they should be.
     """
-    opened = (arrays if arrays.named(config) else source).open_split(config, split)
-    examples = opened.num_examples
-    on_demand = config.loading == 'stream' or (
-        config.loading == 'auto' and examples * config.size**2 * 3 > config.memory_limit_gb * 1e9
-    )
-    if on_demand and isinstance(opened, source.Source):
-        return Streamed(opened, examples, opened.label_names, seed, config.shuffle_buffer, process_index, process_count)
-    images, labels = (opened.images, opened.labels) if on_demand else opened.decode()
-    return InMemory(
-        images, labels, opened.label_names, seed, process_index, process_count, left_out=examples - len(images)
-    )
+    data = open_data(config) if data is None else data
+    name, rows = sources.rows(data, split, config)
+    if name != parts.name_of(split):
+        print(f'{config.name} has no split test: {len(rows):,} images of {name}, always the same, stand for it')
+    fits = len(rows) * config.size**2 * 3 <= config.memory_limit_gb * 1e9
+    in_memory = config.loading == 'memory' or (config.loading == 'auto' and fits)
+    record = LeftOut(f'{split} of {config.name}', len(rows), live=not in_memory)
+    shared = {'seed': seed, 'process_index': process_index, 'process_count': process_count, 'left_out': record}
+    whole = data[name]
+    if isinstance(whole, arrays.Arrays) and whole.images.shape[1:3] == (config.size, config.size):
+        images, labels = whole.images, whole.labels
+        if len(rows) == rows[-1] + 1 - rows[0]:
+            rows = slice(rows[0], rows[-1] + 1)
+        if isinstance(rows, slice) or not isinstance(images, np.memmap):  # the others need not be kept
+            images, labels, rows = images[rows], labels[rows], None
+        return InMemory(images, labels, whole.label_names, rows, **shared)
+    source = sources.Part(whole, rows)
+    streamed = Streamed(source, config.size, _look(source, config.size, record), config.workers, **shared)
+    return streamed.decode() if in_memory else streamed
+
+
+def open_data(config: ConfigDict) -> Mapping[str, sources.Source]:
+    """Opens the data set that the run's `config.data` names: {split: its examples}; no image is read.
+
+    Raises:
+      DataError: it is not there, or is not what it should be.
+    """
+    if config.name == PHOTOGRAPHS:
+        from artifacts_jax.data import photographs
+
+        return photographs.open_photographs()
+    path = places.locate(config)
+    if path is None:
+        return prepared.open_prepared(config)
+    if path.suffix == '.npz' or (path.is_dir() and any(path.glob('*.npz'))):
+        return arrays.open_arrays(path)
+    if path.is_dir():
+        return folders.open_folder(config, path)
+    raise DataError(f'{path} is a file; expected is a folder, {folders.FORMS}, or an .npz of arrays')
 
 
 def classes(config: ConfigDict, key: str, dataset: 'InMemory | Streamed', *, stage: str) -> int:
@@ -66,44 +114,88 @@ def classes(config: ConfigDict, key: str, dataset: 'InMemory | Streamed', *, sta
 
 
 def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
-    """Returns where each example of a split stands in the data set's own files: see source.py; of arrays, as it is."""
-    if arrays.named(config):
-        return np.arange(arrays.open_split(config, split).num_examples)
-    return source.original_order(config, split)
+    """Returns where each example of a split, in the order read, stands in the data set's own files.
 
+    Of STL-10 as tfds prepares it, in train_X.bin and its like (see prepared.py); of a folder, among the paths in
+    alphabetical order; of any other data set the order read counts as the original.
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class InMemory:
-    """A split decoded once, or arrays: images, and labels, -1 where there is none.
-
-    Training batches follow one another through the endless concatenation of every epoch's permutation, so that no
-    example is left out at an epoch's end. Each host takes its slice of every global batch.
+    Raises:
+      DataError: only part of a split of STL-10 is asked for.
     """
+    data = open_data(config)
+    name, rows = sources.rows(data, split, config)
+    if isinstance(data[name], prepared.Records):
+        return prepared.original_order(config, split)
+    order = data[name].original_order() if hasattr(data[name], 'original_order') else np.arange(len(data[name]))
+    return np.argsort(np.argsort(order[rows]))
 
-    images: UInt8[np.ndarray | arrays.Rows, 'N size size 3']
-    labels: Int32[np.ndarray, ' N']
-    label_names: tuple[str, ...]
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class _Shared:
+    """What data sets in memory and streamed ones have in common."""
+
     seed: int
     process_index: int = 0
     process_count: int = 1
-    left_out: int = 0  # examples of the split that could not be used
+    left_out: LeftOut = dataclasses.field(default_factory=LeftOut)
+
+    def _row(self, position):
+        """Returns the row at a position in the endless concatenation of every epoch's permutation."""
+        epoch, place = divmod(position, self.num_examples)
+        seed = (self._first_seed + epoch) % 2**32
+        return grain.experimental.index_shuffle(place, max_index=self.num_examples - 1, seed=seed, rounds=4)
+
+    @functools.cached_property
+    def _first_seed(self):
+        return int(np.random.default_rng(self.seed).integers(2**32))  # far from those of the next seeds
+
+    def eval_steps(self, batch_size: int, limit: int = 0) -> int:
+        """Returns how many batches eval_batches yields."""
+        return -(-min(limit or self.num_examples, self.num_examples) // batch_size)
+
+    def _share(self, batch_size):
+        """Returns the positions in the global batch that this host has, int32 [b]."""
+        if batch_size % self.process_count:
+            raise DataError(f'batch_size={batch_size} does not divide by the {self.process_count} hosts')
+        size = batch_size // self.process_count
+        return np.arange(self.process_index * size, (self.process_index + 1) * size, dtype=np.int32)
+
+    def _eval_rows(self, batch_size, limit):
+        """Yields, for each batch, (this host's rows of the split, how many examples it is padded to)."""
+        count = min(limit or self.num_examples, self.num_examples)
+        for start in range(0, count, batch_size):
+            rows = start + self._share(batch_size)
+            yield rows[rows < count], len(rows)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class InMemory(_Shared):
+    """A split decoded once, or arrays: images, and labels, -1 where there is none."""
+
+    images: UInt8[np.ndarray, 'all size size 3']
+    labels: Int32[np.ndarray, ' all']
+    label_names: tuple[str, ...]
+    rows: Int[np.ndarray, ' N'] | None = None  # which of them are the split's, None: all
+
+    def __post_init__(self):
+        if self.rows is None:
+            object.__setattr__(self, 'rows', np.arange(len(self.images)))
 
     @property
     def num_examples(self) -> int:
         """The examples of the split, over all hosts."""
-        return len(self.images)
+        return len(self.rows)
 
     @property
     def num_classes(self) -> int:
         """The number of classes, 0 if there are no labels."""
-        return len(self.label_names) if (self.labels >= 0).all() else 0
+        return len(self.label_names) if (self.labels[self.rows] >= 0).all() else 0
 
     def batch(self, step: int, batch_size: int) -> dict[str, np.ndarray]:
         """Returns this host's part of the global batch at a step: 'image', 'label', 'index' (see train_batches)."""
-        index = _share(batch_size, self.process_index, self.process_count)
-        epochs, places = np.divmod(step * batch_size + index.astype(np.int64), self.num_examples)
-        chosen = np.array([self._order(int(e))[p] for e, p in zip(epochs, places)])
-        return {'image': self.images[chosen], 'label': self.labels[chosen], 'index': index}
+        index = self._share(batch_size)
+        rows = [self._row(step * batch_size + int(n)) for n in index]
+        return {**self._examples(np.array(rows)), 'index': index}
 
     def train_batches(self, batch_size: int, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Yields the batches of start_step, start_step + 1, ... for ever.
@@ -118,15 +210,8 @@ class InMemory:
 
         'mask' bool [b] is False for the zeros that pad the last batch; every host yields the same number of batches.
         """
-        count = min(limit or self.num_examples, self.num_examples)
-        for start in range(0, count, batch_size):
-            index = start + _share(batch_size, self.process_index, self.process_count)
-            rows = index[index < count]
-            yield _pad({'image': self.images[rows], 'label': self.labels[rows], 'index': rows}, len(index))
-
-    def eval_steps(self, batch_size: int, limit: int = 0) -> int:
-        """Returns how many batches eval_batches yields."""
-        return -(-min(limit or self.num_examples, self.num_examples) // batch_size)
+        for rows, size in self._eval_rows(batch_size, limit):
+            yield _pad({**self._examples(rows), 'index': rows}, size)
 
     def subset(self, indices: Int[np.ndarray, ' part']) -> 'InMemory':
         """Returns the examples at these positions, as a data set of its own.
@@ -134,39 +219,36 @@ class InMemory:
         Raises:
           DataError: examples were left out, so that the others' positions are not what they were.
         """
-        if self.left_out:
+        if len(self.left_out):
             raise DataError(
-                f'{len(indices):,} examples were asked for by their positions, but {self.left_out:,} of the split were'
-                f' left out (see the warnings): mend these'
+                f'{len(indices):,} examples were asked for by their positions, but {len(self.left_out):,} of the split'
+                f' were left out (see the warnings): mend these'
             )
-        return dataclasses.replace(self, images=self.images[indices], labels=self.labels[indices])
+        chosen = self.rows[indices]
+        return dataclasses.replace(self, images=self.images[chosen], labels=self.labels[chosen], rows=None)
 
-    def _order(self, epoch):
-        return _permutation(self.seed, epoch, self.num_examples)
-
-
-@functools.lru_cache(maxsize=4)
-def _permutation(seed, epoch, count):
-    return np.random.default_rng([seed, epoch]).permutation(count)
+    def _examples(self, rows):
+        chosen = self.rows[rows]
+        return {'image': self.images[chosen], 'label': self.labels[chosen]}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Streamed:
-    """A split read from disk as it is needed; each host decodes its own part of every batch.
+class Streamed(_Shared):
+    """A split read and decoded as it is needed; each host reads its own part of every batch.
 
-    An epoch is shuffled within a buffer, by a seed made from (seed, epoch); a restart skips to its place in the
-    epoch. The order is that of one host, so that every host reads all bytes. Batches run across the ends of epochs. In
-    the place of a training example that is left out another of its
-    batch counts twice, so that a restart need not decode what came before.
+    In the place of a training example that is left out another of its batch counts twice, so that a restart need not
+    decode what came before.
     """
 
-    source: source.Source
-    num_examples: int
+    source: sources.Source
+    size: int
     label_names: tuple[str, ...]
-    seed: int
-    shuffle_buffer: int
-    process_index: int = 0
-    process_count: int = 1
+    workers: int = 0  # threads, 0: as many as there are CPUs
+
+    @property
+    def num_examples(self) -> int:
+        """The examples of the split, over all hosts."""
+        return len(self.source)
 
     @property
     def num_classes(self) -> int:
@@ -175,68 +257,112 @@ class Streamed:
 
     def train_batches(self, batch_size: int, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """As InMemory.train_batches."""
-        index = _share(batch_size, self.process_index, self.process_count)
-        epoch, skip = divmod(start_step * batch_size, self.num_examples)
-        stream = itertools.chain.from_iterable(
-            self._epoch(e, skip if e == epoch else 0, batch_size) for e in itertools.count(epoch)
-        )
+        index = self._share(batch_size)
+
+        def row(n):
+            step, place = divmod(n, len(index))
+            return self._row(step * batch_size + int(index[place]))
+
+        stream = self._decoded(row, start_step * len(index), LAST, ahead=len(index))
         while True:
             places = list(itertools.islice(stream, len(index)))
-            whole = [example for example in places if example is not None]
+            whole = [example for example in places if 'image' in example]
             if not whole:
-                raise DataError(f'no example of a whole batch of {self.source.place} can be used (see the warnings)')
-            chosen = [whole[n % len(whole)] if example is None else example for n, example in enumerate(places)]
+                raise DataError(f'no example of a whole batch of {self.left_out.place} can be used (see the warnings)')
+            chosen = [example if 'image' in example else whole[n % len(whole)] for n, example in enumerate(places)]
             images, labels = (np.stack([example[name] for example in chosen]) for name in ('image', 'label'))
             yield {'image': images, 'label': labels, 'index': index}
 
     def eval_batches(self, batch_size: int, limit: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """As InMemory.eval_batches; each host yields its own part of the split."""
-        size = len(_share(batch_size, self.process_index, self.process_count))
-        count = min(limit or self.num_examples, self.num_examples)
-        first, examples = self.source.part(self._host)
-        here = max(0, min(count - first, examples))
-        stream = iter(self.source.examples(self._host, take=here))
-        for n in range(self.eval_steps(batch_size, limit)):
-            places = list(enumerate(itertools.islice(stream, size), start=first + n * size))
-            rows = np.array([place for place, example in places if example is not None], np.int32)
-            chosen = [example for _, example in places if example is not None]
-            shape = (0, self.source.size, self.source.size, 3)
-            images = np.stack([e['image'] for e in chosen]) if chosen else np.zeros(shape, np.uint8)
-            labels = np.array([e['label'] for e in chosen], np.int32)
-            yield _pad({'image': images, 'label': labels, 'index': rows}, size)
-
-    def eval_steps(self, batch_size: int, limit: int = 0) -> int:
-        """Returns how many batches eval_batches yields: as many as the host with the largest part needs."""
-        most = -(-self.num_examples // self.process_count)
-        return -(-min(most, limit or most) // (batch_size // self.process_count))
+        """As InMemory.eval_batches."""
+        batches = list(self._eval_rows(batch_size, limit))
+        mine = np.concatenate([rows for rows, _ in batches])
+        stream = self._decoded(lambda n: mine[n], 0, len(mine), ahead=batch_size)
+        for rows, size in batches:
+            examples = list(itertools.islice(stream, len(rows)))
+            whole = [n for n, example in enumerate(examples) if 'image' in example]
+            images = np.zeros((len(whole), self.size, self.size, 3), np.uint8)
+            for place, n in enumerate(whole):
+                images[place] = examples[n]['image']
+            labels = np.array([examples[n]['label'] for n in whole], np.int32)
+            yield _pad({'image': images, 'label': labels, 'index': rows[whole]}, size)
 
     def subset(self, indices: Int[np.ndarray, ' part']) -> InMemory:
         """Raises DataError: parts are taken of data sets in memory."""
         raise DataError(
-            f'{len(indices):,} chosen examples of {self.source.builder.name} were asked for, which is streamed: set'
+            f'{len(indices):,} chosen examples of {self.left_out.place} were asked for, which is streamed: set'
             f' data.loading=memory, or data.memory_limit_gb above its size'
         )
 
-    def _epoch(self, epoch, skip, batch_size):
-        def mine(n):
-            place = (epoch * self.num_examples + n) % batch_size
-            return place // (batch_size // self.process_count) == self.process_index
+    def decode(self) -> InMemory:
+        """Returns the split decoded once, without the examples that cannot be used; says how many these are.
 
-        seed = int(np.random.default_rng([self.seed, epoch]).integers(2**31))
-        mine = mine if self.process_count > 1 else None
-        return self.source.shuffled(self.shuffle_buffer, seed, skip=skip, mine=mine)
+        Raises:
+          DataError: none is left.
+        """
+        images = np.empty((self.num_examples, self.size, self.size, 3), np.uint8)
+        labels = np.empty(self.num_examples, np.int32)
+        count = 0
+        for example in self._decoded(lambda n: n, 0, self.num_examples, ahead=256):
+            if 'image' in example:
+                images[count], labels[count] = example['image'], example['label']
+                count += 1
+        self.left_out.say()
+        if not count:
+            raise DataError(f'no example of {self.left_out.place} can be used (see the warnings)')
+        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(_Shared)}
+        return InMemory(images[:count], labels[:count], self.label_names, **shared)
 
-    @property
-    def _host(self):
-        return self.process_index, self.process_count
+    def _decoded(self, row, start, end, *, ahead):
+        """Yields what _example returns for row(start), row(start + 1), ..., row(end - 1), read ahead by threads."""
+
+        def examples(first):
+            return [self._example(row(n)) for n in range(first, min(first + TOGETHER, end))]
+
+        workers = self.workers or host.cpus()
+        options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=max(-(-ahead // TOGETHER), 2 * workers))
+        iterator = iter(grain.MapDataset.range(start, end, TOGETHER).map(examples).to_iter_dataset(options))
+        try:
+            for some in iterator:
+                yield from some
+        finally:
+            iterator.close()
+
+    def _example(self, row):
+        """Returns {'image': uint8 [size, size, 3], 'label'}, {} of an example that is left out."""
+        example = self.source[row]
+        try:
+            image = decoding.decode(example.image, self.size)
+            if not -1 <= example.label < (len(self.source.label_names) or np.inf):
+                raise decoding.UnusableError(f'label {example.label} of {len(self.source.label_names)} classes')
+        except decoding.UnusableError as error:
+            self.left_out.add(example.name, str(error))
+            return {}
+        return {'image': image, 'label': example.label}
 
 
-def _share(batch_size, process_index, process_count):
-    """Returns the positions in the global batch that a host has, int32 [b]."""
-    if batch_size % process_count:
-        raise DataError(f'batch_size={batch_size} does not divide by the {process_count} hosts')
-    size = batch_size // process_count
-    return np.arange(process_index * size, (process_index + 1) * size, dtype=np.int32)
+def _look(source, size, record) -> tuple[str, ...]:
+    """Looks at some examples, says what their pixels are if not RGB, and returns the names of the classes.
+
+    Raises:
+      DataError: none of them can be used.
+    """
+    places = np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int))
+    looked = [source[int(place)] for place in places]
+    problems, modes = [], {}
+    for example in looked:
+        try:
+            decoding.decode(example.image, size)
+            mode = decoding.mode(example.image)
+            modes[mode] = modes.get(mode, 0) + 1
+        except decoding.UnusableError as error:
+            problems.append(f'{example.name} ({error})')
+    if len(problems) == len(looked):
+        raise DataError(f'no example of {record.place} can be used: {"; ".join(problems[:3])}')
+    if others := ', '.join(f'{count} are {mode}' for mode, count in modes.items() if mode != 'RGB'):
+        print(f'{record.place}: of {len(looked)} images looked at, {others}, as Pillow calls it; they become RGB')
+    labels = source.whole.labels[source.rows] if hasattr(source.whole, 'labels') else [e.label for e in looked]
+    return source.label_names if min(labels) >= 0 else ()
 
 
 def _pad(batch, size):

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import socket
@@ -179,3 +180,22 @@ def peak_memory() -> int:
         return 0
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def hide_accelerators() -> None:
+    """Hides GPUs and TPUs from TensorFlow, which would take their memory; call it before TensorFlow does anything.
+
+    It also keeps quiet what it has to say of itself, among that which of its operations oneDNN takes: none is used.
+    """
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+    logging.getLogger('tensorflow').setLevel(logging.ERROR)
+    import tensorflow as tf
+
+    for kind in ('GPU', 'TPU'):
+        tf.config.set_visible_devices([], kind)
+
+
+def cpus() -> int:
+    """Returns how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

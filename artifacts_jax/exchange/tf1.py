@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from artifacts_jax.config import ForeseenError
-from artifacts_jax.data import source
+from artifacts_jax.devices import host
 from artifacts_jax.exchange import exports
 from artifacts_jax.models import architecture
 
@@ -113,7 +113,7 @@ def read(checkpoint: str | Path) -> dict[str, np.ndarray | np.generic]:
       TensorFlowCheckpointError: it is not there or damaged.
     """
     try:
-        source.hide_accelerators()
+        host.hide_accelerators()
         import tensorflow as tf
     except ImportError as error:
         raise TensorFlowCheckpointError(f'checkpoints of TensorFlow are read by it, but {error}: install it') from error

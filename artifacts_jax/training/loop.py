@@ -8,6 +8,7 @@ from types import FrameType
 
 import jax
 import numpy as np
+from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from artifacts_jax.config import ForeseenError
@@ -90,6 +91,9 @@ def run(
             options = {'batch_size': batch_size, 'log_every': config.log_every, 'shown': stage.SHOWN}
             report = written(Path(workdir), stage.NAME, start, steps=steps, **options)
             with report:
+                counts = {network: parameter_overview.count_parameters(tree) for network, tree in state.params.items()}
+                named = ', '.join(f'{count:,} of the {network}' for network, count in counts.items())
+                report.say(f'{stage.NAME}: trained parameters are {named}')
                 _loop(stage, state, key, config, devices, datasets, checkpoints, report, interruption)
                 del state
                 checkpoints.finish()

@@ -127,7 +127,7 @@ def pipeline(config: ConfigDict, *, seconds: float = 3.0) -> dict:
     for loading in ('memory', 'stream'):
         config.data.loading = loading
         batches = train_batches(config)
-        jax.block_until_ready(devices.put(next(batches)))  # fills the shuffle buffer
+        jax.block_until_ready(devices.put(next(batches)))  # starts the threads
         count, start = 0, time.perf_counter()
         while time.perf_counter() - start < seconds:
             jax.block_until_ready(devices.put(next(batches)))
@@ -138,7 +138,7 @@ def pipeline(config: ConfigDict, *, seconds: float = 3.0) -> dict:
 
 def train_batches(config: ConfigDict) -> Iterator[dict]:
     """Returns the host batches that the config's training reads."""
-    from artifacts_jax.data import splits  # the only module that imports TensorFlow
+    from artifacts_jax.data import splits
 
     return splits.load(config.data, config.data.train, seed=config.seed).train_batches(config.batch_size)
 

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import functools
 import json
 import sys
 import time
@@ -11,17 +10,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from artifacts_jax.data import source
 from artifacts_jax.devices import host
 from artifacts_jax.drawing import plots
-from artifacts_jax.training import results
+from artifacts_jax.training import results, tensorboard
 
 
 class Report:
     """Writes the metrics of one stage and shows its progress; use it as a context.
 
     metrics.jsonl has one line for each logged step and each evaluation: 'step', then 'train/NAME' or 'test/NAME'.
-    TensorBoard gets the same through clu, where the data have loaded TensorFlow.
+    TensorBoard gets the same.
 
     Args:
       workdir: the run's work directory.
@@ -55,7 +53,7 @@ class Report:
         kept = [row for row in read(self._path) if self._start and row['step'] <= self._start]
         host.write_whole(self._path, ''.join(json.dumps(row) + '\n' for row in kept))
         self._file = self._path.open('a', buffering=1)
-        self._writer = None  # until there is something to write: the data may load TensorFlow before
+        self._scalars = tensorboard.Scalars(self._tensorboard)
         if self._progress:
             self._progress.start()
             self._bar = self._progress.add_task(self.stage, total=self._steps, completed=self._start, rate='')
@@ -69,9 +67,8 @@ class Report:
             self._progress.stop()
         try:
             self._file.close()
-            if self._writer:
-                self._writer.close()
-        except Exception:  # TensorFlow's, too: on a full disk
+            self._scalars.close()
+        except OSError:  # on a full disk
             if error is None:
                 raise  # else the error that came first says more
         seconds = time.monotonic() - self._entered
@@ -126,15 +123,7 @@ class Report:
     def _write(self, step, split, values):
         named = {f'{split}/{name}': value for name, value in values.items()}
         self._file.write(json.dumps({'step': step, **named}) + '\n')
-        if 'tensorflow' not in sys.modules:  # importing it for this alone would take seconds, where it is there at all
-            _say_no_tensorboard()
-            return
-        if self._writer is None:
-            from clu import metric_writers
-
-            source.hide_accelerators()
-            self._writer = metric_writers.SummaryWriter(str(self._tensorboard))
-        self._writer.write_scalars(step, named)
+        self._scalars.write(step, named)
 
 
 class Silence:
@@ -174,12 +163,6 @@ def read(path: Path) -> list[dict]:
         return []
     lines = path.read_text().splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith('\n')]
-
-
-@functools.cache
-def _say_no_tensorboard():
-    """Prints it once, for all stages."""
-    print('no TensorBoard files: the data needs no TensorFlow, and metrics.jsonl has the same numbers', flush=True)
 
 
 def _progress():

@@ -1,10 +1,14 @@
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from artifacts_jax.configs import default
-from artifacts_jax.data import splits
+from artifacts_jax.data import left_out, sources, splits
 
 
 def options(**changes):
@@ -19,7 +23,7 @@ def load(request, photograph_folder):
     """Opens the 48 training crops of the folder of photographs, in memory and streamed."""
 
     def load(split='train', seed=0, **hosts):
-        config = options(name=str(photograph_folder), size=16, loading=request.param, shuffle_buffer=10)
+        config = options(name=str(photograph_folder), size=16, loading=request.param)
         return splits.load(config, split, seed=seed, **hosts)
 
     return load
@@ -93,7 +97,7 @@ def test_batches_run_across_the_ends_of_epochs(load):
 
 
 def test_one_example_is_enough():
-    one = splits.InMemory(np.full((1, 2, 2, 3), 7, np.uint8), np.zeros(1, np.int32), ('a',), 0)
+    one = splits.InMemory(np.full((1, 2, 2, 3), 7, np.uint8), np.zeros(1, np.int32), ('a',), seed=0)
     assert one.num_classes == 1
     for batch in take(one.train_batches(3), 2):
         assert (batch['image'] == 7).all()
@@ -103,12 +107,69 @@ def test_one_example_is_enough():
     np.testing.assert_array_equal(batch['image'][:, 0, 0, 0], [7, 0, 0])
 
 
-def test_both_ways_read_the_same_examples(photograph_folder):
+def test_both_ways_give_the_same_batches(photograph_folder):
     memory, stream = (
-        splits.load(options(name=str(photograph_folder), size=16, loading=loading), 'test', seed=0)
+        splits.load(options(name=str(photograph_folder), size=16, loading=loading, workers=3), 'train', seed=0)
         for loading in ('memory', 'stream')
     )
     assert same(memory.eval_batches(6), stream.eval_batches(6))
+    assert same(take(memory.train_batches(7, start_step=5), 20), take(stream.train_batches(7, start_step=5), 20))
+
+
+class Counted:
+    """A source of grey images, of which no more than is read is made; remembers which were."""
+
+    label_names = ('a',)
+
+    def __init__(self, count):
+        self.count, self.read = count, []
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        self.read.append(int(index))
+        return sources.Example(np.full((4, 4, 3), index % 251, np.uint8), 0, str(index))
+
+
+def counted(count, **options):
+    source = Counted(count)
+    return source, splits.Streamed(source, 4, ('a',), 1, seed=0, **options)
+
+
+def test_hosts_read_their_own_part_alone():
+    ahead = 4 * splits.TOGETHER
+    reads = []
+    for host in range(4):
+        source, dataset = counted(512, process_index=host, process_count=4)
+        batches = dataset.train_batches(16)
+        _ = take(batches, 32)  # an epoch
+        batches.close()
+        assert 128 <= len(source.read) <= 128 + ahead
+        assert len(set(source.read[:128])) == 128
+        reads.append(source.read[:128])
+        source, dataset = counted(512, process_index=host, process_count=4)
+        list(dataset.eval_batches(16))
+        assert len(source.read) == 128
+    assert sorted(itertools.chain(*reads)) == list(range(512))
+
+
+def test_a_restart_reads_nothing_of_what_came_before():
+    source, dataset = counted(1_000_000)
+    batches = dataset.train_batches(100, start_step=9000)
+    next(batches)
+    batches.close()
+    assert len(source.read) <= 100 + 16 * splits.TOGETHER
+
+
+def test_every_epoch_is_a_permutation_of_the_whole_split():
+    _, dataset = counted(1000)
+    epochs = np.array([[dataset._row(1000 * epoch + n) for n in range(1000)] for epoch in range(3)])
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(1000))
+        # Far from where they were: within a buffer of a tenth, as of a shuffle of a stream, most would be near.
+        assert 250 < np.abs(epoch - np.arange(1000)).mean() < 420
+    assert all(abs(np.corrcoef(*epochs[[a, b]])[0, 1]) < 0.15 for a, b in ((0, 1), (1, 2), (0, 2)))
 
 
 def test_large_splits_are_streamed(photograph_folder):
@@ -138,7 +199,6 @@ def test_a_subset_is_a_data_set_of_its_own(photograph_folder):
     np.testing.assert_array_equal(batch['label'][:3], whole.labels[chosen])
     seen = prints(take(part.train_batches(3), 2))
     assert set(seen[:3]) == set(seen[3:]) == set(prints([batch]))
-    np.testing.assert_array_equal(splits.original_order(config, 'train'), np.arange(48))  # a folder's is the order read
 
 
 def test_a_subset_of_streamed_data_is_refused(photograph_folder):
@@ -150,9 +210,105 @@ def test_a_subset_of_streamed_data_is_refused(photograph_folder):
 @pytest.mark.parametrize('labels', [[-1, -1], [0, -1]])
 def test_labels_that_a_stage_needs(labels):
     config, images = options(name='mine', test='train[90%:]'), np.zeros((2, 16, 16, 3), np.uint8)
-    dataset = splits.InMemory(images, np.array(labels, np.int32), ('a',), 0)
+    dataset = splits.InMemory(images, np.array(labels, np.int32), ('a',), seed=0)
     with pytest.raises(
         splits.DataError, match=r"'train\[90%:\]' of mine has no labels, .* which probe needs: set data.test"
     ):
         splits.classes(config, 'test', dataset, stage='probe')
-    assert splits.classes(config, 'test', splits.InMemory(images, np.zeros(2, np.int32), ('a',), 0), stage='probe') == 1
+    assert (
+        splits.classes(config, 'test', splits.InMemory(images, np.zeros(2, np.int32), ('a',), seed=0), stage='probe')
+        == 1
+    )
+
+
+@pytest.fixture
+def damaged_folder(tmp_path):
+    """A folder of images that are odd, of which four can be used: their names begin with 'whole'."""
+    folder = tmp_path / 'train' / 'ramp'
+    folder.mkdir(parents=True)
+    ramp = np.resize(np.arange(96, dtype=np.uint8), (16, 16))
+    images = {
+        'whole grey.png': ramp,
+        'whole RGBA.png': np.stack([ramp] * 3 + [ramp // 2], axis=-1),
+        'whole 1x1.png': ramp[5:6, 5:6],
+        'whole colour.jpg': np.stack([ramp] * 3, axis=-1),
+        'cut.png': ramp,
+        'cut.jpg': ramp,
+    }
+    for name, image in images.items():
+        PIL.Image.fromarray(np.ascontiguousarray(image)).save(folder / name)
+        if name.startswith('cut'):
+            (folder / name).write_bytes((folder / name).read_bytes()[:40])
+    (folder / 'empty.png').write_bytes(b'')
+    (folder / 'text.jpg').write_text('no image')
+    return tmp_path
+
+
+@pytest.mark.parametrize('loading', ['memory', 'stream'])
+def test_images_that_cannot_be_read_are_left_out_and_named_once(damaged_folder, loading, tmp_path, capsys):
+    config = options(name=str(damaged_folder), size=16, loading=loading, test='train')
+    dataset, file = splits.load(config, 'train', seed=0), tmp_path / 'left_out.tsv'
+    for _ in range(2):
+        batches = list(dataset.eval_batches(3))
+        assert sum(batch['mask'].sum() for batch in batches) == 4
+        dataset.left_out.keep(file)
+    assert len(dataset.left_out) == 4
+    lines = [line.split('\t') for line in file.read_text().splitlines()]
+    assert {Path(name).name for _, name, _ in lines} == {'cut.png', 'cut.jpg', 'empty.png', 'text.jpg'}
+    assert len(lines) == 4
+    assert all(place == f'train of {damaged_folder}' and reason for place, _, reason in lines)
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert f'left out {4 if loading == "memory" else 1} of 8 images of train of' in warning
+    images = {image.tobytes() for b in batches for image, keep in zip(b['image'], b['mask']) if keep}
+    first = take(dataset.train_batches(8), 4)
+    assert {image.tobytes() for batch in first for image in batch['image']} == images
+    assert same(first[2:], take(dataset.train_batches(8, start_step=2), 2))
+
+
+def test_what_was_named_before_is_not_named_again(tmp_path):
+    file = tmp_path / 'left_out.tsv'
+    for names in ('ab', 'bc'):
+        record = left_out.LeftOut('train', 10)
+        record.add(names[0], 'a reason')
+        record.keep(file)
+        record.add(names[1], 'a reason')
+    assert file.read_text() == 'train\ta\ta reason\ntrain\tb\ta reason\ntrain\tc\ta reason\n'
+
+
+def test_streamed_data_say_what_is_left_out_ever_more_seldom(capsys):
+    record = left_out.LeftOut('train', 1000, live=True)
+    for n in range(150):
+        record.add(f'{n}.png', 'a reason')
+    said = [line.split(' of ')[0] for line in capsys.readouterr().err.splitlines()]
+    assert said == [f'warning: left out {n}' for n in (1, 10, 100)]
+
+
+@pytest.mark.parametrize('loading', ['memory', 'stream'])
+def test_a_split_without_a_whole_image_is_an_error(tmp_path, loading):
+    for n in range(3):
+        (tmp_path / f'{n}.png').write_bytes(b'')
+    with pytest.raises(splits.DataError, match=r'no example of train of .* can be used: \d.png \(it is empty\)'):
+        splits.load(options(name=str(tmp_path), size=16, loading=loading, test='train'), 'train', seed=0)
+
+
+def test_a_file_that_is_removed_while_it_streams_is_left_out(tmp_path):
+    for n in range(40):
+        PIL.Image.fromarray(np.full((8, 8, 3), n, np.uint8)).save(tmp_path / f'{n}.png')
+    dataset = splits.load(options(name=str(tmp_path), size=8, loading='stream', test='train'), 'train', seed=0)
+    (tmp_path / '7.png').unlink()
+    seen = {image[0, 0, 0] for batch in take(dataset.train_batches(8), 10) for image in batch['image']}
+    assert seen == set(range(40)) - {7}
+    assert len(dataset.left_out) == 1
+
+
+def test_other_pixels_than_rgb_are_said(tmp_path, capsys):
+    for n in range(4):
+        PIL.Image.fromarray(np.full((8, 8), n, np.uint8)).save(tmp_path / f'{n}.png')
+    splits.load(options(name=str(tmp_path), size=8, test='train'), 'train', seed=0)
+    assert 'of 4 images looked at, 4 are L' in capsys.readouterr().out
+
+
+def test_importing_costs_no_tensorflow():
+    imports = 'artifacts_jax.pretraining.artifacts, artifacts_jax.data.splits, artifacts_jax.training.report'
+    code = f'import sys, {imports}; sys.exit("tensorflow" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

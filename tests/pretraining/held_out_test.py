@@ -15,7 +15,9 @@ def data_set(labels, *, process_index=0, process_count=1):
     """A data set of images, the later the more contrast, that say where they stand."""
     images = np.zeros((len(labels), 2, 2, 3), np.uint8)
     images[:, 0, 0] = np.arange(len(labels))[:, None]
-    return splits.InMemory(images, np.array(labels, np.int32), (), 0, process_index, process_count)
+    return splits.InMemory(
+        images, np.array(labels, np.int32), (), seed=0, process_index=process_index, process_count=process_count
+    )
 
 
 def places(batch):
@@ -90,7 +92,7 @@ def test_at_the_ends_of_the_drop_rate_all_or_nothing_is_kept(config, many, rate,
 
 
 def as_split(batch):
-    return splits.InMemory(batch['image'], np.full(len(batch['image']), -1, np.int32), (), 0)
+    return splits.InMemory(batch['image'], np.full(len(batch['image']), -1, np.int32), (), seed=0)
 
 
 def test_figures_show_as_many_masks_as_images(config, many, stage_states, tmp_path, monkeypatch):

@@ -1,5 +1,4 @@
 import json
-import sys
 
 import pytest
 
@@ -64,23 +63,12 @@ def test_time_aside_does_not_count_in_the_rate_and_is_told(tmp_path, monkeypatch
     assert 'autoencoder: 8 seconds, of them 75.0 % evaluation' in capsys.readouterr().out
 
 
-def test_tensorboard_files_are_left_out_where_the_data_need_no_tensorflow(tmp_path, monkeypatch, capsys):
-    report._say_no_tensorboard.cache_clear()
-    monkeypatch.delitem(sys.modules, 'tensorflow', raising=False)
-    for stage in ('autoencoder', 'artifacts'):
-        with report.Report(tmp_path, stage, 0, steps=6, batch_size=8, log_every=1, shown={}) as opened:
-            for step in (1, 2):
-                opened.train(step, {'loss/pixel': 1.0})
-        assert [row['step'] for row in report.read(tmp_path / stage / 'metrics.jsonl')] == [1, 2]
-    assert not (tmp_path / 'tensorboard').exists()
-    assert capsys.readouterr().out.count('no TensorBoard files') == 1
+def test_tensorboard_shows_the_metrics(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-
-def test_tensorboard_files_are_written_where_the_data_have_loaded_tensorflow_since(tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, 'tensorflow', raising=False)
     with open_report(tmp_path, 0) as opened:
-        monkeypatch.undo()
-        import tensorflow  # noqa: F401
-
-        opened.train(1, {'loss/pixel': 1.0})
-    assert list((tmp_path / 'tensorboard' / 'autoencoder').iterdir())
+        for step in (1, 2):
+            opened.train(step, {'loss/pixel': 0.5 * step})
+    (file,) = (tmp_path / 'tensorboard' / 'autoencoder').iterdir()
+    events = EventAccumulator(str(file)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars('train/loss/pixel')] == [(1, 0.5), (2, 1.0)]

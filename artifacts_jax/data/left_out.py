@@ -1,0 +1,64 @@
+"""The examples of a split that cannot be used, each named once with the reason."""
+
+import dataclasses
+import sys
+import threading
+from pathlib import Path
+
+NAMED = 3  # are said; a file has all
+
+
+@dataclasses.dataclass(eq=False)
+class LeftOut:
+    """Those of one split; `len` is how many there are so far."""
+
+    place: str = ''  # the split, for messages
+    examples: int = 0  # how many it has
+    live: bool = False  # whether the 1st, 10th, 100th, ... is said when it is found
+    _reasons: dict = dataclasses.field(default_factory=dict)
+    _file: Path | None = None
+    _written: set = dataclasses.field(default_factory=set)
+    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+    def __len__(self):
+        return len(self._reasons)
+
+    def add(self, name: str, reason: str) -> None:
+        """Takes an example, which may have been taken before."""
+        with self._lock:
+            if name in self._reasons:
+                return
+            self._reasons[name] = reason
+            self._write([(name, reason)])
+            if self.live and str(len(self)).strip('0') == '1':
+                self.say()
+
+    def keep(self, file: Path) -> None:
+        """Adds a line for each to a file, from now on: split, name and reason, with tabs between; each line once."""
+        with self._lock:
+            self._file = file
+            if file.exists():
+                self._written = set(file.read_text(encoding='utf-8', errors='replace').splitlines())
+            self._write(self._reasons.items())
+
+    def say(self) -> None:
+        """Says how many there are, with the first names, if there are any."""
+        if not self._reasons:
+            return
+        names = [f'{name} ({reason})' for name, reason in list(self._reasons.items())[:NAMED]]
+        more = ', ...' if len(self) > NAMED else ''
+        where = f'; all are in {self._file}' if self._file else ''
+        print(
+            f'warning: left out {len(self):,} of {self.examples:,} images of {self.place}'
+            f'{" so far" * self.live}: {", ".join(names)}{more}{where}',
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def _write(self, reasons):
+        lines = ['\t'.join(' '.join(text.split()) for text in (self.place, *reason)) for reason in reasons]
+        lines = [line for line in lines if line not in self._written]
+        if self._file and lines:
+            with self._file.open('a', encoding='utf-8', errors='replace') as file:
+                file.write(''.join(f'{line}\n' for line in lines))
+            self._written.update(lines)

@@ -1,0 +1,81 @@
+"""TFRecord files as random-access sequences, without TensorFlow.
+
+A record is its length (uint64), the length's checksum (uint32), its bytes, and their checksum, all little-endian. A
+checksum is a CRC-32C, rotated and with a constant added. Where the records begin is not in the file: each file is read
+through once, from length to length, when its first record is asked for.
+
+Source: tensorflow/core/lib/io/record_writer.h.
+"""
+
+import dataclasses
+import functools
+import os
+import struct
+import threading
+from collections.abc import Sequence
+
+import google_crc32c
+import numpy as np
+from jaxtyping import Int64
+
+from artifacts_jax.data.errors import DataError
+
+HEAD, TAIL = struct.Struct('<QI'), struct.Struct('<I')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TFRecords(Sequence):
+    """The records of some files, one file after another."""
+
+    paths: tuple[str, ...]
+    lengths: tuple[int, ...]  # records of each
+    _found: dict = dataclasses.field(default_factory=dict)  # {file: where its records begin}
+    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+    def __len__(self):
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> bytes:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = int(np.searchsorted(self._ends, index, side='right'))
+        path, begin = self.paths[number], self._begins(number)[index - self._ends[number]]  # from the file's end
+        with open(path, 'rb') as file:
+            file.seek(begin)
+            length, _ = HEAD.unpack(file.read(HEAD.size))
+            record, tail = file.read(length), file.read(TAIL.size)
+        if len(tail) < TAIL.size or TAIL.unpack(tail)[0] != checksum(record):
+            raise DataError(f'{path} is damaged: the checksum of a record, at byte {begin:,}, is wrong')
+        return record
+
+    @functools.cached_property
+    def _ends(self):
+        return np.cumsum(self.lengths)
+
+    def _begins(self, number):
+        with self._lock:
+            if number not in self._found:
+                self._found[number] = _scan(self.paths[number], self.lengths[number])
+            return self._found[number]
+
+
+def checksum(data: bytes) -> int:
+    """Returns the checksum that TFRecord files have of some bytes, in [0, 2**32)."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32
+
+
+def _scan(path: str, count: int) -> Int64[np.ndarray, ' count']:
+    """Returns where the records of a file begin, or raises DataError."""
+    begins, begin, size = np.empty(count, np.int64), 0, os.path.getsize(path)
+    with open(path, 'rb', buffering=HEAD.size) as file:  # what lies between is not read
+        for n in range(count):
+            file.seek(begin)
+            head = file.read(HEAD.size)
+            if len(head) < HEAD.size or HEAD.unpack(head)[1] != checksum(head[:8]):
+                raise DataError(f'{path} is damaged: record {n:,} of {count:,}, at byte {begin:,}, has no valid length')
+            begins[n] = begin
+            begin += HEAD.size + HEAD.unpack(head)[0] + TAIL.size
+    if begin != size:
+        raise DataError(f'{path} is damaged: it has {size:,} bytes, expected {begin:,} for its {count:,} records')
+    return begins

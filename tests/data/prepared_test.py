@@ -1,0 +1,259 @@
+"""Data sets prepared by tfds, in every format, read without TensorFlow; and what cannot be read of them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from artifacts_jax.data import preparation, prepared, splits
+from tests.data.splits_test import options, same
+
+SHARED = Path(__file__).parents[3] / 'shared' / 'tfds'
+IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+
+
+def build(folder, features, examples, *, file_format='tfrecord'):
+    """Prepares a data set of one split by tfds, from {key: value} examples, in shards of a few examples."""
+    import tensorflow_datasets as tfds
+
+    with tfds.core.registered.skip_registration():
+
+        class Mine(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version('1.0.0')
+
+            def _info(self):
+                return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+            def _split_generators(self, dl_manager):
+                return {'train': list(enumerate(examples))}
+
+            def _generate_examples(self):
+                raise NotImplementedError
+
+    config = tfds.download.DownloadConfig(num_shards=3)
+    Mine(data_dir=folder, file_format=file_format).download_and_prepare(download_config=config)
+
+
+@pytest.fixture(scope='module')
+def sets(tmp_path_factory):
+    """{format: folder} of one data set of 30 images of two classes, in three files."""
+    import tensorflow_datasets as tfds
+
+    features = {
+        'image': tfds.features.Image(shape=(8, 8, 3), encoding_format='png'),
+        'label': tfds.features.ClassLabel(names=['cat', 'dog']),
+        'file_name': tfds.features.Text(),
+    }
+    examples = [{'image': image, 'label': n % 2, 'file_name': f'{n}.png'} for n, image in enumerate(IMAGES)]
+    folders = {each: tmp_path_factory.mktemp(each) for each in ('tfrecord', 'array_record', 'parquet')}
+    for file_format, folder in folders.items():
+        build(folder, features, examples, file_format=file_format)
+    return folders
+
+
+def of(folder, **changes):
+    return options(**{'name': 'mine', 'data_dir': str(folder), 'size': 8, 'test': 'train', **changes})
+
+
+@pytest.mark.parametrize('file_format', ['tfrecord', 'array_record', 'parquet'])
+@pytest.mark.parametrize('loading', ['memory', 'stream'])
+def test_every_format_is_read(sets, file_format, loading, capsys):
+    dataset = splits.load(of(sets[file_format], loading=loading), 'train', seed=0)
+    assert dataset.label_names == ('cat', 'dog')
+    (batch,) = dataset.eval_batches(30)
+    order = [np.flatnonzero((image == IMAGES).all(axis=(1, 2, 3))).item() for image in batch['image']]
+    assert sorted(order) == list(range(30))
+    np.testing.assert_array_equal(batch['label'], np.array(order) % 2)
+    assert ('python -m artifacts_jax.prepare mine' in capsys.readouterr().out) == (file_format == 'tfrecord')
+    (part,) = splits.load(of(sets[file_format], loading=loading), 'train[33%:50%]', seed=0).eval_batches(5)
+    np.testing.assert_array_equal(part['image'], batch['image'][10:15])
+
+
+def test_examples_have_their_names(sets):
+    records = splits.open_data(of(sets['array_record']))['train']
+    assert sorted(records[n].name for n in range(30)) == sorted(f'{n}.png' for n in range(30))
+
+
+def test_reading_needs_no_tensorflow(sets):
+    code = f"""
+import sys
+from artifacts_jax.data import splits
+from tests.data.prepared_test import of
+for folder in {list(map(str, sets.values()))}:
+    next(splits.load(of(folder, loading='stream'), 'train', seed=0).train_batches(4))
+sys.exit('tensorflow' in sys.modules)
+"""
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, '-c', code], check=False, cwd=root).returncode == 0
+
+
+def test_a_conversion_keeps_every_example(sets, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(sets['tfrecord'], tmp_path / 'data')
+    before = splits.load(of(folder), 'train', seed=0)
+    stopped = next((folder / 'mine' / '1.0.0').glob('*train*00001-of*'))  # as of an attempt that was stopped
+    stopped.with_name(stopped.name.replace('tfrecord', 'array_record') + '.part').write_bytes(b'half')
+    assert preparation.prepare('mine', str(folder)).endswith('is now there as array_record, too')
+    assert not list(folder.rglob('*.part'))
+    for path in folder.rglob('*.tfrecord*'):
+        path.unlink()
+    after = splits.load(of(folder), 'train', seed=0)
+    np.testing.assert_array_equal(after.images, before.images)
+    np.testing.assert_array_equal(after.labels, before.labels)
+    assert 'is prepared already' in preparation.prepare('mine', str(folder))
+
+
+def test_unlabelled_images_have_label_minus_one(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder('stl10', data_dir=tmp_path, try_gcs=False)
+    examples = [(n, {'image': np.full((96, 96, 3), n, np.uint8), 'label': -1}) for n in range(5)]
+    monkeypatch.setattr(builder, '_split_generators', lambda dl_manager: {'unlabelled': examples})
+    builder.download_and_prepare()
+    for loading in ('memory', 'stream'):
+        dataset = splits.load(options(name='stl10', data_dir=str(tmp_path), loading=loading), 'unlabelled', seed=0)
+        assert dataset.num_classes == 0
+        (batch,) = dataset.eval_batches(5)
+        np.testing.assert_array_equal(batch['label'], -1)
+        assert sorted(batch['image'][:, 0, 0, 0]) == [0, 1, 2, 3, 4]
+
+
+@pytest.fixture
+def features():
+    import tensorflow_datasets as tfds
+
+    return {
+        'picture': (tfds.features.Image(shape=(8, 8, 3)), IMAGES[0]),
+        'grey': (tfds.features.Image(shape=(8, 8, 1)), IMAGES[0][..., :1]),
+        'deep': (tfds.features.Image(shape=(8, 8, 1), dtype=np.uint16, encoding_format='png'),
+                 np.full((8, 8, 1), 4095, np.uint16)),
+        'class': (tfds.features.ClassLabel(names=['a', 'b']), 1),
+        'classes': (tfds.features.Sequence(tfds.features.ClassLabel(names=['a', 'b'])), [0, 1]),
+        'text': (tfds.features.Text(), 'a'),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize('file_format', ['tfrecord', 'array_record'])
+def test_features_by_other_names(tmp_path, features, file_format, capsys):
+    build(tmp_path, {k: f for k, (f, _) in features.items()}, [{k: x for k, (_, x) in features.items()}] * 3,
+          file_format=file_format)  # fmt: skip
+    with pytest.raises(
+        splits.DataError, match=r"no images in the feature 'image'; --config.data.image_key names .*picture"
+    ):
+        splits.load(of(tmp_path), 'train', seed=0)
+    with pytest.raises(splits.DataError, match="no images in the feature 'text'"):
+        splits.load(of(tmp_path, image_key='text'), 'train', seed=0)
+    for key in ('label', 'classes', 'text'):
+        dataset = splits.load(of(tmp_path, image_key='picture', label_key=key), 'train', seed=0)
+        assert dataset.num_classes == 0
+        assert 'mine is used without labels: ' in capsys.readouterr().out
+    dataset = splits.load(of(tmp_path, image_key='picture', label_key='class'), 'train', seed=0)
+    assert dataset.num_classes == 2
+    np.testing.assert_array_equal(dataset.labels, 1)
+    np.testing.assert_array_equal(dataset.images[0], IMAGES[0])
+    np.testing.assert_array_equal(splits.load(of(tmp_path, image_key='deep'), 'train', seed=0).images, 255)
+    grey = splits.load(of(tmp_path, image_key='grey'), 'train', seed=0).images[0]
+    np.testing.assert_array_equal(grey, np.repeat(IMAGES[0][..., :1], 3, axis=-1))
+    assert 'are L, as Pillow calls it; they become RGB' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'name': 'cifar01'}, "tfds has no data set of this name; near it: .*cifar10"),
+        ({'name': 'imagenet-2012'}, 'no folder or file imagenet-2012, and tfds has no .* near it: imagenet2012'),
+        ({'name': 'my images'}, 'no folder or file my images'),
+        ({'name': 'data/images'}, 'no folder or file data/images'),
+        ({'name': 'some/data/images'}, 'no folder or file some/data/images, and it is no name of a tfds data set'),
+        ({'name': 'stl10'}, r'stl10 is not prepared in .* with: python -m artifacts_jax.prepare stl10 --data_dir='),
+        ({'name': '/nowhere/images'}, 'there is no folder or file /nowhere/images, .*FOLDER/SPLIT/CLASS/IMAGE.jpg'),
+    ],
+)  # fmt: skip
+def test_missing_data_says_where_it_looked_and_what_to_do(tmp_path, changes, message):
+    with pytest.raises(splits.DataError, match=message):
+        splits.load(options(data_dir=str(tmp_path), **changes), 'train', seed=0)
+
+
+@pytest.mark.parametrize('file_format', ['tfrecord', 'array_record', 'parquet'])
+@pytest.mark.parametrize('damage', ['cut', 'flip', 'empty', 'gone'])
+def test_damaged_files_are_one_error(sets, tmp_path, file_format, damage):
+    import shutil
+
+    folder = shutil.copytree(sets[file_format], tmp_path / 'data')
+    path = sorted(folder.rglob('*-of-*'))[1]
+    content = bytearray(path.read_bytes())
+    if damage == 'gone':
+        path.unlink()
+    else:
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes({'cut': content[: len(content) // 2], 'flip': content, 'empty': b''}[damage])
+    if (file_format, damage) == ('parquet', 'flip'):
+        pytest.skip('Parquet files of tfds have no checksums')
+    with pytest.raises(splits.DataError, match=r'damaged|cannot be read|No such file'):
+        list(splits.load(of(folder), 'train', seed=0).eval_batches(10))
+
+
+def test_labels_that_are_no_class_are_left_out(sets, monkeypatch, capsys):
+    original = prepared.Records.__getitem__
+
+    def twice(records, index):
+        example = original(records, index)
+        return example._replace(label=2 * example.label)
+
+    monkeypatch.setattr(prepared.Records, '__getitem__', twice)
+    dataset = splits.load(of(sets['array_record']), 'train', seed=0)
+    assert set(dataset.labels) == {0}
+    said = capsys.readouterr().err
+    assert 'left out 15 of 30 images of train of mine: ' in said
+    assert '.png (label 2 of 2 classes), ...' in said
+    with pytest.raises(splits.DataError, match='were left out'):
+        dataset.subset(np.arange(2))
+
+
+def test_a_disk_that_is_full(sets, tmp_path, monkeypatch):
+    import shutil
+
+    folder = shutil.copytree(sets['tfrecord'], tmp_path / 'data')
+    monkeypatch.setattr(preparation.shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(10, 9, 1))
+    with pytest.raises(splits.DataError, match=r'mine takes .* but .* has 0\.0 MB free'):
+        preparation.prepare('mine', str(folder))
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('photographs', 'needs no preparation'),
+        ('imagenet2012', r'Put its files into \S+/downloads/manual as they are.*ILSVRC2012_img_train.tar'),
+        ('voc/2006', 'voc/2006: .*BuilderConfig 2006 not found'),
+        ('cifar01', 'no data set of this name; near it'),
+    ],
+)
+def test_what_cannot_be_prepared(tmp_path, name, message):
+    with pytest.raises(splits.DataError, match=message):
+        preparation.prepare(name, str(tmp_path))
+
+
+def test_a_failed_download_is_one_error(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    def fail(builder, **options):
+        raise ConnectionError('no network\nmore')
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, 'download_and_prepare', fail)
+    with pytest.raises(splits.DataError, match=r'cifar10 could not be prepared \(no network\)'):
+        preparation.prepare('cifar10', str(tmp_path))
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason=f'no prepared CIFAR-10 in {SHARED}')
+def test_prepared_cifar10_is_read():
+    config = options(name='cifar10', data_dir=str(SHARED), size=32, loading='stream')
+    dataset = splits.load(config, 'test[:32]', seed=0)
+    (batch,) = dataset.eval_batches(32)
+    assert dataset.num_classes == 10
+    assert batch['image'].shape == (32, 32, 32, 3)
+    assert len(set(batch['label'])) > 5
+    config.loading = 'memory'
+    assert same([batch], splits.load(config, 'test[:32]', seed=0).eval_batches(32))
