@@ -67,7 +67,8 @@ def table(results: dict) -> str:
     names = ['stage', 'batch', 'images/s', 'step s (least, most)', 'compile s (cached)', 'FLOP', 'bytes', 'memory',
              'roofline', 'convolutions']  # fmt: skip
     extra = [name for name in ('peer', 'ratio', 'with_data') if any(name in row for row in results['stages'])]
-    lines += ['| ' + ' | '.join(names + extra) + ' |', '|---' + '|---:' * (len(names + extra) - 1) + '|']
+    if results['stages']:
+        lines += ['| ' + ' | '.join(names + extra) + ' |', '|---' + '|---:' * (len(names + extra) - 1) + '|']
     for row in results['stages']:
         least, median, most = row['step_s']
         cells = [

@@ -8,7 +8,7 @@ import pytest
 
 from artifacts_jax import benchmark
 from artifacts_jax import config as configuration
-from artifacts_jax.configs import demo
+from artifacts_jax.configs import default, demo
 from artifacts_jax.devices import host
 from artifacts_jax.pretraining import autoencoder
 from artifacts_jax.training import measure
@@ -92,3 +92,22 @@ def test_command_measures_and_saves(tmp_path):
     results = json.loads(out.read_text())
     assert [row['batch'] for row in results['stages']] == [4, 8]
     assert run.stdout.strip() == benchmark.table(results).strip()
+
+
+def test_images_alone_are_measured_beside_a_peer(monkeypatch):
+    rates = iter([100.0, 300.0, 200.0])
+    monkeypatch.setattr(measure, 'pipeline', lambda config: {'memory': 9000.0, 'stream': next(rates)})
+    monkeypatch.setattr(
+        benchmark, 'peer', lambda template, stage, batch: {('{stage}', 'data', 128): 160.0}[template, stage, batch]
+    )
+    given = types.SimpleNamespace(rounds=3, peer='{stage}', stages=['data'])
+    found = benchmark._pipeline(default.get_config(), given)
+    assert {name: x for name, x in found.items() if name != 'rounds'} == {
+        'memory': 9000, 'stream': 200, 'peer': 160, 'ratio': 1.25
+    }  # fmt: skip
+    machine = {'device': 'cpu', 'matmul_flops': 1e9, 'convolution_flops': 1e9, 'copy_bytes': 1e9}
+    results = {'machine': machine, 'devices': 1, 'versions': '', 'dtype': '', 'stages': [], 'host_peak_bytes': 1}
+    text = benchmark.table({**results, 'pipeline': found})
+    assert 'data alone, peer: 160 images/s' in text
+    assert 'stream beside peer: 1.25' in text
+    assert '| batch |' not in text
