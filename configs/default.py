@@ -28,7 +28,7 @@ DATA = {
     'size': positive(96),  # side of the stored square images, pixels; others are resized and centrally cropped to it
     'loading': free(choice('auto', 'memory', 'stream')),  # decoded once, or as needed; 'auto': by memory_limit_gb
     'memory_limit_gb': positive(8.0),  # 'auto' streams a split whose decoded images are larger than this, 1e9 bytes
-    'workers': free(within(0, '[0, inf)')),  # threads that read and decode, 0: as many as there are CPUs
+    'workers': free(within(0, '[0, 256]')),  # threads that read and decode, 0: as many as there are CPUs
 }
 
 AUGMENT = {

@@ -41,6 +41,16 @@ def test_every_key_has_a_comment_and_is_read():
         assert key in commented, f'{key} has no comment'
 
 
+def test_keys_of_earlier_versions_are_passed_over(tmp_path):
+    config = default.get_config()
+    results.write_config(tmp_path, config)
+    saved = json.loads((tmp_path / 'config.json').read_text())
+    saved['data']['shuffle_buffer'] = 99
+    (tmp_path / 'config.json').write_text(json.dumps(saved))
+    assert configuration.compare(config, tmp_path) is None
+    assert configuration.load(tmp_path, default.get_config())[0] == config
+
+
 def test_unknown_key_names_the_nearest():
     with pytest.raises(
         configuration.ConfigError, match=r'--config\.artifacts\.drop_rat: .* --config\.artifacts\.drop_rate'

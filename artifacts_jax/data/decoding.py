@@ -101,7 +101,7 @@ def _plain_jpeg(content, size):
         return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(content)
-        if space in ('CMYK', 'YCCK') or height * width > 2 * PIL.Image.MAX_IMAGE_PIXELS:
+        if space in ('CMYK', 'YCCK') or height * width > 2 * (PIL.Image.MAX_IMAGE_PIXELS or np.inf):
             return None
         return simplejpeg.decode_jpeg(content, 'RGB', min_height=GAP * size, min_width=GAP * size)
     except ValueError:  # of damage, also where Pillow finds a way

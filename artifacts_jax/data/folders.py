@@ -33,6 +33,7 @@ RESIDUE = (
     *('__macosx', '@eadir', '#recycle', '$recycle.bin', 'system volume information', 'lost+found', '__pycache__'),
     *('thumbs.db', 'desktop.ini'),
 )
+STAGES = ('autoencoder', 'artifacts')  # whose folders a work directory has
 FORMS = 'FOLDER/SPLIT/CLASS/IMAGE.jpg, FOLDER/SPLIT/IMAGE.jpg, FOLDER/CLASS/IMAGE.jpg or FOLDER/IMAGE.jpg'
 
 
@@ -105,7 +106,7 @@ def _files(folder: Path, closed: list) -> Iterator[str]:
     chains = {}  # of the real paths that lead to a folder; links may lead back
     for at, folders, names in os.walk(folder, followlinks=True, onerror=lambda error: closed.append(error.filename)):
         above, real = chains.get(os.path.dirname(at), frozenset()), os.path.realpath(at)
-        if real in above or _is_workdir(at, names):
+        if real in above or _is_workdir(at, folders, names):
             folders.clear()
             continue
         chains[at] = above | {real}
@@ -120,8 +121,10 @@ def _skipped(name):
     return name.startswith('.') or name.lower() in RESIDUE
 
 
-def _is_workdir(folder, names):
-    """Returns whether a folder is the work directory of a run or a study, or an export."""
+def _is_workdir(folder, folders, names):
+    """Returns whether a folder is the work directory of a run or a part of a study's, or an export."""
+    if any(os.path.isfile(os.path.join(folder, stage, 'metrics.jsonl')) for stage in STAGES if stage in folders):
+        return True
     if 'config.json' not in names:
         return False
     try:

@@ -150,6 +150,8 @@ def test_work_directories_are_never_read(make, tmp_path):
         config = options().to_dict()
         saved = {'data': config, 'model': {}} if 'runs' in folder else {'config': {'data': config, 'model': {}}}
         (root / folder / 'config.json').write_text(json.dumps(saved))
+    make('study/autoencoder/1a2b/figures/autoencoder.png')
+    make('study/autoencoder/1a2b/autoencoder/metrics.jsonl', content=b'')
     assert set(found(root)['train'].values()) == {'cat', 'dog'}
     make('dog/figures/0.png')  # of no run
     (root / 'dog' / 'config.json').write_text('[1, 2]')
