@@ -17,7 +17,8 @@ class LeftOut:
     live: bool = False  # whether the 1st, 10th, 100th, ... is said when it is found
     _reasons: dict = dataclasses.field(default_factory=dict)
     _file: Path | None = None
-    _written: set = dataclasses.field(default_factory=set)
+    _written: set = dataclasses.field(default_factory=set)  # the lines of the file
+    _size: int = -1  # of the file, when they were read
     _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def __len__(self):
@@ -37,8 +38,6 @@ class LeftOut:
         """Adds a line for each to a file, from now on: split, name and reason, with tabs between; each line once."""
         with self._lock:
             self._file = file
-            if file.exists():
-                self._written = set(file.read_text(encoding='utf-8', errors='replace').splitlines())
             self._write(self._reasons.items())
 
     def say(self) -> None:
@@ -56,9 +55,14 @@ class LeftOut:
         )
 
     def _write(self, reasons):
+        if not self._file or not reasons:
+            return
         lines = ['\t'.join(' '.join(text.split()) for text in (self.place, *reason)) for reason in reasons]
-        lines = [line for line in lines if line not in self._written]
-        if self._file and lines:
-            with self._file.open('a', encoding='utf-8', errors='replace') as file:
-                file.write(''.join(f'{line}\n' for line in lines))
-            self._written.update(lines)
+        with self._file.open('a+', encoding='utf-8', errors='replace') as file:
+            if file.tell() != self._size:  # other processes, and earlier runs, write here, too
+                file.seek(0)
+                self._written.update(file.read().splitlines())
+            new = [line for line in lines if line not in self._written]
+            file.write(''.join(f'{line}\n' for line in new))
+            self._written.update(new)
+            self._size = file.tell()

@@ -312,3 +312,13 @@ def test_importing_costs_no_tensorflow():
     imports = 'artifacts_jax.pretraining.artifacts, artifacts_jax.data.splits, artifacts_jax.training.report'
     code = f'import sys, {imports}; sys.exit("tensorflow" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+def test_several_processes_name_what_is_left_out_once(tmp_path):
+    records = [left_out.LeftOut('train', 10, live=True) for _ in range(3)]
+    for record in records:
+        record.keep(tmp_path / 'left_out.tsv')
+    for name in 'aba':
+        for record in records:
+            record.add(name, 'a reason')
+    assert (tmp_path / 'left_out.tsv').read_text() == 'train\ta\ta reason\ntrain\tb\ta reason\n'
