@@ -4,6 +4,7 @@ import dataclasses
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 NAMED = 3  # are said; a file has all
 
@@ -19,7 +20,7 @@ class LeftOut:
     _file: Path | None = None
     _written: set = dataclasses.field(default_factory=set)  # the lines of the file
     _size: int = -1  # of the file, when they were read
-    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+    _lock: Any = dataclasses.field(default_factory=threading.Lock)
 
     def __len__(self):
         return len(self._reasons)

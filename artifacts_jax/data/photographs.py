@@ -57,8 +57,8 @@ def open_photographs() -> dict[str, Crops]:
 
 
 @functools.cache
-def photographs() -> list[PIL.Image.Image]:
-    """Returns the photographs, in RGB."""
+def photographs() -> list:
+    """Returns the photographs, images of Pillow in RGB."""
     opened = []
     for path in paths():
         with PIL.Image.open(path) as file:

@@ -13,6 +13,7 @@ import os
 import struct
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -30,7 +31,7 @@ class TFRecords(Sequence):
     paths: tuple[str, ...]
     lengths: tuple[int, ...]  # records of each
     _found: dict = dataclasses.field(default_factory=dict)  # {file: where its records begin}
-    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+    _lock: Any = dataclasses.field(default_factory=threading.Lock)
 
     def __len__(self):
         return int(self._ends[-1])
