@@ -7,6 +7,8 @@ from ml_collections import ConfigDict
 
 from artifacts_jax.data.errors import DataError
 
+PHOTOGRAPHS = 'photographs'  # the name of the built-in data set
+
 
 def locate(config: ConfigDict) -> Path | None:
     """Returns the folder or file that the run's `config.data` names, None if it is the name of a tfds data set.

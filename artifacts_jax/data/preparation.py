@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.progress import track
 
-from artifacts_jax.data import prepared
-from artifacts_jax.data.errors import DataError
+from artifacts_jax.data import places, prepared
+from artifacts_jax.data.errors import DataError, first_line
 from artifacts_jax.devices import host
 
 FORMATS = ('array_record', 'parquet')
@@ -28,7 +28,7 @@ def prepare(name: str, data_dir: str = '', file_format: str = 'array_record') ->
       DataError: there is no such data set, files are missing that must be put there by hand, the disk is too small, a
         download fails.
     """
-    if name in prepared.OTHERS:
+    if name == places.PHOTOGRAPHS:
         raise DataError(f'{name} needs no preparation: it is made of what is installed')
     if built := prepared.find(name, data_dir):
         formats = {each.value for each in built.info.available_file_formats()}
@@ -58,7 +58,7 @@ def _convert(built: Any, name: str, file_format: str) -> None:
         for shard, (end, length) in enumerate(zip(ends, info.shard_lengths)):
             path = Path(template.sharded_filepath(shard_index=shard, num_shards=info.num_shards))
             tasks.append((path, records, range(end - length, end)))
-    for path, records, rows in track(tasks, f'converting {name}', disable=len(tasks) == 0):
+    for path, records, rows in track(tasks, f'converting {name}'):
         if path.exists() and adapter.num_examples(path) == len(rows):
             continue
         part = path.with_name(f'{path.name}.part')
@@ -82,7 +82,7 @@ def _download(name, data_dir, file_format):
     try:
         built = tfds.builder(name, data_dir=data_dir or None, file_format=file_format, try_gcs=False)
     except Exception as error:  # of an unknown configuration or version, or of a module that is missing
-        raise DataError(f'{name}: {_first_line(error)}') from error
+        raise DataError(f'{name}: {first_line(error)}') from error
     root = Path(built.data_dir_root)
     manual = root / 'downloads' / 'manual'
     by_hand = built.MANUAL_DOWNLOAD_INSTRUCTIONS
@@ -99,7 +99,7 @@ def _download(name, data_dir, file_format):
     # Of the network, of files that are missing or others than expected, of modules that a data set needs: tfds raises
     # whatever it meets.
     except Exception as error:
-        raise DataError(f'{name} could not be prepared ({_first_line(error)}); files go to {manual.parent}') from error
+        raise DataError(f'{name} could not be prepared ({first_line(error)}); files go to {manual.parent}') from error
     return built
 
 
@@ -115,8 +115,3 @@ def _check_room(name, folder, size):
 
 def _bytes(count):
     return f'{count / 1e9:.1f} GB' if count >= 1e9 else f'{count / 1e6:.1f} MB' if count else 'an unknown size'
-
-
-def _first_line(error):
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]

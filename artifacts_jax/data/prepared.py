@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -12,41 +13,45 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import tfrecord
-from artifacts_jax.data.errors import DataError
+from artifacts_jax.data import places, tfrecord
+from artifacts_jax.data.errors import DataError, first_line
 from artifacts_jax.data.sources import Example
 from artifacts_jax.devices import host
 
 NAME = re.compile(r'(\w+:)?\w+(/[\w.+-]+)?(:[\w.*]+)?')  # [namespace:]name[/config][:version]
 DEFAULT = '~/tensorflow_datasets'  # where tfds keeps data sets
-OTHERS = ('photographs',)  # names of data sets that are not from tfds
 FILE_NAMES = ('file_name', 'filename', 'image/filename')  # features that name an example
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Records:
-    """A split of a prepared data set."""
+    """A split of a prepared data set, of which nothing is opened before an example is asked for."""
 
-    records: Sequence  # each a serialized tf.train.Example
-    place: str  # of the split, for messages
+    built: Any  # the builder of the data set
+    split: str
     image: str  # keys of the features
     label: str  # '' if there is none that can be used
     label_names: tuple[str, ...]
 
+    @functools.cached_property
+    def _records(self):
+        return records(self.built, self.split)
+
     def __len__(self):
-        return len(self.records)
+        return self.built.info.splits[self.split].num_examples
 
     def __getitem__(self, index):
         from tensorflow_datasets.proto import tf_example_pb2
 
         try:
-            record = self.records[int(index)]
+            record = self._records[int(index)]
             features = tf_example_pb2.Example.FromString(bytes(record)).features.feature
             (image,) = features[self.image].bytes_list.value
         except DataError:
             raise
         except Exception as error:  # of Parquet, array_record and protobuf, which have no error in common
-            raise DataError(f'a file of {self.place} is damaged, at example {index:,}: {error}') from error
+            place = f'split {self.split} in {self.built.data_dir}'
+            raise DataError(f'a file of {place} is damaged, at example {index:,}: {error}') from error
         label = features[self.label].int64_list.value[0] if self.label else -1
         names = (features[name].bytes_list.value for name in FILE_NAMES if name in features)
         name = next((value[0].decode(errors='replace') for value in names if value), f'example {index:,}')
@@ -71,12 +76,7 @@ def open_prepared(config: ConfigDict) -> dict[str, Records]:
             + (f' --data_dir={config.data_dir}' if config.data_dir else ''),
             flush=True,
         )
-    opened = {}
-    for name in built.info.splits:
-        place = f'split {name} of {config.name} in {built.data_dir}'
-        if built.info.splits[name].num_examples:
-            opened[name] = Records(records(built, name), place, image, label, names)
-    return opened
+    return {split: Records(built, split, image, label, names) for split in built.info.splits}
 
 
 def builder(config: ConfigDict) -> Any:
@@ -114,7 +114,7 @@ def find(name: str, data_dir: str = '') -> Any:
     except tfds.core.DatasetNotFoundError:
         return None
     except Exception as error:  # in several places; of another version; files that are damaged
-        raise DataError(f'{name} in {data_dir or DEFAULT} cannot be read: {str(error).splitlines()[0]}') from error
+        raise DataError(f'{name} in {data_dir or DEFAULT} cannot be read: {first_line(error)}') from error
 
 
 def check_known(name: str) -> None:
@@ -122,7 +122,7 @@ def check_known(name: str) -> None:
     tfds = import_tfds(f'{name} is read')
     with contextlib.suppress(ImportError):  # it lists its data sets by TensorFlow
         host.hide_accelerators()
-        known, base = [*OTHERS, *tfds.list_builders()], re.split('[/:]', name)[0]
+        known, base = [places.PHOTOGRAPHS, *tfds.list_builders()], re.split('[/:]', name)[0]
         if base not in known:
             near = difflib.get_close_matches(base, known, n=3, cutoff=0.6)
             near = f'; near it: {", ".join(near)}' if near else ''
@@ -213,7 +213,7 @@ def records(built: Any, split: str) -> Sequence:
         try:
             return built.as_data_source(split=split, deserialize_method=raw)
         except Exception as error:  # of Parquet, which reads all at once
-            raise DataError(f'split {split} in {built.data_dir} is damaged: {str(error).splitlines()[0]}') from error
+            raise DataError(f'split {split} in {built.data_dir} is damaged: {first_line(error)}') from error
     if 'tfrecord' not in formats:
         raise DataError(f'{built.info.name} in {built.data_dir} is {", ".join(sorted(formats))}, which is not read')
     info = built.info.splits[split]

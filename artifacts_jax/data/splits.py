@@ -25,7 +25,6 @@ __all__ = ['DataError', 'InMemory', 'Streamed', 'classes', 'load', 'original_ord
 
 TOGETHER = 8  # images that a thread reads at a time: Grain takes as long as a small image does
 LOOKED_AT = 16  # images of a split that are looked at before anything is made of it
-PHOTOGRAPHS = 'photographs'
 LAST = 2**62  # more examples than will ever be trained on
 
 
@@ -79,7 +78,7 @@ def open_data(config: ConfigDict) -> Mapping[str, sources.Source]:
     Raises:
       DataError: it is not there, or is not what it should be.
     """
-    if config.name == PHOTOGRAPHS:
+    if config.name == places.PHOTOGRAPHS:
         from artifacts_jax.data import photographs
 
         return photographs.open_photographs()
