@@ -16,7 +16,7 @@ if COMMAND and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
 def __getattr__(name):
     # JAX takes seconds to import; a misspelt command-line flag should not wait for it.
     if name in __all__:
-        from artifacts_jax.exchange import exports
+        from artifacts_jax.exchange import loaders
 
-        return getattr(exports, name)
+        return getattr(loaders, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -31,7 +31,7 @@ from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.exchange import exports
 from artifacts_jax.features import probe
 from artifacts_jax.pretraining import artifacts, autoencoder
-from artifacts_jax.training import checkpoint, loop, replay, results
+from artifacts_jax.training import checkpoint, loop, replay, results, trees
 from artifacts_jax.transfer import stl10
 
 TRAINED = (autoencoder, artifacts)
@@ -224,7 +224,7 @@ def _stages(config, workdir, devices, datasets, done):
 def _networks(config, devices, learned):
     """Returns the networks that are evaluated; `learned` returns the variables of the artifacts stage."""
     name = 'imported' if config.artifacts.pretrained else f'{artifacts.NAME} at step {config.artifacts.steps}'
-    state = checkpoint.fingerprint(artifacts.discriminator(learned()))
+    state = trees.fingerprint(artifacts.discriminator(learned()))
     return {
         'random': Network(
             f'seed {config.seed} at step 0',

@@ -10,7 +10,7 @@ from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
 from artifacts_jax.data import splits
 from artifacts_jax.devices import host
-from artifacts_jax.exchange import exports
+from artifacts_jax.exchange import exports, loaders
 from artifacts_jax.training import checkpoint, report
 
 
@@ -124,7 +124,7 @@ def test_exported_features_are_the_trained_ones(finished_run):
     }
     np.testing.assert_allclose(maps['conv5'], features(images / 127.5 - 1)['conv5'], atol=1e-4)
     state = pipeline.loop.finished(pipeline.artifacts, config, workdir, pipeline.Devices('jit'))
-    _, variables, size = exports.load_variables(workdir / 'export')
+    _, variables, size = loaders.load_variables(workdir / 'export')
     assert size == 16
     jax.tree.map(np.testing.assert_array_equal, variables['params'], state.params['discriminator']['trunk'])
 
@@ -141,7 +141,7 @@ def forced(finished_run, tmp_path):
 def check_current(config, workdir):
     """Asserts that every product is of the state that the work directory has now; returns that state."""
     state = pipeline.loop.finished(pipeline.artifacts, config, workdir, pipeline.Devices('jit'))
-    _, variables, _ = exports.load_variables(workdir / 'export')
+    _, variables, _ = loaders.load_variables(workdir / 'export')
     jax.tree.map(np.testing.assert_array_equal, variables['params'], state.params['discriminator']['trunk'])
     description = json.loads((workdir / 'export' / 'config.json').read_text())
     assert description['source'] == {'stage': 'artifacts', 'step': int(state.step)}
@@ -252,16 +252,16 @@ def test_fewer_images_than_neighbours_all_vote(config, tmp_path, stage_states):
 def test_damaged_or_foreign_exports_say_what_differs(finished_run, tmp_path):
     _, workdir, _ = finished_run
     with pytest.raises(exports.ExportError, match='is not an export'):
-        exports.load_features(tmp_path)
+        loaders.load_features(tmp_path)
     description = json.loads((workdir / 'export' / 'config.json').read_text())
     (tmp_path / 'trunk').symlink_to(workdir / 'export' / 'trunk')
     (tmp_path / 'config.json').write_text(json.dumps({**description, 'version': 99}))
     with pytest.raises(exports.ExportError, match='has version 99'):
-        exports.load_features(tmp_path)
+        loaders.load_features(tmp_path)
     description['config']['model']['widths'] = [4, 8, 8, 8, 12]
     (tmp_path / 'config.json').write_text(json.dumps(description))
     with pytest.raises(exports.ExportError, match=r'conv5/group0/kernel: \(3, 3, 4, 4\) saved, \(3, 3, 4, 6\) wanted'):
-        exports.load_features(tmp_path)
+        loaders.load_features(tmp_path)
 
 
 def test_imported_networks_take_the_place_of_trained_ones(finished_run, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Exports for downstream use: trained networks, each in a folder of its own, and the functions that read them back.
+"""Exports for downstream use: trained networks, each in a folder of its own.
 
 An export holds any of 'encoder', 'decoder', 'repair', 'trunk' (of the discriminator, up to conv5), 'discriminator' (the
 rest of it) and 'head' (of a classifier on the trunk), and config.json, which says what they are. A run exports its
@@ -7,9 +7,10 @@ autoencoder, its trunk, and the classifiers of its transfer.
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
@@ -19,11 +20,9 @@ from artifacts_jax import config as configuration
 from artifacts_jax.config import ForeseenError
 from artifacts_jax.devices import host, processes
 from artifacts_jax.devices.parallel import shape_tree
-from artifacts_jax.exchange import images
 from artifacts_jax.models import architecture
-from artifacts_jax.models.discriminator import Trunk
-from artifacts_jax.models.generator import Encoder
-from artifacts_jax.training.checkpoint import differences, fingerprint, hush
+from artifacts_jax.training.checkpoint import hush
+from artifacts_jax.training.trees import differences, fingerprint
 
 VERSION = 1
 NETWORKS = ('encoder', 'decoder', 'repair', 'trunk', 'discriminator', 'head')
@@ -105,7 +104,7 @@ def _damage(folder, parts, description):
     damage = ''
     try:
         for part in parts:
-            _restore(folder, part, description)
+            restore(folder, part, description)
     except ExportError as error:
         damage = str(error)
     elsewhere = processes.anywhere(bool(damage))
@@ -135,88 +134,16 @@ def load(folder: str | Path, networks: Iterable[str], config: ConfigDict | None 
     Raises:
       ExportError: what is missing or differs, by name.
     """
-    description = _describe(folder)
+    description = describe(folder)
     if config is not None:
         _check_architecture(folder, networks, description['config']['model'], config.model)
     parts = {*networks, 'trunk'} if 'discriminator' in networks else networks
-    restored = {part: _restore(folder, part, description) for part in parts}
+    restored = {part: restore(folder, part, description) for part in parts}
     variables = {kind: {part: tree[kind] for part, tree in restored.items()} for kind in ('params', 'batch_stats')}
     if 'discriminator' in networks:
         for tree in variables.values():
             tree['discriminator'] = {**tree['discriminator'], 'trunk': tree['trunk']}
     return {kind: {network: tree[network] for network in networks} for kind, tree in variables.items()}
-
-
-def load_variables(folder: str | Path) -> tuple[Trunk | Encoder, dict, int]:
-    """Returns (network, its variables, image size) of an export: the trunk, or of an autoencoder alone its encoder.
-
-    Raises:
-      ExportError: what is missing or differs, by name.
-    """
-    description = _describe(folder)
-    config = ConfigDict(description['config'])
-    part = 'trunk' if 'trunk' in description['networks'] else 'encoder'
-    network = architecture.make_trunk(config) if part == 'trunk' else architecture.make_encoder(config)
-    return network, _restore(folder, part, description), description['image_size']
-
-
-def load_features(folder: str | Path, *, value_range: tuple[float, float] = (-1.0, 1.0)) -> Callable:
-    """Loads frozen features for downstream use.
-
-    Args:
-      folder: an export, such as WORKDIR/export.
-      value_range: (low, high) that floating point images will lie in, such as (0, 1).
-
-    Returns:
-      A jitted function from images [B, H, W, 3], RGB, to {'conv1': ..., 'conv5': ...}, each [B, h, w, C] float32, after
-      ReLU; of an export without a trunk, to the encoder's {'layer1': ..., ...}. Integers are values from 0 to 255. H
-      and W may differ from the training images'. Images of another shape, type or range are a ValueError.
-
-    Raises:
-      ExportError: what is missing or differs, by name.
-      ValueError: value_range is no range.
-    """
-    value_range = images.check_range(value_range)
-    network, variables, _ = load_variables(folder)
-
-    @jax.jit
-    def apply(variables, batch):
-        features = network.apply(variables, images.scaled(batch))[1]
-        return {name: x.astype(jnp.float32) for name, x in features.items()}
-
-    def features(batch):
-        return apply(variables, images.to_network(batch, value_range))
-
-    return features
-
-
-def load_classifier(folder: str | Path, *, value_range: tuple[float, float] = (-1.0, 1.0)) -> Callable:
-    """Loads a classifier, of the transfer stage or imported.
-
-    Args:
-      folder: an export with a head, such as WORKDIR/transfer/linear/export.
-      value_range: as of `load_features`.
-
-    Returns:
-      A jitted function from images as `load_features` has them, but of the size that the classifier was trained on, to
-      its class logits [B, classes], float32.
-
-    Raises:
-      ExportError: what is missing or differs, by name; or there is no head.
-      ValueError: value_range is no range.
-    """
-    value_range = images.check_range(value_range)
-    description = _describe(folder)
-    classifier, variables = _make_classifier(folder, description), load(folder, ('trunk', 'head'))
-
-    @jax.jit
-    def apply(variables, batch):
-        return classifier.apply(variables, images.scaled(batch))
-
-    def logits(batch):
-        return apply(variables, images.to_network(batch, value_range, description['image_size']))
-
-    return logits
 
 
 def _parts(variables):
@@ -233,7 +160,7 @@ def _parts(variables):
     return parts
 
 
-def _describe(folder):
+def describe(folder: str | Path) -> dict:
     """Returns an export's description."""
     folder = host.folder(folder, 'export').absolute()
     try:
@@ -261,7 +188,8 @@ def _check_architecture(folder, networks, theirs, ours):
         raise ExportError(f'{folder} was made with another architecture:\n  ' + '\n  '.join(different))
 
 
-def _make_classifier(folder, description):
+def make_classifier(folder: str | Path, description: dict) -> nn.Module:
+    """Returns the classifier that an export describes; ExportError if it describes none."""
     if not description['head']:
         raise ExportError(f'{folder} has no classifier; it holds: {", ".join(description["networks"])}')
     config = ConfigDict(description['config'])
@@ -274,13 +202,13 @@ def _template(folder, part, description):
     if part == 'trunk':
         return jax.eval_shape(architecture.make_trunk(config).init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
     if part == 'head':
-        classifier = _make_classifier(folder, description)
+        classifier = make_classifier(folder, description)
         variables = jax.eval_shape(classifier.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
         return {kind: variables[kind].get('head', {}) for kind in variables}
     return _parts(architecture.template(config))[part]
 
 
-def _restore(folder, part, description):
+def restore(folder: str | Path, part: str, description: dict) -> dict:
     """Returns the variables of a part, on one device."""
     folder = host.folder(folder, 'export').absolute()
     if part not in description['networks']:

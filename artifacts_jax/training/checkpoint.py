@@ -8,20 +8,18 @@ import logging
 import os
 import shutil
 import sys
-import zlib
 from pathlib import Path
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Sharding
-from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from artifacts_jax.config import ForeseenError
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import shape_tree
 from artifacts_jax.training.state import State
+from artifacts_jax.training.trees import checksums, differences
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE)
@@ -99,7 +97,7 @@ class Checkpoints:
         args = ocp.args.Composite(
             **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
             config=ocp.args.JsonSave(self._config),
-            checksums=ocp.args.JsonSave({**_checksums(items), MADE_FROM: self._made_from}),
+            checksums=ocp.args.JsonSave({**checksums(items), MADE_FROM: self._made_from}),
         )
         self._needed = sum(x.nbytes for x in jax.tree.leaves(items))
         with self._room(self._needed):
@@ -214,7 +212,7 @@ class Checkpoints:
             raise DifferentError(f'{where} was written by another architecture:\n  ' + '\n  '.join(different))
         read = {name: restored[name] for name in items}
         expected = restored['checksums']
-        wrong = [name for name, checksum in _checksums(read).items() if expected.get(name) != checksum]
+        wrong = [name for name, checksum in checksums(read).items() if expected.get(name) != checksum]
         if wrong:
             raise DamagedError(f'checkpoint {where} is damaged: {wrong[0]} is not what was saved')
         return read
@@ -251,30 +249,12 @@ def hush() -> None:
     sys.unraisablehook = show_others
 
 
-def differences(saved: PyTree, wanted: PyTree) -> list[str]:
-    """Returns a line for each leaf that two trees of arrays (or of their shapes) do not share."""
-    saved, wanted = (
-        {jax.tree_util.keystr(path, simple=True, separator='/'): tuple(x.shape) for path, x in leaves}
-        for leaves in map(jax.tree_util.tree_leaves_with_path, (saved, wanted))
-    )
-    return [
-        f'{name}: {saved.get(name, "nothing")} saved, {wanted.get(name, "nothing")} wanted'
-        for name in sorted(saved | wanted)
-        if saved.get(name) != wanted.get(name)
-    ]
-
-
 def _reason(error):
     """Returns the number of the system's error that an error is, or tells of; None if it does not."""
     number = getattr(error, 'errno', None)
     if number in (*FULL, *DENIED):
         return number
     return next((number for number in (*FULL, *DENIED) if os.strerror(number) in str(error)), None)
-
-
-def fingerprint(tree: PyTree) -> str:
-    """Returns eight digits that tell trees of arrays with other values, or other names, apart."""
-    return f'{zlib.crc32(json.dumps(_checksums(tree)).encode()):08x}'
 
 
 def described(folder: Path) -> tuple[int, dict, str] | None:
@@ -291,14 +271,6 @@ def described(folder: Path) -> tuple[int, dict, str] | None:
     except (OSError, ValueError):
         return max(steps), {}, ''
     return max(steps), config, checksums.get(MADE_FROM, '')
-
-
-def _checksums(items):
-    """Returns {'ITEM/PATH': checksum of the bytes} of all arrays of {item: tree}."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator='/'): zlib.crc32(np.ascontiguousarray(x).view(np.uint8))
-        for path, x in jax.tree_util.tree_leaves_with_path(items)
-    }
 
 
 def _training(state):

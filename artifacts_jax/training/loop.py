@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from artifacts_jax.config import ForeseenError
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices, total
-from artifacts_jax.training import checkpoint, keys, metrics
+from artifacts_jax.training import checkpoint, keys, metrics, trees
 from artifacts_jax.training.checkpoint import CheckpointError, Checkpoints
 from artifacts_jax.training.report import Report, Silence
 from artifacts_jax.training.state import State
@@ -69,7 +69,7 @@ def run(
     key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
     devices.check_batch('batch_size', batch_size, config.accumulate)
     folder = Path(workdir) / stage.NAME / 'checkpoints'
-    made_from = f'{checkpoint.fingerprint(base)} {settings}'.strip() if base else settings
+    made_from = f'{trees.fingerprint(base)} {settings}'.strip() if base else settings
     _set_aside(folder.parent, made_from)
     # A signal is noted until the last save is on disk.
     with (

@@ -9,6 +9,7 @@ import pytest
 
 from artifacts_jax.configs import default
 from artifacts_jax.data import left_out, sources, splits
+from artifacts_jax.data.batches import TOGETHER
 
 
 def options(**changes):
@@ -138,7 +139,7 @@ def counted(count, **options):
 
 
 def test_hosts_read_their_own_part_alone():
-    ahead = 4 * splits.TOGETHER
+    ahead = 4 * TOGETHER
     reads = []
     for host in range(4):
         source, dataset = counted(512, process_index=host, process_count=4)
@@ -159,7 +160,7 @@ def test_a_restart_reads_nothing_of_what_came_before():
     batches = dataset.train_batches(100, start_step=9000)
     next(batches)
     batches.close()
-    assert len(source.read) <= 100 + 16 * splits.TOGETHER
+    assert len(source.read) <= 100 + 16 * TOGETHER
 
 
 def test_every_epoch_is_a_permutation_of_the_whole_split():

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from artifacts_jax.exchange import exports
+from artifacts_jax.exchange import exports, loaders
 from artifacts_jax.models import architecture, heads
 from artifacts_jax.pretraining import artifacts
 
@@ -34,11 +34,11 @@ def test_every_network_comes_back_as_it_was(variables, config, tmp_path):
 def test_exports_that_do_not_list_their_networks_hold_a_trunk(variables, config, tmp_path, batch):
     trunk = {kind: {'trunk': tree['discriminator']['trunk']} for kind, tree in variables.items()}
     exports.save(tmp_path, trunk, config)
-    expected = exports.load_features(tmp_path)(batch['image'])
+    expected = loaders.load_features(tmp_path)(batch['image'])
     edit(tmp_path, networks=None, head=None)
-    jax.tree.map(np.testing.assert_array_equal, exports.load_features(tmp_path)(batch['image']), expected)
+    jax.tree.map(np.testing.assert_array_equal, loaders.load_features(tmp_path)(batch['image']), expected)
     with pytest.raises(exports.ExportError, match='has no classifier; it holds: trunk'):
-        exports.load_classifier(tmp_path)
+        loaders.load_classifier(tmp_path)
 
 
 @pytest.mark.parametrize('protocol', ['linear', 'finetune'])
@@ -48,12 +48,12 @@ def test_a_classifier_classifies_as_it_did(protocol, config, tmp_path, batch):
     images = batch['image'] / np.float32(127.5) - 1
     variables = jax.jit(classifier.init)(jax.random.key(0), images)
     exports.save(tmp_path, variables, config, head={'protocol': protocol, 'classes': 3})
-    classify = exports.load_classifier(tmp_path)
+    classify = loaders.load_classifier(tmp_path)
     np.testing.assert_allclose(classify(images), jax.jit(classifier.apply)(variables, images), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(classify(batch['image']), classify(images), rtol=1e-4, atol=1e-6)
     edit(tmp_path, head={'protocol': protocol, 'classes': 4})
     with pytest.raises(exports.ExportError, match=r'params/fc3?/bias: \(3,\) saved, \(4,\) wanted'):
-        exports.load_classifier(tmp_path)
+        loaders.load_classifier(tmp_path)
 
 
 def test_an_interrupted_replacement_never_looks_complete(variables, config, tmp_path, monkeypatch):
@@ -63,4 +63,4 @@ def test_an_interrupted_replacement_never_looks_complete(variables, config, tmp_
     with pytest.raises(TypeError):
         exports.save(tmp_path, trunk, config)
     with pytest.raises(exports.ExportError, match='is not an export'):
-        exports.load_features(tmp_path)
+        loaders.load_features(tmp_path)

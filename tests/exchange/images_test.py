@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from artifacts_jax.exchange import exports, images
+from artifacts_jax.exchange import exports, images, loaders
 from artifacts_jax.pretraining import artifacts
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
@@ -23,7 +23,7 @@ def export(stage_states, tmp_path_factory):
 
 
 def test_the_same_images_have_the_same_features_however_they_are_given(export):
-    features = exports.load_features(export)
+    features = loaders.load_features(export)
     expected = features(PIXELS)['conv5']
     for kind in (np.int16, np.uint16, np.int32, np.int64, np.uint64):
         np.testing.assert_array_equal(features(PIXELS.astype(kind))['conv5'], expected)
@@ -31,7 +31,7 @@ def test_the_same_images_have_the_same_features_however_they_are_given(export):
         np.testing.assert_array_equal(features(given)['conv5'], expected)
     for kind in (np.float32, np.float64):
         np.testing.assert_allclose(features((2 * UNIT - 1).astype(kind))['conv5'], expected, atol=1e-5)
-    unit, bytes_ = (exports.load_features(export, value_range=r) for r in ((0, 1), (0, 255)))
+    unit, bytes_ = (loaders.load_features(export, value_range=r) for r in ((0, 1), (0, 255)))
     np.testing.assert_allclose(unit(UNIT)['conv5'], expected, atol=1e-5)
     np.testing.assert_allclose(unit(UNIT.astype(np.float16))['conv5'], expected, atol=2e-2)
     np.testing.assert_allclose(bytes_(PIXELS.astype(float))['conv5'], expected, atol=1e-5)
@@ -72,21 +72,21 @@ LIKE = r'expected images \[B, H, W, 3\]'
 )
 def test_what_is_not_clear_is_refused(export, given, message):
     with pytest.raises(ValueError, match=message):
-        exports.load_features(export)(given)
+        loaders.load_features(export)(given)
 
 
 @pytest.mark.parametrize('value_range', [(1, 0), (0,), 1, 'unit', (0, np.inf), (0, np.nan), None])
 def test_a_range_is_two_numbers(unchecked, export, value_range):
     with pytest.raises(ValueError, match=r'expected \(low, high\)'):
-        exports.load_features(export, value_range=value_range)
+        loaders.load_features(export, value_range=value_range)
 
 
 def test_images_that_are_never_below_0_are_warned_of(export):
     with pytest.warns(UserWarning, match=r'in \[0, 1\] load with value_range=\(0, 1\)'):
-        exports.load_features(export)(UNIT)
+        loaders.load_features(export)(UNIT)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        exports.load_features(export, value_range=(0, 1))(UNIT)
+        loaders.load_features(export, value_range=(0, 1))(UNIT)
 
 
 def test_an_image_of_another_size_is_refused_where_it_matters():
@@ -105,4 +105,4 @@ def test_a_damaged_export_is_not_loaded(export, tmp_path):
     description['fingerprints']['trunk'] = '00000000'
     path.write_text(json.dumps(description))
     with pytest.raises(exports.ExportError, match='trunk is damaged, or of another export'):
-        exports.load_features(tmp_path / 'export')
+        loaders.load_features(tmp_path / 'export')

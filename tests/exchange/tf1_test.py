@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import artifacts_jax
-from artifacts_jax.exchange import exports, tf1
+from artifacts_jax.exchange import exports, loaders, tf1
 from artifacts_jax.models.discriminator import CHANNEL_MEANS
 from tests.exchange.tf1_checkpoints import (
     AUTOENCODER,
@@ -108,14 +108,14 @@ def test_features_of_an_imported_file(kind, imported, batch):
 
 def test_classes_of_imported_classifiers(imported, batch):
     arrays, folder = imported['linear']
-    conv5 = np.asarray(exports.load_features(folder)(batch['image'])['conv5'])
+    conv5 = np.asarray(loaders.load_features(folder)(batch['image'])['conv5'])
     expected = np.tensordot(conv5, arrays['fully_connected/fc1/weights'], axes=3)
     expected += arrays['fully_connected/fc1/biases'][None]
-    logits = exports.load_classifier(folder)(batch['image'])
+    logits = loaders.load_classifier(folder)(batch['image'])
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
 
     arrays, folder = imported['finetune']
-    x = np.asarray(exports.load_features(folder)(batch['image'])['conv5']).reshape(8, -1)
+    x = np.asarray(loaders.load_features(folder)(batch['image'])['conv5']).reshape(8, -1)
     for layer in ('fully_connected/fc_1', 'fully_connected/fc_2'):
         weights = arrays[f'{layer}/weights']
         norm = {name: arrays[f'{layer}/BatchNorm/{name}'][None] for name in ('beta', 'moving_mean', 'moving_variance')}
@@ -123,7 +123,7 @@ def test_classes_of_imported_classifiers(imported, batch):
         x = (x - norm['moving_mean']) / np.sqrt(norm['moving_variance'] + 1e-3) + norm['beta']
         x = np.maximum(x, 0)
     expected = x @ arrays['fully_connected/fc3/weights'][0, 0] + arrays['fully_connected/fc3/biases'][None]
-    logits = exports.load_classifier(folder)(batch['image'])
+    logits = loaders.load_classifier(folder)(batch['image'])
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-2)
 
 
@@ -136,7 +136,7 @@ def test_game_is_exported_whole(imported, config):
     loaded = exports.load(folder, ('encoder', 'decoder', 'repair', 'discriminator'))
     jax.tree.map(np.testing.assert_array_equal, loaded, converted)
     with pytest.raises(exports.ExportError, match='no classifier'):
-        exports.load_classifier(folder)
+        loaders.load_classifier(folder)
 
 
 def test_averages_are_taken_where_there_are_any(config):

@@ -8,7 +8,7 @@ from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
 from artifacts_jax.data import augment, splits
 from artifacts_jax.devices.parallel import Devices
-from artifacts_jax.exchange import exports
+from artifacts_jax.exchange import loaders
 from artifacts_jax.models import architecture
 from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import loop, report
@@ -85,7 +85,7 @@ def test_the_classifiers_trunk_is_exported(run, stage_states):
     config, workdir, _ = run
     learned = stage_states[artifacts].params['discriminator']['trunk']
     for protocol in ('linear', 'finetune'):
-        _, variables, size = exports.load_variables(workdir / 'transfer' / protocol / 'export')
+        _, variables, size = loaders.load_variables(workdir / 'transfer' / protocol / 'export')
         assert size == config.model.image_size
         assert bool(changed(learned, variables['params'])) == (protocol == 'finetune')
 
