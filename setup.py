@@ -50,6 +50,8 @@ setup(
             'pytest-xdist>=3.6,<4',
             'beartype>=0.21,<0.24',  # checks annotations in tests
             'hypothesis>=6.130,<7',
+            'onnx>=1.17,<2',  # with its runtime, what others computed of the same operations
+            'onnxruntime>=1.22,<2',
             'pillow-heif>=0.22,<2',
             'ruff>=0.12',
             'import-linter>=2.17,<3',

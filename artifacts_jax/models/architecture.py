@@ -33,8 +33,14 @@ def make_encoder(config: ConfigDict) -> Encoder:
     return Encoder(widths, kernel, _products(config), jnp.dtype(config.dtype))
 
 
-def make_trunk(config: ConfigDict, axis_name: str | None = None) -> Trunk:
-    """Makes the discriminator's trunk that a config describes; `axis_name` names the devices under pmap."""
+def make_trunk(config: ConfigDict, axis_name: str | None = None, **options) -> Trunk:
+    """Makes the discriminator's trunk that a config describes.
+
+    Args:
+      config: the run's configuration.
+      axis_name: the devices' axis under pmap.
+      **options: of Trunk, that no configuration has: geometry, normalise.
+    """
     model = config.model
     return Trunk(
         widths=tuple(model.widths),
@@ -44,6 +50,7 @@ def make_trunk(config: ConfigDict, axis_name: str | None = None) -> Trunk:
         products=_products(config),
         dtype=jnp.dtype(config.dtype),
         axis_name=axis_name,
+        **options,
     )
 
 

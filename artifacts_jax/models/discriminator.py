@@ -3,6 +3,8 @@
 Images are in [-1, 1]. Architecture: section 3 of the paper and the authors' 2019 STL-10 code.
 """
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,17 @@ from jaxtyping import Array, Float, Float32, Key
 from artifacts_jax.models import layers
 from artifacts_jax.models.cpu import products
 
+
+class Geometry(NamedTuple):
+    """What stands around the images of conv1 and of the two poolings: 'SAME', or rows and columns on each side."""
+
+    conv1: int | str
+    pool1: int | str
+    pool2: int | str
+
+
 CHANNEL_MEANS = (123.68, 116.78, 103.94)  # of ImageNet, RGB in [0, 255]
+TRAINED = Geometry('SAME', 'SAME', 'SAME')
 FAKE, REAL = 0, 1  # classes of the discriminator
 
 Images = Float[Array | np.ndarray, 'B H W 3'] | tuple[Float[Array, '_ H W 3'], ...]  # or parts of one batch
@@ -22,13 +34,15 @@ class Trunk(nn.Module):
     """AlexNet up to conv5, the part whose features are transferred.
 
     Pooling (3x3/2) and local response normalisation follow conv1 and conv2. At full size conv5 is [B, H / 16, W / 16,
-    256]: the grid of the mask.
+    256]: the grid of the mask. `geometry` and `normalise` are for transfer; see alexnet.py.
     """
 
     widths: tuple[int, ...] = (96, 256, 384, 384, 256)
     kernels: tuple[int, ...] = (11, 5, 3, 3, 3)
     conv1_stride: int = 4
     groups: int = 2
+    geometry: Geometry = TRAINED
+    normalise: bool = True  # conv5 has batch norm and no bias; False: a bias, and no batch norm
     products: bool = False  # whether to convolve by products.py
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
@@ -52,19 +66,21 @@ class Trunk(nn.Module):
                 kernel,
                 stride=self.conv1_stride if n == 1 else 1,
                 groups=self.groups if n in (2, 4, 5) else 1,
-                use_bias=n != 5,
+                padding=self.geometry.conv1 if n == 1 else 'SAME',
+                use_bias=n != 5 or not self.normalise,
                 products=self.products,
                 dtype=self.dtype,
                 name=f'conv{n}',
             )
             parts = [convolve(x) for x in parts]
-            if n == 5:  # whose statistics are the whole batch's
+            if n == 5 and self.normalise:  # whose statistics are the whole batch's
                 norm5 = layers.BatchNorm(False, self.dtype, self.axis_name, name='norm5')
                 parts = [norm5(jnp.concatenate(parts), train=train)]
             parts = [nn.relu(x) for x in parts]
             features[f'conv{n}'] = jnp.concatenate(parts)
             if n <= 2:
-                parts = [layers.local_response_norm(layers.max_pool(x)) for x in parts]
+                padding = self.geometry.pool1 if n == 1 else self.geometry.pool2
+                parts = [layers.local_response_norm(layers.max_pool(x, padding)) for x in parts]
         return features['conv5'], features
 
 

@@ -76,10 +76,15 @@ class BatchNorm(nn.Module):
                 var.value = 0.975 * var.value + 0.025 * batch_var * (count / max(count - 1, 1))
         else:
             batch_mean, batch_var = mean.value, var.value
-        factor = jax.lax.rsqrt(batch_var + 1e-3) * scale
+        factor = norm_factor(batch_var) * scale
         spread = (1,) * len(axes) + (channels,)
         shift = offset - batch_mean * factor  # one pass over x, and one over its gradient
         return (x * factor.reshape(spread) + shift.reshape(spread)).astype(self.dtype)
+
+
+def norm_factor(var: Float[Array, ' C']) -> Float[Array, ' C']:
+    """Returns what batch normalisation multiplies by, but for its scale."""
+    return jax.lax.rsqrt(var + 1e-3)
 
 
 class ConvNorm(nn.Module):
@@ -124,7 +129,7 @@ class ConvNorm(nn.Module):
 
 
 class GroupedConv(nn.Module):
-    """SAME convolution in groups, as one convolution a group; a `stride` divides the size.
+    """Convolution in groups, as one convolution a group; a `stride` divides the size.
 
     Equal to `feature_group_count=groups`, which XLA runs 4 to 15 times slower on CPU.
     """
@@ -133,6 +138,7 @@ class GroupedConv(nn.Module):
     kernel: int
     stride: int = 1
     groups: int = 1
+    padding: int | str = 'SAME'  # or rows and columns on each side
     use_bias: bool = True
     products: bool = False  # whether to convolve by products.py
     dtype: DTypeLike = jnp.float32
@@ -145,6 +151,7 @@ class GroupedConv(nn.Module):
                 self.features // self.groups,
                 (self.kernel, self.kernel),
                 self.stride,
+                padding=self.padding,
                 use_bias=self.use_bias,
                 kernel_init=glorot_init,
                 bias_init=nn.initializers.constant(0.1),
@@ -167,23 +174,38 @@ def local_response_norm(
     return x * (1 + alpha * total) ** -beta
 
 
-def max_pool(x: Float[Array, 'B H W C']) -> Float[Array, 'B (H+1)//2 (W+1)//2 C']:
-    """Maximum over 3x3 windows with stride 2, SAME.
+def max_pool(x: Float[Array, 'B H W C'], padding: int | str = 'SAME') -> Float[Array, 'B _ _ C']:
+    """Maximum over 3x3 windows with stride 2.
 
-    Equal to `nn.max_pool`, as maxima of neighbouring rows and then columns: XLA's gradient of a window's maximum is
-    12 times slower on CPU. The gradient of a tie is shared; after a ReLU that is nearly always one of zeros.
+    As maxima of neighbouring rows and then columns: XLA's gradient of a window's maximum is 12 times slower on CPU. The
+    gradient of a tie is shared; after a ReLU that is nearly always one of zeros.
+
+    Args:
+      x: activations.
+      padding: 'SAME', as `nn.max_pool` has it, with half of the size, rounded up; or rows and columns on each side, as
+        Caffe has it: the last window may reach over the end, but begins within the padded array.
     """
     lowest = jnp.array(-jnp.inf, x.dtype)
     for axis in (1, 2):
-        padding = [(0, 0, 0)] * x.ndim
-        if x.shape[axis] % 2:  # SAME then begins one row before the image
-            padding[axis] = (1, 0, 0)
-            x = jax.lax.pad(x, lowest, padding)
+        size = x.shape[axis]
+        before, windows = (size % 2, (size + 1) // 2) if padding == 'SAME' else (padding, pooled(size, padding))
+        edges = [(0, 0, 0)] * x.ndim
+        edges[axis] = (before, (size + before) % 2, 0)
+        if any(edges[axis]):
+            x = jax.lax.pad(x, lowest, edges)
         pairs = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
         even, odd = (jax.lax.index_in_dim(pairs, n, axis + 1, keepdims=False) for n in (0, 1))
-        padding[axis] = (-1, 1, 0)
-        x = jnp.maximum(jnp.maximum(even, odd), jax.lax.pad(even, lowest, padding))
+        edges[axis] = (-1, 1, 0)
+        x = jnp.maximum(jnp.maximum(even, odd), jax.lax.pad(even, lowest, edges))
+        if x.shape[axis] > windows:
+            x = jax.lax.slice_in_dim(x, 0, windows, axis=axis)
     return x
+
+
+def pooled(size: int, padding: int) -> int:
+    """Returns how many windows Caffe's pooling, 3 wide with stride 2, has along an axis: rounded up."""
+    windows = -(-(size + 2 * padding - 3) // 2) + 1
+    return windows - (padding > 0 and 2 * (windows - 1) >= size + padding)
 
 
 def upsample_bilinear(x: Float[Array, 'B H W C'], kind: str = 'half_pixel') -> Float[Array, 'B 2*H 2*W C']:

@@ -72,13 +72,13 @@ def convolve(
     constant: int = 0,
     **options,
 ) -> Float[Array, 'B _ _ D']:
-    """The convolution of `nn.Conv`, SAME, by the form that is fastest for its shape; see `convolution`."""
+    """The convolution of `nn.Conv` by the form that is fastest for its shape; see `convolution`."""
     size, stride = len(kernel), strides[0]
-    if size == stride:
-        return patch_convolution(x, kernel)
     if size > stride > 1:
-        return strided_convolution(x, kernel, stride)
-    if stride == 1:
+        return strided_convolution(x, kernel, stride, padding)
+    if padding == 'SAME' and size == stride:
+        return patch_convolution(x, kernel)
+    if padding == 'SAME' and stride == 1:
         return convolution(x, kernel, constant)
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
@@ -196,19 +196,24 @@ patch_convolution.defvjp(_patch_forward, _patch_backward)
 
 
 def strided_convolution(
-    x: Float[Array, 'B H W C'], kernel: Float[Array, 'k k C D'], stride: int
-) -> Float[Array, 'B -(-H//{stride}) -(-W//{stride}) D']:
-    """A SAME convolution with a stride.
+    x: Float[Array, 'B H W C'], kernel: Float[Array, 'k k C D'], stride: int, padding: str | Sequence = 'SAME'
+) -> Float[Array, 'B _ _ D']:
+    """A convolution with a stride; `padding` is 'SAME' or ((above, below), (left, right)).
 
     Equals `lax.conv_general_dilated`, as a convolution of blocks of stride x stride positions, which are its channels:
     three of colour are too few for XLA, whose gradient of a strided convolution is 10 times slower. Here k >= stride.
     """
     size, (batch, *_, channels) = len(kernel), x.shape
     blocks = -(-size // stride)  # in the kernel, which gets zeros at its end
-    outputs = [-(-length // stride) for length in x.shape[1:3]]
-    before = [max((n - 1) * stride + size - length, 0) // 2 for n, length in zip(outputs, x.shape[1:3])]
+    if padding == 'SAME':
+        outputs = [-(-length // stride) for length in x.shape[1:3]]
+        before = [max((n - 1) * stride + size - length, 0) // 2 for n, length in zip(outputs, x.shape[1:3])]
+    else:
+        outputs = [(length + sum(sides) - size) // stride + 1 for length, sides in zip(x.shape[1:3], padding)]
+        before = [sides[0] for sides in padding]
     after = [(n + blocks - 1) * stride - length - b for n, length, b in zip(outputs, x.shape[1:3], before)]
-    x = jnp.pad(x, ((0, 0), *zip(before, after), (0, 0)))
+    edges = [(0, 0, 0), *((b, a, 0) for b, a in zip(before, after)), (0, 0, 0)]  # of rows that no window sees, negative
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
     x = x.reshape(batch, x.shape[1] // stride, stride, x.shape[2] // stride, stride, channels).swapaxes(2, 3)
     kernel = jnp.pad(kernel, ((0, blocks * stride - size),) * 2 + ((0, 0),) * 2)
     kernel = kernel.reshape(blocks, stride, blocks, stride, channels, -1).swapaxes(1, 2)

@@ -9,8 +9,10 @@ import pytest
 from artifacts_jax.models.cpu import products, upsampled
 
 
-def convolve(x, kernel, stride=1):
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+def convolve(x, kernel, stride=1, padding='SAME'):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
 
 
 def equal_with_gradients(fast, plain, x, kernel, tolerance=1e-5):
@@ -80,6 +82,13 @@ def test_patch_convolution_equals_a_strided_one(size):
 def test_strided_convolution_equals_xlas(shape, size, stride):
     fast = partial(products.strided_convolution, stride=stride)
     equal_with_gradients(fast, partial(convolve, stride=stride), (2, *shape, 3), (size, size, 3, 4))
+
+
+@pytest.mark.parametrize('padding', [((0, 0), (0, 0)), ((5, 5), (5, 5)), ((2, 1), (0, 3))])
+@pytest.mark.parametrize('shape', [(15, 16), (17, 18)])
+def test_strided_convolution_pads_as_it_is_told(shape, padding):
+    fast = partial(products.strided_convolution, stride=4, padding=padding)
+    equal_with_gradients(fast, partial(convolve, stride=4, padding=padding), (2, *shape, 3), (11, 11, 3, 4))
 
 
 @pytest.mark.parametrize('rows', [5, 2])  # more, and fewer, than the kernel's

@@ -1,0 +1,146 @@
+"""The literature's AlexNet against onnxruntime, an implementation of its operations that others wrote."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper, numpy_helper
+
+from artifacts_jax.models import alexnet, layers
+from artifacts_jax.models.discriminator import CHANNEL_MEANS, Trunk
+
+WIDTHS = (8, 12, 8, 12, 8)
+GRIDS = {
+    'caffe': (227, 55, 27, 13),
+    'torch': (224, 55, 27, 13),
+    'same': (227, 57, 29, 15),
+    'centred': (227, 57, 29, 15),
+}
+
+
+def drawn(key, shapes):
+    leaves, tree = jax.tree.flatten(shapes)
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(tree, [0.3 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves)])
+
+
+def network(geometry, *, normalise=False, **options):
+    trunk = Trunk(WIDTHS, geometry=alexnet.GEOMETRIES[geometry], normalise=normalise, **options)
+    return alexnet.AlexNet(trunk, alexnet.Connected(5, hidden=16))
+
+
+def session_of(nodes, inputs, outputs, weights=()):
+    tensors = [
+        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names]
+        for names in (inputs, outputs)
+    ]
+    graph = helper.make_graph(nodes, 'graph', *tensors, [numpy_helper.from_array(x, name) for name, x in weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 13)], ir_version=8)
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+
+
+def pooling(source, target, padding):
+    sides = {'kernel_shape': [3, 3], 'strides': [2, 2], 'pads': [padding] * 4, 'ceil_mode': 1}
+    return helper.make_node('MaxPool', [source], [target], **sides)
+
+
+def as_onnx(params, geometry):
+    """Returns the network of some parameters as an ONNX session, from images that have lost their means."""
+    weights, nodes, last = {}, [], 'image'
+
+    def add(kind, *arrays, **attributes):
+        nonlocal last
+        names = [f'{kind}{len(nodes)}_{n}' for n in range(len(arrays))]
+        weights.update(zip(names, map(np.asarray, arrays)))
+        nodes.append(helper.make_node(kind, [last, *names], [f'out{len(nodes)}'], **attributes))
+        last = f'out{len(nodes) - 1}'
+
+    def pool(padding):
+        nonlocal last
+        nodes.append(pooling(last, f'out{len(nodes)}', padding))
+        last = f'out{len(nodes) - 1}'
+
+    for n in range(1, 6):
+        groups = [group for _, group in sorted(params['trunk'][f'conv{n}'].items())]
+        kernel = np.concatenate([np.transpose(group['kernel'], (3, 2, 0, 1)) for group in groups])
+        bias = np.concatenate([group['bias'] for group in groups])
+        padding, stride = (geometry.conv1, 4) if n == 1 else (kernel.shape[-1] // 2, 1)
+        add('Conv', kernel, bias, group=len(groups), strides=[stride] * 2, pads=[padding] * 4)
+        add('Relu')
+        if n <= 2:
+            pool(geometry.pool1 if n == 1 else geometry.pool2)
+            add('LRN', size=5, alpha=1e-4, beta=0.75, bias=1.0)
+    pool(0)
+    add('Transpose', perm=[0, 2, 3, 1])
+    add('Flatten')
+    for n in (6, 7, 8):
+        add('Gemm', params['head'][f'fc{n}']['kernel'], params['head'][f'fc{n}']['bias'])
+        if n < 8:
+            add('Relu')
+    return session_of(nodes, ['image'], [last], weights.items())
+
+
+@pytest.mark.parametrize(
+    ('geometry', 'size', 'products'),
+    [
+        ('caffe', (227, 227), False),
+        ('torch', (224, 224), True),
+        ('centred', (150, 203), True),
+        ('centred', (188, 160), False),
+    ],
+)
+def test_the_whole_network_equals_onnxruntimes(geometry, size, products):
+    module = network(geometry, products=products)
+    images = jax.random.uniform(jax.random.key(1), (2, *size, 3), minval=-1)
+    params = drawn(jax.random.key(0), jax.eval_shape(module.init, jax.random.key(0), images)['params'])
+    ours = module.apply({'params': params}, images)
+    session = as_onnx(params, alexnet.GEOMETRIES[geometry])
+    pixels = np.asarray(images * 127.5 + 127.5 - jnp.array([[[CHANNEL_MEANS]]]))
+    (theirs,) = session.run(None, {'image': pixels.transpose(0, 3, 1, 2)})
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize('geometry', GRIDS)
+def test_maps_have_the_geometrys_sizes(geometry):
+    size, *expected = GRIDS[geometry]
+    trunk = Trunk(WIDTHS, geometry=alexnet.GEOMETRIES[geometry], normalise=False)
+    (_, maps), _ = jax.eval_shape(trunk.init_with_output, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    assert [maps[f'conv{n}'].shape[1:3] for n in (1, 2, 3, 5)] == [(n, n) for n in (*expected, expected[-1])]
+
+
+@pytest.mark.parametrize(('size', 'padding'), [*itertools.product(range(3, 9), (0, 1))])
+def test_pooling_rounds_up_as_onnxruntimes(size, padding):
+    x = jax.random.normal(jax.random.key(0), (1, size, 7, 2))
+    session = session_of([pooling('x', 'y', padding)], ['x'], ['y'])
+    (theirs,) = session.run(None, {'x': np.asarray(x).transpose(0, 3, 1, 2)})
+    np.testing.assert_array_equal(layers.max_pool(x, padding), theirs.transpose(0, 2, 3, 1))
+    assert len(theirs[0, 0]) == layers.pooled(size, padding)
+
+
+def test_an_absorbed_trunk_computes_the_same():
+    images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3), minval=-1)
+    trunk = Trunk(WIDTHS)
+    variables = drawn(jax.random.key(0), jax.eval_shape(trunk.init, jax.random.key(0), images))
+    variables['batch_stats'] = jax.tree.map(jnp.abs, variables['batch_stats'])
+    absorbed = alexnet.absorb(variables)
+    assert set(absorbed) == {'params'}
+    assert 'norm5' in variables['params']  # unchanged
+    _, expected = trunk.apply(variables, images)
+    _, maps = trunk.clone(normalise=False).apply(absorbed, images)
+    for name, x in expected.items():
+        np.testing.assert_allclose(maps[name], x, rtol=1e-4, atol=1e-5 * np.abs(x).max())
+
+
+def test_dropout_is_of_the_connected_layers_alone():
+    module, images = network('same'), jnp.ones((2, 64, 64, 3))
+    variables = module.init(jax.random.key(0), images)
+    keys = jax.random.split(jax.random.key(1), (2, 2))
+    dropped = [module.apply(variables, images, keys[::order]) for order in (1, -1)]
+    assert (dropped[0][0] != dropped[0][1]).any()
+    np.testing.assert_array_equal(dropped[0], dropped[1][::-1])  # by the example's keys
+    plain = module.apply(variables, images)
+    np.testing.assert_array_equal(plain[0], plain[1])
