@@ -13,7 +13,11 @@ setup(
     description='Self-supervised visual features by learning to spot artifacts, in JAX and Flax',
     license='Apache-2.0',
     python_requires='>=3.11',
-    packages=[*find_packages(include=['artifacts_jax', 'artifacts_jax.*']), 'artifacts_jax.configs'],
+    packages=[
+        *find_packages(include=['artifacts_jax', 'artifacts_jax.*']),
+        'artifacts_jax.configs',
+        'artifacts_jax.configs.transfer',
+    ],
     package_dir={'artifacts_jax.configs': 'configs'},
     install_requires=[
         'absl-py>=2.1',

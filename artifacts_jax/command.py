@@ -172,9 +172,9 @@ def _config_file(value):
             return f'{configs.FOLDER / "saved.py"}:{path}{colon}{variant}'
     elif Path(path).is_file():
         return f'{path}{colon}{variant}'
-    elif Path(path).parts[:-1] == ('configs',) and (configs.FOLDER / Path(path).name).is_file():
-        return f'{configs.FOLDER / Path(path).name}{colon}{variant}'
-    known = sorted(f'configs/{file.name}' for file in configs.FOLDER.glob('*.py'))
+    elif Path(path).parts[0] == 'configs' and (configs.FOLDER / Path(path).relative_to('configs')).is_file():
+        return f'{configs.FOLDER / Path(path).relative_to("configs")}{colon}{variant}'
+    known = sorted(f'configs/{file.relative_to(configs.FOLDER)}' for file in configs.FOLDER.rglob('*.py'))
     nearest = difflib.get_close_matches(path, known, n=1, cutoff=0)[0]
     what = 'is a folder' if Path(path).is_dir() else 'is not there'
     raise configuration.ConfigError(

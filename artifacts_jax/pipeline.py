@@ -33,9 +33,11 @@ from artifacts_jax.features import probe
 from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import checkpoint, loop, replay, results, trees
 from artifacts_jax.transfer import stl10
+from artifacts_jax.transfer.layerwise import task as layerwise
 
 TRAINED = (autoencoder, artifacts)
-EVALUATIONS = (probe, stl10)
+EVALUATIONS = (probe, stl10, layerwise)
+RANDOM = 'random'  # config.pretrained of a network that has learned nothing
 LEFT_OUT = 'left_out.tsv'  # names the images that could not be used
 EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts: ('export', ('trunk',))}
 
@@ -101,11 +103,11 @@ def run(config: ConfigDict, workdir: str | Path) -> dict:
     workdir = host.folder(workdir, 'workdir')
     devices, datasets, done = Devices(config.parallel), Datasets(config), {}
     for task in _tasks(config):  # before the work directory keeps the configuration
-        if not config[task.NAME].get('pretrained'):
+        if task in EVALUATIONS or not _pretrained(config, task):
             task.check(config, devices)
     for stage in TRAINED:
-        if config[stage.NAME].pretrained:
-            done[stage] = _import(stage, config[stage.NAME].pretrained, config, devices)
+        if _pretrained(config, stage):
+            done[stage] = _import(stage, config, devices)
     _ = results.read(workdir)  # which may be a study's, or damaged
     begun = _begun(workdir)  # until then it takes any configuration
     if not begun or configuration.compare(config, workdir, force=config.force) is not None:
@@ -160,8 +162,8 @@ def replay_nonfinite(config: ConfigDict, workdir: str | Path) -> dict:
     (stage, path), devices = max(found, key=lambda step: step[1].stat().st_mtime), Devices(config.parallel)
     with _at_work(config, Path(workdir)):
         base = None
-        if stage.BASE and config[stage.BASE.NAME].pretrained:
-            base = _import(stage.BASE, config[stage.BASE.NAME].pretrained, config, devices)
+        if stage.BASE and _pretrained(config, stage.BASE):
+            base = _import(stage.BASE, config, devices)
         elif stage.BASE:
             base = loop.finished(stage.BASE, config, workdir, devices).learned(config.optim.use_ema)
         return replay.run(path, stage, config, workdir, devices, Datasets(config), base)
@@ -198,7 +200,7 @@ def _stages(config, workdir, devices, datasets, done):
     print(f'{workdir}: {", ".join(config.stages)} on {len(devices.devices)} x {jax.devices()[0].device_kind}')
     for stage in TRAINED:
         if stage in done:
-            print(f'{stage.NAME}: taken from {config[stage.NAME].pretrained}')
+            print(f'{stage.NAME}: taken from {_pretrained(config, stage)}')
         elif stage.NAME in config.stages and not (stage is autoencoder and artifacts in done):
             base = stage.BASE and learned(stage.BASE)
             state = loop.run(stage, config, workdir, devices, datasets, base)
@@ -223,7 +225,7 @@ def _stages(config, workdir, devices, datasets, done):
 
 def _networks(config, devices, learned):
     """Returns the networks that are evaluated; `learned` returns the variables of the artifacts stage."""
-    name = 'imported' if config.artifacts.pretrained else f'{artifacts.NAME} at step {config.artifacts.steps}'
+    name = 'imported' if _pretrained(config, artifacts) else f'{artifacts.NAME} at step {config.artifacts.steps}'
     state = trees.fingerprint(artifacts.discriminator(learned()))
     return {
         'random': Network(
@@ -248,8 +250,16 @@ def _export(stage, variables, config, workdir):
     print(f'{folder}: the learned {" and ".join(parts)}, for artifacts_jax.load_features')
 
 
-def _import(stage, folder, config, devices):
+def _pretrained(config, stage):
+    """Returns the export that takes a trained stage's place, 'random' for a network of no training, '' for neither."""
+    return (config.pretrained if stage is artifacts else '') or config[stage.NAME].pretrained
+
+
+def _import(stage, config, devices):
     """Returns from an export what later stages need of a stage's variables."""
+    folder = _pretrained(config, stage)
+    if folder == RANDOM and stage is artifacts:
+        return loop.initial(artifacts, config, devices, None).variables
     if stage is autoencoder:
         variables = exports.load(folder, autoencoder.NETWORKS, config)
     else:

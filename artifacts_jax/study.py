@@ -58,9 +58,9 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
     if not names:
         raise configuration.ConfigError(f'--variants= is empty: name some of {", ".join(variants.VARIANTS)}')
     settings = {name: configuration.check(variants.apply(_copy(config), name)) for name in names}
-    if config.autoencoder.pretrained or config.artifacts.pretrained:
+    if config.autoencoder.pretrained or config.artifacts.pretrained or config.pretrained:
         raise configuration.ConfigError(
-            'the study trains its own networks: leave autoencoder. and artifacts.pretrained'
+            'the study trains its own networks: leave autoencoder.pretrained, artifacts.pretrained and pretrained'
         )
     for name in names:
         if name != DEFAULT and settings[name] == config:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+FILES = ('default.py', 'tasks.py')  # in which keys are declared
+
 
 class Key(NamedTuple):
     """A key's default, and which other values it may have."""
@@ -104,7 +106,7 @@ def build(tree: dict) -> ConfigDict:
 
 
 def comments(source: str) -> dict[str, str]:
-    """Returns {dotted name: comment} of the keys in the source of a file such as configs/default.py, one a line."""
+    """Returns {dotted name: comment} of the keys in the source of FILES, one a line."""
     found, group = {}, ''
     for line in source.splitlines():
         if opened := re.fullmatch(r'([A-Z]+) = {', line):

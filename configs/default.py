@@ -11,10 +11,10 @@ this one.
 from ml_collections import ConfigDict
 
 from artifacts_jax import config as configuration
-from artifacts_jax.configs import declarations, variants
+from artifacts_jax.configs import declarations, tasks, variants
 from artifacts_jax.configs.declarations import choice, each, free, named, positive, span, subset, within
 
-STAGES = ('autoencoder', 'artifacts', 'probe', 'transfer')
+STAGES = ('autoencoder', 'artifacts', 'probe', 'transfer', *tasks.KEYS)
 PROTOCOLS = ('linear', 'finetune')  # of the transfer
 
 DATA = {
@@ -128,6 +128,7 @@ MONITOR = {
 
 KEYS = {
     'stages': free(subset(('autoencoder', 'artifacts', 'probe'), of=STAGES)),  # which to run, in this order
+    'pretrained': free(''),  # an export that tasks start from in place of the artifacts stage, or 'random'
     'force': free(False),  # go on in a work directory that was made with other values of these keys
     'seed': within(0, '[0, inf)'),  # every random number is a function of (seed, stage, step, example)
     'parallel': free(choice('jit', 'pmap')),  # how steps are mapped over devices: over one mesh, or by pmap
@@ -144,6 +145,7 @@ KEYS = {
     'probe': PROBE,
     'transfer': TRANSFER,
     'monitor': MONITOR,
+    **tasks.KEYS,
     'log_every': free(positive(100)),  # steps between lines of metrics
     'eval_every': free(positive(5000)),  # steps between held-out evaluations
     'figure_every': free(positive(20_000)),  # steps between figures

@@ -8,13 +8,14 @@ ROOT = Path(__file__).parents[1]
 
 
 class Keys(SphinxDirective):
-    """`keys`: a section for each group of keys in configs/default.py, with their values and comments."""
+    """`keys`: a section for each group of keys in configs/default.py and tasks.py, with their values and comments."""
 
     def run(self):
         """Returns the sections."""
         from artifacts_jax.configs import declarations, default
 
-        comments = declarations.comments((ROOT / 'configs' / 'default.py').read_text())
+        sources = ((ROOT / 'configs' / name).read_text() for name in declarations.FILES)
+        comments = declarations.comments(''.join(sources))
         rows = {}
         for path, key in declarations.flatten(default.KEYS):
             group = path.rpartition('.')[0]

@@ -10,8 +10,9 @@ from artifacts_jax.configs import declarations, default
 from artifacts_jax.training import results
 
 ROOT = Path(__file__).parent.parent
-PARTS = ('variants', 'declarations', 'saved')  # of configurations
-NAMES = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in PARTS)
+PARTS = ('variants', 'declarations', 'saved', 'tasks')  # of configurations
+FILES = [path.relative_to(ROOT) for path in (ROOT / 'configs').rglob('*.py') if path.stem not in PARTS]
+NAMES = sorted('.'.join(path.with_suffix('').parts) for path in FILES)
 
 
 def settle(config, workdir, *, force=False):
@@ -23,7 +24,7 @@ def settle(config, workdir, *, force=False):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_every_config_loads_and_can_be_run(name):
-    module = importlib.import_module(f'configs.{name}')
+    module = importlib.import_module(name)
     configuration.check(module.get_config())
     assert module.__doc__
 
@@ -33,7 +34,7 @@ def test_every_key_has_a_comment_and_is_read():
     for path in (ROOT / 'artifacts_jax').rglob('*.py'):
         if path.name != 'config.py':  # which only checks them
             read |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
-    commented = declarations.comments((ROOT / 'configs' / 'default.py').read_text())
+    commented = declarations.comments(''.join((ROOT / 'configs' / name).read_text() for name in declarations.FILES))
     for key in configuration.flatten(default.get_config().to_dict()):
         name = key.split('.')[-1]
         splits = ('data.train', 'data.probe_train', 'data.test')  # read by name, in pipeline.Datasets

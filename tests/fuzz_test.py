@@ -41,7 +41,7 @@ TEXTS = {  # of keys that name something that is there or not
     'transfer.folds': ['', '/nowhere', '.', 'config.py'],
 }
 TEXTS |= {'data.probe_train': TEXTS['data.train'], 'data.test': TEXTS['data.train']}
-TEXTS['artifacts.pretrained'] = TEXTS['autoencoder.pretrained']
+TEXTS['artifacts.pretrained'] = TEXTS['pretrained'] = TEXTS['autoencoder.pretrained']
 
 
 def words(key):

@@ -33,8 +33,8 @@ def installed(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_wheel_has_what_its_commands_need(installed, tmp_path):
-    assert {path.name for path in (ROOT / 'configs').glob('*.py')} == {
-        path.name for path in (installed / 'artifacts_jax' / 'configs').glob('*.py')
+    assert {path.name for path in (ROOT / 'configs').rglob('*.py')} == {
+        path.name for path in (installed / 'artifacts_jax' / 'configs').rglob('*.py')
     }
     assert not (installed / 'configs').exists()  # a name that others have, too
 

@@ -85,6 +85,11 @@ class InMemory(_Shared):
         """The number of classes, 0 if there are no labels."""
         return len(self.label_names) if (self.labels[self.rows] >= 0).all() else 0
 
+    @property
+    def present(self) -> set[int]:
+        """The classes that there is an image of."""
+        return set(np.unique(self.labels[self.rows]).tolist())
+
     def batch(self, step: int, batch_size: int) -> dict[str, np.ndarray]:
         """Returns this host's part of the global batch at a step: 'image', 'label', 'index' (see train_batches)."""
         index = self._share(batch_size)
@@ -148,6 +153,13 @@ class Streamed(_Shared):
     def num_classes(self) -> int:
         """The number of classes, 0 if there are no labels."""
         return len(self.label_names)
+
+    @property
+    def present(self) -> set[int]:
+        """The classes that there is an image of; all of them where that is not known before reading."""
+        part = self.source
+        labels = getattr(part.whole, 'labels', None) if isinstance(part, sources.Part) else None
+        return set(range(self.num_classes) if labels is None else np.unique(labels[part.rows]).tolist())
 
     def train_batches(self, batch_size: int, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """As InMemory.train_batches."""

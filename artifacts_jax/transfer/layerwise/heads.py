@@ -1,0 +1,151 @@
+"""The classifiers: each layer's map, made smaller and normalised, and a connected layer for every learning rate."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32
+
+from artifacts_jax.transfer.layerwise.presets import GRIDS, LAYERS, MAPS, PRESETS, Preset, Window
+
+EPSILON = 1e-5
+
+
+class Heads(nn.Module):
+    """Linear classifiers of a protocol on every layer: `rates` of each, which share all but their parameters."""
+
+    preset: str
+    classes: int
+    rates: int = 1
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self, maps: dict[str, Float[Array, 'B _ _ _']], *, train: bool
+    ) -> dict[str, Float32[Array, '{self.rates} B {self.classes}']]:
+        """Returns the logits, {layer: [rates, B, classes]}.
+
+        Args:
+          maps: {'conv1': ..., 'conv5': ...}, after ReLU.
+          train: normalise by the batch, and update the running averages.
+        """
+        preset, logits = PRESETS[self.preset], {}
+        for n, layer in enumerate(LAYERS):
+            x = shrink(maps[layer].astype(jnp.float32), preset, n)
+            side = x.shape[1]
+            if preset.norm != 'none':
+                x = Norm(preset.norm_decay, preset.statistics, self.axis_name, name=f'{layer}_norm')(x, train=train)
+            x = x[None]
+            if preset.norm == 'affine':  # of every rate
+                shape, spread = (self.rates, x.shape[-1]), (slice(None), None, None, None)
+                scale = self.param(f'{layer}_scale', nn.initializers.ones, shape)
+                x = x * scale[spread] + self.param(f'{layer}_offset', nn.initializers.zeros, shape)[spread]
+            x = x.reshape(*x.shape[:2], -1)
+            shape = (self.rates, x.shape[-1], self.classes)
+            kernel = self.param(f'{layer}_kernel', _kernel_init(preset, side), shape)
+            bias = self.param(f'{layer}_bias', _bias_init(preset, x.shape[-1]), (self.rates, self.classes))
+            equation = 'bd,rdc->rbc' if len(x) == 1 else 'rbd,rdc->rbc'
+            logits[layer] = jnp.einsum(equation, x[0] if len(x) == 1 else x, kernel) + bias[:, None]
+        return logits
+
+
+class Norm(nn.Module):
+    """Batch norm without scale and offset, whose statistics are those of parts of the batch, as of several devices.
+
+    At first, until the decay takes over, the running averages are the means of all batches, as Caffe's are nearly.
+    """
+
+    decay: float
+    statistics: int  # images in a part
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, 'B M N C'], *, train: bool) -> Float[Array, 'B M N C']:
+        """Normalises by the running averages, or if `train` by the parts, which update the averages by their mean."""
+        channels = x.shape[-1]
+        mean = self.variable('batch_stats', 'mean', jnp.zeros, channels)
+        var = self.variable('batch_stats', 'var', jnp.ones, channels)
+        count = self.variable('batch_stats', 'count', jnp.zeros, ())
+        if not train:
+            return _normalised(x, mean.value[None, None, None], var.value[None, None, None])
+        most = max(1, len(x) // self.statistics)
+        parts = next(n for n in range(most, 0, -1) if len(x) % n == 0)
+        grouped = x.reshape(parts, -1, *x.shape[1:])
+        moments = grouped.mean((1, 2, 3)), jnp.square(grouped).mean((1, 2, 3))
+        size = grouped[0].size // channels
+        if self.axis_name is not None and self.statistics > len(x):  # more than one device's
+            moments = jax.lax.pmean(moments, self.axis_name)
+            size *= jax.lax.axis_size(self.axis_name)
+        part_mean, part_var = moments[0], jnp.maximum(moments[1] - jnp.square(moments[0]), 0)
+        if not self.is_initializing():
+            new = part_mean.mean(0), part_var.mean(0) * (size / max(size - 1, 1))
+            if self.axis_name is not None:
+                new = jax.lax.pmean(new, self.axis_name)
+            decay = jnp.minimum(self.decay, count.value / (count.value + 1))
+            mean.value = decay * mean.value + (1 - decay) * new[0]
+            var.value = decay * var.value + (1 - decay) * new[1]
+            count.value += 1
+        spread = (slice(None), None, None, None)
+        return _normalised(grouped, part_mean[spread], part_var[spread]).reshape(x.shape)
+
+
+def shrink(x: Float[Array, 'B H W C'], preset: Preset, layer: int) -> Float[Array, 'B M N C']:
+    """Returns a layer's map made smaller.
+
+    A map of the size that the protocol's windows are for is pooled by these. Any other is pooled to as many windows,
+    of nearly equal size, that cover it; one that is no larger stays as it is.
+
+    Args:
+      x: the map.
+      preset: the protocol.
+      layer: 0 for conv1, ... 4 for conv5.
+    """
+    grid = GRIDS[layer]
+    if max(x.shape[1:3]) <= grid:
+        return x
+    if preset.pooling == 'resize':
+        return jax.image.resize(x, (len(x), grid, grid, x.shape[-1]), 'linear', antialias=False)
+    if x.shape[1:3] == (MAPS[layer],) * 2:
+        return _pool(x, preset.pooling, preset.windows[layer])
+    for axis in (1, 2):
+        length = x.shape[axis]
+        bounds = [(n * length // grid, -(-(n + 1) * length // grid)) for n in range(grid)]
+        parts = [jax.lax.slice_in_dim(x, *bound, axis=axis) for bound in bounds]
+        reduce = jnp.mean if preset.pooling == 'average' else jnp.max
+        x = jnp.concatenate([reduce(part, axis, keepdims=True) for part in parts], axis)
+    return x
+
+
+def _pool(x, kind, window: Window):
+    sides = ((window.padding,) * 2,) * 2
+    options = {'window_shape': (window.size,) * 2, 'strides': (window.stride,) * 2, 'padding': sides}
+    return nn.avg_pool(x, **options) if kind == 'average' else nn.max_pool(x, **options)
+
+
+def _normalised(x, mean, var):
+    return (x - mean) * jax.lax.rsqrt(var + EPSILON)
+
+
+def _kernel_init(preset, side):
+    def init(key, shape):
+        _, inputs, classes = shape
+        if preset.weights == 'zeros':
+            return jnp.zeros(shape)
+        if preset.weights == 'gaussian':
+            drawn = 0.01 * jax.random.normal(key, (inputs, classes))
+        else:  # xavier: of a convolution over the whole map
+            squares = 6 / (inputs + classes * side**2) if preset.weights == 'xavier' else 1 / inputs
+            drawn = jax.random.uniform(key, (inputs, classes), minval=-1, maxval=1) * math.sqrt(squares)
+        return jnp.broadcast_to(drawn, shape)  # the same for every rate
+
+    return init
+
+
+def _bias_init(preset, inputs):
+    def init(key, shape):
+        if preset.weights != 'torch':
+            return jnp.zeros(shape)
+        return jnp.broadcast_to(jax.random.uniform(key, shape[1:], minval=-1, maxval=1) / math.sqrt(inputs), shape)
+
+    return init

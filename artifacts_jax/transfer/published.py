@@ -1,0 +1,72 @@
+"""The paper's tables, for what is measured here to stand beside: every number in %, with its source.
+
+Source of all rows: the tables of Jenni and Favaro, CVPR 2018 (arXiv 1806.05024), which take those of other methods from
+their papers. What the paper does not say, or was not at hand, is left out.
+"""
+
+from typing import NamedTuple
+
+LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
+
+
+class Table(NamedTuple):
+    """A published table: what it measures, its columns, and its rows, {method: numbers}, None where there is none."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: dict[str, tuple[float | None, ...]]
+
+
+SUPERVISED, RANDOM, OURS = 'ImageNet labels (Krizhevsky)', 'random', 'spot artifacts (the paper)'
+
+IMAGENET = Table(
+    'ImageNet, linear classifiers on frozen layers: top-1 accuracy, %',
+    LAYERS,
+    {
+        SUPERVISED: (19.3, 36.3, 44.2, 48.3, 50.5),
+        RANDOM: (11.6, 17.1, 16.9, 16.3, 14.1),
+        'Doersch': (16.2, 23.3, 30.2, 31.7, 29.6),
+        'Donahue (BiGAN)': (17.7, 24.5, 31.0, 29.9, 28.0),
+        'Kraehenbuehl': (17.5, 23.0, 24.5, 23.2, 20.6),
+        'Noroozi and Favaro (jigsaw)': (18.2, 28.8, 34.0, 33.9, 27.1),
+        'Noroozi (count)': (18.0, 30.6, 34.3, 32.5, 25.7),
+        'Pathak (inpainting)': (14.1, 20.7, 21.0, 19.8, 15.5),
+        'Zhang (colorization)': (13.1, 24.8, 31.0, 32.6, 31.8),
+        'Zhang (split-brain)': (17.7, 29.3, 35.4, 35.2, 32.8),
+        OURS: (19.5, 33.3, 37.9, 38.9, 34.9),
+    },
+)
+
+VOC = Table(
+    'PASCAL VOC: classification and detection (2007) mAP, segmentation (2012) mean IoU, %',
+    ('classification', 'detection', 'segmentation'),
+    {
+        SUPERVISED: (79.9, 56.8, 48.0),
+        RANDOM: (53.3, 43.4, 19.8),
+        'Agrawal': (54.2, 43.9, None),
+        'Bojanowski': (65.3, 49.4, None),
+        'Doersch': (65.3, 51.1, None),
+        'Donahue (BiGAN)': (60.1, 46.9, 35.2),
+        'Jayaraman and Grauman': (None, 41.7, None),
+        'Kraehenbuehl': (56.6, 45.6, 32.6),
+        'Larsson': (65.9, None, 38.0),
+        'Noroozi and Favaro (jigsaw)': (67.6, 53.2, 37.6),
+        'Noroozi (count)': (67.7, 51.4, 36.6),
+        'Owens': (61.3, 44.0, None),
+        'Pathak (inpainting)': (56.5, 44.5, 29.7),
+        'Pathak (move)': (61.0, 52.2, None),
+        'Wang and Gupta': (63.1, 47.4, None),
+        'Zhang (colorization)': (65.9, 46.9, 35.6),
+        'Zhang (split-brain)': (67.1, 46.7, 36.0),
+        OURS: (69.8, 52.5, 38.1),
+    },
+)
+
+# Best layer on ImageNet by the preset vissl (facebookresearch/vissl, MODEL_ZOO.md), to check a protocol by.
+ANCHORS = {'ImageNet labels': 49.54, 'RotNet': 39.51, 'DeepCluster': 37.88, 'Jigsaw': 34.82, 'Colorization': 30.39}
+
+
+def beside(table: Table, ours: dict[str, tuple[float | None, ...]]) -> list[list[str]]:
+    """Returns rows of text: the published bounds and the paper's, and then `ours`, {name: numbers}."""
+    rows = {name: table.rows[name] for name in (SUPERVISED, RANDOM, OURS)} | ours
+    return [[name, *('-' if x is None else f'{x:.1f}' for x in numbers)] for name, numbers in rows.items()]

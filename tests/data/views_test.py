@@ -1,0 +1,67 @@
+import jax
+import numpy as np
+import pytest
+
+from artifacts_jax.data import views
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (100, 9, 12, 3), np.uint8)
+KEYS = jax.random.split(jax.random.key(0), 100)
+
+
+def pixels(view):
+    return np.round((np.asarray(view) + 1) * 127.5).astype(np.uint8)
+
+
+def squares(image, size):
+    places = ((y, x) for y in range(image.shape[0] - size + 1) for x in range(image.shape[1] - size + 1))
+    return {place: image[place[0] :][:size, place[1] :][:, :size] for place in places}
+
+
+def test_random_crops_are_anywhere_and_mirrored_half_of_the_time():
+    found, mirrored = set(), 0
+    for image, crop in zip(IMAGES, pixels(views.random(KEYS, IMAGES, 8))):
+        for place, square in squares(image, 8).items():
+            for flip in (False, True):
+                if (crop == (square[:, ::-1] if flip else square)).all():
+                    found.add(place)
+                    mirrored += flip
+    assert len(found) == 2 * 5  # all places
+    assert 30 < mirrored < 70
+    again = views.random(KEYS[3:4], IMAGES[3:4], 8)  # an example's key alone decides
+    np.testing.assert_array_equal(again[0], views.random(KEYS, IMAGES, 8)[3])
+
+
+def test_centres_and_their_mirror_images():
+    middle = IMAGES[:, 1:8, 2:9]  # half pixels are rounded to even numbers, as torchvision's
+    np.testing.assert_array_equal(pixels(views.centre(IMAGES, 7)), middle)
+    flipped = [(crop == m[:, ::-1]).all() for crop, m in zip(pixels(views.centre_mirrored(KEYS, IMAGES, 7)), middle)]
+    plain = [(crop == m).all() for crop, m in zip(pixels(views.centre_mirrored(KEYS, IMAGES, 7)), middle)]
+    assert all(a != b for a, b in zip(flipped, plain))
+    assert 30 < sum(flipped) < 70
+
+
+def test_ten_crops_are_the_corners_the_middle_and_mirror_images():
+    ten = [pixels(view) for view in views.ten(IMAGES, 8)]
+    expected = [IMAGES[:, :8, :8], IMAGES[:, :8, 4:], IMAGES[:, 1:, :8], IMAGES[:, 1:, 4:], IMAGES[:, :8, 2:10]]
+    for crop, square in zip(ten, [*expected, *(x[:, :, ::-1] for x in expected)], strict=True):
+        np.testing.assert_array_equal(crop, square)
+
+
+def test_resized_crops_are_boxes_of_the_image():
+    ramp = np.broadcast_to(np.arange(0, 240, 8, dtype=np.uint8)[None, None, :, None], (100, 30, 30, 3))
+    crops = (np.asarray(views.resized(KEYS, ramp, 8)) + 1) * 127.5
+    steps = np.diff(crops[:, 0, :, 0], axis=1)
+    assert (crops.std(axis=1) < 0.01).all()  # rows are alike
+    inner = steps[:, 2:-2]
+    np.testing.assert_allclose(inner, np.broadcast_to(inner[:, :1], inner.shape), atol=0.01)  # columns rise evenly
+    assert 0 < (inner[:, 0] < 0).sum() < 100  # some fall
+    widths = np.abs(inner[:, 0])  # of a box, in pixels of the image
+    assert widths.min() < 15 < widths.max() <= 30.01
+
+
+@pytest.mark.parametrize('name', ['random', 'centre_mirrored', 'resized'])
+def test_views_lie_in_the_networks_range(name):
+    crops = np.asarray(getattr(views, name)(KEYS, IMAGES, 6))
+    assert crops.shape == (100, 6, 6, 3)
+    assert crops.dtype == np.float32
+    assert -1 <= crops.min() < -0.9 < 0.9 < crops.max() <= 1.0001

@@ -1,0 +1,159 @@
+"""The task as a user runs it, on crops of real photographs and a small network."""
+
+import jax
+import numpy as np
+import pytest
+
+from artifacts_jax import config as configuration
+from artifacts_jax import pipeline
+from artifacts_jax.data import splits
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.exchange import exports
+from artifacts_jax.pretraining import artifacts
+from artifacts_jax.training import loop
+from artifacts_jax.transfer.layerwise import presets, stage, task
+from tests.conftest import tiny
+
+ONE = Devices('jit', jax.devices()[:1])
+
+
+def small(folder, **options):
+    config = tiny()
+    config.stages, config.pretrained = ('layerwise',), 'random'
+    config.data.update(name=str(folder), probe_train='train')
+    config.layerwise.update({'batch_size': 8, 'epochs': 1, 'crop_size': 14, **options})
+    config.eval_every = 100
+    return config
+
+
+@pytest.fixture(scope='module')
+def datasets(photograph_folder):
+    config = small(photograph_folder)
+    return {name: splits.load(config.data, name, seed=0) for name in ('train', 'test')}
+
+
+@pytest.fixture(scope='module')
+def trained(datasets, photograph_folder, tmp_path_factory):
+    """Returns train(preset, devices, folder, **options) -> the last state."""
+
+    def train(preset, devices=ONE, folder=None, **options):
+        config = small(photograph_folder, preset=preset, **options)
+        count = stage.counter(2, config, devices)
+        training = stage.Stage('layerwise/test', datasets['train'].num_examples, 2, count)
+        base = loop.initial(artifacts, config, devices, None).variables
+        folder = folder or tmp_path_factory.mktemp('layerwise')
+        return loop.run(training, config, folder, devices, datasets, base)
+
+    return train
+
+
+QUICK = ('zhang2016', 'vissl')
+
+
+@pytest.mark.parametrize(
+    'preset', [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in presets.PRESETS]
+)
+def test_every_preset_learns_what_a_trunk_sees(preset, datasets, trained, photograph_folder):
+    config = small(photograph_folder, preset=preset)
+    state = trained(preset, epochs=4)
+    right, count = stage.counter(2, config, ONE)(state.variables, datasets['test'])
+    assert count == 20
+    assert max(x[0, 0] for x in right.values()) >= 14
+    assert all(x[0, 1] == 20 for x in right.values())  # of two classes one is always right
+    assert set(state.params) == {'heads'}
+
+
+def test_learning_rates_share_the_passes_and_nothing_else(trained):
+    both = trained('vissl', rate_factors=(1.0, 0.1)).params['heads']
+    alone = trained('vissl', rate_factors=(0.1,)).params['heads']
+    for name, x in alone.items():
+        np.testing.assert_allclose(x[0], both[name][1], rtol=1e-4, atol=1e-6)
+        assert not np.allclose(both[name][0], both[name][1])
+
+
+@pytest.mark.slow
+def test_two_devices_by_pmap_train_as_one(trained):
+    jitted, mapped = (trained('vissl', devices).variables for devices in (ONE, Devices('pmap', jax.devices()[:2])))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), jitted, mapped)
+
+
+@pytest.mark.slow
+def test_a_resumed_training_equals_a_whole_one_bit_for_bit(trained, tmp_path, monkeypatch):
+    whole = trained('asano')
+    original = splits.InMemory.batch
+
+    class StopError(Exception):
+        pass
+
+    def batch(self, step, size):
+        if step == 5:  # two steps after the checkpoint at 3
+            raise StopError
+        return original(self, step, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(splits.InMemory, 'batch', batch)
+        with pytest.raises(StopError):
+            trained('asano', folder=tmp_path)
+    resumed = trained('asano', folder=tmp_path)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_untrained_classifiers_of_zeros_are_right_about_nothing(datasets, photograph_folder):
+    config = small(photograph_folder, preset='zhang2016')
+    base = loop.initial(artifacts, config, ONE, None).variables
+    training = stage.Stage('layerwise/test', 48, 2)
+    state = training.init_state(jax.random.key(0), base, config=config)
+    right, _ = stage.counter(2, config, ONE)(state.variables, datasets['test'])
+    assert all((x[:, 0] == 0).all() for x in right.values())  # all logits are the same
+
+
+def test_a_run_says_its_table_and_is_not_run_again(photograph_folder, tmp_path, capsys):
+    config = small(photograph_folder, preset='deepcluster', ten_crop=True)
+    found = pipeline.run(configuration.check(config), tmp_path)
+    row = found['layerwise']['deepcluster']
+    assert row['train'] == 48
+    assert row['layers']['conv3'][0]['count'] == row['ten_crop']['conv5'][0]['count'] == 20
+    text = (tmp_path / 'results.txt').read_text()
+    assert 'here, deepcluster, ten crops' in text
+    assert 'paper' not in text  # whose numbers are of ImageNet
+    capsys.readouterr()
+    assert pipeline.run(config, tmp_path) == found
+    assert 'trained parameters' not in capsys.readouterr().out
+    found['layerwise']['deepcluster']['dataset'] = 'imagenet2012'
+    assert '| spot artifacts (the paper) |' in task.table(found).replace('  ', '')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'layerwise.crop_size': 17}, 'crop_size=17 is larger than the images, data.size=16'),
+        ({'layerwise.crop_size': 3}, 'crop_size=3: the trunk takes 4 pixels or more'),
+        ({'layerwise.batch_size': 6}, r'layerwise.batch_size=6 does not divide by the 4 devices: use 8'),
+        ({'pretrained': '/nowhere'}, 'nowhere'),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_written(changes, message, photograph_folder, tmp_path):
+    config = small(photograph_folder)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(configuration.ForeseenError, match=message):
+        pipeline.run(configuration.check(config), tmp_path / 'run')
+    assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+def test_classes_that_were_never_learned_are_refused(photograph_folder, tmp_path):
+    for split, names in (('train', ('astronaut', 'coffee')), ('test', ('astronaut', 'tea'))):
+        (tmp_path / 'data' / split).mkdir(parents=True)
+        for name, source in zip(names, ('astronaut', 'coffee')):
+            (tmp_path / 'data' / split / name).symlink_to(photograph_folder / split / source)
+    with pytest.raises(splits.DataError, match=r"'test' has images of tea, of which 'train' has none"):
+        pipeline.run(configuration.check(small(tmp_path / 'data')), tmp_path / 'run')
+    assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+def test_an_export_of_another_width_is_refused_by_name(stage_states, photograph_folder, tmp_path):
+    config = small(photograph_folder)
+    exports.save(tmp_path / 'export', stage_states[artifacts].variables, config, parts=('trunk',))
+    config.pretrained, config.model.widths = str(tmp_path / 'export'), (4, 8, 8, 8, 12)
+    with pytest.raises(exports.ExportError, match=r'model.widths: \(4, 8, 8, 8, 8\) there, \(4, 8, 8, 8, 12\) here'):
+        pipeline.run(configuration.check(config), tmp_path / 'run')
