@@ -1,8 +1,8 @@
-"""Images as people have them, decoded to squares of RGB by Pillow.
+"""Images as people have them, decoded to RGB by Pillow, as squares of one size or as they are.
 
 | an image | becomes |
 |---|---|
-| of any size | its central square, resized with antialiasing |
+| of any size | its central square, resized with antialiasing, unless the whole is asked for |
 | turned, by its EXIF orientation | upright |
 | grey, of a palette, CMYK, YCCK, of another colour space that Pillow converts | RGB |
 | transparent | laid on white |
@@ -13,6 +13,7 @@
 What cannot be read so, or only with a band too many or too few, raises UnusableError with a reason.
 """
 
+import contextlib
 import importlib.util
 import io
 import warnings
@@ -33,6 +34,7 @@ SUFFIXES = (
 BITS = (8, 10, 12, 14, 16)
 GAP = 2  # a JPEG is decoded at half its size while this is so many times the wanted one, or more
 ORIENTATION, SAMPLES, EXTRA_SAMPLES, MAX_SAMPLE = 0x0112, 277, 338, 281  # tags of EXIF and TIFF
+LYING = (5, 6, 7, 8)  # orientations that exchange height and width
 UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
     3: PIL.Image.Transpose.ROTATE_180,
@@ -67,21 +69,31 @@ def decode(image: bytes | Path | np.ndarray, size: int) -> UInt8[np.ndarray, '{s
     """
     if isinstance(image, np.ndarray):
         return image if image.shape == (size, size, 3) else np.asarray(_square(PIL.Image.fromarray(image), size))
-    try:
-        content = image.read_bytes() if isinstance(image, Path) else image
-        if (pixels := _plain_jpeg(content, size)) is not None:
-            return pixels if pixels.shape == (size, size, 3) else np.asarray(_square(PIL.Image.fromarray(pixels), size))
-        with PIL.Image.open(io.BytesIO(content)) as opened:
-            return _decoded(opened, size)
-    except UnusableError:
-        raise
-    except PIL.UnidentifiedImageError as error:
-        raise UnusableError(_unidentified(content)) from error
-    except OSError as error:
-        raise UnusableError(error.strerror or str(error)) from error
-    # Pillow's decoders raise whatever a damaged file leads them to: SyntaxError, struct.error, IndexError, ...
-    except Exception as error:
-        raise UnusableError(f'{error}' or type(error).__name__) from error
+    return _pixels(image, size)
+
+
+def decode_whole(image: bytes | Path) -> UInt8[np.ndarray, 'H W 3']:
+    """Returns the whole of an image at its own size, in RGB, 0 to 255.
+
+    Args:
+      image: a file's content, or its path.
+
+    Raises:
+      UnusableError: as decode does.
+    """
+    return _pixels(image, None)
+
+
+def shape(image: bytes | Path) -> tuple[int, int]:
+    """Returns the (height, width) that decode_whole gives an image, of which it reads no more than the beginning.
+
+    Raises:
+      UnusableError: it is no image.
+    """
+    with _reasons(image), PIL.Image.open(image if isinstance(image, Path) else io.BytesIO(image)) as opened:
+        width, height = opened.size
+        turned = opened.format != 'TIFF' and opened.getexif().get(ORIENTATION, 1) in LYING
+        return (width, height) if turned else (height, width)
 
 
 def mode(image: bytes | Path | np.ndarray) -> str:
@@ -95,6 +107,32 @@ def mode(image: bytes | Path | np.ndarray) -> str:
         return ''
 
 
+def _pixels(image, size):
+    """Returns the pixels of an image's central square, or of the whole where the size is None."""
+    with _reasons(image):
+        content = image.read_bytes() if isinstance(image, Path) else image
+        if (pixels := _plain_jpeg(content, size)) is not None:
+            return pixels if pixels.shape == (size, size, 3) else np.asarray(_square(PIL.Image.fromarray(pixels), size))
+        with PIL.Image.open(io.BytesIO(content)) as opened:
+            return _decoded(opened, size)
+
+
+@contextlib.contextmanager
+def _reasons(image):
+    """Raises UnusableError, with the reason, for whatever is raised while an image is read."""
+    try:
+        yield
+    except UnusableError:
+        raise
+    except PIL.UnidentifiedImageError as error:
+        raise UnusableError(_unidentified(image.read_bytes() if isinstance(image, Path) else image)) from error
+    except OSError as error:
+        raise UnusableError(error.strerror or str(error)) from error
+    # Pillow's decoders raise whatever a damaged file leads them to: SyntaxError, struct.error, IndexError, ...
+    except Exception as error:
+        raise UnusableError(f'{error}' or type(error).__name__) from error
+
+
 def _plain_jpeg(content, size):
     """Returns the pixels of a JPEG that simplejpeg reads as Pillow does, with a tenth of its overhead, else None."""
     if content[:3] != b'\xff\xd8\xff' or b'Exif\0' in content[: 2**16]:  # which may say that it is turned
@@ -103,7 +141,8 @@ def _plain_jpeg(content, size):
         height, width, space, _ = simplejpeg.decode_jpeg_header(content)
         if space in ('CMYK', 'YCCK') or height * width > 2 * (PIL.Image.MAX_IMAGE_PIXELS or np.inf):
             return None
-        return simplejpeg.decode_jpeg(content, 'RGB', min_height=GAP * size, min_width=GAP * size)
+        least = GAP * size if size else 0  # 0: nothing is halved
+        return simplejpeg.decode_jpeg(content, 'RGB', min_height=least, min_width=least)
     except ValueError:  # of damage, also where Pillow finds a way
         return None
 
@@ -112,7 +151,8 @@ def _decoded(image, size):
     _check_bands(image)
     deep = any(';16' in str(tile[3]) for tile in image.tile) and len(image.getbands()) > 1
     bits = _significant_bits(image)
-    image.draft(None, (GAP * size, GAP * size))
+    if size:
+        image.draft(None, (GAP * size, GAP * size))
     image.load()
     if deep and max(high for _, high in image.getextrema()[:3]) < 2 ** (BITS[-2] - 8):
         # Of each value Pillow keeps the upper half, which cannot be scaled any more.
@@ -178,8 +218,11 @@ def _significant_bits(image):
 
 
 def _square(image, size):
-    """Returns the central square of an image, resized; only what it needs is computed, however long an image is."""
-    if image.size == (size, size):
+    """Returns the central square of an image, resized; only what it needs is computed, however long an image is.
+
+    The whole image is what it returns where the size is None.
+    """
+    if size is None or image.size == (size, size):
         return image
     side = min(image.size)
     left, top = ((length - side) / 2 for length in image.size)

@@ -6,7 +6,7 @@ import difflib
 import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,11 @@ FILE_NAMES = ('file_name', 'filename', 'image/filename')  # features that name a
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Records:
-    """A split of a prepared data set, of which nothing is opened before an example is asked for."""
+class Examples:
+    """The examples of a split as tfds has serialized them, of which nothing is opened before one is asked for."""
 
     built: Any  # the builder of the data set
     split: str
-    image: str  # keys of the features
-    label: str  # '' if there is none that can be used
-    label_names: tuple[str, ...]
 
     @functools.cached_property
     def _records(self):
@@ -40,22 +37,44 @@ class Records:
     def __len__(self):
         return self.built.info.splits[self.split].num_examples
 
-    def __getitem__(self, index):
+    def read(self, index: int, take: Callable) -> Any:
+        """Returns take({key: tf.train.Feature}) of an example.
+
+        Raises:
+          DataError: the example's file is damaged, or its features are not what `take` finds in them.
+        """
         from tensorflow_datasets.proto import tf_example_pb2
 
         try:
-            record = self._records[int(index)]
-            features = tf_example_pb2.Example.FromString(bytes(record)).features.feature
-            (image,) = features[self.image].bytes_list.value
+            return take(tf_example_pb2.Example.FromString(bytes(self._records[index])).features.feature)
         except DataError:
             raise
         except Exception as error:  # of Parquet, array_record and protobuf, which have no error in common
             place = f'split {self.split} in {self.built.data_dir}'
             raise DataError(f'a file of {place} is damaged, at example {index:,}: {error}') from error
-        label = features[self.label].int64_list.value[0] if self.label else -1
-        names = (features[name].bytes_list.value for name in FILE_NAMES if name in features)
-        name = next((value[0].decode(errors='replace') for value in names if value), f'example {index:,}')
-        return Example(image, int(label), name)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Records:
+    """A split of a prepared data set of images, of which nothing is opened before an example is asked for."""
+
+    examples: Examples
+    image: str  # keys of the features
+    label: str  # '' if there is none that can be used
+    label_names: tuple[str, ...]
+
+    def __len__(self):
+        return len(self.examples)
+
+    def __getitem__(self, index):
+        def take(features):
+            (image,) = features[self.image].bytes_list.value
+            label = features[self.label].int64_list.value[0] if self.label else -1
+            names = (features[name].bytes_list.value for name in FILE_NAMES if name in features)
+            name = next((value[0].decode(errors='replace') for value in names if value), f'example {index:,}')
+            return Example(image, int(label), name)
+
+        return self.examples.read(int(index), take)
 
 
 def open_prepared(config: ConfigDict) -> dict[str, Records]:
@@ -69,6 +88,17 @@ def open_prepared(config: ConfigDict) -> dict[str, Records]:
     """
     built = builder(config)
     image, label, names = _features(config, built.info.features)
+    advise(config, built)
+    return {split: Records(Examples(built, split), image, label, names) for split in built.info.splits}
+
+
+def advise(config: ConfigDict, built: Any) -> None:
+    """Says what converts a data set that lies only in a form that is slow to open.
+
+    Args:
+      config: the run's `config.data`.
+      built: the builder of the data set.
+    """
     if {each.value for each in built.info.available_file_formats()} == {'tfrecord'}:
         print(
             f'{config.name} lies as TFRecord, of which each file is read through once to find its examples; what'
@@ -76,7 +106,6 @@ def open_prepared(config: ConfigDict) -> dict[str, Records]:
             + (f' --data_dir={config.data_dir}' if config.data_dir else ''),
             flush=True,
         )
-    return {split: Records(built, split, image, label, names) for split in built.info.splits}
 
 
 def builder(config: ConfigDict) -> Any:

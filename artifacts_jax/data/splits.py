@@ -56,7 +56,7 @@ def load(
             images, labels, rows = images[rows], labels[rows], None
         return InMemory(images, labels, whole.label_names, rows, **shared)
     source = sources.Part(whole, rows)
-    streamed = Streamed(source, config.size, _look(source, config.size, record), config.workers, **shared)
+    streamed = Streamed(source, config.size, _look(source, config.size, record), workers=config.workers, **shared)
     return streamed.decode() if in_memory else streamed
 
 

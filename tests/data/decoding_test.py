@@ -107,6 +107,18 @@ def test_turned_images_are_upright(kind, orientation):
     expected[:4, :4], expected[4:, 4:] = (200, 0, 0), (0, 0, 200)
     np.testing.assert_allclose(found, expected, atol=60)  # JPEG's colours have half the resolution
     assert found[1, 1, 0] > 150 > found[6, 6, 0]
+    whole = decoding.decode_whole(encoded(stored, kind, exif=exif)).astype(int)
+    assert whole.shape[:2] == decoding.shape(encoded(stored, kind, exif=exif)) == (32, 48)
+    np.testing.assert_allclose(whole[4:12, 4:20], np.broadcast_to([200, 0, 0], (8, 16, 3)), atol=60)
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
+def test_a_whole_image_keeps_its_size_and_pixels(kind, tmp_path):
+    (tmp_path / 'image').write_bytes(encoded(CAT, kind))
+    found = decoding.decode_whole(tmp_path / 'image')
+    with PIL.Image.open(tmp_path / 'image') as opened:
+        np.testing.assert_array_equal(found, opened)
+    assert decoding.shape(tmp_path / 'image') == found.shape[:2] == (300, 451)
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'TIFF'])
@@ -260,6 +272,11 @@ def test_files_that_cannot_be_read(tmp_path):
         decoding.decode(tmp_path / 'gone.jpg', 16)
     with pytest.raises(decoding.UnusableError, match='Is a directory'):
         decoding.decode(tmp_path, 16)
+    for read in (decoding.decode_whole, decoding.shape):
+        with pytest.raises(decoding.UnusableError, match='No such file'):
+            read(tmp_path / 'gone.jpg')
+        with pytest.raises(decoding.UnusableError, match='it is empty'):
+            read(b'')
 
 
 def test_heif_says_what_reads_it(monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 
 from artifacts_jax.configs import default
 from artifacts_jax.data import left_out, sources, splits
-from artifacts_jax.data.batches import TOGETHER
+from artifacts_jax.data.ordered import TOGETHER
 
 
 def options(**changes):
@@ -135,7 +135,7 @@ class Counted:
 
 def counted(count, **options):
     source = Counted(count)
-    return source, splits.Streamed(source, 4, ('a',), 1, seed=0, **options)
+    return source, splits.Streamed(source, 4, ('a',), workers=1, seed=0, **options)
 
 
 def test_hosts_read_their_own_part_alone():

@@ -1,0 +1,81 @@
+"""An image of VOC: what is said of it, and its pixels and mask, which are read when they are asked for."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+from jaxtyping import Int8, UInt8
+
+from artifacts_jax.data import decoding
+from artifacts_jax.data.errors import DataError, first_line
+from artifacts_jax.transfer.voc.annotations import NAMES, Objects
+
+VOID = 255  # in a mask: of no class, as around objects
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Record:
+    """One image."""
+
+    name: str  # as the lists of images have it
+    size: tuple[int, int]  # height, width
+    objects: Objects
+    labels: Int8[np.ndarray, '20']  # of each class: 1 it is there, 0 not known (difficult objects only), -1 it is not
+    file: Path | bytes  # of the image, or its content
+    mask_file: Path | None = None
+
+    def image(self) -> UInt8[np.ndarray, 'H W 3']:
+        """Reads the image at its own size, in RGB.
+
+        Raises:
+          decoding.UnusableError: it is damaged, or its size is not what was read before.
+        """
+        pixels = decoding.decode_whole(self.file)
+        if pixels.shape[:2] != self.size:
+            raise decoding.UnusableError(f'it has {pixels.shape[:2]} rows and columns, and had {self.size}')
+        return pixels
+
+    def mask(self) -> UInt8[np.ndarray, 'H W'] | None:
+        """Reads the class of each pixel: 0 background, 1 + position in NAMES, VOID; None where there is no mask.
+
+        Raises:
+          DataError: it is damaged, or has other values.
+        """
+        if self.mask_file is None:
+            return None
+        try:
+            with PIL.Image.open(self.mask_file) as opened:
+                mask = np.asarray(opened)
+        except Exception as error:  # as of images
+            raise DataError(f'{self.mask_file}: cannot be read ({first_line(error)})') from error
+        if (wrong := (mask > len(NAMES)) & (mask != VOID)).any():
+            raise DataError(
+                f'{self.mask_file}: holds {mask[wrong][0]}, expected 0 to {len(NAMES)} or {VOID}, in the palette of'
+                f' VOC or as grey values'
+            )
+        return mask
+
+
+def check_mask(path: Path, size: tuple[int, int]) -> None:
+    """Looks at the beginning of a mask's file.
+
+    Args:
+      path: the file.
+      size: (height, width) of its image.
+
+    Raises:
+      DataError: it is no image, or of another size or kind than a mask.
+    """
+    try:
+        with PIL.Image.open(path) as opened:
+            mode, (width, height) = opened.mode, opened.size
+    except Exception as error:
+        raise DataError(f'{path}: cannot be read ({first_line(error)})') from error
+    if mode not in ('P', 'L'):
+        raise DataError(
+            f'{path}: is {mode}, as Pillow calls it; expected a palette (P), as VOC has it, or grey values (L), each'
+            f' the number of a class'
+        )
+    if (height, width) != size:
+        raise DataError(f'{path}: has {height} x {width} pixels, and its image {size[0]} x {size[1]}')
