@@ -1,0 +1,131 @@
+"""Data-dependent initialisation of AlexNet (Kraehenbuehl et al., ICLR 2016): new layers by what they see, and balance.
+
+Source: philkr/magic_init, without its k-means. It takes ten batches of 16 images, and knows no batch norm, which is
+absorbed before. Dropout is off.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Key, PyTree
+
+from artifacts_jax.models.alexnet import AlexNet
+
+IMAGES = 160
+BIAS = 0.1
+ROUNDS = 10
+CLOSE = 0.01  # of the logarithm of a ratio to that of the target's
+NEW = ('fc6', 'fc7')
+LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8')
+
+Images = Float[Array, 'B H W 3']
+
+
+def initialise(key: Key[Array, ''], params: dict, model: AlexNet, images: Images) -> dict:
+    """Draws fc6 and fc7 anew, such that every unit has mean BIAS and deviation 1 over the images, before its ReLU.
+
+    Args:
+      key: draws the weights.
+      params: {'trunk': ..., 'head': ...}.
+      model: the network.
+      images: in [-1, 1].
+
+    Returns:
+      The parameters; those of the trunk and of fc8 are as they were.
+    """
+    head = dict(params['head'])
+    for name, layer_key in zip(NEW, jax.random.split(key, len(NEW))):
+        shape = head[name]['kernel'].shape
+        kernel = jax.random.normal(layer_key, shape)
+        head[name] = {'kernel': kernel, 'bias': jnp.zeros(shape[-1])}
+        seen = _outputs({**params, 'head': head}, images, model=model)[name]
+        mean, deviation = seen.mean(0), seen.std(0)
+        deviation = jnp.where(deviation > 0, deviation, 1.0)  # of a layer that sees nothing
+        head[name] = {'kernel': kernel / deviation[None], 'bias': BIAS - mean / deviation}
+    return {**params, 'head': head}
+
+
+def balance(key: Key[Array, ''], params: dict, model: AlexNet, images: Images) -> dict:
+    """Scales layers such that all change at the same rate: gradient by weight, as root mean squares.
+
+    The gradient is of a random, normal one at the outputs. Weights and biases of a layer are scaled alike, and biases
+    also as the layer's inputs are, so that the network computes nearly the same, but for a factor.
+
+    Args:
+      key: draws the gradients.
+      params: {'trunk': ..., 'head': ...}, without batch norm.
+      model: the network.
+      images: in [-1, 1].
+    """
+    inputs = _inputs(_outputs(params, images, model=model))
+    deviation = _deviation(params, images, model)
+    for round_key in jax.random.split(key, ROUNDS):
+        ratios = _ratios(round_key, params, images, model=model)
+        logs = jnp.log(jnp.stack([ratios[name] for name in LAYERS]))
+        target = jnp.mean(logs) + jnp.log(deviation) / len(LAYERS)
+        if bool(jnp.all(jnp.abs(logs / target - 1) < CLOSE)):
+            break
+        for name in LAYERS:  # from the first, since what a layer sees has changed then
+            now = _inputs(_outputs(params, images, model=model))[name]
+            factor = jnp.sqrt(ratios[name] / jnp.exp(target))
+            params = _scaled(params, name, factor, now / inputs[name])
+            inputs[name] = now
+        deviation = _deviation(params, images, model)
+    return params
+
+
+@partial(jax.jit, static_argnames='model')
+def _outputs(params, images, *, model):
+    """Returns {layer: what it computes before ReLU}, and 'image', what conv1 sees."""
+    _, seen = model.apply({'params': params}, images, capture_intermediates=True, mutable=['intermediates'])
+    found = seen['intermediates']
+    maps = {name: found['trunk'][name]['__call__'][0] for name in LAYERS[:5]}
+    return {'image': images, **maps, **{name: found['head'][name]['__call__'][0] for name in LAYERS[5:]}}
+
+
+def _inputs(outputs):
+    """Returns {layer: mean absolute value of what it sees}, up to pooling and normalisation, which keep the scale."""
+    before = ('image', *LAYERS[:-1])
+    scales = [jnp.abs(outputs['image']).mean(), *(nn_relu_mean(outputs[name]) for name in before[1:])]
+    return dict(zip(LAYERS, scales))
+
+
+def nn_relu_mean(x: Float[Array, '...']) -> Float32[Array, '']:
+    """Returns the mean of the positive part."""
+    return jnp.maximum(x, 0).mean()
+
+
+def _deviation(params, images, model):
+    return _outputs(params, images, model=model)['fc8'].std(0).mean()
+
+
+@partial(jax.jit, static_argnames='model')
+def _ratios(key, params, images, *, model):
+    """Returns {layer: root mean square of its weights' gradient, by that of the weights}."""
+
+    def pulled(params: PyTree):
+        outputs = model.apply({'params': params}, images)
+        return (outputs * jax.random.normal(key, outputs.shape)).sum()
+
+    gradients = jax.grad(pulled)(params)
+    return {name: _size(gradients, name) / _size(params, name) for name in LAYERS}
+
+
+def _size(params, name):
+    kernels = [x['kernel'].ravel() for x in _parts(params, name).values()]
+    return jnp.sqrt(jnp.square(jnp.concatenate(kernels)).mean())
+
+
+def _parts(params, name):
+    """Returns {group: {'kernel', 'bias'}} of a layer."""
+    return {'': params['head'][name]} if name in params['head'] else params['trunk'][name]
+
+
+def _scaled(params, name, factor, of_biases):
+    parts = {
+        part: {'kernel': x['kernel'] * factor, 'bias': x['bias'] * factor * of_biases}
+        for part, x in _parts(params, name).items()
+    }
+    place = 'head' if name in params['head'] else 'trunk'
+    return {**params, place: {**params[place], name: parts[''] if place == 'head' else parts}}
