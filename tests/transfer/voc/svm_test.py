@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+from sklearn.model_selection import cross_val_score
+from sklearn.svm import LinearSVC
+
+from artifacts_jax.data.errors import DataError
+from artifacts_jax.transfer.voc import average_precision, svm
+from artifacts_jax.transfer.voc.annotations import NAMES
+
+COSTS = (0.01, 1.0)
+PRESENT = 3  # classes that there are
+
+
+@pytest.fixture(scope='module')
+def data():
+    """(features, labels, those of tests) of 200 images each, whose features tell of three classes with noise."""
+    random = np.random.default_rng(0)
+
+    def draw():
+        labels = np.full((200, 20), -1, np.int8)
+        labels[:, :PRESENT] = random.choice([-1, -1, -1, 1], (200, PRESENT))
+        features = np.concatenate([labels[:, :PRESENT], np.zeros((200, 5))], axis=1) + 3
+        features += random.normal(scale=0.8, size=features.shape)
+        labels[:PRESENT, :PRESENT] = 0  # of some it is not known
+        return features.astype(np.float32), labels
+
+    return *draw(), *draw()
+
+
+def test_all_images_are_the_protocol(data):
+    features, labels, test_features, test_labels = data
+    found = svm.all_images(*data, seed=0, costs=COSTS)
+    assert found['fits'] == PRESENT * (3 * len(COSTS) + 1)
+    assert found['unconverged'] == 0
+    assert set(found['cost']) == set(NAMES[:PRESENT])
+    unit = features / (np.linalg.norm(features.astype(float), axis=1, keepdims=True) + 1e-5)
+    test_unit = test_features / (np.linalg.norm(test_features.astype(float), axis=1, keepdims=True) + 1e-5)
+    for n, name in enumerate(NAMES):
+        if n >= PRESENT:
+            assert found['ap'][name] is None
+            continue
+        target = np.where(labels[:, n] == 1, 1, -1)
+        models = [LinearSVC(C=cost, class_weight={1: 2, -1: 1}, max_iter=2000, random_state=0) for cost in COSTS]
+        values = [cross_val_score(model, unit, target, cv=3, scoring='average_precision').mean() for model in models]
+        best = int(np.argmax(values))
+        assert found['cost'][name] == COSTS[best]
+        scores = models[best].fit(unit, target).decision_function(test_unit)
+        expected = average_precision.of_class(scores, test_labels[:, n], tie=0.0, interpolated=True)
+        assert found['ap'][name] == pytest.approx(100 * expected)
+        assert found['ap'][name] > 60
+    assert found['map'] == pytest.approx(sum(found['ap'][name] for name in NAMES[:PRESENT]) / PRESENT)
+
+
+def test_low_shot_is_better_with_more_images_and_a_function_of_the_seed(data):
+    options = {'shots': (1, 4), 'draws': 3, 'costs': COSTS}
+    found = svm.low_shot(*data, seed=0, **options)
+    assert found['fits'] == 2 * 3 * len(COSTS) * PRESENT
+    one, four = found['shots'][1], found['shots'][4]
+    assert one['mean'] < four['mean']
+    for row in (one, four):
+        assert row['least'] <= row['mean'] <= row['most']
+        assert row['cost'] in COSTS
+    assert svm.low_shot(*data, seed=0, **options) == found
+    assert svm.low_shot(*data, seed=1, **options) != found
+
+
+def test_low_shot_draws_are_of_known_images():
+    labels = np.array([0] * 10 + [1] * 4 + [-1] * 60, np.int8)
+    rows = svm._drawn(np.random.default_rng(0), labels, 3)
+    assert len(set(rows)) == 3 + 57
+    np.testing.assert_array_equal(labels[rows], [1] * 3 + [-1] * 57)
+
+
+def test_too_few_images_say_so(data):
+    with pytest.raises(
+        DataError, match=r'training images have not the class aeroplane, and low-shot training on 12 .* 228'
+    ):
+        svm.low_shot(*data, seed=0, shots=(1, 12))
+
+
+def test_fits_that_do_not_converge_are_counted(data):
+    found = svm.all_images(*data, seed=0, costs=(1000.0,), iterations=2)
+    assert found['unconverged'] == found['fits'] == PRESENT * 4
