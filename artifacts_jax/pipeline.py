@@ -34,9 +34,10 @@ from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import checkpoint, loop, replay, results, trees
 from artifacts_jax.transfer import stl10
 from artifacts_jax.transfer.layerwise import task as layerwise
+from artifacts_jax.transfer.voc.classification import task as voc_classification
 
 TRAINED = (autoencoder, artifacts)
-EVALUATIONS = (probe, stl10, layerwise)
+EVALUATIONS = (probe, stl10, layerwise, voc_classification)
 RANDOM = 'random'  # config.pretrained of a network that has learned nothing
 LEFT_OUT = 'left_out.tsv'  # names the images that could not be used
 EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts: ('export', ('trunk',))}

@@ -53,7 +53,7 @@ def run(
 
     Args:
       stage: a module, or an object, with NAME, BASE, SHOWN, plan, init_state, train_step, evaluator and
-        illustrator.
+        illustrator; and with prepare, if its first state depends on the data.
       config: the run's configuration; `stage.plan(config)` gives the number of updates and the batch size.
       workdir: gets {NAME}/checkpoints, {NAME}/metrics.jsonl, tensorboard/{NAME} and figures/.
       devices: the mapping over devices.
@@ -78,6 +78,8 @@ def run(
     ):
         if checkpoints.latest_step is None:
             state = initial(stage, config, devices, base)
+            if hasattr(stage, 'prepare'):
+                state = stage.prepare(state, config=config, devices=devices, datasets=datasets)
         else:
             state = checkpoints.restore(template(stage, config))
         start = int(state.step)

@@ -17,8 +17,9 @@ from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import keys
 from artifacts_jax.training.state import State
 from artifacts_jax.transfer import rescaling, sgd
-from artifacts_jax.transfer.voc import average_precision, crops, presets
+from artifacts_jax.transfer.voc import average_precision, crops
 from artifacts_jax.transfer.voc.annotations import NAMES
+from artifacts_jax.transfer.voc.classification import presets
 
 MEANS = np.array(CHANNEL_MEANS, np.float32)  # the trunk's own, where the protocol has 123, 117 and 104
 LAST = {'trunk': 'all', 'fc6': 'fc6', 'fc7': 'fc6', 'fc8': 'fc8'}  # until which choice of TRAINED a layer learns
@@ -87,7 +88,7 @@ class Stage:
 
         Args:
           state: with the networks 'head' and, trained or frozen, 'trunk'.
-          batch: as of batches.py, this device's part of it.
+          batch: as of voc/batches.py, this device's part of it.
           key: the stage's key.
           config: the run's configuration.
           axis_name: the devices' axis under pmap.
@@ -155,9 +156,8 @@ def make_network(config: ConfigDict) -> alexnet.AlexNet:
 def views(config: ConfigDict, crop_keys: Key[Array, ' B'], batch: dict) -> Float[Array, 'B S S 3']:
     """Returns random crops of a batch's images, in [-1, 1] but for what lies outside an image: there, the means."""
     side = config.voc_classification.crop_size
-    return (crops.sample(crop_keys, batch['image'], batch['size'], mean=MEANS, side=side) + MEANS[None, None, None]) / (
-        127.5
-    ) - 1
+    pixels = crops.sample(crop_keys, batch['image'], batch['size'], mean=MEANS, side=side) + MEANS[None, None, None]
+    return pixels / 127.5 - 1
 
 
 def label_loss(outputs: Float[Array, 'B K'], labels: Array) -> Float[Array, ' B']:
@@ -200,8 +200,12 @@ def _learns(config, path):
 def _first_crops(config, devices, dataset):
     """Returns crops of the first training images, the same on all hosts."""
     key, batch_size = keys.stage_key(config.seed, 'voc_classification/rescale'), config.voc_classification.batch_size
-    cut = devices.per_example(lambda key, batch: views(config, keys.example_keys(key, batch['step'][0], batch['index'], 1)[0], batch))
-    found, batches = [], dataset.train_batches(batch_size)
+
+    def view(key, batch):
+        (crop_keys,) = keys.example_keys(key, batch['step'][0], batch['index'], 1)
+        return views(config, crop_keys, batch)
+
+    cut, found, batches = devices.per_example(view), [], dataset.train_batches(batch_size)
     for step in range(-(-rescaling.IMAGES // batch_size)):
         batch = next(batches)
         found.append(cut(key, {**batch, 'step': np.full(len(batch['index']), step, np.int32)}))

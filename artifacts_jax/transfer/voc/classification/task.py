@@ -1,0 +1,114 @@
+"""The task: AlexNet learns VOC's classes from data.train, such as trainval, and is tested on data.test."""
+
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from artifacts_jax.config import ConfigError
+from artifacts_jax.data.errors import DataError
+from artifacts_jax.devices import processes
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.training import loop, results
+from artifacts_jax.transfer import published
+from artifacts_jax.transfer.voc import average_precision, batches, devkit
+from artifacts_jax.transfer.voc.annotations import NAMES
+from artifacts_jax.transfer.voc.classification import presets, stage
+
+NAME = 'voc_classification'
+SPLITS = ()  # of the data of other tasks; it opens its own
+
+
+def check(config: ConfigDict, devices: Devices) -> None:
+    """Raises ConfigError if a batch does not divide by the devices, or the trunk cannot take crops of their size."""
+    devices.check_batch(f'{NAME}.batch_size', config.voc_classification.batch_size)
+    least = max(config.model.kernels[0], 4 * config.model.conv1_stride)
+    if config.voc_classification.crop_size < least:
+        raise ConfigError(f'{NAME}.crop_size={config.voc_classification.crop_size}: the trunk takes {least} or more')
+
+
+def examine(config: ConfigDict, datasets: dict) -> str:
+    """Raises DataError if VOC or one of its splits is not there or is not what it should be; returns ''."""
+    del datasets
+    for split, records in _open(config).items():
+        if not len(records):
+            raise DataError(f'{split} of {config.data.name} names no image')
+    return ''
+
+
+def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, networks: dict) -> dict:
+    """Trains and tests the network; adds what it finds to results.json.
+
+    Args:
+      config: the run's configuration.
+      workdir: the run's work directory.
+      devices: the mapping over devices.
+      datasets: not used.
+      networks: {'learned'}: the discriminator, with made_from, which names its state, and variables().
+
+    Returns:
+      What is in results.json: under 'voc_classification' {layers that learned: {'dataset', 'preset', 'steps', 'train',
+      'count', 'map' and 'map_1_crop' in %, 'ap': {class: in %, None of one that no test image has}}}.
+    """
+    del datasets
+    found, options = results.read(workdir), config.voc_classification
+    made_from = results.origin(networks['learned'].made_from, config, NAME)
+    rows = found.setdefault(NAME, {})
+    if results.current(found, f'{NAME}/{options.train}', made_from):
+        return found
+    records = _open(config)
+    shared = {'seed': config.seed, 'process_index': jax.process_index(), 'process_count': jax.process_count()}
+    opened = {
+        name: batches.load(records[config.data[name]], config.data, place=f'{config.data[name]} of VOC', **shared)
+        for name in ('train', 'test')
+    }
+    score = stage.scorer(config, devices)
+    training = stage.Stage(f'{NAME}/{options.train}', score)
+    base = {kind: {'discriminator': tree} for kind, tree in networks['learned'].variables().items()}
+    state = loop.run(training, config, Path(workdir), devices, opened, base, settings=made_from['settings'])
+    values = {}
+    for name, count in (('map_1_crop', 1), ('map', presets.CROPS)):
+        scores, labels = score(state.variables, opened['test'], count)
+        each = average_precision.of_classes(scores, labels)
+        values[name] = _percent(average_precision.mean(each))
+    rows[options.train] = {
+        'dataset': config.data.name,
+        'preset': options.preset,
+        'steps': int(state.step),
+        'train': opened['train'].num_examples,
+        'count': len(labels),
+        **values,
+        'ap': {name: _percent(value) for name, value in zip(NAMES, each)},
+    }
+    results.write(workdir, found)
+    if processes.is_first():
+        print(f'{NAME}: mAP {_text(values["map"])} % over {presets.CROPS} crops', flush=True)
+    return found
+
+
+def table(found: dict) -> str:
+    """Returns what `run` does as tables of text: mean average precisions beside the published, then every class's."""
+    rows = [[name, row[0], '', ''] for name, *row in published.beside(published.VOC, {})]
+    for train, row in found[NAME].items():
+        label = f'here, {row["preset"]}, {"all layers" if train == "all" else f"from {train} on"}'
+        rows.append([label, _text(row['map']), _text(row['map_1_crop']), f'{row["steps"]:,}'])
+    counts = [f'{row["train"]:,} training and {row["count"]:,} test images' for row in found[NAME].values()]
+    classes = [[name, *(_text(row['ap'][name]) for row in found[NAME].values())] for name in NAMES]
+    return (
+        f'VOC classification: mean average precision, %, over ten random crops; {"; ".join(sorted(set(counts)))}\n\n'
+        + results.table(['', 'mAP', 'one crop', 'updates'], rows)
+        + f'\n{results.table(["class", *found[NAME]], classes)}'
+    )
+
+
+def _open(config):
+    names = dict.fromkeys((config.data.train, config.data.test))
+    return devkit.open_voc(config.data.name, names, data_dir=config.data.data_dir)
+
+
+def _percent(value):
+    return None if value is None else 100 * value
+
+
+def _text(value):
+    return '-' if value is None else f'{value:.1f}'
