@@ -18,6 +18,7 @@ VOC_CLASSIFICATION = {
     'preset': choice('philkr', 'deepcluster'),  # the protocol, of voc/classification/presets.py
     'train': choice('all', 'fc6', 'fc8'),  # the layers that learn: all, or from this one on
     'steps': within(0, '[0, inf)'),  # updates, 0: the preset's; the rate is halved in proportion
+    'learning_rate': within(0.0, '[0, inf)'),  # at the first update, 0: the preset's
     'batch_size': positive(16),  # images in a global batch
     'crop_size': positive(227),  # side of the crops, pixels
     'geometry': choice('caffe', 'same', 'torch', 'centred'),  # what stands around the trunk's maps

@@ -85,5 +85,9 @@ class AlexNet(nn.Module):
     ) -> Float32[Array, 'B _']:
         """Returns the head's outputs for images in [-1, 1]."""
         conv5, _ = self.trunk(images)
-        geometry = self.trunk.geometry
-        return self.head(layers.max_pool(conv5, 'SAME' if geometry == TRAINED else 0), dropout_keys)
+        return self.head(layers.max_pool(conv5, pool5(self.trunk.geometry)), dropout_keys)
+
+
+def pool5(geometry: Geometry) -> int | str:
+    """Returns the padding of the pooling that follows conv5."""
+    return 'SAME' if geometry == TRAINED else 0

@@ -6,11 +6,14 @@ absorbed before. Dropout is off.
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
-from artifacts_jax.models.alexnet import AlexNet
+from artifacts_jax.models import layers
+from artifacts_jax.models.alexnet import AlexNet, pool5
+from artifacts_jax.models.discriminator import preprocess
 
 IMAGES = 160
 BIAS = 0.1
@@ -58,7 +61,7 @@ def balance(key: Key[Array, ''], params: dict, model: AlexNet, images: Images) -
       model: the network.
       images: in [-1, 1].
     """
-    inputs = _inputs(_outputs(params, images, model=model))
+    inputs = _inputs(_outputs(params, images, model=model), model)
     deviation = _deviation(params, images, model)
     for round_key in jax.random.split(key, ROUNDS):
         ratios = _ratios(round_key, params, images, model=model)
@@ -67,7 +70,7 @@ def balance(key: Key[Array, ''], params: dict, model: AlexNet, images: Images) -
         if bool(jnp.all(jnp.abs(logs / target - 1) < CLOSE)):
             break
         for name in LAYERS:  # from the first, since what a layer sees has changed then
-            now = _inputs(_outputs(params, images, model=model))[name]
+            now = _inputs(_outputs(params, images, model=model), model)[name]
             factor = jnp.sqrt(ratios[name] / jnp.exp(target))
             params = _scaled(params, name, factor, now / inputs[name])
             inputs[name] = now
@@ -84,16 +87,19 @@ def _outputs(params, images, *, model):
     return {'image': images, **maps, **{name: found['head'][name]['__call__'][0] for name in LAYERS[5:]}}
 
 
-def _inputs(outputs):
-    """Returns {layer: mean absolute value of what it sees}, up to pooling and normalisation, which keep the scale."""
-    before = ('image', *LAYERS[:-1])
-    scales = [jnp.abs(outputs['image']).mean(), *(nn_relu_mean(outputs[name]) for name in before[1:])]
-    return dict(zip(LAYERS, scales))
-
-
-def nn_relu_mean(x: Float[Array, '...']) -> Float32[Array, '']:
-    """Returns the mean of the positive part."""
-    return jnp.maximum(x, 0).mean()
+def _inputs(outputs, model):
+    """Returns {layer: mean absolute value of what it sees}."""
+    seen, x = {}, preprocess(outputs['image'])
+    geometry = model.trunk.geometry
+    paddings = {'conv1': geometry.pool1, 'conv2': geometry.pool2, 'conv5': pool5(geometry)}
+    for name in LAYERS:
+        seen[name] = jnp.abs(x).mean()
+        x = nn.relu(outputs[name])
+        if name in paddings:
+            x = layers.max_pool(x, paddings[name])
+        if name in ('conv1', 'conv2'):
+            x = layers.local_response_norm(x)
+    return seen
 
 
 def _deviation(params, images, model):

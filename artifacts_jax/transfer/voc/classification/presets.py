@@ -1,10 +1,11 @@
 """The published protocols of VOC07's classification: every constant, with its source.
 
-philkr is that of philkr/voc-classification, src/train_cls.py. deepcluster is the same program as
-facebookresearch/deepcluster runs it, eval_voc_classif_all.sh and eval_voc_classif_fc6_8.sh.
+philkr is that of philkr/voc-classification, src/train_cls.py. deepcluster is the same program as it is run by
+facebookresearch/deepcluster, eval_voc_classif_all.sh and eval_voc_classif_fc6_8.sh.
 
-What they share: crops as in voc/crops.py, a mean over the batch of the sum over classes of sigmoid cross-entropies, Caffe's
-momentum of 0.9, biases that learn twice as fast, weight decay of weights and biases, and a gradient whose norm is cut.
+What they share: the crops of voc/crops.py, the mean over the batch of the sum over classes of sigmoid cross-entropies,
+Caffe's momentum of 0.9, biases that learn twice as fast, weight decay of weights and biases, and a gradient whose norm
+is cut.
 """
 
 from typing import NamedTuple

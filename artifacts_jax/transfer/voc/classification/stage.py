@@ -131,9 +131,10 @@ class Stage:
 
     def _optimiser(self, config):
         preset, (steps, _) = chosen(config), self.plan(config)
+        rate = config.voc_classification.learning_rate or preset.rate
         halved = max(1, round(preset.halved * steps / preset.steps))
         return sgd.sgd(
-            optax.exponential_decay(preset.rate, halved, 0.5, staircase=True),
+            optax.exponential_decay(rate, halved, 0.5, staircase=True),
             form='caffe',
             decay=lambda path: presets.DECAY if _learns(config, path) else 0.0,
             multiplier=lambda path: presets.BIAS_RATE if path[-1].key == 'bias' else 1.0,

@@ -1,0 +1,72 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from artifacts_jax.models import alexnet, layers
+from artifacts_jax.models.discriminator import Trunk
+from artifacts_jax.transfer import rescaling
+
+MODEL = alexnet.AlexNet(
+    Trunk((8, 8, 8, 8, 8), (3, 3, 3, 3, 3), conv1_stride=1, normalise=False), alexnet.Connected(5, hidden=12)
+)
+IMAGES = jax.random.uniform(jax.random.key(1), (24, 16, 16, 3), minval=-1)
+
+
+@pytest.fixture(scope='module')
+def params():
+    drawn = MODEL.init(jax.random.key(0), IMAGES)['params']
+    uneven = dict(zip(rescaling.LAYERS, (0.01, 1.0, 0.3, 3.0, 9.0)))
+    trunk = {name: jax.tree.map(lambda x, f=uneven[name]: f * x, tree) for name, tree in drawn['trunk'].items()}
+    return {**drawn, 'trunk': trunk}
+
+
+@pytest.fixture(scope='module', autouse=True)
+def keeps_factors():
+    """Takes local response normalisation away, the only layer that does not keep them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, 'local_response_norm', lambda x: x)
+        yield
+    jax.clear_caches()
+
+
+def before_relu(params):
+    return rescaling._outputs(params, IMAGES, model=MODEL)
+
+
+def test_new_layers_have_units_of_deviation_1(params):
+    new = rescaling.initialise(jax.random.key(2), params, MODEL, IMAGES)
+    outputs = before_relu(new)
+    for name in ('fc6', 'fc7'):
+        np.testing.assert_allclose(outputs[name].mean(0), 0.1, atol=1e-3)
+        np.testing.assert_allclose(outputs[name].std(0), 1, atol=1e-3)
+    for kept in ('trunk',):
+        jax.tree.map(np.testing.assert_array_equal, new[kept], params[kept])
+    jax.tree.map(np.testing.assert_array_equal, new['head']['fc8'], params['head']['fc8'])
+
+
+def spread(params):
+    ratios = rescaling._ratios(jax.random.key(9), params, IMAGES, model=MODEL)
+    logs = np.log([float(ratios[name]) for name in rescaling.LAYERS])
+    return logs.max() - logs.min()
+
+
+def test_balanced_layers_change_at_the_same_rate_and_compute_nearly_the_same(params):
+    start = rescaling.initialise(jax.random.key(2), params, MODEL, IMAGES)
+    balanced = rescaling.balance(jax.random.key(3), start, MODEL, IMAGES)
+    assert spread(start) > 4
+    assert spread(balanced) < 0.7
+    before, after = (before_relu(p)['fc8'] for p in (start, balanced))
+    correlation = np.corrcoef(np.ravel(before), np.ravel(after))[0, 1]
+    assert correlation > 0.98
+    assert jax.tree.structure(balanced) == jax.tree.structure(params)
+
+
+def test_gradients_are_of_weights_and_random_at_the_outputs(params):
+    ratios = rescaling._ratios(jax.random.key(4), params, IMAGES, model=MODEL)
+    drawn = jax.random.normal(jax.random.key(4), (24, 5))
+    outputs = jnp.maximum(before_relu(params)['fc7'], 0)
+    kernel = params['head']['fc8']['kernel']
+    gradient = outputs.T @ drawn
+    expected = jnp.sqrt(jnp.square(gradient).mean() / jnp.square(kernel).mean())
+    np.testing.assert_allclose(ratios['fc8'], expected, rtol=1e-4)

@@ -1,0 +1,192 @@
+"""The task as a user runs it: on small made-up trees, and on real photographs where there are some."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from artifacts_jax import config as configuration
+from artifacts_jax import pipeline
+from artifacts_jax.data.errors import DataError
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.pretraining import artifacts
+from artifacts_jax.training import loop
+from artifacts_jax.transfer.voc import batches, devkit, records
+from artifacts_jax.transfer.voc.classification import stage
+from tests.conftest import tiny
+from tests.transfer.voc import trees
+
+PHOTOGRAPHS = Path(__file__).parents[5] / 'shared' / 'voc_tiny' / 'VOCdevkit'
+ONE = Devices('jit', jax.devices()[:1])
+
+
+def small(folder, **options):
+    config = tiny()
+    config.stages, config.pretrained = ('voc_classification',), 'random'
+    config.data.update(name=str(folder), train='trainval', test='test', loading='memory')
+    config.voc_classification.update({'steps': 6, 'batch_size': 4, 'crop_size': 12, 'hidden': 8, 'geometry': 'same'})
+    config.voc_classification.update(options)
+    config.eval_every = 100
+    return config
+
+
+@pytest.fixture(scope='module')
+def tree(tmp_path_factory):
+    """Six images of noise with a cat or a dog in them, for training and for testing."""
+    year = tmp_path_factory.mktemp('voc') / 'VOC2007'
+    names = [f'{n:06}' for n in range(6)]
+    for n, name in enumerate(names):
+        trees.add(
+            year, name, trees.annotation(trees.an_object('cat' if n % 2 else 'dog'), size=(20, 24)), size=(20, 24)
+        )
+    for split in ('trainval', 'test'):
+        trees.listed(year, split, *names)
+    return year
+
+
+@pytest.fixture(scope='module')
+def start():
+    """The variables of an artifacts stage that has learned nothing."""
+    return loop.initial(artifacts, small('voc'), ONE, None).variables
+
+
+@pytest.fixture
+def train(tree, start, tmp_path):
+    def train(devices=ONE, folder=tmp_path, **options):
+        config = small(tree, **options)
+        opened = devkit.open_voc(str(tree), ('trainval', 'test'))
+        datasets = {
+            name: batches.load(opened[split], config.data, place=split, seed=0, side=24)
+            for name, split in (('train', 'trainval'), ('test', 'test'))
+        }
+        training = stage.Stage('voc_classification/test', stage.scorer(config, devices))
+        return loop.run(training, config, folder, devices, datasets, start)
+
+    return train
+
+
+def changed(before, after):
+    return jax.tree.reduce(lambda a, b: a or b, jax.tree.map(lambda x, y: bool((x != y).any()), before, after))
+
+
+def test_the_loss_is_summed_over_known_classes():
+    outputs = jnp.array([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]])
+    labels = jnp.array([[1, -1, 0], [0, 0, 0]], jnp.int8)
+    by_hand = np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0))
+    np.testing.assert_allclose(stage.label_loss(outputs, labels), [by_hand, 0], rtol=1e-6)
+
+
+def test_only_what_is_to_learn_changes(train, start, tmp_path):
+    whole = {kind: tree['trunk'] for kind, tree in artifacts.discriminator(start).items()}['params']
+    states = {choice: train(train=choice, folder=tmp_path / choice) for choice in ('all', 'fc8')}
+    assert changed(whole['conv1'], states['all'].params['trunk']['conv1'])
+    assert set(states['fc8'].params) == {'head'}
+    assert not changed(whole['conv1'], states['fc8'].frozen['params']['trunk']['conv1'])
+    config = small('voc', train='fc8')
+    begun = stage.Stage('voc_classification/test').init_state(jax.random.key(0), start, config=config)
+    assert changed(begun.params['head']['fc6'], states['fc8'].params['head']['fc6'])  # by the data, before training
+
+
+@pytest.mark.slow
+def test_a_resumed_training_equals_a_whole_one_bit_for_bit(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage.rescaling, 'IMAGES', 16)  # of four batches
+    whole = train(folder=tmp_path / 'whole')
+    original = batches.InMemory.batch
+
+    class StopError(Exception):
+        pass
+
+    def batch(self, step, size):
+        if step == 5:  # two steps after the checkpoint at 3
+            raise StopError
+        return original(self, step, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches.InMemory, 'batch', batch)
+        with pytest.raises(StopError):
+            train(folder=tmp_path / 'parts')
+    resumed = train(folder=tmp_path / 'parts')
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_says_every_class_and_is_not_run_again(tree, tmp_path, capsys):
+    config = small(tree, train='fc6', rescale='all')
+    found = pipeline.run(configuration.check(config), tmp_path)
+    row = found['voc_classification']['fc6']
+    assert row['count'] == row['train'] == 6
+    assert row['ap']['aeroplane'] is None
+    assert 0 < row['ap']['cat'] <= 100
+    assert row['map'] == pytest.approx((row['ap']['cat'] + row['ap']['dog']) / 2)
+    text = (tmp_path / 'results.txt').read_text()
+    assert 'spot artifacts (the paper)' in text
+    assert '69.8' in text
+    capsys.readouterr()
+    assert pipeline.run(config, tmp_path) == found
+    assert 'trained parameters' not in capsys.readouterr().out
+
+
+def broken(year, what):
+    """A tree with one fault."""
+    trees.add(year, 'a', trees.annotation(trees.an_object('cat')))
+    for split in ('trainval', 'test'):
+        trees.listed(year, split, 'a')
+    if what == 'no lists':
+        for path in (year / 'ImageSets' / 'Main').iterdir():
+            path.unlink()
+    if what == 'no annotation':
+        (year / 'Annotations' / 'a.xml').unlink()
+    if what == 'other class':
+        (year / 'Annotations' / 'a.xml').write_text(trees.annotation(trees.an_object('potted plant')))
+    return year
+
+
+@pytest.mark.parametrize(
+    ('what', 'message'),
+    [
+        ('no lists', 'there is no list .*trainval.txt'),
+        ('no annotation', '1 of 1 images have no annotation'),
+        ('other class', 'pottedplant'),
+    ],
+)
+def test_faults_of_the_tree_are_refused_before_anything_is_written(what, message, tmp_path):
+    config = small(broken(tmp_path / 'VOC2007', what))
+    with pytest.raises(DataError, match=message):
+        pipeline.run(configuration.check(config), tmp_path / 'run')
+    assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+def test_crops_that_the_trunk_cannot_take_are_refused(tree, tmp_path):
+    with pytest.raises(configuration.ConfigError, match='crop_size=3: the trunk takes 4 or more'):
+        pipeline.run(configuration.check(small(tree, crop_size=3)), tmp_path / 'run')
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason='the photographs of ../shared/voc_tiny are not here')
+@pytest.mark.parametrize('shuffled', [False, True])
+def test_photographs_are_learned_by_heart_and_wrong_labels_are_not_foreseen(shuffled, tmp_path, monkeypatch):
+    config = small(PHOTOGRAPHS, steps=160, crop_size=227, geometry='caffe', learning_rate=0.01)
+    config.data.update(train='trainval', test='trainval')
+    config.model.update(image_size=32, encoder_widths=(4,) * 5, widths=(8,) * 5)
+    config.model.update(kernels=(11, 5, 3, 3, 3), conv1_stride=4)
+    config.voc_classification.update(hidden=64, dropout=0.0)
+    config.update(log_every=50, eval_every=1000, checkpoint_every=1000)
+    if shuffled:
+        opened = devkit.open_voc
+
+        def turned(name, splits, **options):
+            found = {}
+            for split, images in opened(name, splits, **options).items():
+                others = [*images[1:], images[0]]
+                found[split] = tuple(
+                    records.dataclasses.replace(image, labels=other.labels) for image, other in zip(images, others)
+                )
+            return found
+
+        config.voc_classification.steps = 1
+        monkeypatch.setattr(devkit, 'open_voc', turned)
+    found = pipeline.run(configuration.check(config), tmp_path)
+    value = found['voc_classification']['all']['map']
+    assert value < 95 if shuffled else value == 100
