@@ -8,7 +8,9 @@ python -m artifacts_jax.benchmark --config=configs/stl10.py --stages=data --conf
     --peer="python other_loader.py --folder FOLDER"
 
 Steps run on synthetic images, each waited for. --data adds the config's own training images, from memory and streamed;
-the stage `data` is these alone, as fast as they arrive on the devices. --peer runs another implementation before each
+the stage `data` is these alone, as fast as they arrive on the devices. The stages `layerwise` and `voc_classification`
+are the steps of these tasks, with the configurations in configs/transfer/; of the first it is measured, too, how much
+of a step the trunk's forward pass is. --peer runs another implementation before each
 measurement, a command that prints a line of JSON with 'images_per_s', so that both see the same machine; the ratio is
 of the medians over the rounds. It runs in the environment that this command was given: with GLIBC_TUNABLES set, both
 have that memory allocation, else each its own.
@@ -29,6 +31,7 @@ from artifacts_jax import config as configuration
 from artifacts_jax.devices import host
 
 DATA = 'data'  # among the stages: the images alone
+TASKS = ('layerwise', 'voc_classification')
 
 
 def peer(template: str, stage_name: str, batch: int) -> float:
@@ -85,6 +88,12 @@ def table(results: dict) -> str:
         ]
         cells += [{'peer': '{:.1f}', 'ratio': '{:.2f}', 'with_data': '{:.1f}'}[n].format(row[n]) for n in extra]
         lines.append('| ' + ' | '.join(cells) + ' |')
+    lines += [
+        f"\n{row['stage']}, batch {row['batch']}: the trunk's forward pass alone takes {row['trunk_s']:.3f} s,"
+        f' {100 * row["trunk_s"] / row["step_s"][1]:.0f} % of a step; crops, classifiers and their update the rest'
+        for row in results['stages']
+        if 'trunk_s' in row
+    ]
     lines += _growth(results['stages'])
     data = results.get('pipeline', {})
     for name in ('memory', 'stream', 'peer'):
@@ -103,9 +112,10 @@ def main():
     from artifacts_jax.devices import parallel
     from artifacts_jax.pretraining import artifacts, autoencoder
     from artifacts_jax.training import measure
+    from artifacts_jax.transfer import measured
 
     given = flags.FLAGS
-    modules = {module.NAME: module for module in (autoencoder, artifacts)}
+    modules = {module.NAME: module for module in (autoencoder, artifacts)} | measured.STAGES
     config, out = configuration.check(given.config), given.out if given.out is None else host.folder(given.out, 'out')
     devices, batches = parallel.Devices(config.parallel).devices, _batches(given.batch) or [config.batch_size]
     if out:
@@ -141,7 +151,7 @@ def declare_flags() -> None:
     """Declares the command's flags; elsewhere they would clash with those of other programs."""
     config_flags.DEFINE_config_file('config', None, 'configuration file, such as configs/stl10.py')
     stages = ['autoencoder', 'artifacts']
-    flags.DEFINE_multi_enum('stages', stages, [*stages, DATA], 'stages to measure')
+    flags.DEFINE_multi_enum('stages', stages, [*stages, DATA, *TASKS], 'stages to measure')
     flags.DEFINE_list('batch', [], "global batch sizes to measure; by default the config's")
     flags.DEFINE_integer('steps', 10, 'steps to time', lower_bound=1)
     flags.DEFINE_integer('rounds', 1, 'how often to measure; the round of the median counts', lower_bound=1)
@@ -152,12 +162,15 @@ def declare_flags() -> None:
 
 def _measure(module, config, given, limits):
     from artifacts_jax.training import measure
+    from artifacts_jax.transfer import measured
 
-    rows, peers, batches = [], [], measure.train_batches(config) if given.data else None
+    noise = measured.noise(module, config)
+    rows, peers, batches = [], [], measure.train_batches(config) if given.data and noise is None else None
     for _ in range(given.rounds):
         if given.peer:
             peers.append(peer(given.peer, module.NAME, config.batch_size))
-        rows.append(measure.stage(module, config, steps=given.steps, limits=limits, batches=batches))
+        row = measure.stage(module, config, steps=given.steps, limits=limits, noise=noise, batches=batches)
+        rows.append(row | measured.parts(module, config, noise, steps=given.steps))
     row = sorted(rows, key=lambda row: row['images_per_s'])[len(rows) // 2]
     row = {'stage': module.NAME, 'batch': config.batch_size, **row}
     if batches is not None:

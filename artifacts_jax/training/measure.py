@@ -4,7 +4,7 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
@@ -48,16 +48,24 @@ def machine(dtype: str) -> dict:
     }
 
 
-def stage(module, config: ConfigDict, *, steps: int, limits: dict, batches: Iterator[dict] | None = None) -> dict:
+def stage(
+    module,
+    config: ConfigDict,
+    *,
+    steps: int,
+    limits: dict,
+    noise: dict | None = None,
+    batches: Iterator[dict] | None = None,
+) -> dict:
     """Measures the training steps of a stage on all devices.
 
     Args:
-      module: the stage, autoencoder or artifacts.
+      module: the stage, such as autoencoder or artifacts.
       config: the run's configuration; its batch_size is global.
       steps: how many steps are timed, after two that are not.
       limits: of one device, as `machine` returns.
-      batches: iterator over host batches, to measure the steps with data, too; else one batch of noise that stays on
-        the devices is all.
+      noise: the batch that stays on the devices; `synthetic` by default.
+      batches: iterator over host batches, to measure the steps with data, too.
 
     Returns:
       {'images_per_s' at the median; 'step_s': [least, median, most]; 'compile_s', 'compile_cached_s'; 'flops' and
@@ -70,7 +78,7 @@ def stage(module, config: ConfigDict, *, steps: int, limits: dict, batches: Iter
     devices.check_batch('batch_size', config.batch_size)
     base = module.BASE and _state(module.BASE, config, devices, key, None).variables
     state = _state(module, config, devices, key, base)
-    batch = devices.put(synthetic(config))
+    batch = devices.put(synthetic(config) if noise is None else noise)
 
     def compiled(config):
         return devices.train_step(partial(module.train_step, config=config)).lower(state, batch, key)
@@ -119,6 +127,12 @@ def stage(module, config: ConfigDict, *, steps: int, limits: dict, batches: Iter
     if batches is not None:
         measured['with_data'] = config.batch_size / times(batches)[1]
     return measured
+
+
+def seconds(function: Callable, *arguments, steps: int) -> float:
+    """Returns how long a function takes, compiled for one device: the median of some calls, after two others."""
+    compiled = jax.jit(function, compiler_options=compiler_options(jax.devices()[0].platform))
+    return statistics.median([_timed(lambda: compiled(*arguments)) for _ in range(steps + 2)][2:])
 
 
 def pipeline(config: ConfigDict, *, seconds: float = 3.0) -> dict:

@@ -68,5 +68,9 @@ ANCHORS = {'ImageNet labels': 49.54, 'RotNet': 39.51, 'DeepCluster': 37.88, 'Jig
 
 def beside(table: Table, ours: dict[str, tuple[float | None, ...]]) -> list[list[str]]:
     """Returns rows of text: the published bounds and the paper's, and then `ours`, {name: numbers}."""
-    rows = {name: table.rows[name] for name in (SUPERVISED, RANDOM, OURS)} | ours
-    return [[name, *('-' if x is None else f'{x:.1f}' for x in numbers)] for name, numbers in rows.items()]
+    return listed({name: table.rows[name] for name in (SUPERVISED, RANDOM, OURS)} | ours)
+
+
+def listed(rows: dict[str, tuple[float | None, ...]]) -> list[list[str]]:
+    """Returns rows of text of {name: numbers}, blank where there is none."""
+    return [[name, *('' if x is None else f'{x:.1f}' for x in numbers)] for name, numbers in rows.items()]

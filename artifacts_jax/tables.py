@@ -1,0 +1,124 @@
+"""Runs the transfer tasks for an export, and prints the paper's tables with what it has reached.
+
+python -m artifacts_jax.tables --pretrained=runs/imagenet/export --workdir=runs/tables --voc=VOCdevkit/VOC2007
+python -m artifacts_jax.tables --pretrained=random --workdir=runs/control --tasks=voc07_classification --voc=voc/2007
+
+The tasks are the configurations in configs/transfer/, on the trunk that the export's configuration describes. Each has
+a work directory of its own, WORKDIR/TASK, which is resumed. A task whose data is not named, or not there, is left out,
+and its numbers are blank. WORKDIR gets: {TASK}/ (a run each) and tables.txt.
+"""
+
+import importlib
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from artifacts_jax import command
+from artifacts_jax import config as configuration
+from artifacts_jax.devices import host
+
+IMAGENET, PLACES, VOC = 'imagenet_linear', 'places_linear', 'voc07_classification'
+DATA = {IMAGENET: 'imagenet', PLACES: 'places', VOC: 'voc'}  # which flag names a task's data
+TABLES = 'tables.txt'
+
+PRETRAINED = flags.DEFINE_string('pretrained', None, 'the export, or random')
+WORKDIR = flags.DEFINE_string('workdir', None, 'directory of the tasks; the same one again resumes them')
+TASKS = flags.DEFINE_list('tasks', list(DATA), f'which of {", ".join(DATA)} to run')
+
+
+def declare_flags() -> None:
+    """Declares the flags that name data; elsewhere they would clash with those of other programs."""
+    for task, name in DATA.items():
+        flags.DEFINE_string(name, '', f'data of {task}: a folder, or the name of a tfds data set')
+    flags.DEFINE_string('data_dir', '', 'where tfds looks for prepared data; by default ~/tensorflow_datasets')
+
+
+def run(pretrained: str, workdir: Path, data: dict[str, str], *, data_dir: str = '') -> str:
+    """Runs tasks, and returns the tables.
+
+    Args:
+      pretrained: the export that they start from, or 'random'.
+      workdir: is made, or resumed.
+      data: {task: its data, as config.data.name}, of the tasks to run; '' leaves one out.
+      data_dir: where tfds looks for prepared data.
+
+    Raises:
+      ForeseenError: one of its kinds, but for data that is not there.
+    """
+    from artifacts_jax import pipeline
+    from artifacts_jax.data.errors import DataError
+
+    for task, name in data.items():
+        if not name:
+            print(f'{task}: left out, since --{DATA[task]} names no data')
+            continue
+        config = configure(task, pretrained)
+        config.data.update(name=name, data_dir=data_dir)
+        try:
+            pipeline.run(configuration.check(config), workdir / task)
+        except DataError as error:
+            print(f'{task}: left out: {error}', flush=True)
+    text = tables(workdir)
+    host.write_whole(workdir / TABLES, text)
+    return text
+
+
+def configure(task: str, pretrained: str) -> ConfigDict:
+    """Returns the configuration of a task, with the trunk that an export's describes.
+
+    Raises:
+      ConfigError: the export has no configuration that can be read.
+    """
+    from artifacts_jax.configs import default
+
+    config = importlib.import_module(f'artifacts_jax.configs.transfer.{task}').get_config()
+    config.pretrained = pretrained
+    if pretrained != 'random':
+        described, _ = configuration.read(Path(pretrained).expanduser() / 'config.json', default.get_config())
+        config.model.update(described.model)
+    return config
+
+
+def tables(workdir: Path) -> str:
+    """Returns the paper's tables as text, each with a row of what the tasks in a work directory have reached."""
+    from artifacts_jax.training import results
+    from artifacts_jax.transfer import published
+
+    found = {task: results.read(workdir / task) for task in DATA if (workdir / task).is_dir()}
+    ours = 'here'
+    imagenet = found.get(IMAGENET, {}).get('layerwise', {})
+    rows = {f'{ours}, {preset}': row for preset, row in imagenet.items()} or {ours: None}
+    linear = {
+        name: tuple(None if row is None else row['layers'][layer][0]['accuracy'] for layer in published.LAYERS)
+        for name, row in rows.items()
+    }
+    classification = found.get(VOC, {}).get('voc_classification', {}).get('all', {}).get('map')
+    text = _table(published.IMAGENET, linear) + _table(published.VOC, {ours: (classification, None, None)})
+    for preset, row in found.get(PLACES, {}).get('layerwise', {}).items():
+        numbers = [f'{row["layers"][layer][0]["accuracy"]:.1f}' for layer in published.LAYERS]
+        text += 'Places, linear classifiers on frozen layers: top-1 accuracy, %\n\n'
+        text += results.table(['', *published.LAYERS], [[f'here, {preset}', *numbers]]) + '\n'
+    return text
+
+
+def _table(table, ours):
+    from artifacts_jax.training import results
+    from artifacts_jax.transfer import published
+
+    rows = published.listed(table.rows | ours)
+    return f'{table.title}\n\n{results.table(["", *table.columns], rows)}\n'
+
+
+def main():
+    """Runs the tasks of the command line and prints the tables."""
+    if unknown := [task for task in TASKS.value if task not in DATA]:
+        raise configuration.ConfigError(f'--tasks: there is no {unknown[0]!r}; there are {", ".join(DATA)}')
+    data = {task: getattr(flags.FLAGS, DATA[task]) for task in TASKS.value}
+    workdir = host.folder(WORKDIR.value, 'workdir')
+    print(run(PRETRAINED.value, workdir, data, data_dir=flags.FLAGS.data_dir))
+
+
+if __name__ == '__main__':
+    declare_flags()
+    command.run(main, ['pretrained', 'workdir'])
