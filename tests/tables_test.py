@@ -1,0 +1,69 @@
+import json
+
+import pytest
+
+from artifacts_jax import config as configuration
+from artifacts_jax import pipeline, tables
+from artifacts_jax.data.errors import DataError
+from artifacts_jax.exchange import exports
+from artifacts_jax.pretraining import artifacts
+from artifacts_jax.training import results
+
+
+def layerwise(*accuracies):
+    layers = {f'conv{n}': [{'accuracy': x, 'top5': x, 'correct': 1, 'count': 2}] for n, x in enumerate(accuracies, 1)}
+    return {'layerwise': {'fair': {'dataset': 'imagenet2012', 'train': 9, 'rates': [0.01], 'layers': layers}}}
+
+
+def rows(text):
+    return [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines() if line.startswith('|')]
+
+
+def test_tables_have_what_was_reached_and_blanks(tmp_path):
+    assert ['here', '', '', '', '', ''] in rows(tables.tables(tmp_path))
+    results.write(tmp_path / tables.IMAGENET, layerwise(18.04, 31, 36, 37, 33.5))
+    results.write(tmp_path / tables.PLACES, layerwise(20, 30, 35, 36, 34))
+    results.write(tmp_path / tables.VOC, {'voc_classification': {'all': {'map': 68.76}, 'fc6': {'map': 1.0}}})
+    found = rows(tables.tables(tmp_path))
+    assert ['here, fair', '18.0', '31.0', '36.0', '37.0', '33.5'] in found
+    assert ['here, fair', '20.0', '30.0', '35.0', '36.0', '34.0'] in found
+    assert ['here', '68.8', '', ''] in found
+    assert ['spot artifacts (the paper)', '19.5', '33.3', '37.9', '38.9', '34.9'] in found
+    assert ['spot artifacts (the paper)', '69.8', '52.5', '38.1'] in found
+    assert ['Agrawal', '54.2', '43.9', ''] in found
+
+
+def test_tasks_without_data_are_left_out_and_the_others_run(tmp_path, monkeypatch, capsys):
+    ran = {}
+
+    def run(config, workdir):
+        if config.data.name == 'nowhere':
+            raise DataError('there is no such folder')
+        ran[workdir.name] = config
+
+    monkeypatch.setattr(pipeline, 'run', run)
+    data = {tables.IMAGENET: 'imagenet2012', tables.PLACES: '', tables.VOC: 'nowhere'}
+    text = tables.run('random', tmp_path, data, data_dir='prepared')
+    assert set(ran) == {tables.IMAGENET}
+    config = ran[tables.IMAGENET]
+    assert (config.pretrained, config.data.name, config.data.data_dir) == ('random', 'imagenet2012', 'prepared')
+    assert config.stages == ('layerwise',)
+    printed = capsys.readouterr().out
+    assert 'places_linear: left out, since --places names no data' in printed
+    assert 'voc07_classification: left out: there is no such folder' in printed
+    assert (tmp_path / 'tables.txt').read_text() == text
+
+
+def test_the_trunk_is_the_one_that_the_export_describes(config, stage_states, tmp_path):
+    exports.save(tmp_path / 'export', stage_states[artifacts].variables, config, parts=('trunk',))
+    made = tables.configure(tables.VOC, str(tmp_path / 'export'))
+    assert made.model == config.model
+    assert configuration.check(made)
+    (tmp_path / 'export' / 'config.json').write_text(json.dumps('nothing'))
+    with pytest.raises(configuration.ConfigError, match='cannot be read'):
+        tables.configure(tables.VOC, str(tmp_path / 'export'))
+
+
+def test_a_task_that_is_not_there_is_refused(forks, tmp_path):
+    arguments = ('--pretrained=random', f'--workdir={tmp_path / "run"}', '--tasks=voc07_detection')
+    assert "there is no 'voc07_detection'" in forks.refused(*arguments, module='tables')

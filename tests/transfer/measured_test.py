@@ -1,0 +1,32 @@
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from artifacts_jax.pretraining import artifacts, autoencoder
+from artifacts_jax.training import keys
+from artifacts_jax.transfer import measured
+
+
+@pytest.mark.parametrize('name', measured.STAGES)
+def test_a_batch_of_noise_is_what_the_step_takes(name, config):
+    config.layerwise.crop_size = config.voc_classification.crop_size = 12
+    module, key = measured.STAGES[name], keys.stage_key(0, name)
+    base = jax.eval_shape(partial(artifacts.init_state, config=config), key, None).variables
+    state = jax.eval_shape(partial(module.init_state, config=config), key, base)
+    batch = measured.noise(module, config)
+    after, values = jax.eval_shape(partial(module.train_step, config=config), state, batch, key)
+    assert jax.tree.map(np.shape, after) == jax.tree.map(np.shape, state)
+    assert all(value.shape == () for value in values.values())
+
+
+def test_other_stages_have_none(config):
+    assert measured.noise(autoencoder, config) is None
+    assert measured.parts(autoencoder, config, None, steps=1) == {}
+
+
+def test_the_trunks_share_is_measured(config):
+    config.layerwise.crop_size, config.batch_size = 12, 2
+    batch = measured.noise(measured.STAGES['layerwise'], config)
+    assert measured.parts(measured.STAGES['layerwise'], config, batch, steps=1)['trunk_s'] > 0
