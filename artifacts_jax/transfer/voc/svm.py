@@ -7,9 +7,10 @@ but not where C is chosen. Other than there equal scores count at once, and NumP
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int8
+from jaxtyping import Float, Float64, Int, Int8
 
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.transfer.voc import average_precision
@@ -132,7 +133,7 @@ class _Fits:
         self.seed, self.iterations = seed, iterations
         self.made = self.unconverged = 0
 
-    def fit(self, features, target, cost):
+    def fit(self, features: Features, target: Int[np.ndarray, ' N'], cost: float) -> Any:
         """Returns the classifier of a target of 1 and -1."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.svm import LinearSVC
@@ -152,7 +153,7 @@ class _Fits:
         self.unconverged += int(model.n_iter_ >= self.iterations)
         return model
 
-    def count(self):
+    def count(self) -> dict[str, int]:
         return {'fits': self.made, 'unconverged': self.unconverged}
 
 
