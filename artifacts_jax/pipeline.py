@@ -32,11 +32,11 @@ from artifacts_jax.exchange import exports
 from artifacts_jax.features import probe
 from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import checkpoint, loop, replay, results, trees
-from artifacts_jax.transfer import stl10
+from artifacts_jax.transfer import knn, stl10
 from artifacts_jax.transfer.layerwise import task as layerwise
 
 TRAINED = (autoencoder, artifacts)
-EVALUATIONS = (probe, stl10, layerwise)
+EVALUATIONS = (probe, knn, stl10, layerwise)
 RANDOM = 'random'  # config.pretrained of a network that has learned nothing
 LEFT_OUT = 'left_out.tsv'  # names the images that could not be used
 EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts: ('export', ('trunk',))}
