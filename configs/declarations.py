@@ -109,7 +109,7 @@ def comments(source: str) -> dict[str, str]:
     """Returns {dotted name: comment} of the keys in the source of FILES, one a line."""
     found, group = {}, ''
     for line in source.splitlines():
-        if opened := re.fullmatch(r'([A-Z]+) = {', line):
+        if opened := re.fullmatch(r'([A-Z_]+) = {', line):
             group = '' if opened[1] == 'KEYS' else f'{opened[1].lower()}.'
         elif entry := re.match(r"    '(\w+)': .*,  # (.+)", line):
             found[group + entry[1]] = entry[2]
