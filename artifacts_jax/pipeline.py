@@ -25,21 +25,21 @@ import jax
 from ml_collections import ConfigDict
 
 from artifacts_jax import config as configuration
-from artifacts_jax.data import splits
+from artifacts_jax.data import left_out, splits
 from artifacts_jax.devices import host, processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.exchange import exports
 from artifacts_jax.features import probe
 from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import checkpoint, loop, replay, results, trees
-from artifacts_jax.transfer import stl10
+from artifacts_jax.transfer import knn, stl10
 from artifacts_jax.transfer.layerwise import task as layerwise
+from artifacts_jax.transfer.voc import svm_task as voc_svm
 from artifacts_jax.transfer.voc.classification import task as voc_classification
 
 TRAINED = (autoencoder, artifacts)
-EVALUATIONS = (probe, stl10, layerwise, voc_classification)
+EVALUATIONS = (probe, knn, stl10, layerwise, voc_classification, voc_svm)
 RANDOM = 'random'  # config.pretrained of a network that has learned nothing
-LEFT_OUT = 'left_out.tsv'  # names the images that could not be used
 EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts: ('export', ('trunk',))}
 
 
@@ -114,7 +114,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict:
     if not begun or configuration.compare(config, workdir, force=config.force) is not None:
         _examine(config, datasets, done)
     with _at_work(config, workdir, force=config.force or not begun):
-        datasets.keep_left_out(workdir / LEFT_OUT)
+        datasets.keep_left_out(workdir / left_out.FILE)
         found = _stages(config, workdir, devices, datasets, done)
         datasets.say_left_out()
         return found

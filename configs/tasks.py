@@ -1,8 +1,19 @@
 """The keys of the transfer tasks, a section each; configs/default.py has them among all others."""
 
-from artifacts_jax.configs.declarations import choice, each, free, positive, within
+from artifacts_jax.configs.declarations import choice, each, free, positive, subset, within
 
+LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
+PARTS = ('all', 'low_shot')  # of voc_svm
 GEOMETRIES = ('same', 'caffe', 'torch', 'centred')  # of models/alexnet.py
+
+KNN = {
+    'neighbours': each((20, 200), '[1, inf)'),  # k, a result for each, in the same pass; of a smaller bank all vote
+    'temperature': positive(0.1),  # neighbours vote with the weight exp(cosine / temperature)
+    'max_values': within(0, '[0, inf)'),  # feature maps are average-pooled to at most this many, 0: their mean
+    'batch_size': positive(256),  # images in a batch for feature extraction
+    'max_train': within(0, '[0, inf)'),  # use at most this many training images, 0: all
+    'max_test': within(0, '[0, inf)'),  # use at most this many test images, 0: all
+}
 
 LAYERWISE = {
     'preset': choice('zhang2016', 'fair', 'vissl', 'deepcluster', 'asano'),  # the protocol, of layerwise/presets.py
@@ -27,4 +38,17 @@ VOC_CLASSIFICATION = {
     'rescale': choice('new', 'all', 'none'),  # initialise fc6 and fc7 by the data; 'all': and balance all layers
 }
 
-KEYS = {'layerwise': LAYERWISE, 'voc_classification': VOC_CLASSIFICATION}
+VOC_SVM = {
+    'layers': free(subset(('conv5',), of=LAYERS)),  # a set of support vector machines for each
+    'parts': free(subset(PARTS, of=PARTS)),  # machines of all training images; of a few with each class
+    'view': choice('whole', 'centre'),  # the image squashed, or its centre at data.size (transfer/voc/squares.py)
+    'crop_size': positive(224),  # side of what the trunk sees, pixels
+    'geometry': choice('torch', 'same', 'caffe', 'centred'),  # what stands around the trunk's maps
+    'costs': each((0.01, 0.1, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1000.0), '(0, inf)'),  # C, to pick from
+    'iterations': positive(2000),  # of the solver, at most
+    'shots': each((1, 2, 4, 8, 16, 32, 64, 96), '[1, inf)'),  # images with a class, in low-shot training
+    'draws': positive(5),  # of these images
+    'batch_size': positive(64),  # images in a batch for feature extraction
+}
+
+KEYS = {'knn': KNN, 'layerwise': LAYERWISE, 'voc_classification': VOC_CLASSIFICATION, 'voc_svm': VOC_SVM}

@@ -6,7 +6,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-NAMED = 3  # are said; a file has all
+FILE = 'left_out.tsv'  # in a work directory, has all
+NAMED = 3  # are said
 
 
 @dataclasses.dataclass(eq=False)

@@ -100,6 +100,25 @@ def classes(config: ConfigDict, key: str, dataset: InMemory | Streamed, *, stage
     return dataset.num_classes
 
 
+def check_learned(config: ConfigDict, datasets: Mapping[str, InMemory | Streamed], *, stage: str) -> None:
+    """Raises DataError if images to learn from or to test on have no labels, or the latter classes of their own.
+
+    Args:
+      config: the run's `config.data`.
+      datasets: {'probe_train', 'test'}, as `load` has returned them.
+      stage: the stage's name.
+    """
+    train, test = (datasets[name] for name in ('probe_train', 'test'))
+    for name in ('probe_train', 'test'):
+        classes(config, name, datasets[name], stage=stage)
+    if unknown := sorted(test.present - train.present):
+        names = ', '.join(test.label_names[n] for n in unknown[:5])
+        raise DataError(
+            f'{config.test!r} has images of {names}{", ..." if len(unknown) > 5 else ""}, of which'
+            f' {config.probe_train!r} has none: give splits of the same classes'
+        )
+
+
 def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
     """Returns where each example of a split, in the order read, stands in the data set's own files.
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Shaped
 from ml_collections import ConfigDict
@@ -23,13 +24,29 @@ def extractor(config: ConfigDict, devices: Devices, max_values: int) -> Callable
     The features are average-pooled maps of at most max_values values. `variables` are the discriminator's, {'params':
     ..., 'batch_stats': ...}; layers are conv1..conv5, after ReLU.
     """
+    return of_views(config, devices, pooled_maps(config, max_values))
+
+
+def pooled_maps(config: ConfigDict, max_values: int) -> Callable:
+    """Returns what `extractor` has at heart: a function(variables, images as the networks see them)."""
     trunk = architecture.make_trunk(config)
 
     def maps(variables, images):
         _, maps = trunk.apply({kind: tree['trunk'] for kind, tree in variables.items()}, images)
         return {name: linear.pool(x.astype('float32'), max_values) for name, x in maps.items()}
 
-    return of_views(config, devices, maps)
+    return maps
+
+
+def sizes(config: ConfigDict, max_values: int) -> dict[str, int]:
+    """Returns how many values each layer's features have, {layer: D}; nothing is computed."""
+    trunk, side = architecture.make_trunk(config), config.model.image_size
+
+    def maps(key):
+        (_, maps), _ = trunk.init_with_output(key, jnp.zeros((1, side, side, 3)))
+        return {name: linear.pool(x.astype('float32'), max_values) for name, x in maps.items()}
+
+    return {name: x.shape[1] for name, x in jax.eval_shape(maps, jax.random.key(0)).items()}
 
 
 def of_views(config: ConfigDict, devices: Devices, function: Callable) -> Callable:

@@ -34,15 +34,7 @@ def check(config: ConfigDict, devices: Devices) -> None:
 
 def examine(config: ConfigDict, datasets: dict) -> str:
     """Raises DataError if there are no labels, or classes to tell that none can be learned of; returns ''."""
-    for name in SPLITS:
-        splits.classes(config.data, name, datasets[name], stage=NAME)
-    train, test = (datasets[name] for name in SPLITS)
-    if unknown := sorted(test.present - train.present):
-        names = ', '.join(test.label_names[n] for n in unknown[:5])
-        raise splits.DataError(
-            f'{config.data.test!r} has images of {names}{", ..." if len(unknown) > 5 else ""}, of which'
-            f' {config.data.probe_train!r} has none: give splits of the same classes'
-        )
+    splits.check_learned(config.data, datasets, stage=NAME)
     return ''
 
 

@@ -102,8 +102,8 @@ def low_shot(
       DataError: fewer images have, or have not, a class that test images have, than are to be drawn.
     """
     features, test_features = normalised(features), normalised(test_features)
-    classes = [n for n in range(len(NAMES)) if (test_labels[:, n] == 1).any()]
-    _check_enough(labels, classes, max(shots))
+    check_enough(labels, test_labels, shots)
+    classes = _tested(test_labels)
     fits, found = _Fits(seed, iterations), {}
     for shot in shots:
         maps = np.zeros((draws, len(costs)))
@@ -124,6 +124,29 @@ def low_shot(
             **{'least': float(column.min()), 'most': float(column.max()), 'cost': costs[best]},
         }
     return {'shots': found, **fits.count()}
+
+
+def check_enough(labels: Labels, test_labels: Int8[np.ndarray, 'M 20'], shots: Sequence[int]) -> None:
+    """Raises DataError if fewer images have, or have not, a class that test images have, than low-shot training draws.
+
+    Args:
+      labels: of the training images, as in all_images.
+      test_labels: of the test images.
+      shots: the values of k.
+    """
+    shot = max(shots)
+    for n in _tested(test_labels):
+        for what, label, wanted in (('have', 1, shot), ('have not', -1, NEGATIVES * shot)):
+            if (count := int((labels[:, n] == label).sum())) < wanted:
+                raise DataError(
+                    f'{count:,} training images {what} the class {NAMES[n]}, and low-shot training on {shot} of a'
+                    f' class draws {wanted:,}: leave out the larger numbers of shots'
+                )
+
+
+def _tested(labels):
+    """Returns the classes that test images have."""
+    return [n for n in range(len(NAMES)) if (labels[:, n] == 1).any()]
 
 
 class _Fits:
@@ -153,7 +176,7 @@ class _Fits:
         self.unconverged += int(model.n_iter_ >= self.iterations)
         return model
 
-    def count(self) -> dict:
+    def count(self) -> dict[str, int]:
         """Returns how many there were, and how many did not converge."""
         return {'fits': self.made, 'unconverged': self.unconverged}
 
@@ -167,16 +190,6 @@ def _in_folds(fits, features, target, cost):
         scores = fits.fit(features[others], target[others], cost).decision_function(features[fold])
         values.append(average_precision.of_class(scores, target[fold], tie=0.0))
     return sum(values) / FOLDS
-
-
-def _check_enough(labels, classes, shot):
-    for n in classes:
-        for what, label, wanted in (('have', 1, shot), ('have not', -1, NEGATIVES * shot)):
-            if (count := int((labels[:, n] == label).sum())) < wanted:
-                raise DataError(
-                    f'{count:,} training images {what} the class {NAMES[n]}, and low-shot training on {shot} of a'
-                    f' class draws {wanted:,}: leave out the larger numbers of shots'
-                )
 
 
 def _drawn(random, labels, shot):

@@ -1,0 +1,111 @@
+"""The task as a user runs it, on crops of real photographs and a small network."""
+
+import re
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+
+from artifacts_jax import config as configuration
+from artifacts_jax import pipeline
+from artifacts_jax.data import splits
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.features import extraction
+from artifacts_jax.pretraining import artifacts
+from artifacts_jax.training import loop
+from artifacts_jax.transfer import knn
+from tests.conftest import tiny
+
+
+def small(folder, **options):
+    config = tiny()
+    config.stages, config.pretrained = ('knn',), 'random'
+    config.data.update(name=str(folder), probe_train='train')
+    config.knn.update({'neighbours': (3, 10, 200), 'batch_size': 10, **options})
+    return config
+
+
+@pytest.fixture(scope='module')
+def datasets(photograph_folder):
+    config = small(photograph_folder)
+    return {key: splits.load(config.data, name, seed=0) for key, name in (('probe_train', 'train'), ('test', 'test'))}
+
+
+@pytest.fixture(scope='module')
+def variables(photograph_folder):
+    return artifacts.discriminator(loop.initial(artifacts, small(photograph_folder), Devices('jit'), None).variables)
+
+
+@pytest.mark.parametrize(('mapping', 'count'), [('jit', 4), ('pmap', 3)])
+def test_a_network_is_judged_as_scikit_learn_judges_its_features(
+    mapping, count, datasets, variables, photograph_folder, monkeypatch
+):
+    monkeypatch.setattr(knn, 'BLOCK', 20)  # three blocks, the last of them not full
+    monkeypatch.setattr(knn, 'QUERIES', 3)
+    config, devices = small(photograph_folder), Devices(mapping, jax.devices()[:count])
+    found = knn.classify(config, devices, datasets, variables)
+    assert (found['train'], found['test']) == (48, 20)
+    extract = partial(extraction.extractor(config, devices, 0), variables)
+    (bank, labels), (queries, truth) = (
+        extraction.collect(extract, datasets[name].eval_batches(16)) for name in ('probe_train', 'test')
+    )
+    for layer, row in found['layers'].items():
+        assert list(row) == ['3', '10', '200']
+        for k in (3, 10, 48):
+            model = KNeighborsClassifier(
+                k, metric='cosine', algorithm='brute', weights=lambda distance: np.exp((1 - distance) / 0.1)
+            ).fit(bank[layer], labels)
+            mine = row['200' if k == 48 else str(k)]  # of a smaller bank all vote
+            assert mine['correct'] == (model.predict(queries[layer]) == truth).sum()
+            assert mine['count'] == 20
+
+
+def test_a_run_says_its_table_and_is_not_run_again(photograph_folder, tmp_path, capsys):
+    config = small(photograph_folder, max_train=30, max_test=15, max_values=64)
+    found = pipeline.run(configuration.check(config), tmp_path)
+    assert set(found['knn']) == {'random', 'learned'}
+    row = found['knn']['learned']
+    assert (row['train'], row['test'], row['layers']['conv5']['3']['count']) == (30, 15, 15)
+    text = (tmp_path / 'results.txt').read_text()
+    assert re.search(r'layer +\| +k \| random \| +top 5 \| learned \| +top 5 ', text)
+    assert 'on frozen features' in text
+    assert re.search(rf'\| conv3 +\| +10 \| +{row["layers"]["conv3"]["10"]["accuracy"]:.2f} ', text)
+    capsys.readouterr()
+    assert pipeline.run(config, tmp_path) == found
+    assert 'conv1' not in capsys.readouterr().out.split('on frozen features')[0]
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (
+            {'data.memory_limit_gb': 1e-4, 'knn.max_values': 64},
+            r'knn holds 0.0 GB for 20 test images, .*=0.0001: set knn.max_test=\d+ or less',
+        ),
+        ({'knn.neighbours': (0,)}, 'knn.neighbours='),
+        ({'data.test': 'tset'}, "no split 'tset'"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_written(changes, message, photograph_folder, tmp_path):
+    config = small(photograph_folder)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(configuration.ForeseenError, match=message):
+        pipeline.run(configuration.check(config), tmp_path / 'run')
+    assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+def test_images_without_labels_are_refused(photograph_folder, tmp_path):
+    (tmp_path / 'data' / 'test').mkdir(parents=True)
+    (tmp_path / 'data' / 'train').symlink_to(photograph_folder / 'train')
+    for n, source in enumerate((photograph_folder / 'test' / 'coffee').iterdir()):
+        (tmp_path / 'data' / 'test' / f'{n}.png').symlink_to(source)
+    with pytest.raises(splits.DataError, match=r'has no labels, .* which knn needs'):
+        pipeline.run(configuration.check(small(tmp_path / 'data')), tmp_path / 'run')
+
+
+def test_sizes_are_those_of_the_features(config, variables, batch):
+    for most in (0, 64):
+        maps, _ = extraction.extractor(config, Devices('jit'), most)(variables, {**batch, 'label': batch['index']})
+        assert extraction.sizes(config, most) == {layer: x.shape[1] for layer, x in maps.items()}
