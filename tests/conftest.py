@@ -13,6 +13,7 @@ import pytest
 from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
 from artifacts_jax.configs import default
+from artifacts_jax.drawing import plots, sheet
 from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import keys
 from tests.forks import Forks
@@ -83,6 +84,15 @@ def unchecked(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, 'jaxtyping_disable', True)
 
 
+@pytest.fixture
+def undrawn():
+    """Curves and grids are not drawn, which takes as long as a few steps and their compilation."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((plots, 'curves'), (sheet, 'draw')):
+            patch.setattr(module, name, lambda *arguments, **options: None)
+        yield
+
+
 @pytest.fixture(scope='session')
 def batch():
     """Eight images of noise, for what real photographs would not test better."""
@@ -149,9 +159,9 @@ def free_port():
 
 
 @pytest.fixture(scope='session')
-def runs(tmp_path_factory, photograph_folder):
+def runs(tmp_path_factory, photograph_folder, forks):
     """Whole runs in processes of their own; 'whole' is one that nothing has disturbed, on one device."""
-    runs = Runs(tmp_path_factory.mktemp('runs'))
+    runs = Runs(tmp_path_factory.mktemp('runs'), forks)
     (runs.folder / 'small.py').write_text(CONFIG.format(folder=str(photograph_folder)))
     runs.finish('whole')
     return runs

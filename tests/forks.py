@@ -1,23 +1,61 @@
 """Commands started as a user does, in forks of one process that has imported what they import: in tenths of a second.
 
-python -m tests.forks    reads a line of JSON for each start, and answers with one
+python -m tests.forks    reads a line of JSON for each start, and answers with a line: the number of the new process
 """
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import runpy
 import signal
 import subprocess
 import sys
-import traceback
+import time
 import warnings
 from pathlib import Path
 
 import jax
 
+from artifacts_jax.drawing import plots, sheet
+from tests.compiling import xla_flags
+
 ROOT = Path(__file__).parents[1]
 PATIENCE = 240  # seconds that a command may take
+
+
+@dataclasses.dataclass
+class Fork:
+    """A command that has been started; it is used as a subprocess.Popen. `folder` keeps what it prints."""
+
+    pid: int
+    folder: Path
+    returncode: int | None = None
+
+    def poll(self):
+        """Returns the exit status, None as long as it runs."""
+        if self.returncode is None:
+            with contextlib.suppress(FileNotFoundError):
+                self.returncode = int((self.folder / 'status').read_text())
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout=PATIENCE):
+        """Returns (stdout, stderr) when it has ended, which it is made to if it takes long."""
+        end = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > end:
+                self.kill()
+            time.sleep(0.01)
+        return tuple((self.folder / name).read_text() for name in ('out', 'err'))
 
 
 @dataclasses.dataclass
@@ -30,12 +68,13 @@ class Forks:
         environment = {
             **os.environ,
             'PYTHONPATH': str(ROOT),
-            'XLA_FLAGS': '--xla_cpu_use_fusion_emitters=false',
+            'XLA_FLAGS': xla_flags(1),
             'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'cache'),
             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
         }
         pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
         self._server = subprocess.Popen([sys.executable, '-m', 'tests.forks'], cwd=ROOT, env=environment, **pipes)
+        self._numbers = itertools.count()
         return self
 
     def __exit__(self, *exception):
@@ -43,12 +82,22 @@ class Forks:
         self._server.wait()
         self._server.stdout.close()
 
-    def start(self, *arguments, module='main', cwd=ROOT, **environment):
-        """Returns (exit status, stdout, stderr) of a command, which runs to its end."""
+    def begin(self, *arguments, module='main', cwd=ROOT, drawn=True, **environment):
+        """Returns the Fork of a command, which runs beside this process; if not `drawn`, no figure is."""
+        folder = self.folder / f'{next(self._numbers)}'
+        folder.mkdir()
+        for name in ('out', 'err'):  # it may be killed before it has begun
+            (folder / name).touch()
         asked = {'module': module, 'arguments': list(map(str, arguments)), 'cwd': str(cwd), 'environment': environment}
-        print(json.dumps({**asked, 'folder': str(self.folder)}), file=self._server.stdin, flush=True)
-        status = json.loads(self._server.stdout.readline())
-        return status, *((self.folder / name).read_text() for name in ('out', 'err'))
+        asked['drawn'] = drawn
+        print(json.dumps({**asked, 'folder': str(folder)}), file=self._server.stdin, flush=True)
+        return Fork(int(self._server.stdout.readline()), folder)
+
+    def start(self, *arguments, **options):
+        """Returns (exit status, stdout, stderr) of a command, which runs to its end."""
+        fork = self.begin(*arguments, **options)
+        texts = fork.communicate()
+        return fork.returncode, *texts
 
     def refused(self, *arguments, **options):
         """Returns the one line that a command ends with, with status 1 or 2; nothing else is printed as an error."""
@@ -65,39 +114,36 @@ class Forks:
         return printed
 
 
-def _run(asked):
-    """Becomes a command, and ends."""
+def _begin(asked):
+    """Forks a process that becomes a command, and one that waits for it to write down how it ended."""
+    if os.fork():
+        return
+    command = os.fork()
+    if not command:
+        _become(asked)
+    print(command, flush=True)
+    _, ended = os.waitpid(command, 0)
+    written, status = (Path(asked['folder']) / name for name in ('status.tmp', 'status'))
+    written.write_text(str(os.waitstatus_to_exitcode(ended)))
+    written.rename(status)
+    os._exit(0)
+
+
+def _become(asked):
+    """Becomes a command, and ends as Python does: others of its run wait for what it does at its end."""
     for number, name in ((1, 'out'), (2, 'err')):
-        os.dup2(os.open(Path(asked['folder']) / name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), number)
+        os.dup2(os.open(Path(asked['folder']) / name, os.O_WRONLY), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.chdir(asked['cwd'])
     os.environ.update(asked['environment'])
     if platforms := asked['environment'].get('JAX_PLATFORMS'):
         jax.config.update('jax_platforms', platforms)  # JAX itself has read it
+    if not asked['drawn']:
+        plots.curves = sheet.draw = lambda *arguments, **options: None
     sys.path[0] = asked['cwd']
     sys.argv = [asked['module'], *asked['arguments']]
-    status = 0
-    try:
-        runpy.run_module(f'artifacts_jax.{asked["module"]}', run_name='__main__', alter_sys=True)
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(status)
-
-
-def _wait(child):
-    """Returns the exit status of a process, which is killed if it takes long."""
-    signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
-    signal.alarm(PATIENCE)
-    _, ended = os.waitpid(child, 0)
-    signal.alarm(0)
-    return os.waitstatus_to_exitcode(ended)
+    runpy.run_module(f'artifacts_jax.{asked["module"]}', run_name='__main__', alter_sys=True)
+    sys.exit()
 
 
 def main():
@@ -107,10 +153,13 @@ def main():
     warnings.filterwarnings('ignore', message='os.fork', category=RuntimeWarning)  # no device has been touched yet
     warnings.filterwarnings('ignore', message='.*fork', category=DeprecationWarning)
     for line in sys.stdin:
-        child = os.fork()
-        if not child:
-            _run(json.loads(line))
-        print(json.dumps(_wait(child)), flush=True)
+        _begin(json.loads(line))
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
 
 
 if __name__ == '__main__':

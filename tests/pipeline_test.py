@@ -63,7 +63,7 @@ def test_a_run_without_a_step_that_was_not_finite_has_nothing_to_replay(finished
 
 
 @pytest.mark.slow
-def test_a_step_of_the_game_that_was_not_finite_is_replayed(finished_run, tmp_path, monkeypatch, capsys):
+def test_a_step_of_the_game_that_was_not_finite_is_replayed(finished_run, undrawn, tmp_path, monkeypatch, capsys):
     config, workdir = finished_run[0].copy_and_resolve_references(), tmp_path / 'run'
     config.stages, config.autoencoder.pretrained = ('artifacts',), str(finished_run[1] / 'autoencoder' / 'export')
     original = pipeline.artifacts.train_step
@@ -152,7 +152,7 @@ def check_current(config, workdir):
     return results
 
 
-def test_what_was_made_from_an_older_state_is_made_anew(forced):
+def test_what_was_made_from_an_older_state_is_made_anew(forced, undrawn):
     config, workdir = forced
     before = check_current(config, workdir)
     config.artifacts.steps = 8
@@ -174,7 +174,7 @@ def test_what_was_made_with_other_settings_is_made_anew(forced):
 
 
 @pytest.mark.slow
-def test_a_game_on_another_autoencoder_begins_anew_and_the_old_one_is_kept(forced, capsys):
+def test_a_game_on_another_autoencoder_begins_anew_and_the_old_one_is_kept(forced, undrawn, capsys):
     config, workdir = forced
     config.autoencoder.steps = 8
     pipeline.run(config, workdir)

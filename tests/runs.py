@@ -20,6 +20,7 @@ from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import loop, report
 from tests.compiling import xla_flags
+from tests.forks import Forks
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -36,7 +37,7 @@ def get_config():
     config.optim.epsilon = 1e-2  # rounding errors in tiny gradients should not become whole steps of Adam
     config.probe.update(max_values=64, iterations=20, batch_size=16)
     config.monitor.update(bank=32, queries=16, neighbours=5)
-    config.update(log_every=1, eval_every=5, checkpoint_every=2, eval_examples=16)
+    config.update(log_every=1, eval_every=5, checkpoint_every=10, eval_examples=16)
     return config
 """
 
@@ -52,25 +53,29 @@ def find_port():
 class Runs:
     """Starts main as a user does, with 20 steps of each stage at 16 pixels, in work directories under `folder`.
 
-    Modules are sought in the folders `first` before all others.
+    As `forks` they have imported everything before, and draw nothing, which would take a third of their time. Without,
+    they are processes of their own, in which modules are sought in the folders `first` before all others.
     """
 
     folder: Path
+    forks: Forks | None = None
     first: tuple[Path, ...] = ()
     _kept: dict = dataclasses.field(default_factory=dict)
 
     def start(self, name, *options, processes=1, devices=1):
         """Returns the processes of a run, which have so many devices each."""
-        command = [sys.executable, '-m', 'artifacts_jax.main', f'--config={self.folder / "small.py"}', *options]
+        command = ['main', f'--config={self.folder / "small.py"}', *options]
         if processes > 1:
             command.append('--config.checkpoint_every=5')  # they wait seconds for one another at each
         command.append(f'--workdir={self.folder / name}')
         meeting = [f'--coordinator=127.0.0.1:{find_port()}', f'--processes={processes}']
         commands = [[*command, *meeting, f'--process={n}'] for n in range(processes)] if processes > 1 else [command]
-        return [self.process(command, devices) for command in commands]
+        return [self.process(*command, devices=devices) for command in commands]
 
-    def process(self, command, devices=1):
+    def process(self, module, *arguments, devices=1):
         """Returns the process of a command, which shares what the others have compiled."""
+        if self.forks:
+            return self.forks.begin(*arguments, module=module, drawn=False, XLA_FLAGS=xla_flags(devices))
         environment = {
             **os.environ,
             'XLA_FLAGS': xla_flags(devices),
@@ -79,6 +84,7 @@ class Runs:
             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
         }
         pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+        command = [sys.executable, '-m', f'artifacts_jax.{module}', *arguments]
         return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
 
     def end(self, run):

@@ -49,7 +49,7 @@ def test_autoencoder_is_shared_by_variants_of_the_game(config, tmp_path):
 
 @pytest.mark.slow
 def test_study_runs_resumes_and_leaves_out_what_changes_nothing(
-    config, photograph_folder, tmp_path, monkeypatch, capsys
+    config, photograph_folder, undrawn, tmp_path, monkeypatch, capsys
 ):
     config.data.name = str(photograph_folder)
     names = ['default', 'drop_rate_0.7', 'drop_rate_0.5']

@@ -1,7 +1,5 @@
 """The whole method on data from arrays, where TensorFlow and what needs it cannot be imported: nothing tries to."""
 
-import sys
-
 import numpy as np
 import pytest
 import skimage.data
@@ -71,8 +69,7 @@ def test_the_whole_method_runs(run):
 
 def test_its_figures_are_drawn(run):
     runs, _, log = run
-    command = [sys.executable, '-m', 'artifacts_jax.figures', f'--workdir={runs.folder / "run"}']
-    ((status, said, errors),) = runs.end([runs.process(command)])
+    ((status, said, errors),) = runs.end([runs.process('figures', f'--workdir={runs.folder / "run"}')])
     assert status == 0, errors
     assert not log.exists(), log.read_text()
     assert 'the figures are in' in said

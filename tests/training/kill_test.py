@@ -13,17 +13,18 @@ import pytest
 from artifacts_jax.pretraining import artifacts, autoencoder
 
 KILLS = int(os.environ.get('KILLS', '4'))
+OFTEN = '--config.checkpoint_every=2'
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment_a_run_goes_on_to_the_same_end(runs):
     began = time.monotonic()
-    runs.finish('again')  # everything is compiled, so that this shows how long a run takes
+    runs.finish('again', OFTEN)  # everything is compiled, so that this shows how long a run takes
     length, moments = time.monotonic() - began, random.Random(0)
     names, killed, saving = ['killed_0'], 0, 0
     while killed < KILLS:
-        (process,) = run = runs.start(names[-1])
-        moment = time.monotonic() + moments.uniform(0.3, 1) * length  # the first part is only Python's imports
+        (process,) = run = runs.start(names[-1], OFTEN)
+        moment = time.monotonic() + moments.uniform(0.1, 1) * length
         in_save = killed % 2 == 1
         while process.poll() is None and (in_save or time.monotonic() < moment):
             if in_save and unfinished(runs.folder / names[-1]):
@@ -37,8 +38,8 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_end(runs):
             names.append(f'killed_{len(names)}')
     assert saving >= KILLS // 4
     for name in names:
-        runs.finish(name)
-        assert 'all 20 steps are done' in runs.finish(name)
+        runs.finish(name, OFTEN)
+        assert 'all 20 steps are done' in runs.finish(name, OFTEN)
         for stage in (autoencoder, artifacts):
             jax.tree.map(np.testing.assert_array_equal, runs.state('whole', stage), runs.state(name, stage))
             rows = runs.rows(name, stage)
@@ -56,12 +57,12 @@ def test_a_run_that_filled_its_disk_goes_on_when_there_is_room(runs):
     if mounted.returncode:
         pytest.skip('mounting a small disk is not allowed here')
     try:
-        ((status, _, said),) = runs.end(runs.start('small_disk'))
+        ((status, _, said),) = runs.end(runs.start('small_disk', OFTEN))
         assert status == 1
         assert 'error: no room' in said
         assert 'Traceback' not in said
         subprocess.run(['mount', '-o', 'remount,size=100m', disk], check=True)
-        runs.finish('small_disk')
+        runs.finish('small_disk', OFTEN)
         for stage in (autoencoder, artifacts):
             jax.tree.map(np.testing.assert_array_equal, runs.state('whole', stage), runs.state('small_disk', stage))
     finally:

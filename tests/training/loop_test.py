@@ -13,6 +13,8 @@ from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import checkpoint, loop, replay, report
 
+pytestmark = pytest.mark.usefixtures('undrawn')
+
 
 @pytest.fixture(scope='module')
 def devices():

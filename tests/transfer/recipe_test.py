@@ -1,5 +1,8 @@
 """The STL-10 recipe at full width, on a stand-in: tfds's own STL-10 builder, prepared with a few noise images."""
 
+from functools import partial
+
+import jax
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
 from artifacts_jax.configs import stl10 as recipe
 from artifacts_jax.data import splits
+from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.training import report
 from artifacts_jax.transfer import stl10
 
@@ -33,7 +37,7 @@ def stand_in(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_every_line_of_the_recipe_runs(stand_in, tmp_path):
+def test_every_line_of_the_recipe_runs(stand_in, tmp_path, monkeypatch):
     config = recipe.get_config()
     config.data.data_dir = str(stand_in)
     config.stages = (*config.stages, 'transfer')
@@ -42,7 +46,9 @@ def test_every_line_of_the_recipe_runs(stand_in, tmp_path):
     config.autoencoder.steps = config.artifacts.steps = 2
     config.monitor.update(bank=16, queries=16, neighbours=3)
     config.probe.update(iterations=5, batch_size=20)
+    config.model.hidden = config.transfer.hidden = 32
     config.update(log_every=1, eval_examples=8)
+    monkeypatch.setattr(pipeline, 'Devices', partial(Devices, devices=jax.devices()[:1]))
     results = pipeline.run(configuration.check(config), tmp_path / 'run')
     assert all(row['count'] == 20 for row in results['probe']['learned'].values())
     for protocol in ('linear', 'finetune'):

@@ -109,7 +109,7 @@ def test_a_lost_result_is_tested_again_and_only_that(run, monkeypatch):
     assert pipeline.run(config, workdir)['transfer'] == results['transfer']
 
 
-def test_training_goes_on_where_it_stopped(run, tmp_path, monkeypatch):
+def test_training_goes_on_where_it_stopped(run, undrawn, tmp_path, monkeypatch):
     config, workdir, results = run
     config = config.copy_and_resolve_references()
     config.transfer.protocols = ('linear',)
