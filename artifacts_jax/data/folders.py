@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -151,12 +151,22 @@ def _splits(paths, asked):
     return dict(sorted(splits.items())), beside
 
 
-def _ordered(folder, examples, number, names):
-    """Returns a split's Files, in the order of a hash of each path as it is below the folder."""
+def ordered(paths: Sequence[str]) -> tuple[list[int], Float[np.ndarray, ' N']]:
+    """Returns the order of images by a hash of each path, as it is below the folder, and their places in it.
+
+    Returns:
+      (positions of the paths, numbers in [0, 1), ascending).
+    """
     digests = [hashlib.blake2b(path.replace(os.sep, '/').encode('utf-8', 'surrogateescape'), digest_size=6).digest()
-               for path, _ in examples]  # fmt: skip
+               for path in paths]  # fmt: skip
     places = np.array([int.from_bytes(digest, 'big') for digest in digests]) / 2**48
-    order = sorted(range(len(examples)), key=lambda n: (places[n], examples[n][0]))
+    order = sorted(range(len(paths)), key=lambda n: (places[n], paths[n]))
+    return order, places[order]
+
+
+def _ordered(folder, examples, number, names):
+    """Returns a split's Files, in the order of `ordered`."""
+    order, places = ordered([path for path, _ in examples])
     paths = tuple(examples[n][0] for n in order)
     labels = np.array([number.get(examples[n][1], -1) for n in order], np.int32)
-    return Files(folder, paths, labels, places[order], names)
+    return Files(folder, paths, labels, places, names)

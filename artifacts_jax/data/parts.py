@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 
 from artifacts_jax.data.errors import DataError
 
-SLICE = re.compile(r'([\w-]+)(?:\[(?:(-?[\d_]+(?:\.\d*)?)(%?))?:(?:(-?[\d_]+(?:\.\d*)?)(%?))?\])?')
+SLICE = re.compile(r'([\w-]+|[\w./-]*\.[\w./-]*)(?:\[(?:(-?[\d_]+(?:\.\d*)?)(%?))?:(?:(-?[\d_]+(?:\.\d*)?)(%?))?\])?')
 
 
 def name_of(split: str) -> str:

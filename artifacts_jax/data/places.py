@@ -22,11 +22,13 @@ def locate(config: ConfigDict) -> Path | None:
     if path.exists():
         return path
     moved = Path(config.data_dir).expanduser()
-    split = config.train.partition('[')[0]
+    train, *others = (split.partition('[')[0] for split in (config.train, config.probe_train, config.test))
     if config.data_dir and os.sep in config.name:
         if (moved / path.name).exists():
             return moved / path.name
-        if moved.suffix == '.npz' or (moved / split).is_dir() or (moved / f'{split}.npz').is_file():
+        if moved.suffix == '.npz' or (moved / train).is_dir() or (moved / f'{train}.npz').is_file():
+            return moved
+        if any((moved / listing).is_file() for listing in (train, *others)):
             return moved
     if config.name.startswith((os.sep, '.', '~')) or path.suffix == '.npz':
         nor = f', and nothing of it in {moved}' if config.data_dir else ''

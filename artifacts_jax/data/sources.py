@@ -1,7 +1,7 @@
 """A split as a random-access sequence of examples, whatever holds them, and the parts that it is cut into.
 
-A data set is a mapping from a split's name to its Source: folders.py, prepared.py, arrays.py and photographs.py make
-one each, which splits.open_data finds.
+A data set is a mapping from a split's name to its Source: folders.py, listings.py, prepared.py, arrays.py and
+photographs.py make one each, which splits.open_data finds.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import arrays, decoding, folders, parts, places, prepared, sources
+from artifacts_jax.data import arrays, decoding, folders, listings, parts, places, prepared, sources
 from artifacts_jax.data.batches import InMemory, Streamed
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.data.left_out import LeftOut
@@ -73,6 +73,8 @@ def open_data(config: ConfigDict) -> Mapping[str, sources.Source]:
     path = places.locate(config)
     if path is None:
         return prepared.open_prepared(config)
+    if path.is_dir() and (names := listings.named(config, path)):
+        return listings.open_listings(names, path)
     if path.suffix == '.npz' or (path.is_dir() and any(path.glob('*.npz'))):
         return arrays.open_arrays(path)
     if path.is_dir():
