@@ -47,12 +47,8 @@ def trained(datasets, photograph_folder, tmp_path_factory):
     return train
 
 
-QUICK = ('zhang2016', 'vissl')
-
-
-@pytest.mark.parametrize(
-    'preset', [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in presets.PRESETS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('preset', presets.PRESETS)
 def test_every_preset_learns_what_a_trunk_sees(preset, datasets, trained, photograph_folder):
     config = small(photograph_folder, preset=preset)
     state = trained(preset, epochs=4)
@@ -63,6 +59,7 @@ def test_every_preset_learns_what_a_trunk_sees(preset, datasets, trained, photog
     assert set(state.params) == {'heads'}
 
 
+@pytest.mark.slow
 def test_learning_rates_share_the_passes_and_nothing_else(trained):
     both = trained('vissl', rate_factors=(1.0, 0.1)).params['heads']
     alone = trained('vissl', rate_factors=(0.1,)).params['heads']

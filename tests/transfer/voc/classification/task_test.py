@@ -78,6 +78,7 @@ def test_the_loss_is_summed_over_known_classes():
     np.testing.assert_allclose(stage.label_loss(outputs, labels), [by_hand, 0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_only_what_is_to_learn_changes(train, start, tmp_path):
     whole = {kind: tree['trunk'] for kind, tree in artifacts.discriminator(start).items()}['params']
     states = {choice: train(train=choice, folder=tmp_path / choice) for choice in ('all', 'fc8')}
