@@ -3,8 +3,10 @@
 python -m tests.forks    reads a line of JSON for each start, and answers with a line: the number of the new process
 """
 
+import atexit
 import contextlib
 import dataclasses
+import gc
 import itertools
 import json
 import os
@@ -12,7 +14,9 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
+import traceback
 import warnings
 from pathlib import Path
 
@@ -130,7 +134,7 @@ def _begin(asked):
 
 
 def _become(asked):
-    """Becomes a command, and ends as Python does: others of its run wait for what it does at its end."""
+    """Becomes a command, and ends."""
     for number, name in ((1, 'out'), (2, 'err')):
         os.dup2(os.open(Path(asked['folder']) / name, os.O_WRONLY), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -142,8 +146,21 @@ def _become(asked):
         plots.curves = sheet.draw = lambda *arguments, **options: None
     sys.path[0] = asked['cwd']
     sys.argv = [asked['module'], *asked['arguments']]
-    runpy.run_module(f'artifacts_jax.{asked["module"]}', run_name='__main__', alter_sys=True)
-    sys.exit()
+    status = 0
+    try:
+        runpy.run_module(f'artifacts_jax.{asked["module"]}', run_name='__main__', alter_sys=True)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()  # others of its run wait for some; what Python does next would take half a second
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
 
 
 def main():
@@ -152,6 +169,7 @@ def main():
 
     warnings.filterwarnings('ignore', message='os.fork', category=RuntimeWarning)  # no device has been touched yet
     warnings.filterwarnings('ignore', message='.*fork', category=DeprecationWarning)
+    gc.freeze()  # what has been imported is not looked through again
     for line in sys.stdin:
         _begin(json.loads(line))
         with contextlib.suppress(ChildProcessError):
