@@ -12,6 +12,7 @@ differ, that is said. An image's own size counts, also where its annotation says
 """
 
 import collections
+import functools
 import os
 import re
 import sys
@@ -60,6 +61,12 @@ def open_voc(name: str, splits: Iterable[str], *, data_dir: str = '', lists: str
     if lists != 'Main':
         raise DataError(f'{name} has no masks as tfds prepares it: give the folder VOCdevkit/VOC{name[4:8] or 2012}')
     return prepared.open_prepared(name, splits, data_dir=data_dir)
+
+
+@functools.lru_cache(maxsize=1)
+def opened(name: str, splits: tuple[str, ...], data_dir: str) -> dict[str, Sequence]:
+    """Returns what open_voc does, once: thousands of annotations are read, and what is odd about them is said."""
+    return open_voc(name, splits, data_dir=data_dir)
 
 
 def _year(folder):

@@ -4,7 +4,6 @@ Features are the maps of the trunk, pooled by the windows of VISSL's linear clas
 layers come of one pass over the images; the machines are fitted on CPU, by each process alike.
 """
 
-import functools
 from pathlib import Path
 
 import jax
@@ -126,12 +125,7 @@ def _spread(numbers):
 def _open(config):
     """Returns {split: records} of the training and the test images."""
     data = config.data
-    return _opened(data.name, (data.probe_train, data.test), data.data_dir)
-
-
-@functools.lru_cache(maxsize=1)  # thousands of annotations are read, and what is odd about them is said once
-def _opened(name, splits, data_dir):
-    return devkit.open_voc(name, splits, data_dir=data_dir)
+    return devkit.opened(data.name, (data.probe_train, data.test), data.data_dir)
 
 
 def _extractor(config, devices, layers):

@@ -1,4 +1,4 @@
-"""The task: AlexNet learns VOC's classes from data.train, such as trainval, and is tested on data.test."""
+"""The task: AlexNet learns VOC's classes from data.probe_train, such as trainval, and is tested on data.test."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ import jax
 from ml_collections import ConfigDict
 
 from artifacts_jax.config import ConfigError
-from artifacts_jax.data.errors import DataError
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.training import loop, results
@@ -30,9 +29,7 @@ def check(config: ConfigDict, devices: Devices) -> None:
 def examine(config: ConfigDict, datasets: dict) -> str:
     """Raises DataError if VOC or one of its splits is not there or is not what it should be; returns ''."""
     del datasets
-    for split, records in _open(config).items():
-        if not len(records):
-            raise DataError(f'{split} of {config.data.name} names no image')
+    _open(config)
     return ''
 
 
@@ -58,9 +55,10 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
         return found
     records = _open(config)
     shared = {'seed': config.seed, 'process_index': jax.process_index(), 'process_count': jax.process_count()}
+    splits = {'train': config.data.probe_train, 'test': config.data.test}
     opened = {
-        name: batches.load(records[config.data[name]], config.data, place=f'{config.data[name]} of VOC', **shared)
-        for name in ('train', 'test')
+        name: batches.load(records[split], config.data, place=f'{split} of {config.data.name}', **shared)
+        for name, split in splits.items()
     }
     score = stage.scorer(config, devices)
     training = stage.Stage(f'{NAME}/{options.train}', score)
@@ -102,8 +100,9 @@ def table(found: dict) -> str:
 
 
 def _open(config):
-    names = dict.fromkeys((config.data.train, config.data.test))
-    return devkit.open_voc(config.data.name, names, data_dir=config.data.data_dir)
+    """Returns {split: records} of the training and the test images."""
+    data = config.data
+    return devkit.opened(data.name, (data.probe_train, data.test), data.data_dir)
 
 
 def _percent(value):

@@ -25,7 +25,7 @@ ONE = Devices('jit', jax.devices()[:1])
 def small(folder, **options):
     config = tiny()
     config.stages, config.pretrained = ('voc_classification',), 'random'
-    config.data.update(name=str(folder), train='trainval', test='test', loading='memory')
+    config.data.update(name=str(folder), probe_train='trainval', test='test', loading='memory')
     config.voc_classification.update({'steps': 6, 'batch_size': 4, 'crop_size': 12, 'hidden': 8, 'geometry': 'same'})
     config.voc_classification.update(options)
     config.eval_every = 100
@@ -169,7 +169,8 @@ def test_crops_that_the_trunk_cannot_take_are_refused(tree, tmp_path):
 @pytest.mark.parametrize('shuffled', [False, True])
 def test_photographs_are_learned_by_heart_and_wrong_labels_are_not_foreseen(shuffled, tmp_path, monkeypatch):
     config = small(PHOTOGRAPHS, steps=160, crop_size=227, geometry='caffe', learning_rate=0.01)
-    config.data.update(train='trainval', test='trainval')
+    config.data.update(probe_train='trainval', test='trainval')
+    devkit.opened.cache_clear()  # of the other labels
     config.model.update(image_size=32, encoder_widths=(4,) * 5, widths=(8,) * 5)
     config.model.update(kernels=(11, 5, 3, 3, 3), conv1_stride=4)
     config.voc_classification.update(hidden=64, dropout=0.0)
