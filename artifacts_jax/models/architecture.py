@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from artifacts_jax.config import ConfigError
 from artifacts_jax.models.discriminator import Discriminator, Trunk
 from artifacts_jax.models.generator import Encoder, Generator
 from artifacts_jax.models.heads import Classifier, FineTuneHead, LinearHead
@@ -52,6 +53,13 @@ def make_trunk(config: ConfigDict, axis_name: str | None = None, **options) -> T
         axis_name=axis_name,
         **options,
     )
+
+
+def check_size(name: str, size: int, config: ConfigDict) -> None:
+    """Raises ConfigError if a trunk cannot take images of a size, pixels; `name` is the key that has it."""
+    least = max(config.model.kernels[0], 4 * config.model.conv1_stride)
+    if size < least:
+        raise ConfigError(f'{name}={size}: the trunk takes {least} pixels or more')
 
 
 def make_discriminator(config: ConfigDict, axis_name: str | None = None) -> Discriminator:

@@ -12,6 +12,7 @@ from artifacts_jax.data import splits
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import checkpoint, loop, replay, report
+from tests import stopping
 
 pytestmark = pytest.mark.usefixtures('undrawn')
 
@@ -27,30 +28,10 @@ def datasets(config, photograph_folder):
     return pipeline.Datasets(config)
 
 
-def leaves(state):
-    return [np.asarray(x) for x in jax.tree.leaves(state)]
-
-
 def rows(workdir, stage):
     """Metrics without what a clock decides."""
     kept = report.read(workdir / stage.NAME / 'metrics.jsonl')
     return [{name: x for name, x in row.items() if name != 'train/images_per_second'} for row in kept]
-
-
-class StopError(Exception):
-    pass
-
-
-def stop_before(monkeypatch, step):
-    """Makes data sets fail where a killed run would end: when asked for the batch of `step`."""
-    original = splits.InMemory.batch
-
-    def batch(self, asked, size):
-        if asked == step:
-            raise StopError
-        return original(self, asked, size)
-
-    monkeypatch.setattr(splits.InMemory, 'batch', batch)
 
 
 @pytest.mark.parametrize('stage', [autoencoder, artifacts])
@@ -58,18 +39,15 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     config, datasets, devices, tmp_path, stage, stage_states, monkeypatch
 ):
     base = stage.BASE and stage_states[stage.BASE].variables
-    whole = loop.run(stage, config, tmp_path / 'whole', devices, datasets, base)
-    with monkeypatch.context() as patch:
-        stop_before(patch, 5)  # two steps after the checkpoint at 3
-        with pytest.raises(StopError):
-            loop.run(stage, config, tmp_path / 'parts', devices, datasets, base)
-    resumed = loop.run(stage, config, tmp_path / 'parts', devices, datasets, base)
+
+    def train(folder):
+        return loop.run(stage, config, folder, devices, datasets, base)
+
+    # Two steps after the checkpoint at 3.
+    _, resumed = stopping.equals_when_resumed(monkeypatch, train, tmp_path / 'whole', tmp_path / 'parts', step=5)
     assert int(resumed.step) == 6
-    for a, b in zip(leaves(whole), leaves(resumed), strict=True):
-        np.testing.assert_array_equal(a, b)
     assert rows(tmp_path / 'whole', stage) == rows(tmp_path / 'parts', stage)
-    again = loop.run(stage, config, tmp_path / 'parts', devices, datasets, base)
-    for a, b in zip(leaves(again), leaves(resumed), strict=True):
+    for a, b in zip(stopping.leaves(train(tmp_path / 'parts')), stopping.leaves(resumed), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

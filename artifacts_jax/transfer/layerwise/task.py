@@ -8,6 +8,7 @@ from artifacts_jax.config import ConfigError
 from artifacts_jax.data import splits
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.models import architecture
 from artifacts_jax.training import loop, results
 from artifacts_jax.transfer import published
 from artifacts_jax.transfer.layerwise import presets, stage
@@ -27,9 +28,7 @@ def check(config: ConfigDict, devices: Devices) -> None:
             f'layerwise.crop_size={size} is larger than the images, data.size={config.data.size}: published is 227 or'
             f' 224 of 256'
         )
-    least = max(config.model.kernels[0], 4 * config.model.conv1_stride)
-    if size < least:
-        raise ConfigError(f'layerwise.crop_size={size}: the trunk takes {least} pixels or more')
+    architecture.check_size('layerwise.crop_size', size, config)
 
 
 def examine(config: ConfigDict, datasets: dict) -> str:

@@ -34,9 +34,7 @@ def check(config: ConfigDict, devices: Devices) -> None:
     processes.check_batch('voc_svm.batch_size', options.batch_size)
     if options.view == 'centre' and size > config.data.size:
         raise ConfigError(f'voc_svm.crop_size={size} is larger than the images, data.size={config.data.size}')
-    least = max(config.model.kernels[0], 4 * config.model.conv1_stride)
-    if size < least:
-        raise ConfigError(f'voc_svm.crop_size={size}: the trunk takes {least} pixels or more')
+    architecture.check_size('voc_svm.crop_size', size, config)
 
 
 def examine(config: ConfigDict, datasets: dict) -> str:

@@ -12,6 +12,7 @@ from artifacts_jax.exchange import exports
 from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import loop
 from artifacts_jax.transfer.layerwise import presets, stage, task
+from tests import stopping
 from tests.conftest import tiny
 
 ONE = Devices('jit', jax.devices()[:1])
@@ -76,24 +77,10 @@ def test_two_devices_by_pmap_train_as_one(trained):
 
 @pytest.mark.slow
 def test_a_resumed_training_equals_a_whole_one_bit_for_bit(trained, tmp_path, monkeypatch):
-    whole = trained('asano')
-    original = splits.InMemory.batch
+    def train(folder):
+        return trained('asano', folder=folder)
 
-    class StopError(Exception):
-        pass
-
-    def batch(self, step, size):
-        if step == 5:  # two steps after the checkpoint at 3
-            raise StopError
-        return original(self, step, size)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(splits.InMemory, 'batch', batch)
-        with pytest.raises(StopError):
-            trained('asano', folder=tmp_path)
-    resumed = trained('asano', folder=tmp_path)
-    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
-        np.testing.assert_array_equal(a, b)
+    stopping.equals_when_resumed(monkeypatch, train, tmp_path / 'whole', tmp_path / 'parts')
 
 
 def test_untrained_classifiers_of_zeros_are_right_about_nothing(datasets, photograph_folder):

@@ -5,9 +5,9 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from artifacts_jax.config import ConfigError
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.models import architecture
 from artifacts_jax.training import loop, results
 from artifacts_jax.transfer import published
 from artifacts_jax.transfer.voc import average_precision, batches, devkit
@@ -21,9 +21,7 @@ SPLITS = ()  # of the data of other tasks; it opens its own
 def check(config: ConfigDict, devices: Devices) -> None:
     """Raises ConfigError if a batch does not divide by the devices, or the trunk cannot take crops of their size."""
     devices.check_batch(f'{NAME}.batch_size', config.voc_classification.batch_size)
-    least = max(config.model.kernels[0], 4 * config.model.conv1_stride)
-    if config.voc_classification.crop_size < least:
-        raise ConfigError(f'{NAME}.crop_size={config.voc_classification.crop_size}: the trunk takes {least} or more')
+    architecture.check_size(f'{NAME}.crop_size', config.voc_classification.crop_size, config)
 
 
 def examine(config: ConfigDict, datasets: dict) -> str:

@@ -15,6 +15,7 @@ from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import loop
 from artifacts_jax.transfer.voc import batches, devkit, records
 from artifacts_jax.transfer.voc.classification import stage
+from tests import stopping
 from tests.conftest import tiny
 from tests.transfer.voc import trees
 
@@ -93,24 +94,9 @@ def test_only_what_is_to_learn_changes(train, start, tmp_path):
 @pytest.mark.slow
 def test_a_resumed_training_equals_a_whole_one_bit_for_bit(train, tmp_path, monkeypatch):
     monkeypatch.setattr(stage.rescaling, 'IMAGES', 16)  # of four batches
-    whole = train(folder=tmp_path / 'whole')
-    original = batches.InMemory.batch
-
-    class StopError(Exception):
-        pass
-
-    def batch(self, step, size):
-        if step == 5:  # two steps after the checkpoint at 3
-            raise StopError
-        return original(self, step, size)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(batches.InMemory, 'batch', batch)
-        with pytest.raises(StopError):
-            train(folder=tmp_path / 'parts')
-    resumed = train(folder=tmp_path / 'parts')
-    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
-        np.testing.assert_array_equal(a, b)
+    stopping.equals_when_resumed(
+        monkeypatch, lambda folder: train(folder=folder), tmp_path / 'whole', tmp_path / 'parts'
+    )
 
 
 def test_a_run_says_every_class_and_is_not_run_again(tree, tmp_path, capsys):
@@ -160,7 +146,7 @@ def test_faults_of_the_tree_are_refused_before_anything_is_written(what, message
 
 
 def test_crops_that_the_trunk_cannot_take_are_refused(tree, tmp_path):
-    with pytest.raises(configuration.ConfigError, match='crop_size=3: the trunk takes 4 or more'):
+    with pytest.raises(configuration.ConfigError, match='crop_size=3: the trunk takes 4 pixels or more'):
         pipeline.run(configuration.check(small(tree, crop_size=3)), tmp_path / 'run')
 
 
