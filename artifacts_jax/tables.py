@@ -22,13 +22,12 @@ IMAGENET, PLACES, VOC = 'imagenet_linear', 'places_linear', 'voc07_classificatio
 DATA = {IMAGENET: 'imagenet', PLACES: 'places', VOC: 'voc'}  # which flag names a task's data
 TABLES = 'tables.txt'
 
-PRETRAINED = flags.DEFINE_string('pretrained', None, 'the export, or random')
-WORKDIR = flags.DEFINE_string('workdir', None, 'directory of the tasks; the same one again resumes them')
-TASKS = flags.DEFINE_list('tasks', list(DATA), f'which of {", ".join(DATA)} to run')
-
 
 def declare_flags() -> None:
-    """Declares the flags that name data; elsewhere they would clash with those of other programs."""
+    """Declares the command's flags; elsewhere they would clash with those of other programs."""
+    flags.DEFINE_string('pretrained', None, 'the export, or random')
+    flags.DEFINE_string('workdir', None, 'directory of the tasks; the same one again resumes them')
+    flags.DEFINE_list('tasks', list(DATA), f'which of {", ".join(DATA)} to run')
     for task, name in DATA.items():
         flags.DEFINE_string(name, '', f'data of {task}: a folder, or the name of a tfds data set')
     flags.DEFINE_string('data_dir', '', 'where tfds looks for prepared data; by default ~/tensorflow_datasets')
@@ -112,11 +111,12 @@ def _table(table, ours):
 
 def main():
     """Runs the tasks of the command line and prints the tables."""
-    if unknown := [task for task in TASKS.value if task not in DATA]:
+    given = flags.FLAGS
+    if unknown := [task for task in given.tasks if task not in DATA]:
         raise configuration.ConfigError(f'--tasks: there is no {unknown[0]!r}; there are {", ".join(DATA)}')
-    data = {task: getattr(flags.FLAGS, DATA[task]) for task in TASKS.value}
-    workdir = host.folder(WORKDIR.value, 'workdir')
-    print(run(PRETRAINED.value, workdir, data, data_dir=flags.FLAGS.data_dir))
+    data = {task: getattr(given, DATA[task]) for task in given.tasks}
+    workdir = host.folder(given.workdir, 'workdir')
+    print(run(given.pretrained, workdir, data, data_dir=given.data_dir))
 
 
 if __name__ == '__main__':
