@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from artifacts_jax.data import parts
 from artifacts_jax.data.errors import DataError
 
+ALIASES = {'val': 'validation', 'validation': 'val'}  # which tfds and folders of ImageNet call differently
 HELD_OUT = 0.1  # part of 'train' that stands for 'test' where there is no other split
 
 
@@ -69,7 +70,7 @@ def rows(data: Mapping[str, Source], split: str, config: ConfigDict) -> tuple[st
     """Returns (name of the split that it is cut from, which of its examples) a split or a slice of one is.
 
     Where 'train' is the only split and 'test' is asked for, by `split` or by the configuration, a fixed tenth of its
-    examples is 'test', and the others are 'train'.
+    examples is 'test', and the others are 'train'. 'val' and 'validation' are one name where only one of them is there.
 
     Args:
       data: the data set.
@@ -80,6 +81,8 @@ def rows(data: Mapping[str, Source], split: str, config: ConfigDict) -> tuple[st
       DataError: there is no such split, or no example in it.
     """
     name = parts.name_of(split)
+    if name not in data and ALIASES.get(name) in data:
+        name = ALIASES[name]
     asked = {parts.name_of(each) for each in (split, config.train, config.probe_train, config.test)}
     cut = list(data) == ['train'] and 'test' in asked and name in ('train', 'test')
     stored = 'train' if cut else name

@@ -3,8 +3,8 @@
     python -m artifacts_jax.main --config=configs/transfer/imagenet_linear.py --workdir=runs/imagenet_linear \
         --config.pretrained=EXPORT
 
-Before: `python -m artifacts_jax.prepare imagenet2012`, or --config.data.name=FOLDER of train/CLASS/ and val/CLASS/ with
---config.data.test=val. Published, top-1 %: 19.5, 33.3, 37.9, 38.9, 34.9 (the paper); 11.6 to 17.1 of a random network.
+Before: `python -m artifacts_jax.prepare imagenet2012`, or --config.data.name=FOLDER of train/CLASS/ and val/CLASS/.
+Published, top-1 %: 19.5, 33.3, 37.9, 38.9, 34.9 (the paper); 11.6 to 17.1 of a random network.
 
 Results: not run yet.
 """

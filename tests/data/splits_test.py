@@ -180,6 +180,16 @@ def test_large_splits_are_streamed(photograph_folder):
         assert isinstance(splits.load(config, 'train', seed=0), kind)
 
 
+def test_val_and_validation_are_one_name(photograph_folder, tmp_path, capsys):
+    for name, source in (('train', 'train'), ('val', 'test')):
+        (tmp_path / name).symlink_to(photograph_folder / source)
+    config = options(name=str(tmp_path), size=16, test='validation')
+    assert splits.load(config, 'validation', seed=0).num_examples == 20
+    assert 'stand for it' not in capsys.readouterr().out
+    with pytest.raises(splits.DataError, match=r"no split 'test'; there are: train, val"):
+        splits.load(config, 'test', seed=0)
+
+
 def test_positions_beyond_32_bits(load):
     epoch = take(load().train_batches(6, start_step=2**31), 8)  # 48 examples, over the ends of two epochs
     assert np.isin(prints(epoch), prints(load().eval_batches(6))).all()
