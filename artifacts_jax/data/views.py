@@ -13,7 +13,7 @@ from artifacts_jax.data import augment
 Images = UInt8[Array | np.ndarray, 'B H W 3']
 Views = Float32[Array, 'B S S 3']
 
-AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # of torchvision's RandomResizedCrop
+AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # of torchvision's RandomResizedCrop
 
 
 def random(keys: Key[Array, ' B'], images: Images, size: int) -> Views:
@@ -35,17 +35,39 @@ def centre_mirrored(keys: Key[Array, ' B'], images: Images, size: int) -> Views:
 
 
 def resized(keys: Key[Array, ' B'], images: Images, size: int) -> Views:
-    """A box of any size and shape, stretched to a square and mirrored half of the time: torchvision's, bilinear."""
+    """A box of any size and shape (`box`), stretched to a square, bilinearly, and mirrored half of the time."""
 
     def crop(key, image):
-        box, flip = jax.random.split(key)
+        place, flip = jax.random.split(key)
         height, width = image.shape[:2]
-        top, left, rows, columns = augment.sample_crop(box, shape=(height, width), area=AREA, aspect=ASPECT)
+        top, left, rows, columns = box(place, (height, width))
         vertical = augment.resize_matrix(top, rows, length=height, size=size, cubic=False)
         across = augment.resize_matrix(left, columns, length=width, size=size, cubic=False)
         return _mirrored(flip, augment.resample(image, vertical, across))
 
     return jax.vmap(crop)(keys, jnp.asarray(images)) * 2 - 1
+
+
+def box(key: Key[Array, ''], shape: tuple[int, int]) -> tuple[Float32[Array, ''], ...]:
+    """Draws a box of whole pixels inside an image as torchvision's RandomResizedCrop does: (top, left, height, width).
+
+    Its area, as a part of the image's, is uniform in AREA, and the logarithm of its width by its height in RATIO's. One
+    that does not fit is drawn anew; after TRIES the box is the whole image.
+
+    Args:
+      key: draws the box.
+      shape: the image's (height, width).
+    """
+    draws, place = jax.random.split(key)
+    area, ratio = jax.random.uniform(draws, (2, TRIES))
+    area = (AREA[0] + (AREA[1] - AREA[0]) * area) * shape[0] * shape[1]
+    ratio = jnp.exp(jnp.log(RATIO[0]) + (jnp.log(RATIO[1]) - jnp.log(RATIO[0])) * ratio)
+    heights, widths = jnp.round(jnp.sqrt(area / ratio)), jnp.round(jnp.sqrt(area * ratio))
+    fits = (heights >= 1) & (widths >= 1) & (heights <= shape[0]) & (widths <= shape[1])
+    first = fits.argmax()
+    height, width = (jnp.where(fits[first], x[first], whole) for x, whole in zip((heights, widths), shape))
+    top, left = jax.random.uniform(place, (2,))
+    return jnp.floor(top * (shape[0] - height + 1)), jnp.floor(left * (shape[1] - width + 1)), height, width
 
 
 def centre(images: Images, size: int) -> Views:

@@ -62,9 +62,6 @@ VOC = Table(
     },
 )
 
-# Best layer on ImageNet by the preset vissl (facebookresearch/vissl, MODEL_ZOO.md), to check a protocol by.
-ANCHORS = {'ImageNet labels': 49.54, 'RotNet': 39.51, 'DeepCluster': 37.88, 'Jigsaw': 34.82, 'Colorization': 30.39}
-
 
 def beside(table: Table, ours: dict[str, tuple[float | None, ...]]) -> list[list[str]]:
     """Returns rows of text: the published bounds and the paper's, and then `ours`, {name: numbers}."""

@@ -18,6 +18,6 @@ def get_config(variant=''):
     config = default.get_config()
     config.stages = ('voc_classification',)
     config.pretrained = 'random'
-    config.data.update(name='voc/2007', train='trainval', probe_train='trainval', test='test')
+    config.data.update(name='voc/2007', train='trainval', probe_train='trainval', test='test', loading='stream')
     config.update(log_every=100, eval_every=5000, eval_examples=500, checkpoint_every=5000)
     return variants.apply(config, variant)

@@ -59,6 +59,26 @@ def test_resized_crops_are_boxes_of_the_image():
     assert widths.min() < 15 < widths.max() <= 30.01
 
 
+def test_boxes_are_drawn_as_torchvisions():
+    keys, shape = jax.random.split(jax.random.key(1), 4000), (60, 80)
+    top, left, height, width = map(np.asarray, jax.jit(jax.vmap(lambda key: views.box(key, shape)))(keys))
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + height <= 60).all()
+    assert (left + width <= 80).all()
+    drawn, random = [], np.random.default_rng(0)
+    while len(drawn) < 4000:  # an image that is so wide has no room for the whole of its area
+        area, ratio = random.uniform(0.08, 1) * 4800, np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
+        if round((area / ratio) ** 0.5) <= 60 and round((area * ratio) ** 0.5) <= 80:
+            drawn.append((area / 4800, np.log(ratio)))
+    found = np.stack([height * width / 4800, np.log(width / height)], axis=1)
+    np.testing.assert_allclose(
+        np.quantile(found, [0.1, 0.5, 0.9], 0), np.quantile(drawn, [0.1, 0.5, 0.9], 0), atol=0.03
+    )
+    for place, room in ((top, 60 - height), (left, 80 - width)):
+        assert abs((place / np.maximum(room, 1)).mean() - 0.5) < 0.03
+
+
 @pytest.mark.parametrize('name', ['random', 'centre_mirrored', 'resized'])
 def test_views_lie_in_the_networks_range(name):
     crops = np.asarray(getattr(views, name)(KEYS, IMAGES, 6))
