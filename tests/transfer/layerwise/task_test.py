@@ -52,7 +52,7 @@ def trained(datasets, photograph_folder, tmp_path_factory):
 @pytest.mark.parametrize('preset', presets.PRESETS)
 def test_every_preset_learns_what_a_trunk_sees(preset, datasets, trained, photograph_folder):
     config = small(photograph_folder, preset=preset)
-    state = trained(preset, epochs=4)
+    state = trained(preset, epochs=12 if preset == 'asano' else 4)  # whose crops are of much less of an image
     right, count = stage.counter(2, config, ONE)(state.variables, datasets['test'])
     assert count == 20
     assert max(x[0, 0] for x in right.values()) >= 14
