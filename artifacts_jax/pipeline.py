@@ -39,7 +39,7 @@ from artifacts_jax.transfer.voc.classification import task as voc_classification
 
 TRAINED = (autoencoder, artifacts)
 EVALUATIONS = (probe, knn, stl10, layerwise, voc_classification, voc_svm)
-RANDOM = 'random'  # config.pretrained of a network that has learned nothing
+RANDOM = results.UNTRAINED  # config.pretrained of a network that has learned nothing
 EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts: ('export', ('trunk',))}
 
 
@@ -226,7 +226,8 @@ def _stages(config, workdir, devices, datasets, done):
 
 def _networks(config, devices, learned):
     """Returns the networks that are evaluated; `learned` returns the variables of the artifacts stage."""
-    name = 'imported' if _pretrained(config, artifacts) else f'{artifacts.NAME} at step {config.artifacts.steps}'
+    taken = _pretrained(config, artifacts)
+    name = RANDOM if taken == RANDOM else 'imported' if taken else f'{artifacts.NAME} at step {config.artifacts.steps}'
     state = trees.fingerprint(artifacts.discriminator(learned()))
     return {
         'random': Network(

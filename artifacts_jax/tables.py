@@ -85,19 +85,25 @@ def tables(workdir: Path) -> str:
     from artifacts_jax.transfer import published
 
     found = {task: results.read(workdir / task) for task in DATA if (workdir / task).is_dir()}
-    ours = 'here'
+
+    def here(task, part):
+        return results.label(found.get(task, {}), part)
+
     imagenet = found.get(IMAGENET, {}).get('layerwise', {})
-    rows = {f'{ours}, {preset}': row for preset, row in imagenet.items()} or {ours: None}
+    rows = {f'{here(IMAGENET, f"layerwise/{preset}")}, {preset}': row for preset, row in imagenet.items()}
+    rows = rows or {'here': None}
     linear = {
         name: tuple(None if row is None else row['layers'][layer][0]['accuracy'] for layer in published.LAYERS)
         for name, row in rows.items()
     }
     classification = found.get(VOC, {}).get('voc_classification', {}).get('all', {}).get('map')
-    text = _table(published.IMAGENET, linear) + _table(published.VOC, {ours: (classification, None, None)})
+    voc = {here(VOC, 'voc_classification/all'): (classification, None, None)}
+    text = _table(published.IMAGENET, linear) + _table(published.VOC, voc)
     for preset, row in found.get(PLACES, {}).get('layerwise', {}).items():
+        name = f'{here(PLACES, f"layerwise/{preset}")}, {preset}'
         numbers = [f'{row["layers"][layer][0]["accuracy"]:.1f}' for layer in published.LAYERS]
         text += 'Places, linear classifiers on frozen layers: top-1 accuracy, %\n\n'
-        text += results.table(['', *published.LAYERS], [[f'here, {preset}', *numbers]]) + '\n'
+        text += results.table(['', *published.LAYERS], [[name, *numbers]]) + '\n'
     return text
 
 

@@ -33,6 +33,12 @@ def test_tables_have_what_was_reached_and_blanks(tmp_path):
     assert ['Agrawal', '54.2', '43.9', ''] in found
 
 
+def test_a_random_network_is_called_so(tmp_path):
+    note = {'made_from': {'voc_classification/all': {'network': 'random, state 0a1b2c3d'}}}
+    results.write(tmp_path / tables.VOC, {'voc_classification': {'all': {'map': 50.0}}, **note})
+    assert ['here, random network', '50.0', '', ''] in rows(tables.tables(tmp_path))
+
+
 def test_tasks_without_data_are_left_out_and_the_others_run(tmp_path, monkeypatch, capsys):
     ran = {}
 

@@ -59,7 +59,7 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
       What is in results.json: 'dataset', 'train', 'test', and 'probe': {network: {layer: {'accuracy', 'correct',
       'count', 'penalty', 'held_out_accuracy', 'dimensions'}}}, accuracies in %.
     """
-    found = results.read(workdir)
+    found, networks = results.read(workdir), results.distinct(networks)
     probed = found.setdefault(NAME, {})
     made_from = {PIXELS: PIXELS, **{name: network.made_from for name, network in networks.items()}}
     for name in made_from:

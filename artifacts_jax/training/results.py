@@ -13,6 +13,7 @@ from artifacts_jax import config as configuration
 from artifacts_jax.devices import host, processes
 
 LEARNED = ', state '  # in what names a learned network
+UNTRAINED = 'random'  # and what names one that stands in its place, and has learned nothing, begins with
 NUMBERS, TABLES = 'results.json', 'results.txt'
 
 
@@ -71,6 +72,26 @@ def current(found: dict, part: str, made_from: dict) -> bool:
         print(f'{part}: what results.json has was made from something else; it is now under "replaced"', flush=True)
     notes[part] = made_from
     return False
+
+
+def label(found: dict, part: str) -> str:
+    """Returns what a table calls a network that was evaluated here: 'here', or that it has learned nothing.
+
+    Args:
+      found: the results.
+      part: as of `current`.
+    """
+    note = found.get('made_from', {}).get(part, {})
+    return 'here, random network' if note.get('network', '').startswith(UNTRAINED) else 'here'
+
+
+def distinct(networks: dict) -> dict:
+    """Returns the networks without a learned one that has learned nothing: that is the random one again."""
+    return {
+        name: network
+        for name, network in networks.items()
+        if name != 'learned' or not network.made_from.startswith(UNTRAINED)
+    }
 
 
 def retire(workdir: Path, made_from: str) -> None:

@@ -71,7 +71,7 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
     """
     found = results.read(workdir)
     rows = found.setdefault(NAME, {})
-    for name, network in networks.items():
+    for name, network in results.distinct(networks).items():
         if results.current(found, f'{NAME}/{name}', results.origin(network.made_from, config, NAME)):
             continue
         print(f'{NAME}: {name}', flush=True)

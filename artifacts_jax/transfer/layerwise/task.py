@@ -87,7 +87,8 @@ def table(found: dict) -> str:
     text = ''
     for preset, row in found[NAME].items():
         ours = {}
-        for kind, name in (('layers', f'here, {preset}'), ('ten_crop', f'here, {preset}, ten crops')):
+        here = f'{results.label(found, f"{NAME}/{preset}")}, {preset}'
+        for kind, name in (('layers', here), ('ten_crop', f'{here}, ten crops')):
             for n, rate in enumerate(row['rates'] if kind in row else ()):
                 label = name if len(row['rates']) == 1 else f'{name}, rate {rate:g}'
                 ours[label] = tuple(row[kind][layer][n]['accuracy'] for layer in LAYERS)

@@ -99,7 +99,7 @@ def test_a_run_says_its_table_and_is_not_run_again(photograph_folder, tmp_path, 
     assert row['train'] == 48
     assert row['layers']['conv3'][0]['count'] == row['ten_crop']['conv5'][0]['count'] == 20
     text = (tmp_path / 'results.txt').read_text()
-    assert 'here, deepcluster, ten crops' in text
+    assert 'here, random network, deepcluster, ten crops' in text
     assert 'paper' not in text  # whose numbers are of ImageNet
     capsys.readouterr()
     assert pipeline.run(config, tmp_path) == found

@@ -10,7 +10,6 @@ is cut.
 
 from typing import NamedTuple
 
-BATCH_SIZE = 16
 CROPS = 10  # of a test image, over which the outputs are summed
 DECAY = 1e-6
 BIAS_RATE = 2.0

@@ -86,7 +86,8 @@ def table(found: dict) -> str:
     """Returns what `run` does as tables of text: mean average precisions beside the published, then every class's."""
     rows = [[name, row[0], '', ''] for name, *row in published.beside(published.VOC, {})]
     for train, row in found[NAME].items():
-        label = f'here, {row["preset"]}, {"all layers" if train == "all" else f"from {train} on"}'
+        here = results.label(found, f'{NAME}/{train}')
+        label = f'{here}, {row["preset"]}, {"all layers" if train == "all" else f"from {train} on"}'
         rows.append([label, _text(row['map']), _text(row['map_1_crop']), f'{row["steps"]:,}'])
     counts = [f'{row["train"]:,} training and {row["count"]:,} test images' for row in found[NAME].values()]
     classes = [[name, *(_text(row['ap'][name]) for row in found[NAME].values())] for name in NAMES]

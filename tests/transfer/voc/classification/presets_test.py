@@ -12,7 +12,7 @@ def test_constants_are_those_of_the_protocols():
     assert presets.PRESETS['philkr']['fc6'] == (80_000, 0.001, 10_000)
     assert presets.PRESETS['deepcluster']['all'] == (150_000, 0.001, 20_000)
     assert presets.PRESETS['deepcluster']['fc6'] == (150_000, 0.003, 5_000)
-    assert (presets.BATCH_SIZE, presets.CROPS, presets.DECAY) == (16, 10, 0.000001)
+    assert (presets.CROPS, presets.DECAY) == (10, 0.000001)
     assert (presets.BIAS_RATE, presets.CLIP) == (2, 10)
     assert (crops.SIDE, crops.SCALES) == (227, (0.5, 2.0))
 
@@ -20,7 +20,7 @@ def test_constants_are_those_of_the_protocols():
 def test_keys_offer_what_there_is():
     assert tasks.VOC_CLASSIFICATION['preset'].values.split(', ') == list(presets.PRESETS)
     assert tasks.VOC_CLASSIFICATION['train'].values.split(', ') == list(presets.TRAINED)
-    assert default.get_config().voc_classification.batch_size == presets.BATCH_SIZE
+    assert default.get_config().voc_classification.batch_size == 16
     assert default.get_config().voc_classification.crop_size == crops.SIDE
 
 
