@@ -154,6 +154,6 @@ def test_a_task_learns_from_one_listing_and_is_tested_on_another(photograph_fold
     config = small(root)
     config.data.update(probe_train='train.csv', test='val.csv')
     found = pipeline.run(configuration.check(config), tmp_path / 'run')
-    row = found['knn']['learned']
+    row = found['knn']['random']
     assert (row['train'], row['test']) == (40, 8)
     assert row['layers']['conv1']['3']['correct'] >= 4
