@@ -5,9 +5,9 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Float32
 
-from artifacts_jax.models.cpu import products
 from artifacts_jax.transfer.layerwise.presets import GRIDS, LAYERS, MAPS, PRESETS, Preset, Window
 
 EPSILON = 1e-5
@@ -19,7 +19,6 @@ class Heads(nn.Module):
     preset: str
     classes: int
     rates: int = 1
-    products: bool = False  # whether to multiply by products.py
     axis_name: str | None = None
 
     @nn.compact
@@ -44,12 +43,12 @@ class Heads(nn.Module):
                 scale = self.param(f'{layer}_scale', nn.initializers.ones, shape)
                 x = x * scale[spread] + self.param(f'{layer}_offset', nn.initializers.zeros, shape)[spread]
             x = x.reshape(*x.shape[:2], -1)
-            shape = (self.rates, x.shape[-1], self.classes)
+            shape = (self.rates, self.classes, x.shape[-1])  # XLA's product with the inputs last is fastest on CPU
             kernel = self.param(f'{layer}_kernel', _kernel_init(preset, side), shape)
             bias = self.param(f'{layer}_bias', _bias_init(preset, x.shape[-1]), (self.rates, self.classes))
             # One product a rate: XLA runs a product of stacks of matrices ten times slower on CPU.
-            multiply = products.matmul if self.products else jnp.matmul
-            each = [multiply(x[rate if len(x) > 1 else 0], kernel[rate]) for rate in range(self.rates)]
+            inputs = [x[rate if len(x) > 1 else 0] for rate in range(self.rates)]
+            each = [jnp.einsum('bi,ki->bk', *pair) for pair in zip(inputs, kernel)]
             logits[layer] = jnp.stack(each) + bias[:, None]
         return logits
 
@@ -109,7 +108,7 @@ def shrink(x: Float[Array, 'B H W C'], preset: Preset, layer: int) -> Float[Arra
     if max(x.shape[1:3]) <= grid:
         return x
     if preset.pooling == 'resize':
-        return jax.image.resize(x, (len(x), grid, grid, x.shape[-1]), 'linear', antialias=False)
+        return _interpolated(_interpolated(x, grid, 1), grid, 2)
     if x.shape[1:3] == (MAPS[layer],) * 2:
         return _pool(x, preset.pooling, preset.windows[layer])
     for axis in (1, 2):
@@ -121,10 +120,25 @@ def shrink(x: Float[Array, 'B H W C'], preset: Preset, layer: int) -> Float[Arra
     return x
 
 
+def _interpolated(x, size, axis):
+    """As jax.image.resize without antialiasing, bilinear, along one axis: it reads all rows where two each will do."""
+    centres = (np.arange(size) + 0.5) * (x.shape[axis] / size) - 0.5
+    before = np.floor(centres).astype(int)
+    spread = [None] * x.ndim
+    spread[axis] = slice(None)
+    part = (centres - before).astype(np.float32)[tuple(spread)]
+    near, far = (jnp.take(x, np.clip(rows, 0, x.shape[axis] - 1), axis) for rows in (before, before + 1))
+    return near * (1 - part) + far * part
+
+
 def _pool(x, kind, window: Window):
-    sides = ((window.padding,) * 2,) * 2
-    options = {'window_shape': (window.size,) * 2, 'strides': (window.stride,) * 2, 'padding': sides}
-    return nn.avg_pool(x, **options) if kind == 'average' else nn.max_pool(x, **options)
+    """Windows' means or maxima, along one axis and then the other: six times faster than both at once."""
+    start, combine = (0.0, jax.lax.add) if kind == 'average' else (-jnp.inf, jax.lax.max)
+    for axis in (1, 2):
+        size, stride, padding = [1] * 4, [1] * 4, [(0, 0)] * 4
+        size[axis], stride[axis], padding[axis] = window.size, window.stride, (window.padding,) * 2
+        x = jax.lax.reduce_window(x, start, combine, size, stride, padding)
+    return x / window.size**2 if kind == 'average' else x
 
 
 def _normalised(x, mean, var):
@@ -133,14 +147,14 @@ def _normalised(x, mean, var):
 
 def _kernel_init(preset, side):
     def init(key, shape):
-        _, inputs, classes = shape
+        _, classes, inputs = shape
         if preset.weights == 'zeros':
             return jnp.zeros(shape)
         if preset.weights == 'gaussian':
-            drawn = 0.01 * jax.random.normal(key, (inputs, classes))
+            drawn = 0.01 * jax.random.normal(key, (classes, inputs))
         else:  # xavier: of a convolution over the whole map
             squares = 6 / (inputs + classes * side**2) if preset.weights == 'xavier' else 1 / inputs
-            drawn = jax.random.uniform(key, (inputs, classes), minval=-1, maxval=1) * math.sqrt(squares)
+            drawn = jax.random.uniform(key, (classes, inputs), minval=-1, maxval=1) * math.sqrt(squares)
         return jnp.broadcast_to(drawn, shape)  # the same for every rate
 
     return init

@@ -143,8 +143,7 @@ def make_trunk(config: ConfigDict, **options):
 
 def make_heads(config: ConfigDict, classes: int, axis_name: str | None = None) -> Heads:
     """Makes the classifiers; `axis_name` names the devices under pmap."""
-    products = make_trunk(config).products
-    return Heads(config.layerwise.preset, classes, len(config.layerwise.rate_factors), products, axis_name)
+    return Heads(config.layerwise.preset, classes, len(config.layerwise.rate_factors), axis_name)
 
 
 def crop_size(config: ConfigDict) -> int:

@@ -35,6 +35,14 @@ def test_windows_equal_a_slow_loop(name, layer):
     np.testing.assert_allclose(small[0, ..., 0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize('shape', [(55, 55), (13, 27), (12, 7)])
+def test_resizing_equals_jax_image(shape):
+    x = jax.random.normal(jax.random.key(0), (2, *shape, 3))
+    small = heads.shrink(x, PRESETS['zhang2016'], 0)
+    expected = jax.image.resize(x, (2, 10, 10, 3), 'linear', antialias=False)
+    np.testing.assert_allclose(small, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize('name', ['vissl', 'asano', 'zhang2016'])
 def test_maps_of_other_sizes_are_covered(name):
     x = jnp.ones((1, 32, 32, 2)).at[0, 28:, 28:].set(100)
@@ -93,7 +101,7 @@ def test_logits_are_of_normalised_features_by_the_parameters_of_each_rate():
     x = (np.asarray(maps['conv2']) - mean) / np.sqrt(var + 1e-5)
     for rate in (0, 1):
         scaled = x * np.asarray(params['conv2_scale'][rate]) + np.asarray(params['conv2_offset'][rate])
-        expected = scaled.reshape(4, -1) @ np.asarray(params['conv2_kernel'][rate])
+        expected = scaled.reshape(4, -1) @ np.asarray(params['conv2_kernel'][rate]).T
         np.testing.assert_allclose(
             logits[rate], expected + np.asarray(params['conv2_bias'][rate]), rtol=1e-4, atol=1e-4
         )
