@@ -1,4 +1,4 @@
-"""Installs artifacts_jax: pip install -e . (extras: heif, test, docs, cuda, tpu)."""
+"""Installs artifacts_jax: pip install -e . (extras: heif, voc, test, docs, cuda, tpu)."""
 
 from setuptools import find_packages, setup
 
@@ -6,6 +6,7 @@ DOCS = ['sphinx>=9,<10', 'myst-parser>=5,<6', 'sphinx-book-theme>=1.4,<2', 'sphi
 # tensorflow-cpu has wheels for INTEL alone; on OTHER machines, as on ARM, those of tensorflow are without CUDA, too.
 INTEL = 'platform_machine in "x86_64 AMD64" and sys_platform != "darwin"'
 OTHER = 'platform_machine not in "x86_64 AMD64" or sys_platform == "darwin"'
+OPENCV = 'opencv-contrib-python-headless>=4.10,<6'  # selective search
 
 setup(
     name='artifacts_jax',
@@ -46,6 +47,7 @@ setup(
     ],
     extras_require={
         'heif': ['pillow-heif>=0.22,<2'],
+        'voc': [OPENCV],
         'cuda': ['jax[cuda13]>=0.8,<0.13'],
         'tpu': ['jax[tpu]>=0.8,<0.13'],
         'docs': DOCS,
@@ -57,6 +59,8 @@ setup(
             'onnx>=1.17,<2',  # with its runtime, what others computed of the same operations
             'onnxruntime>=1.22,<2',
             'pillow-heif>=0.22,<2',
+            'mean-average-precision==2024.1.5.0',  # what others computed of detections
+            OPENCV,
             'ruff>=0.12',
             'import-linter>=2.17,<3',
             *DOCS,  # a test builds the documentation

@@ -1,0 +1,46 @@
+"""Made-up objects and detections, for tests."""
+
+import numpy as np
+
+from artifacts_jax.transfer.voc import annotations
+from artifacts_jax.transfer.voc.annotations import NAMES
+from artifacts_jax.transfer.voc.detection.detections import Detections
+
+
+def objects(*rows):
+    """Objects of (name, box counted from 0) or (name, box, is difficult) each."""
+    return annotations.objects(
+        [(NAMES.index(row[0]), [x + 1.0 for x in row[1]], len(row) > 2 and row[2], False) for row in rows]
+    )
+
+
+def detections(*rows):
+    """Detections of (name, score, box counted from 0) each."""
+    names, scores, boxes = zip(*rows) if rows else ((), (), ())
+    return Detections(
+        np.array([NAMES.index(name) for name in names], np.int32),
+        np.array(scores, np.float32),
+        np.array(boxes, np.float32).reshape(-1, 4),
+    )
+
+
+def random_set(random, *, images=6, most=8, classes=3, levels=1000):
+    """(objects, detections) of images, whose boxes are on a small canvas, so that many overlap."""
+
+    def boxes(count):
+        corners = random.integers(0, 20, (count, 2))
+        return np.concatenate([corners, corners + random.integers(3, 20, (count, 2))], axis=1).astype(np.float32)
+
+    truth, found = [], []
+    for _ in range(images):
+        count = random.integers(0, most)
+        labels = random.integers(0, classes, count).astype(np.int32)
+        drawn = boxes(count)
+        truth.append(annotations.Objects(labels, drawn + 1, random.random(count) < 0.3, np.zeros(count, bool)))
+        near = np.repeat(drawn, 2, axis=0) + random.integers(-3, 4, (2 * count, 4))
+        near[:, 2:] = np.maximum(near[:, 2:], near[:, :2])
+        others = random.integers(0, most)
+        all_labels = np.concatenate([np.repeat(labels, 2), random.integers(0, classes, others)]).astype(np.int32)
+        scores = (random.integers(1, levels, len(all_labels)) / levels).astype(np.float32)
+        found.append(Detections(all_labels, scores, np.concatenate([near, boxes(others)]).astype(np.float32)))
+    return truth, found
