@@ -164,11 +164,11 @@ def alone(folder: Path, *, patient: bool = False) -> Iterator[None]:
         yield
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file, whole or not at all, and makes the folders that it is in."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file, text or bytes, whole or not at all, and makes the folders that it is in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix('.tmp')
-    temporary.write_text(text, encoding='utf-8')
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.replace(path)
 
 

@@ -1,0 +1,108 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from artifacts_jax.data.errors import DataError
+from artifacts_jax.transfer.voc import devkit, records
+from artifacts_jax.transfer.voc.detection import proposal_files, proposals
+from tests.transfer.voc.detection import made
+
+SHARED = Path(__file__).parents[5] / 'shared' / 'voc_tiny' / 'VOCdevkit'
+GOOD = [[0, 0, 19, 9], [5, 2, 12, 8], [5, 2, 9, 8]]  # in 10 x 20 pixels
+
+
+@pytest.fixture
+def images():
+    """Records of three images, of 20 x 10 pixels and in turn of 10 x 20; there is an object in the first."""
+    objects = made.objects(('dog', (5, 2, 12, 8)), ('cat', (0, 0, 5, 9)), ('cat', (18, 0, 19, 1), True))
+    return [
+        records.Record(name, size, objects if name == 'a' else made.objects(), np.zeros(20, np.int8), b'')
+        for name, size in (('a', (10, 20)), ('b', (20, 10)), ('c', (10, 20)))
+    ]
+
+
+@pytest.fixture
+def load(images, tmp_path):
+    def load(*boxes):
+        arrays = [np.array(each, np.float64).reshape(-1, 4) for each in boxes]
+        proposal_files.write(tmp_path / 'boxes.npz', [record.name for record in images], arrays)
+        return proposals.load(images, str(tmp_path / 'boxes.npz'), place='trainval of VOC')
+
+    return load
+
+
+def test_boxes_are_sorted_and_recall_is_said(load, capsys):
+    found = load(GOOD, [[0, 0, 9, 19]], GOOD[:2])
+    assert [each.tolist() for each in found] == [[GOOD[0], GOOD[2], GOOD[1]], [[0, 0, 9, 19]], GOOD[:2]]
+    assert {each.dtype.name for each in found} == {'float32'}
+    said = capsys.readouterr()
+    assert said.out == (
+        'proposals of trainval of VOC: 3 images, 2 boxes in each (1 to 3); they find 50.0 % and 50.0 % of 2 objects at'
+        ' IoU 0.5 and 0.7\n'
+    )
+    assert said.err == ''
+
+
+def test_recall_by_hand():
+    dogs = made.objects(('dog', (0, 0, 9, 9)), ('dog', (50, 50, 59, 59), True))
+    objects = [dogs, made.objects(('cat', (0, 0, 9, 9)))]
+    boxes = [np.array([[0, 0, 9, 5], [50, 50, 59, 59]], np.float32), np.zeros((0, 4), np.float32)]
+    assert proposals.recall(objects, boxes) == ([0.5, 0.0], 2)  # 60 of 100 pixels
+    assert proposals.recall(objects, boxes, (0.6,)) == ([0.5], 2)
+    assert proposals.recall([made.objects()], boxes[1:]) == ([None, None], 0)
+
+
+def test_boxes_that_reach_outside_are_cut_and_said(load, capsys):
+    many = GOOD * 10
+    found = load([*many, [-3, 4, 5, 9]], [[0, 0, 10, 19], [0.5, 1, 9.5, 20]], many)
+    assert [0, 4, 5, 9] in found[0].tolist()
+    np.testing.assert_array_equal(found[1], [[0, 0, 9, 19], [0.5, 1, 9, 19]])
+    said = capsys.readouterr().err
+    assert 'of trainval of VOC: 3 boxes reach beyond their images and are cut, such as 1 of image a' in said
+    assert said.count('\n') == 1
+
+
+def test_what_is_no_pixel_wide_or_high_is_left_out_and_said(load, capsys):
+    outside = [20.5, 0, 21, 9]  # hardly
+    found = load([*GOOD * 10, [5, 5, 4, 9], [5, 5, 9, 4], [9, 9, 2, 2], outside], [[0, 0, 0, 0]], GOOD)
+    assert [len(each) for each in found] == [30, 1, 3]
+    said = capsys.readouterr().err
+    assert '4 boxes are less than a pixel wide or high and left out, such as 4 of image a' in said
+    assert said.count('\n') == 1
+
+
+def test_an_image_without_boxes_is_said_and_all_of_them_are_an_error(load, capsys):
+    assert [len(each) for each in load(GOOD, [], GOOD)] == [3, 0, 3]
+    said = capsys.readouterr()
+    assert said.err.endswith('boxes.npz of trainval of VOC: 1 of 3 images have no box, such as b\n')
+    assert said.err.count('\n') == 1
+    with pytest.raises(DataError, match=r'boxes\.npz of trainval of VOC: no image has a box$'):
+        load([], [], [])
+
+
+def test_boxes_of_other_images_are_refused(load):
+    with pytest.raises(DataError, match='boxes of 1 of 3 images, such as b, do not fit into them: they are of other'):
+        load(GOOD, GOOD, GOOD)
+    with pytest.raises(DataError, match='the boxes of image c hold nan or inf'):
+        load(GOOD, [], [[0, 0, np.nan, 5]])
+
+
+def test_a_source_that_is_none(images):
+    with pytest.raises(DataError, match=r"no proposals 'edge_boxes': expected selective_search, or a file .mat or .np"):
+        proposals.load(images, 'edge_boxes', place='test')
+    with pytest.raises(ValueError, match='proposals by selective_search need a folder'):
+        proposals.load(images, 'selective_search', place='test')
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.exists(), reason=f'no photographs of VOC in {SHARED}')
+def test_selective_search_finds_most_objects_of_photographs(tmp_path, capsys):
+    pytest.importorskip('cv2.ximgproc', reason='no OpenCV with its contributed modules, of [voc]')
+    opened = devkit.open_voc(str(SHARED), ['test'])['test']
+    found = proposals.load(opened, 'selective_search', place='test', folder=tmp_path)
+    assert [1000 < len(each) < 6000 for each in found] == 4 * [True]
+    (half, most), _ = proposals.recall([record.objects for record in opened], found)
+    assert half > 0.6
+    assert most > 0.3
+    assert 'proposals of test: 4 images' in capsys.readouterr().out

@@ -1,0 +1,143 @@
+import builtins
+import dataclasses
+import shutil
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from artifacts_jax.data.errors import DataError
+from artifacts_jax.transfer.voc import annotations, records
+from artifacts_jax.transfer.voc.detection import selective_search
+
+SIZE = (48, 60)
+
+
+def scene(*colours):
+    """An image of rectangles, which selective search finds."""
+    pixels = np.full((*SIZE, 3), 200, np.uint8)
+    for n, colour in enumerate(colours):
+        pixels[10 : 30 + 4 * n, 18 * n + 4 : 18 * n + 16] = colour
+    return pixels
+
+
+SCENES = {'a': scene((255, 0, 0)), 'b': scene((0, 0, 255), (0, 90, 0)), 'c': scene((9, 9, 9), (255, 0, 0), (0, 0, 99))}
+
+
+@pytest.fixture
+def opencv():
+    return pytest.importorskip('cv2.ximgproc', reason='no OpenCV with its contributed modules, of [voc]')
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Records of three images."""
+    made = []
+    for name, pixels in SCENES.items():
+        PIL.Image.fromarray(pixels).save(tmp_path / f'{name}.png')
+        labels = np.full(20, -1, np.int8)
+        made.append(records.Record(name, SIZE, annotations.objects([]), labels, tmp_path / f'{name}.png'))
+    return made
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    """The sums of the images that are searched from now on."""
+    sums, search = [], selective_search.search
+    monkeypatch.setattr(selective_search, 'search', lambda image: sums.append(int(image.sum())) or search(image))
+    return sums
+
+
+def same(first, second):
+    return len(first) == len(second) and all(map(np.array_equal, first, second))
+
+
+def test_boxes_are_sorted_and_those_of_the_image(opencv):
+    boxes = selective_search.search(SCENES['c'])
+    assert boxes.dtype == np.float32
+    assert [0, 0, 59, 47] in boxes.tolist()
+    assert [4, 10, 15, 29] in np.round(boxes).tolist()  # the black rectangle
+    assert boxes.min() == 0
+    assert boxes.tolist() == sorted(boxes.tolist())
+    np.testing.assert_array_equal(boxes, selective_search.search(SCENES['c']))
+
+
+def test_a_large_image_is_scaled_down(opencv, monkeypatch):
+    monkeypatch.setattr(selective_search, 'SIDE', 60)
+    large = np.asarray(PIL.Image.fromarray(SCENES['b']).resize((180, 144), PIL.Image.Resampling.NEAREST))
+    boxes = selective_search.search(large)
+    np.testing.assert_allclose(boxes[0], [0, 0, 179, 143])
+    assert np.abs(boxes - [12, 30, 47, 89]).max(axis=1).min() <= 3  # the blue rectangle
+
+
+def test_what_is_kept_is_not_searched_again(opencv, images, searched, tmp_path, capsys):
+    folder = tmp_path / 'kept'
+    found, unusable = selective_search.of_records(images, folder, workers=1)
+    assert (len(searched), unusable) == (3, {})
+    said = capsys.readouterr().out
+    assert f'selective search: 3 of 3 images, by 1 processes, seconds each; kept in {folder}' in said
+    assert 'selective search: 3/3' in said
+    again, _ = selective_search.of_records(images, folder, workers=1)
+    assert same(found, again)
+    assert len(searched) == 3
+    assert capsys.readouterr().out == ''
+
+
+def test_after_a_kill_what_is_missing_or_cut_short_is_searched(opencv, images, searched, tmp_path):
+    folder = tmp_path / 'kept'
+    found, _ = selective_search.of_records(images, folder, workers=1)
+    (folder / 'a.npz').unlink()
+    (folder / 'b.npz').write_bytes((folder / 'b.npz').read_bytes()[:-30])
+    (folder / 'a.tmp').write_bytes(b'cut sh')
+    assert same(found, selective_search.of_records(images, folder, workers=1)[0])
+    assert searched[3:] == searched[:2]
+    assert sorted(path.name for path in folder.iterdir()) == ['a.npz', 'b.npz', 'c.npz', 'lock']
+
+
+def test_another_image_of_the_name_and_other_settings_are_noticed(opencv, images, searched, tmp_path, monkeypatch):
+    folder = tmp_path / 'kept'
+    found, _ = selective_search.of_records(images, folder, workers=1)
+    shutil.copy(images[2].file, images[0].file)
+    changed, _ = selective_search.of_records(images, folder, workers=1)
+    assert len(searched) == 4
+    assert same(changed, [found[2], *found[1:]])
+    content = dataclasses.replace(images[1], file=images[1].file.read_bytes())
+    selective_search.of_records([content], folder, workers=1)  # the same, in memory
+    assert len(searched) == 4
+    monkeypatch.setitem(selective_search.SETTINGS, 'side', 400)
+    selective_search.of_records(images, folder, workers=1)
+    assert len(searched) == 7
+
+
+def test_an_image_that_cannot_be_read_has_no_boxes_and_is_not_kept(opencv, images, tmp_path):
+    images[1].file.write_bytes(b'no image')
+    folder = tmp_path / 'kept'
+    found, unusable = selective_search.of_records(images, folder, workers=1)
+    assert [len(boxes) > 0 for boxes in found] == [True, False, True]
+    assert list(unusable) == ['b']
+    assert 'no image' in unusable['b']
+    assert not (folder / 'b.npz').exists()
+    PIL.Image.fromarray(SCENES['b']).save(images[1].file)
+    assert len(selective_search.of_records(images, folder, workers=1)[0][1])
+
+
+def test_processes_find_the_same(opencv, images, tmp_path):
+    images[2].file.unlink()
+    alone, reasons = selective_search.of_records(images, tmp_path / 'alone', workers=1)
+    shared, others = selective_search.of_records(images, tmp_path / 'shared', workers=2)
+    assert same(alone, shared)
+    assert reasons == others == {'c': 'No such file or directory'}
+
+
+def test_without_opencv_one_line_says_what_to_do(images, tmp_path, monkeypatch):
+    original = builtins.__import__
+
+    def without(name, *arguments, **options):
+        if name == 'cv2':
+            raise ImportError('no cv2')
+        return original(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, '__import__', without)
+    with pytest.raises(DataError, match=r"^selective search needs OpenCV .* pip install -e '\.\[voc\]'.*$"):
+        selective_search.of_records(images, tmp_path / 'kept')
+    assert not (tmp_path / 'kept').exists()
