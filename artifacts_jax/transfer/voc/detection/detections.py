@@ -17,6 +17,7 @@ from artifacts_jax.transfer.voc.annotations import NAMES
 
 FILE = 'comp3_det_{split}_{name}.txt'  # comp3: learned from VOC's own trainval, or from other data than its test
 SCORE_DECIMALS, BOX_DECIMALS = 3, 1
+LINE = '{} {:.3f} {:.1f} {:.1f} {:.1f} {:.1f}\n'
 
 
 class Detections(NamedTuple):
@@ -63,9 +64,9 @@ def write(folder: Path, split: str, names: Sequence[str], found: Sequence[Detect
         raise ValueError(f'there are {len(names)} names and detections of {len(found)} images, expected as many')
     lines = [[] for _ in NAMES]
     for image, one in zip(names, found):
-        for label, score, box in zip(one.labels, *counted_from_1(one)):
-            corners = ' '.join(f'{x:.{BOX_DECIMALS}f}' for x in box)
-            lines[label].append(f'{image} {score:.{SCORE_DECIMALS}f} {corners}\n')
+        scores, boxes = counted_from_1(one)
+        for label, score, corners in zip(one.labels.tolist(), scores.tolist(), boxes.tolist()):
+            lines[label].append(LINE.format(image, score, *corners))
     paths = [Path(folder) / FILE.format(split=split, name=name) for name in NAMES]
     for path, each in zip(paths, lines):
         host.write_whole(path, ''.join(each))
