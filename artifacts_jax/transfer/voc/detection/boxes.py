@@ -1,0 +1,77 @@
+"""Boxes in an image: how they overlap, move, end at its borders, and are mirrored.
+
+A box is x1 y1 x2 y2: its first and last pixels, which both belong to it, counted from 0, as Fast R-CNN has them. VOC
+counts from 1: `from_voc`. Areas are of pixels, so x2 - x1 + 1 wide; a box with x2 < x1 or y2 < y1 has none, and
+overlaps nothing. In regression widths are x2 - x1 + EPS, as published: what moves a box one pixel wide is huge, but
+finite.
+
+Source: rbgirshick/fast-rcnn, lib/fast_rcnn/test.py and lib/roi_data_layer/roidb.py.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Num
+
+EPS = 1e-14  # pixels
+
+
+def from_voc(boxes: Num[ArrayLike, '*N 4']) -> Num[ArrayLike, '*N 4']:
+    """Returns boxes of annotations.Objects, whose pixels are counted from 1, with pixels counted from 0."""
+    return boxes - 1
+
+
+def iou(boxes: Float[ArrayLike, 'N 4'], others: Float[ArrayLike, 'M 4']) -> Float[Array, 'N M']:
+    """Returns the intersection over the union, in pixels, of each box with each of the others: in [0, 1]."""
+    boxes, others = jnp.asarray(boxes)[:, None], jnp.asarray(others)[None]
+    common = _area(jnp.maximum(boxes[..., :2], others[..., :2]), jnp.minimum(boxes[..., 2:], others[..., 2:]))
+    union = _area(boxes[..., :2], boxes[..., 2:]) + _area(others[..., :2], others[..., 2:]) - common
+    return jnp.where(common > 0, common / jnp.where(common > 0, union, 1.0), 0.0)
+
+
+def encode(boxes: Float[ArrayLike, '*N 4'], goals: Float[ArrayLike, '*N 4']) -> Float[Array, '*N 4']:
+    """Returns what moves boxes to their goals.
+
+    It is how far the centre moves in x and y, in widths and heights of the box, and the logarithms of the ratios of
+    widths and of heights.
+    """
+    centres, sides = _centred(boxes)
+    goal_centres, goal_sides = _centred(goals)
+    return jnp.concatenate([(goal_centres - centres) / sides, jnp.log(goal_sides / sides)], axis=-1)
+
+
+def decode(boxes: Float[ArrayLike, '*#N 4'], moves: Float[ArrayLike, '*#N 4']) -> Float[Array, '*_ 4']:
+    """Returns boxes moved, which `encode` undoes; neither is clipped. One box may have moves of several classes."""
+    centres, sides = _centred(boxes)
+    moves = jnp.asarray(moves)
+    centres, halves = moves[..., :2] * sides + centres, 0.5 * jnp.exp(moves[..., 2:]) * sides
+    return jnp.concatenate([centres - halves, centres + halves], axis=-1)
+
+
+def clip(boxes: Float[ArrayLike, '*N 4'], size: Num[ArrayLike, '2']) -> Float[Array, '*N 4']:
+    """Returns boxes with both ends inside an image.
+
+    Of one that lies outside, pixels at the border remain, where Fast R-CNN, which clips x1 and y1 from below and x2 and
+    y2 from above alone, has a box without area.
+
+    Args:
+      boxes: which.
+      size: the image's height and width, pixels.
+    """
+    boxes = jnp.asarray(boxes)
+    last = jnp.tile(jnp.asarray(size, boxes.dtype)[::-1] - 1, 2)
+    return jnp.clip(boxes, 0, last.reshape((1,) * (boxes.ndim - 1) + (4,)))
+
+
+def flip(boxes: Float[ArrayLike, '*N 4'], width: Num[ArrayLike, '']) -> Float[Array, '*N 4']:
+    """Returns the boxes of a mirrored image of this width, pixels."""
+    x1, y1, x2, y2 = jnp.moveaxis(jnp.asarray(boxes), -1, 0)
+    return jnp.stack([width - 1 - x2, y1, width - 1 - x1, y2], axis=-1)
+
+
+def _area(first, last):
+    return jnp.maximum(last - first + 1, 0).prod(axis=-1)
+
+
+def _centred(boxes):
+    boxes = jnp.asarray(boxes)
+    sides = boxes[..., 2:] - boxes[..., :2] + EPS
+    return boxes[..., :2] + 0.5 * sides, sides
