@@ -1,0 +1,107 @@
+"""What regions of interest are to be moved to, and the mean and deviation of it, by which it is normalised."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int
+
+from artifacts_jax.transfer.voc.annotations import NAMES
+from artifacts_jax.transfer.voc.detection import boxes as geometry
+
+FOREGROUND = 0.5  # the least IoU of a region with the object that it is taken for
+
+
+class Matches(NamedTuple):
+    """The regions of an image, first its objects and then its proposals, and the object that each overlaps most."""
+
+    boxes: Float[Array, 'R 4']
+    overlaps: Float[Array, ' R']  # IoU with that object; 0 where there is none, -1 for what pads the regions
+    objects: Int[Array, ' R']  # its position; the first of several; of an object, itself
+
+
+class Moments(NamedTuple):
+    """Sums over regions, by class. Those of several images add up."""
+
+    count: Float[Array | np.ndarray, ' K']
+    total: Float[Array | np.ndarray, 'K 4']
+    squares: Float[Array | np.ndarray, 'K 4']
+
+
+def match(
+    proposals: Float[Array, 'N 4'],
+    mask: Bool[Array, ' N'],
+    objects: Float[Array, 'G 4'],
+    object_mask: Bool[Array, ' G'],
+) -> Matches:
+    """Matches an image's regions with its objects.
+
+    Args:
+      proposals: as of boxes.py, and so the objects.
+      mask: False for what pads the proposals.
+      objects: of any class, also difficult ones.
+      object_mask: False for what pads the objects.
+    """
+    count = len(objects)
+    regions = jnp.concatenate([objects, proposals])
+    there = jnp.concatenate([object_mask, mask])
+    if not count:
+        return Matches(regions, jnp.where(there, 0.0, -1.0), jnp.zeros(len(regions), jnp.int32))
+    overlaps = jnp.where(object_mask[None], geometry.iou(regions, objects), 0.0)
+    # Two objects may have one box: each is its own.
+    best = jnp.concatenate([jnp.arange(count), overlaps[count:].argmax(axis=1)])
+    highest = jnp.take_along_axis(overlaps, best[:, None], axis=1)[:, 0]
+    return Matches(regions, jnp.where(there, highest, -1.0), best)
+
+
+def moments(
+    proposals: Float[Array, 'N 4'],
+    mask: Bool[Array, ' N'],
+    objects: Float[Array, 'G 4'],
+    labels: Int[Array, ' G'],
+    object_mask: Bool[Array, ' G'],
+    *,
+    classes: int = len(NAMES),
+) -> Moments:
+    """Returns the sums of what an image's foreground regions, its objects among them, are to be moved by.
+
+    Args:
+      proposals: as for `match`, and so all but the labels.
+      mask: see there.
+      objects: see there.
+      labels: in [0, classes).
+      object_mask: see there.
+      classes: how many.
+    """
+    found = match(proposals, mask, objects, object_mask)
+    if not len(objects):
+        return Moments(jnp.zeros(classes), jnp.zeros((classes, 4)), jnp.zeros((classes, 4)))
+    moves = geometry.encode(found.boxes, objects[found.objects])
+    place = jnp.where(found.overlaps >= FOREGROUND, labels[found.objects], classes)
+
+    def summed(values):
+        return jnp.zeros((classes, *values.shape[1:])).at[place].add(values, mode='drop')
+
+    return Moments(summed(jnp.ones(len(place))), summed(moves), summed(jnp.square(moves)))
+
+
+def with_mirrored(sums: Moments) -> Moments:
+    """Returns the sums over the images and their mirror images, in which x alone moves the other way."""
+    sign = np.array([[0.0, 2.0, 2.0, 2.0]])
+    return Moments(2 * sums.count, sign * sums.total, 2 * sums.squares)
+
+
+def statistics(sums: Moments) -> tuple[Float32[np.ndarray, 'K 4'], Float32[np.ndarray, 'K 4']]:
+    """Returns (means, deviations) by class.
+
+    A class without regions has mean 0. Where all its regions move alike, as when it has none, the deviation is 1.
+    Source: rbgirshick/fast-rcnn, lib/roi_data_layer/roidb.py.
+
+    Args:
+      sums: over all images. Add them up in float64.
+    """
+    count = np.maximum(np.asarray(sums.count, np.float64), 1)[:, None]
+    mean, square = (np.asarray(values, np.float64) / count for values in (sums.total, sums.squares))
+    variance = square - np.square(mean)
+    alike = variance <= 1e-6 * square  # which is what rounding leaves
+    return mean.astype(np.float32), np.sqrt(np.where(alike, 1.0, variance)).astype(np.float32)

@@ -1,0 +1,103 @@
+from functools import reduce
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from artifacts_jax.transfer.voc.detection import boxes as geometry
+from artifacts_jax.transfer.voc.detection import targets
+from tests.transfer.voc.detection.boxes_test import covered, move
+
+CLASSES, WIDTH = 4, 40
+match = jax.jit(targets.match)
+moments = jax.jit(targets.moments, static_argnames='classes')
+
+
+def image(seed, count=60, objects=4):
+    """Arguments of moments: proposals around the objects, and some anywhere; some of both only pad."""
+    random = np.random.default_rng(seed)
+    corners = random.integers(0, 20, (objects, 2))
+    truth = np.concatenate([corners, corners + random.integers(5, 19, (objects, 2))], axis=1)
+    near = truth[random.integers(0, objects, count)] + random.integers(-3, 4, (count, 4))
+    anywhere = np.sort(random.integers(0, WIDTH, (count // 3, 2, 2)), axis=1).reshape(-1, 4)
+    near[: count // 3] = anywhere
+    proposals = np.clip(near, 0, WIDTH - 1)
+    labels = random.integers(0, CLASSES - 1, objects)  # the last class has no objects
+    mask, object_mask = random.uniform(size=count) < 0.9, np.arange(objects) < objects - 1
+    return (
+        proposals.astype(np.float32),
+        mask,
+        truth.astype(np.float32),
+        labels.astype(np.int32),
+        object_mask,
+    )
+
+
+def matched(proposals, mask, objects, labels, object_mask):
+    """(box, its object, IoU) of each region that is none of those that pad, one after another."""
+    del labels
+    there = [n for n in range(len(objects)) if object_mask[n]]
+    regions = [(objects[n], n) for n in there] + [(box, None) for box in proposals[mask]]
+    for box, own in regions:
+        shares = [len(covered(box) & covered(objects[n])) / len(covered(box) | covered(objects[n])) for n in there]
+        n = there[int(np.argmax(shares))] if own is None else own
+        yield box, n, max(shares)
+
+
+def test_regions_are_matched_with_the_object_they_overlap_most():
+    proposals, mask, objects, _, object_mask = arguments = image(0)
+    found = match(proposals, mask, objects, object_mask)
+    there = np.concatenate([object_mask, mask])
+    assert (np.asarray(found.overlaps)[~there] == -1).all()
+    for row, (box, n, share) in zip(np.flatnonzero(there), matched(*arguments), strict=True):
+        np.testing.assert_array_equal(found.boxes[row], box)
+        np.testing.assert_allclose(found.overlaps[row], share, rtol=1e-6)
+        if share:
+            assert found.objects[row] == n
+
+
+def test_two_objects_with_one_box_are_each_their_own():
+    box = np.float32([[1, 2, 10, 12]] * 2)
+    found = match(box[:1], np.array([True]), box, np.array([True, True]))
+    assert found.objects.tolist() == [0, 1, 0]
+
+
+def test_statistics_are_those_of_all_foreground_and_its_mirror_images():
+    images = [image(seed) for seed in range(3)]
+    moves = [[] for _ in range(CLASSES)]
+    for arguments in images:
+        for box, n, share in matched(*arguments):
+            if share >= 0.5:
+                goal, label = arguments[2][n], arguments[3][n]
+                for mirrored in (False, True):
+                    pair = [np.asarray(geometry.flip(x, WIDTH)) if mirrored else x for x in (box, goal)]
+                    moves[label].append(move(*pair))
+    sums = [jax.tree.map(np.float64, moments(*arguments, classes=CLASSES)) for arguments in images]
+    sums = targets.with_mirrored(reduce(lambda a, b: jax.tree.map(np.add, a, b), sums))
+    means, deviations = targets.statistics(sums)
+    assert sums.count.tolist() == [len(each) for each in moves]
+    assert min(sums.count[:-1]) > 5
+    np.testing.assert_allclose(means[:-1], [np.mean(each, axis=0) for each in moves[:-1]], atol=1e-6)
+    np.testing.assert_allclose(deviations[:-1], [np.std(each, axis=0) for each in moves[:-1]], rtol=1e-4)
+    assert (means[-1] == 0).all()
+    assert (deviations[-1] == 1).all()
+
+
+def test_regions_that_move_alike_have_deviation_one():
+    box = np.float32([[0, 0, 9, 9], [1, 0, 10, 9]])
+    sums = moments(box[1:], np.array([True]), box[:1], np.zeros(1, np.int32), np.array([True]), classes=1)._replace(
+        count=np.ones(1)
+    )
+    means, deviations = targets.statistics(sums)
+    np.testing.assert_allclose(means, [[-1 / 9, 0, 0, 0]], rtol=1e-6)
+    np.testing.assert_array_equal(deviations, np.ones((1, 4)))
+
+
+def test_images_without_objects_have_no_foreground():
+    proposals, mask, objects, labels, object_mask = image(1)
+    for few in (slice(0, 0), slice(None)):
+        nothing = objects[few], labels[few], np.zeros_like(object_mask[few])
+        found = moments(proposals, mask, *nothing, classes=CLASSES)
+        assert all((np.asarray(x) == 0).all() for x in found)
+        overlaps = match(proposals, mask, nothing[0], nothing[2]).overlaps
+        assert jnp.unique(overlaps).tolist() == [-1, 0]
