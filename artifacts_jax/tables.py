@@ -83,36 +83,40 @@ def tables(workdir: Path) -> str:
     """Returns the paper's tables as text, each with a row of what the tasks in a work directory have reached."""
     from artifacts_jax.training import results
     from artifacts_jax.transfer import published
+    from artifacts_jax.transfer.layerwise import task as layerwise
+    from artifacts_jax.transfer.voc.classification import task as voc_classification
 
     found = {task: results.read(workdir / task) for task in DATA if (workdir / task).is_dir()}
 
     def here(task, part):
         return results.label(found.get(task, {}), part)
 
-    imagenet = found.get(IMAGENET, {}).get('layerwise', {})
-    rows = {f'{here(IMAGENET, f"layerwise/{preset}")}, {preset}': row for preset, row in imagenet.items()}
-    rows = rows or {'here': None}
-    linear = {
-        name: tuple(None if row is None else row['layers'][layer][0]['accuracy'] for layer in published.LAYERS)
-        for name, row in rows.items()
-    }
-    classification = found.get(VOC, {}).get('voc_classification', {}).get('all', {}).get('map')
-    voc = {here(VOC, 'voc_classification/all'): (classification, None, None)}
-    text = _table(published.IMAGENET, linear) + _table(published.VOC, voc)
+    linear, settings = {}, ''
+    for preset, row in found.get(IMAGENET, {}).get('layerwise', {}).items():
+        name = f'{here(IMAGENET, f"layerwise/{preset}")}, {preset}'
+        linear[name] = tuple(row['layers'][layer][0]['accuracy'] for layer in published.LAYERS)
+        settings += layerwise.setting(name, preset, row)
+    text = _table(published.IMAGENET, linear or {'here': (None,) * len(published.LAYERS)}, settings)
+    name = here(VOC, 'voc_classification/all')
+    row = found.get(VOC, {}).get('voc_classification', {}).get('all')
+    settings = voc_classification.setting(f'{name}, classification', 'all', row) if row else ''
+    text += _table(published.VOC, {name: (row and row['map'], None, None)}, settings)
     for preset, row in found.get(PLACES, {}).get('layerwise', {}).items():
         name = f'{here(PLACES, f"layerwise/{preset}")}, {preset}'
         numbers = [f'{row["layers"][layer][0]["accuracy"]:.1f}' for layer in published.LAYERS]
         text += 'Places, linear classifiers on frozen layers: top-1 accuracy, %\n\n'
-        text += results.table(['', *published.LAYERS], [[name, *numbers]]) + '\n'
+        text += results.table(['', *published.LAYERS], [[name, *numbers]])
+        count = row['layers'][published.LAYERS[0]][0]['count']
+        text += f'{name}: {row["dataset"]}, {row["train"]:,} training and {count:,} test images\n\n'
     return text
 
 
-def _table(table, ours):
+def _table(table, ours, settings):
     from artifacts_jax.training import results
     from artifacts_jax.transfer import published
 
     rows = published.listed(table.rows | ours)
-    return f'{table.title}\n\n{results.table(["", *table.columns], rows)}\n'
+    return f'{table.title}\n\n{results.table(["", *table.columns], rows)}{settings}\n'
 
 
 def main():

@@ -9,10 +9,13 @@ from artifacts_jax.exchange import exports
 from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import results
 
+VOC_ROW = {'dataset': 'voc/2007', 'preset': 'philkr', 'steps': 80_000, 'train': 5_011, 'count': 4_952}
+
 
 def layerwise(*accuracies):
     layers = {f'conv{n}': [{'accuracy': x, 'top5': x, 'correct': 1, 'count': 2}] for n, x in enumerate(accuracies, 1)}
-    return {'layerwise': {'fair': {'dataset': 'imagenet2012', 'train': 9, 'rates': [0.01], 'layers': layers}}}
+    row = {'dataset': 'ants', 'train': 9, 'steps': 1_000, 'rates': [0.01], 'layers': layers}
+    return {'layerwise': {'fair': row}}
 
 
 def rows(text):
@@ -23,19 +26,24 @@ def test_tables_have_what_was_reached_and_blanks(tmp_path):
     assert ['here', '', '', '', '', ''] in rows(tables.tables(tmp_path))
     results.write(tmp_path / tables.IMAGENET, layerwise(18.04, 31, 36, 37, 33.5))
     results.write(tmp_path / tables.PLACES, layerwise(20, 30, 35, 36, 34))
-    results.write(tmp_path / tables.VOC, {'voc_classification': {'all': {'map': 68.76}, 'fc6': {'map': 1.0}}})
-    found = rows(tables.tables(tmp_path))
+    results.write(
+        tmp_path / tables.VOC, {'voc_classification': {'all': {**VOC_ROW, 'map': 68.76}, 'fc6': {'map': 1.0}}}
+    )
+    text = tables.tables(tmp_path)
+    found = rows(text)
     assert ['here, fair', '18.0', '31.0', '36.0', '37.0', '33.5'] in found
     assert ['here, fair', '20.0', '30.0', '35.0', '36.0', '34.0'] in found
     assert ['here', '68.8', '', ''] in found
     assert ['spot artifacts (the paper)', '19.5', '33.3', '37.9', '38.9', '34.9'] in found
     assert ['spot artifacts (the paper)', '69.8', '52.5', '38.1'] in found
     assert ['Agrawal', '54.2', '43.9', ''] in found
+    assert 'here, fair: ants, 9 training and 2 test images, 1,000 updates; published are 1,281,167 and 50,000,' in text
+    assert 'voc/2007, 5,011 training and 4,952 test images, 80,000 updates; as published' in text
 
 
 def test_a_random_network_is_called_so(tmp_path):
     note = {'made_from': {'voc_classification/all': {'network': 'random, state 0a1b2c3d'}}}
-    results.write(tmp_path / tables.VOC, {'voc_classification': {'all': {'map': 50.0}}, **note})
+    results.write(tmp_path / tables.VOC, {'voc_classification': {'all': {**VOC_ROW, 'map': 50.0}}, **note})
     assert ['here, random network', '50.0', '', ''] in rows(tables.tables(tmp_path))
 
 

@@ -17,6 +17,14 @@ class Table(NamedTuple):
     rows: dict[str, tuple[float | None, ...]]
 
 
+class Setting(NamedTuple):
+    """What a number is reached on: training images, test images, updates."""
+
+    train: int
+    test: int
+    steps: int
+
+
 SUPERVISED, RANDOM, OURS = 'ImageNet labels (Krizhevsky)', 'random', 'spot artifacts (the paper)'
 
 IMAGENET = Table(
@@ -61,6 +69,25 @@ VOC = Table(
         OURS: (69.8, 52.5, 38.1),
     },
 )
+
+
+IMAGENET_IMAGES = (1_281_167, 50_000)  # training, test
+VOC07_IMAGES = (5_011, 4_952)
+
+
+def setting(name: str, data: str, here: Setting, there: Setting) -> str:
+    """Returns a line of what a row was reached on, and of what is published where it differs.
+
+    Args:
+      name: of the row.
+      data: the data set.
+      here: of the row.
+      there: of the published rows.
+    """
+    text = f'{name}: {data}, {here.train:,} training and {here.test:,} test images, {here.steps:,} updates; '
+    if here == there:
+        return text + 'as published\n'
+    return text + f'published are {there.train:,} and {there.test:,}, {there.steps:,} updates\n'
 
 
 def beside(table: Table, ours: dict[str, tuple[float | None, ...]]) -> list[list[str]]:

@@ -88,18 +88,28 @@ def table(found: dict) -> str:
     for preset, row in found[NAME].items():
         ours = {}
         here = f'{results.label(found, f"{NAME}/{preset}")}, {preset}'
+        imagenet = row['dataset'].startswith('imagenet2012')
         for kind, name in (('layers', here), ('ten_crop', f'{here}, ten crops')):
             for n, rate in enumerate(row['rates'] if kind in row else ()):
                 label = name if len(row['rates']) == 1 else f'{name}, rate {rate:g}'
                 ours[label] = tuple(row[kind][layer][n]['accuracy'] for layer in LAYERS)
-        if row['dataset'].startswith('imagenet2012'):
+        if imagenet:
             title, rows = published.IMAGENET.title, published.beside(published.IMAGENET, ours)
         else:
             title = f'{row["dataset"]}, linear classifiers on frozen layers: top-1 accuracy, %'
             rows = [[name, *(f'{x:.2f}' for x in numbers)] for name, numbers in ours.items()]
         counts = f'{row["train"]:,} training and {row["layers"][LAYERS[0]][0]["count"]:,} test images'
         text += f'{title}; {counts}\n\n{results.table(["", *LAYERS], rows)}'
+        if imagenet:
+            text += setting(here, preset, row)
     return text
+
+
+def setting(name: str, preset: str, row: dict) -> str:
+    """Returns a line of what a preset's row was reached on, beside what is published of ImageNet."""
+    steps, _ = presets.plan(PRESETS[preset], published.IMAGENET_IMAGES[0])
+    here = published.Setting(row['train'], row['layers'][LAYERS[0]][0]['count'], row['steps'])
+    return published.setting(name, row['dataset'], here, published.Setting(*published.IMAGENET_IMAGES, steps))
 
 
 def _accuracies(right, count):

@@ -84,18 +84,25 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
 
 def table(found: dict) -> str:
     """Returns what `run` does as tables of text: mean average precisions beside the published, then every class's."""
-    rows = [[name, row[0], '', ''] for name, *row in published.beside(published.VOC, {})]
+    rows, settings = [[name, row[0], '', ''] for name, *row in published.beside(published.VOC, {})], ''
     for train, row in found[NAME].items():
         here = results.label(found, f'{NAME}/{train}')
         label = f'{here}, {row["preset"]}, {"all layers" if train == "all" else f"from {train} on"}'
         rows.append([label, _text(row['map']), _text(row['map_1_crop']), f'{row["steps"]:,}'])
+        settings += setting(label, train, row)
     counts = [f'{row["train"]:,} training and {row["count"]:,} test images' for row in found[NAME].values()]
     classes = [[name, *(_text(row['ap'][name]) for row in found[NAME].values())] for name in NAMES]
     return (
         f'VOC classification: mean average precision, %, over ten random crops; {"; ".join(sorted(set(counts)))}\n\n'
         + results.table(['', 'mAP', 'one crop', 'updates'], rows)
-        + f'\n{results.table(["class", *found[NAME]], classes)}'
+        + f'{settings}\n{results.table(["class", *found[NAME]], classes)}'
     )
+
+
+def setting(name: str, train: str, row: dict) -> str:
+    """Returns a line of what the row of a choice of `train` was reached on, beside what is published of VOC2007."""
+    there = published.Setting(*published.VOC07_IMAGES, presets.PRESETS[row['preset']][train].steps)
+    return published.setting(name, row['dataset'], published.Setting(row['train'], row['count'], row['steps']), there)
 
 
 def _open(config):
