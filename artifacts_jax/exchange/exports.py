@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from artifacts_jax import config as configuration
 from artifacts_jax.config import ForeseenError
+from artifacts_jax.data.errors import first_line
 from artifacts_jax.devices import host, processes
 from artifacts_jax.devices.parallel import shape_tree
 from artifacts_jax.models import architecture
@@ -223,7 +224,8 @@ def restore(folder: str | Path, part: str, description: dict) -> dict:
             if not different:
                 restored = checkpointer.restore(folder / part, target)
     except Exception as error:
-        raise ExportError(f'{folder / part} cannot be read: {error}') from error
+        said = first_line(error)[:200]  # Orbax goes on for a page
+        raise ExportError(f'{folder / part} is damaged or incomplete: copy the export anew, whole ({said})') from error
     if different:
         raise ExportError(f'{folder / part} is not what its config.json says:\n  ' + '\n  '.join(different))
     if description['fingerprints'].get(part) not in (None, fingerprint(restored)):

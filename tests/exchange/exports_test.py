@@ -31,6 +31,15 @@ def test_every_network_comes_back_as_it_was(variables, config, tmp_path):
         exports.load(tmp_path, ['head'])
 
 
+def test_a_file_that_was_cut_is_one_line(variables, config, tmp_path):
+    exports.save(tmp_path, variables, config, parts=('trunk',))
+    largest = max((path for path in (tmp_path / 'trunk').rglob('*') if path.is_file()), key=lambda x: x.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-100])
+    with pytest.raises(exports.ExportError, match='trunk is damaged or incomplete: copy') as refused:
+        exports.load(tmp_path, ['trunk'])
+    assert len(str(refused.value).splitlines()) == 1
+
+
 def test_exports_that_do_not_list_their_networks_hold_a_trunk(variables, config, tmp_path, batch):
     trunk = {kind: {'trunk': tree['discriminator']['trunk']} for kind, tree in variables.items()}
     exports.save(tmp_path, trunk, config)
