@@ -214,6 +214,8 @@ def restore(folder: str | Path, part: str, description: dict) -> dict:
     folder = host.folder(folder, 'export').absolute()
     if part not in description['networks']:
         raise ExportError(f'{folder} has no {part}; it holds: {", ".join(description["networks"])}')
+    if not (folder / part).is_dir():
+        raise ExportError(f'{folder} has lost its {part}, which its config.json describes: copy the export anew, whole')
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # of several processes, each reads for itself
     target = shape_tree(_template(folder, part, description), device)
     hush()

@@ -86,7 +86,7 @@ def setting(name: str, data: str, here: Setting, there: Setting) -> str:
     """
     text = f'{name}: {data}, {here.train:,} training and {here.test:,} test images, {here.steps:,} updates; '
     if here == there:
-        return text + 'as published\n'
+        return text + 'as many as published\n'
     return text + f'published are {there.train:,} and {there.test:,}, {there.steps:,} updates\n'
 
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -38,6 +39,13 @@ def test_a_file_that_was_cut_is_one_line(variables, config, tmp_path):
     with pytest.raises(exports.ExportError, match='trunk is damaged or incomplete: copy') as refused:
         exports.load(tmp_path, ['trunk'])
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_network_that_is_gone_is_named(variables, config, tmp_path):
+    exports.save(tmp_path, variables, config, parts=('trunk',))
+    shutil.rmtree(tmp_path / 'trunk')
+    with pytest.raises(exports.ExportError, match='has lost its trunk, which its config.json describes: copy'):
+        exports.load(tmp_path, ['trunk'])
 
 
 def test_exports_that_do_not_list_their_networks_hold_a_trunk(variables, config, tmp_path, batch):

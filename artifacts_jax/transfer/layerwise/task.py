@@ -25,8 +25,8 @@ def check(config: ConfigDict, devices: Devices) -> None:
     size = stage.crop_size(config)
     if size > config.data.size:
         raise ConfigError(
-            f'layerwise.crop_size={size} is larger than the images, data.size={config.data.size}: published is 227 or'
-            f' 224 of 256'
+            f'layerwise.crop_size={size} is larger than the images, data.size={config.data.size}: give'
+            f' a smaller crop; published is 227 or 224 of 256'
         )
     architecture.check_size('layerwise.crop_size', size, config)
 

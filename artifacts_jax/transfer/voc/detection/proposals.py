@@ -20,6 +20,7 @@ from jaxtyping import Float, Float32
 
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.transfer.voc.annotations import Objects
+from artifacts_jax.transfer.voc.detection import boxes as geometry
 from artifacts_jax.transfer.voc.detection import overlaps, proposal_files, selective_search
 
 SEARCH = 'selective_search'
@@ -93,7 +94,7 @@ def recall(
     """
     best = []
     for truth, each in zip(objects, boxes, strict=True):
-        wanted = truth.boxes[~truth.is_difficult] - 1
+        wanted = geometry.from_voc(truth.boxes[~truth.is_difficult])
         best.append(overlaps.pairs(wanted, each).max(axis=1, initial=0.0))
     best = np.concatenate([np.zeros(0), *best])
     return [float((best >= threshold).mean()) if len(best) else None for threshold in thresholds], len(best)
