@@ -34,9 +34,9 @@ def test_every_network_comes_back_as_it_was(variables, config, tmp_path):
 
 def test_a_file_that_was_cut_is_one_line(variables, config, tmp_path):
     exports.save(tmp_path, variables, config, parts=('trunk',))
-    largest = max((path for path in (tmp_path / 'trunk').rglob('*') if path.is_file()), key=lambda x: x.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[:-100])
-    with pytest.raises(exports.ExportError, match='trunk is damaged or incomplete: copy') as refused:
+    (values,) = (tmp_path / 'trunk' / 'd').iterdir()
+    values.write_bytes(values.read_bytes()[: values.stat().st_size // 2])
+    with pytest.raises(exports.ExportError, match=r'damaged or incomplete: copy .*Orbax finds no arrays') as refused:
         exports.load(tmp_path, ['trunk'])
     assert len(str(refused.value).splitlines()) == 1
 
@@ -44,7 +44,7 @@ def test_a_file_that_was_cut_is_one_line(variables, config, tmp_path):
 def test_a_network_that_is_gone_is_named(variables, config, tmp_path):
     exports.save(tmp_path, variables, config, parts=('trunk',))
     shutil.rmtree(tmp_path / 'trunk')
-    with pytest.raises(exports.ExportError, match='has lost its trunk, which its config.json describes: copy'):
+    with pytest.raises(exports.ExportError, match=r'has lost its trunk, which its config\.json describes: copy'):
         exports.load(tmp_path, ['trunk'])
 
 
