@@ -102,22 +102,33 @@ def run(config: ConfigDict, workdir: str | Path) -> dict:
       ForeseenError: one of its kinds, with a message for the user.
     """
     workdir = host.folder(workdir, 'workdir')
-    devices, datasets, done = Devices(config.parallel), Datasets(config), {}
-    for task in _tasks(config):  # before the work directory keeps the configuration
-        if task in EVALUATIONS or not _pretrained(config, task):
-            task.check(config, devices)
-    for stage in TRAINED:
-        if _pretrained(config, stage):
-            done[stage] = _import(stage, config, devices)
-    _ = results.read(workdir)  # which may be a study's, or damaged
-    begun = _begun(workdir)  # until then it takes any configuration
-    if not begun or configuration.compare(config, workdir, force=config.force) is not None:
-        _examine(config, datasets, done)
+    devices, datasets = Devices(config.parallel), Datasets(config)
+    done, begun = _check(config, workdir, devices, datasets)  # before the work directory keeps the configuration
     with _at_work(config, workdir, force=config.force or not begun):
         datasets.keep_left_out(workdir / left_out.FILE)
         found = _stages(config, workdir, devices, datasets, done)
         datasets.say_left_out()
         return found
+
+
+def check(config: ConfigDict, workdir: str | Path) -> None:
+    """Raises what `run` would raise before it begins anything."""
+    streamed = config.copy_and_resolve_references()
+    streamed.data.loading = 'stream'  # of which a few images are read
+    _check(config, host.folder(workdir, 'workdir'), Devices(config.parallel), Datasets(streamed))
+
+
+def _check(config, workdir, devices, datasets):
+    """Returns what is imported, {stage: variables}, and whether the work directory has been begun."""
+    for task in _tasks(config):
+        if task in EVALUATIONS or not _pretrained(config, task):
+            task.check(config, devices)
+    done = {stage: _import(stage, config, devices) for stage in TRAINED if _pretrained(config, stage)}
+    _ = results.read(workdir)  # which may be a study's, or damaged
+    begun = _begun(workdir)  # until then it takes any configuration
+    if not begun or configuration.compare(config, workdir, force=config.force) is not None:
+        _examine(config, datasets, done)
+    return done, begun
 
 
 def _tasks(config):

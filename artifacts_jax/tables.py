@@ -4,8 +4,8 @@ python -m artifacts_jax.tables --pretrained=runs/imagenet/export --workdir=runs/
 python -m artifacts_jax.tables --pretrained=random --workdir=runs/control --tasks=voc07_classification --voc=voc/2007
 
 The tasks are the configurations in configs/transfer/, on the trunk that the export's configuration describes. Each has
-a work directory of its own, WORKDIR/TASK, which is resumed. A task whose data is not named, or not there, is left out,
-and its numbers are blank. WORKDIR gets: {TASK}/ (a run each) and tables.txt.
+a work directory of its own, WORKDIR/TASK, which is resumed. A task whose data is not named is left out, and its numbers
+are blank. WORKDIR gets: {TASK}/ (a run each) and tables.txt.
 """
 
 import importlib
@@ -43,21 +43,21 @@ def run(pretrained: str, workdir: Path, data: dict[str, str], *, data_dir: str =
       data_dir: where tfds looks for prepared data.
 
     Raises:
-      ForeseenError: one of its kinds, but for data that is not there.
+      ForeseenError: one of its kinds; of what can be said before, before the first task begins.
     """
     from artifacts_jax import pipeline
-    from artifacts_jax.data.errors import DataError
 
+    configs = {}
     for task, name in data.items():
         if not name:
-            print(f'{task}: left out, since --{DATA[task]} names no data')
+            print(f'{task}: left out, since --{DATA[task]} names no data', flush=True)
             continue
-        config = configure(task, pretrained)
-        config.data.update(name=name, data_dir=data_dir)
-        try:
-            pipeline.run(configuration.check(config), workdir / task)
-        except DataError as error:
-            print(f'{task}: left out: {error}', flush=True)
+        configs[task] = configure(task, pretrained)
+        configs[task].data.update(name=name, data_dir=data_dir)
+        configuration.check(configs[task])
+        pipeline.check(configs[task], workdir / task)
+    for task, config in configs.items():
+        pipeline.run(config, workdir / task)
     text = tables(workdir)
     host.write_whole(workdir / TABLES, text)
     return text

@@ -283,5 +283,5 @@ def test_imported_networks_take_the_place_of_trained_ones(finished_run, tmp_path
     )
     pipeline.run(config, tmp_path / 'trained')  # on all four devices, from what was restored to one
     config.model.upsampling = 'legacy'
-    with pytest.raises(exports.ExportError, match=r'model.upsampling: half_pixel there, legacy here'):
+    with pytest.raises(exports.ExportError, match=r'--config\.model\.upsampling=half_pixel'):
         pipeline.exports.load(config.autoencoder.pretrained, ('encoder', 'decoder'), config)

@@ -49,23 +49,27 @@ def test_a_random_network_is_called_so(tmp_path):
 
 def test_tasks_without_data_are_left_out_and_the_others_run(tmp_path, monkeypatch, capsys):
     ran = {}
-
-    def run(config, workdir):
-        if config.data.name == 'nowhere':
-            raise DataError('there is no such folder')
-        ran[workdir.name] = config
-
-    monkeypatch.setattr(pipeline, 'run', run)
-    data = {tables.IMAGENET: 'imagenet2012', tables.PLACES: '', tables.VOC: 'nowhere'}
+    monkeypatch.setattr(pipeline, 'check', lambda config, workdir: None)
+    monkeypatch.setattr(pipeline, 'run', lambda config, workdir: ran.update({workdir.name: config}))
+    data = {tables.IMAGENET: 'imagenet2012', tables.PLACES: ''}
     text = tables.run('random', tmp_path, data, data_dir='prepared')
     assert set(ran) == {tables.IMAGENET}
     config = ran[tables.IMAGENET]
     assert (config.pretrained, config.data.name, config.data.data_dir) == ('random', 'imagenet2012', 'prepared')
     assert config.stages == ('layerwise',)
-    printed = capsys.readouterr().out
-    assert 'places_linear: left out, since --places names no data' in printed
-    assert 'voc07_classification: left out: there is no such folder' in printed
+    assert 'places_linear: left out, since --places names no data' in capsys.readouterr().out
     assert (tmp_path / 'tables.txt').read_text() == text
+
+
+def test_data_that_is_not_there_is_said_before_any_task_begins(config, stage_states, photograph_folder, tmp_path):
+    exports.save(tmp_path / 'export', stage_states[artifacts].variables, config, parts=('trunk',))
+    for split, source in {'train': 'train', 'val': 'test'}.items():
+        (tmp_path / 'images').mkdir(exist_ok=True)
+        (tmp_path / 'images' / split).symlink_to(photograph_folder / source)
+    data = {tables.IMAGENET: str(tmp_path / 'images'), tables.VOC: str(tmp_path / 'nowhere')}
+    with pytest.raises(DataError, match='nowhere'):
+        tables.run(str(tmp_path / 'export'), tmp_path / 'run', data)
+    assert not list((tmp_path / 'run').rglob('*.json'))
 
 
 def test_the_trunk_is_the_one_that_the_export_describes(config, stage_states, tmp_path):

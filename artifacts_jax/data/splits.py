@@ -45,7 +45,8 @@ def load(
         print(f'{config.name} has no split test: {len(rows):,} images of {name}, always the same, stand for it')
     fits = len(rows) * config.size**2 * 3 <= config.memory_limit_gb * 1e9
     in_memory = config.loading == 'memory' or (config.loading == 'auto' and fits)
-    record = LeftOut(f'{split} of {config.name}', len(rows), live=not in_memory)
+    part = split.replace(parts.name_of(split), name, 1) if parts.name_of(split) in sources.ALIASES else split
+    record = LeftOut(f'{part} of {config.name}', len(rows), live=not in_memory)
     shared = {'seed': seed, 'process_index': process_index, 'process_count': process_count, 'left_out': record}
     whole = data[name]
     if isinstance(whole, arrays.Arrays) and whole.images.shape[1:3] == (config.size, config.size):
@@ -116,8 +117,8 @@ def check_learned(config: ConfigDict, datasets: Mapping[str, InMemory | Streamed
     if unknown := sorted(test.present - train.present):
         names = ', '.join(test.label_names[n] for n in unknown[:5])
         raise DataError(
-            f'{config.test!r} has images of {names}{", ..." if len(unknown) > 5 else ""}, of which'
-            f' {config.probe_train!r} has none: give splits of the same classes'
+            f'{test.left_out.place} has images of {names}{", ..." if len(unknown) > 5 else ""}, of which'
+            f' {train.left_out.place} has none: give splits of the same classes'
         )
 
 

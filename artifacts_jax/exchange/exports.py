@@ -6,6 +6,7 @@ autoencoder, its trunk, and the classifiers of its transfer.
 """
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -167,13 +168,18 @@ def describe(folder: str | Path) -> dict:
     try:
         description = json.loads((folder / 'config.json').read_text())
     except (OSError, ValueError) as error:
-        raise ExportError(f'{folder} is not an export: its config.json cannot be read ({error})') from error
+        raise ExportError(f'{folder} is not an export: its config.json {_reason(error)}') from error
     if not isinstance(description, dict) or 'version' not in description:
         raise ExportError(f'{folder} is a work directory, not an export: give {folder / "export"}')
     if description['version'] != VERSION:
         raise ExportError(f'{folder} has version {description["version"]}, this program reads {VERSION}')
     # Which earlier exports did not say.
     return {'networks': ['trunk'], 'head': None, 'fingerprints': {}, **description}
+
+
+def _reason(error):
+    """Returns why config.json cannot be read."""
+    return 'is missing' if isinstance(error, FileNotFoundError) else f'cannot be read ({first_line(error)})'
 
 
 def _check_architecture(folder, networks, theirs, ours):
@@ -184,9 +190,11 @@ def _check_architecture(folder, networks, theirs, ours):
     if {'encoder', 'decoder', 'repair'} & {*networks}:
         names += ['encoder_widths', 'encoder_kernel', 'upsampling']
     values = {n: [tuple(v) if isinstance(v, list | tuple) else v for v in (theirs.get(n), ours[n])] for n in names}
-    different = [f'model.{n}: {there} there, {here} here' for n, (there, here) in values.items() if there != here]
+    different = {n: (there, here) for n, (there, here) in values.items() if there != here}
     if different:
-        raise ExportError(f'{folder} was made with another architecture:\n  ' + '\n  '.join(different))
+        lines = '\n'.join(f'  model.{n}: {there} there, {here} here' for n, (there, here) in different.items())
+        keys = ' '.join(shlex.quote(f'--config.model.{n}={there}') for n, (there, _) in different.items())
+        raise ExportError(f'{folder} was made with another architecture:\n{lines}\nTo use it, add {keys}')
 
 
 def make_classifier(folder: str | Path, description: dict) -> nn.Module:
@@ -222,6 +230,8 @@ def restore(folder: str | Path, part: str, description: dict) -> dict:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             saved = checkpointer.metadata(folder / part).item_metadata
+            if saved is None:
+                raise ValueError('Orbax finds no arrays in it')
             different = differences(saved.tree, target)
             if not different:
                 restored = checkpointer.restore(folder / part, target)

@@ -184,7 +184,8 @@ def test_val_and_validation_are_one_name(photograph_folder, tmp_path, capsys):
     for name, source in (('train', 'train'), ('val', 'test')):
         (tmp_path / name).symlink_to(photograph_folder / source)
     config = options(name=str(tmp_path), size=16, test='validation')
-    assert splits.load(config, 'validation', seed=0).num_examples == 20
+    opened = splits.load(config, 'validation', seed=0)
+    assert (opened.num_examples, opened.left_out.place) == (20, f'val of {tmp_path}')
     assert 'stand for it' not in capsys.readouterr().out
     with pytest.raises(splits.DataError, match=r"no split 'test'; there are: train, val"):
         splits.load(config, 'test', seed=0)

@@ -130,7 +130,7 @@ def test_classes_that_were_never_learned_are_refused(photograph_folder, tmp_path
         (tmp_path / 'data' / split).mkdir(parents=True)
         for name, source in zip(names, ('astronaut', 'coffee')):
             (tmp_path / 'data' / split / name).symlink_to(photograph_folder / split / source)
-    with pytest.raises(splits.DataError, match=r"'test' has images of tea, of which 'train' has none"):
+    with pytest.raises(splits.DataError, match=r'test of .* has images of tea, of which train of .* has none'):
         pipeline.run(configuration.check(small(tmp_path / 'data')), tmp_path / 'run')
     assert not (tmp_path / 'run' / 'config.json').exists()
 
@@ -139,5 +139,6 @@ def test_an_export_of_another_width_is_refused_by_name(stage_states, photograph_
     config = small(photograph_folder)
     exports.save(tmp_path / 'export', stage_states[artifacts].variables, config, parts=('trunk',))
     config.pretrained, config.model.widths = str(tmp_path / 'export'), (4, 8, 8, 8, 12)
-    with pytest.raises(exports.ExportError, match=r'model.widths: \(4, 8, 8, 8, 8\) there, \(4, 8, 8, 8, 12\) here'):
+    here = r'model.widths: \(4, 8, 8, 8, 8\) there, \(4, 8, 8, 8, 12\) here'
+    with pytest.raises(exports.ExportError, match=here + r"\nTo use it, add '--config.model.widths=\(4, 8, 8, 8, 8\)'"):
         pipeline.run(configuration.check(config), tmp_path / 'run')
