@@ -1,6 +1,6 @@
 """The keys of the transfer tasks, a section each; configs/default.py has them among all others."""
 
-from artifacts_jax.configs.declarations import choice, each, free, positive, subset, within
+from artifacts_jax.configs.declarations import choice, each, free, named, positive, subset, within
 
 LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
 PARTS = ('all', 'low_shot')  # of voc_svm
@@ -51,4 +51,27 @@ VOC_SVM = {
     'batch_size': positive(64),  # images in a batch for feature extraction
 }
 
-KEYS = {'knn': KNN, 'layerwise': LAYERWISE, 'voc_classification': VOC_CLASSIFICATION, 'voc_svm': VOC_SVM}
+VOC_DETECTION = {
+    'preset': choice('single_scale', 'multi_scale'),  # the protocol, of voc/detection/presets.py
+    'frozen': within(1, '[0, 5]'),  # convolutional layers that do not learn, from conv1 on
+    'steps': within(0, '[0, inf)'),  # updates, 0: the preset's; the rate drops in proportion
+    'learning_rate': within(0.0, '[0, inf)'),  # at the first update, 0: the preset's
+    'batch_size': positive(2),  # images in a global batch
+    'regions': positive(64),  # of an image, that a step learns from, at most
+    'boxes': positive(2000),  # proposals of an image, in a step at most, and in a test at a time: there all are seen
+    'scales': each((0,), '[0, inf)'),  # lengths of an image's shorter side, pixels, (0,): the preset's
+    'longest': within(0, '[0, inf)'),  # what its longer side may be, pixels, 0: the preset's
+    'proposals': named('selective_search'),  # or a file, .mat or .npz, in whose path {split} is the split's name
+    'proposal_folder': free(''),  # where selective search keeps what it finds, '': in the work directory
+    'hidden': positive(4096),  # units of fc6 and fc7
+    'dropout': within(0.5, '[0, 1)'),  # rate of dropout after fc6 and fc7
+    'rescale': choice('new', 'none'),  # initialise fc6 and fc7 by the data
+}
+
+KEYS = {
+    'knn': KNN,
+    'layerwise': LAYERWISE,
+    'voc_classification': VOC_CLASSIFICATION,
+    'voc_detection': VOC_DETECTION,
+    'voc_svm': VOC_SVM,
+}

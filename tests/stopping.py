@@ -11,23 +11,23 @@ class StopError(Exception):
     pass
 
 
-def stop_before(monkeypatch, step):
-    """Makes data sets in memory fail when they are asked for the batch of `step`."""
-    original = ordered.Held.batch
+def stop_before(monkeypatch, step, of=ordered.Held):
+    """Makes data sets of a class, by default those in memory, fail when they are asked for the batch of `step`."""
+    original = of.batch
 
     def batch(self, asked, size):
         if asked == step:
             raise StopError
         return original(self, asked, size)
 
-    monkeypatch.setattr(ordered.Held, 'batch', batch)
+    monkeypatch.setattr(of, 'batch', batch)
 
 
-def equals_when_resumed(monkeypatch, train, whole, parts, *, step=5):
+def equals_when_resumed(monkeypatch, train, whole, parts, *, step=5, of=ordered.Held):
     """Checks that train(folder) comes to the same state, bit for bit, if it is stopped before `step`; returns both."""
     expected = train(whole)
     with monkeypatch.context() as patch:
-        stop_before(patch, step)
+        stop_before(patch, step, of)
         with pytest.raises(StopError):
             train(parts)
     resumed = train(parts)

@@ -42,11 +42,22 @@ def initialise(key: Key[Array, ''], params: dict, model: AlexNet, images: Images
         shape = head[name]['kernel'].shape
         kernel = jax.random.normal(layer_key, shape)
         head[name] = {'kernel': kernel, 'bias': jnp.zeros(shape[-1])}
-        seen = _outputs({**params, 'head': head}, images, model=model)[name]
-        mean, deviation = seen.mean(0), seen.std(0)
-        deviation = jnp.where(deviation > 0, deviation, 1.0)  # of a layer that sees nothing
-        head[name] = {'kernel': kernel / deviation[None], 'bias': BIAS - mean / deviation}
+        head[name] = _normalised(kernel, _outputs({**params, 'head': head}, images, model=model)[name])
     return {**params, 'head': head}
+
+
+def connected(key: Key[Array, ''], inputs: Float[Array, 'N D'], units: int) -> tuple[dict, Float[Array, 'N _']]:
+    """Returns (a connected layer drawn as `initialise` does, by its inputs; what it computes of them after ReLU)."""
+    kernel = jax.random.normal(key, (inputs.shape[1], units))
+    layer = _normalised(kernel, inputs @ kernel)
+    return layer, nn.relu(inputs @ layer['kernel'] + layer['bias'][None])
+
+
+def _normalised(kernel, seen):
+    """Returns a layer whose outputs, which were `seen` without a bias, have mean BIAS and deviation 1."""
+    mean, deviation = seen.mean(0), seen.std(0)
+    deviation = jnp.where(deviation > 0, deviation, 1.0)  # of a layer that sees nothing
+    return {'kernel': kernel / deviation[None], 'bias': BIAS - mean / deviation}
 
 
 def balance(key: Key[Array, ''], params: dict, model: AlexNet, images: Images) -> dict:

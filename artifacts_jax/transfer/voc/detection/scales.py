@@ -1,7 +1,6 @@
 """The scale that an image is seen at: its shorter side has a given length, unless the longer one would be too long."""
 
-import jax
-from jaxtyping import Array, Int32, Key, UInt32
+import numpy as np
 
 
 def scale_of(size: tuple[int, int], shorter: int, longest: int) -> float:
@@ -18,6 +17,18 @@ def scale_of(size: tuple[int, int], shorter: int, longest: int) -> float:
     return longest / max(size) if round(scale * max(size)) > longest else scale
 
 
-def draw(keys: Key[Array, ' B'] | UInt32[Array, 'B 2'], count: int) -> Int32[Array, ' B']:
-    """Returns for each image, as a function of its own key, which of so many scales it is trained at."""
-    return jax.vmap(lambda key: jax.random.randint(key, (), 0, count))(keys)
+def scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Returns the height and width of an image once it is scaled: whole pixels, one at least."""
+    height, width = (max(1, round(side * scale)) for side in size)
+    return height, width
+
+
+def draw(seed: int, position: int, count: int) -> int:
+    """Returns which of so many scales a training image is seen at.
+
+    Args:
+      seed: the run's.
+      position: of the image among all that are trained on, from the first step on.
+      count: of the scales.
+    """
+    return int(np.random.default_rng((seed, position)).integers(count))

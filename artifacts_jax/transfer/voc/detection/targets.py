@@ -1,7 +1,9 @@
 """What regions of interest are to be moved to, and the mean and deviation of it, by which it is normalised."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
@@ -9,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from artifacts_jax.transfer.voc.annotations import NAMES
 from artifacts_jax.transfer.voc.detection import boxes as geometry
 
+TOGETHER = 512  # proposals and objects are padded to multiples of, and of a sixteenth, for fewer programs
 FOREGROUND = 0.5  # the least IoU of a region with the object that it is taken for
 
 
@@ -105,3 +108,33 @@ def statistics(sums: Moments) -> tuple[Float32[np.ndarray, 'K 4'], Float32[np.nd
     variance = square - np.square(mean)
     alike = variance <= 1e-6 * square  # which is what rounding leaves
     return mean.astype(np.float32), np.sqrt(np.where(alike, 1.0, variance)).astype(np.float32)
+
+
+def over(
+    records: Sequence, proposals: Sequence[Float32[np.ndarray, '_ 4']]
+) -> tuple[Float32[np.ndarray, 'K 4'], Float32[np.ndarray, 'K 4']]:
+    """Returns the statistics of images and their mirror images.
+
+    Args:
+      records: of the images.
+      proposals: of each, as of boxes.py.
+    """
+    sums = None
+    for record, boxes in zip(records, proposals, strict=True):
+        regions, mask = _padded(boxes, TOGETHER)
+        objects, object_mask = _padded(record.objects.boxes - 1, TOGETHER // 16)
+        labels = jnp.asarray(np.pad(record.objects.labels, (0, len(objects) - len(record.objects.labels))))
+        found = _moments(regions, mask, objects, labels, object_mask)
+        found = jax.tree.map(lambda x: np.asarray(x, np.float64), found)
+        sums = found if sums is None else jax.tree.map(np.add, sums, found)
+    return statistics(with_mirrored(sums))
+
+
+_moments = jax.jit(moments)
+
+
+def _padded(boxes, multiple):
+    size = max(1, -(-len(boxes) // multiple)) * multiple
+    padded = np.zeros((size, 4), np.float32)
+    padded[: len(boxes)] = boxes
+    return jnp.asarray(padded), jnp.arange(size) < len(boxes)

@@ -1,4 +1,3 @@
-import jax
 import numpy as np
 import pytest
 
@@ -22,7 +21,12 @@ def test_a_side_decides(size, shorter, longest, expected):
 
 
 def test_each_image_has_its_scale_and_all_are_drawn():
-    keys = jax.random.split(jax.random.key(0), 3000)
-    found = np.asarray(scales.draw(keys, 5))
+    found = [scales.draw(0, position, 5) for position in range(3000)]
     np.testing.assert_allclose(np.bincount(found) / 3000, 0.2, atol=0.03)
-    np.testing.assert_array_equal(scales.draw(keys[7:8], 5), found[7:8])
+    assert [scales.draw(0, position, 5) for position in range(7, 17)] == found[7:17]
+    assert [scales.draw(1, position, 5) for position in range(100)] != found[:100]
+
+
+def test_no_image_is_scaled_away():
+    assert scales.scaled((375, 500), 1.6) == (600, 800)
+    assert scales.scaled((1, 500), 0.2) == (1, 100)

@@ -1,0 +1,103 @@
+"""Fast R-CNN: AlexNet whose pool5 pools regions of interest, with scores of classes and moves of boxes on fc7.
+
+Source: rbgirshick/fast-rcnn, models/CaffeNet/train.prototxt.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt8
+from ml_collections import ConfigDict
+
+from artifacts_jax.models import alexnet, architecture, layers
+from artifacts_jax.models.discriminator import CHANNEL_MEANS, Geometry, Trunk
+from artifacts_jax.transfer.voc.annotations import NAMES
+from artifacts_jax.transfer.voc.detection import roi_pooling
+
+CLASSES = 1 + len(NAMES)  # background is 0
+
+
+class Regions(nn.Module):
+    """fc6 and fc7, with dropout after each, and on them the scores and the moves."""
+
+    hidden: int = 4096
+    rate: float = 0.5
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, pooled: Float[Array, 'B R S S C'], dropout_keys: Key[Array, 'B 2'] | None = None
+    ) -> tuple[Float32[Array, 'B R K'], Float32[Array, 'B R K 4']]:
+        """Returns (scores before softmax, moves as of boxes.encode, normalised), of each class.
+
+        Args:
+          pooled: the bins of each region.
+          dropout_keys: two for each image; None switches dropout off.
+        """
+        images, regions = pooled.shape[:2]
+        x = pooled.reshape(images, regions, -1)
+        for n, name in enumerate(('fc6', 'fc7')):
+            dense = nn.Dense(
+                self.hidden, kernel_init=alexnet.GAUSSIAN, bias_init=alexnet.BIAS, dtype=self.dtype, name=name
+            )
+            x = nn.relu(dense(x))
+            if dropout_keys is not None:
+                x = layers.dropout(dropout_keys[:, n], x.reshape(images, -1), self.rate).reshape(x.shape)
+        scores = nn.Dense(CLASSES, kernel_init=nn.initializers.normal(0.01), dtype=self.dtype, name='cls_score')(x)
+        moves = nn.Dense(4 * CLASSES, kernel_init=nn.initializers.normal(0.001), dtype=self.dtype, name='bbox_pred')(x)
+        return scores.astype(jnp.float32), moves.reshape(images, regions, CLASSES, 4).astype(jnp.float32)
+
+
+class Detector(nn.Module):
+    """The trunk and what looks at regions; its networks are 'trunk' and 'head'."""
+
+    trunk: Trunk
+    head: Regions
+
+    def __call__(
+        self,
+        images: Float[Array, 'B H W 3'],
+        boxes: Float[Array, 'B R 4'],
+        mask: Bool[Array, 'B R'],
+        dropout_keys: Key[Array, 'B 2'] | None = None,
+    ) -> tuple[Float32[Array, 'B R K'], Float32[Array, 'B R K 4']]:
+        """Returns what Regions does of boxes, in pixels of images in [-1, 1]; `mask` is False for what pads them."""
+        return self.head(self.pooled(images, boxes, mask), dropout_keys)
+
+    def pooled(
+        self, images: Float[Array, 'B H W 3'], boxes: Float[Array, 'B R 4'], mask: Bool[Array, 'B R']
+    ) -> Float[Array, 'B R S S C']:
+        """Returns the bins of boxes, as of roi_pooling.pool: 0 where `mask` is False."""
+        conv5, _ = self.trunk(images)
+        return roi_pooling.pool(conv5, boxes, mask, scale=1 / (4 * self.trunk.conv1_stride))
+
+    def judged(self, pooled: Float[Array, 'B R S S C']) -> tuple[Float32[Array, 'B R K'], Float32[Array, 'B R K 4']]:
+        """Returns what Regions does of bins."""
+        return self.head(pooled)
+
+
+def make(config: ConfigDict) -> Detector:
+    """Makes the detector that a config describes.
+
+    Entry k of a row of conv5 is centred at pixel k x stride, whatever the image's size, as RoI pooling takes it.
+    """
+    options = config.voc_detection
+    geometry = Geometry(config.model.kernels[0] // 2, 1, 1)
+    trunk = architecture.make_trunk(config, geometry=geometry, normalise=False)
+    return Detector(trunk, Regions(options.hidden, options.dropout, trunk.dtype))
+
+
+def prepared(
+    images: UInt8[Array | np.ndarray, 'B H W 3'], sizes: Int32[Array | np.ndarray, 'B 2']
+) -> Float32[Array, 'B H W 3']:
+    """Returns images in [-1, 1], such that what lies around them on their canvases is 0 once the trunk subtracts means.
+
+    Args:
+      images: in the upper left corners of their canvases.
+      sizes: their heights and widths there.
+    """
+    rows, columns = (jnp.arange(images.shape[axis])[None] < sizes[:, axis - 1, None] for axis in (1, 2))
+    inside = (rows[:, :, None] & columns[:, None, :])[..., None]
+    means = jnp.array(CHANNEL_MEANS, jnp.float32)[None, None, None]
+    return jnp.where(inside, images.astype(jnp.float32), means) / 127.5 - 1

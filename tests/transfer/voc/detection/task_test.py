@@ -1,0 +1,180 @@
+"""The task as a user runs it: on small made-up trees, and on real photographs where there are some."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import DictKey
+
+from artifacts_jax import config as configuration
+from artifacts_jax import pipeline
+from artifacts_jax.data.errors import DataError
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.pretraining import artifacts
+from artifacts_jax.training import loop
+from artifacts_jax.transfer.voc import devkit
+from artifacts_jax.transfer.voc.detection import batches, detector, proposal_files, stage, task
+from tests import stopping
+from tests.conftest import tiny
+from tests.transfer.voc import trees
+
+ONE = Devices('jit', jax.devices()[:1])
+SIZES = [(20, 24), (24, 20), (20, 24), (18, 26), (24, 24), (20, 24)]
+BOXES = [(3, 4, 12, 15), (8, 2, 19, 12)]
+
+
+def small(folder, **options):
+    config = tiny()
+    config.stages, config.pretrained = ('voc_detection',), 'random'
+    config.data.update(name=str(folder), probe_train='trainval', test='test', workers=2)
+    config.voc_detection.update(
+        steps=6, batch_size=4, scales=(24,), longest=40, hidden=8, regions=8, boxes=16,
+        proposals=str(Path(folder).parent / 'boxes.npz'),
+    )  # fmt: skip
+    config.voc_detection.update(options)
+    config.eval_every = 100
+    return config
+
+
+@pytest.fixture(scope='module')
+def tree(tmp_path_factory):
+    """Six images of noise with a cat and perhaps a dog in them, for training and for testing, and their proposals."""
+    year = tmp_path_factory.mktemp('voc') / 'VOC2007'
+    names, random = [f'{n:06}' for n in range(len(SIZES))], np.random.default_rng(0)
+    proposals = []
+    for n, (name, size) in enumerate(zip(names, SIZES)):
+        objects = [trees.an_object(what, box) for what, box in zip(('cat', 'dog'), BOXES[: 1 + n % 2])]
+        trees.add(year, name, trees.annotation(*objects, size=size), size=size)
+        near = np.repeat(np.array(BOXES) - 1, 9, axis=0) + random.integers(-3, 4, (18, 4))
+        proposals.append(np.clip(near, 0, 17).astype(np.float32))
+    for split in ('trainval', 'test'):
+        trees.listed(year, split, *names)
+    proposal_files.write(year.parent / 'boxes.npz', names, proposals)
+    return year
+
+
+@pytest.fixture(scope='module')
+def start():
+    """The variables of an artifacts stage that has learned nothing."""
+    return loop.initial(artifacts, tiny(), ONE, None).variables
+
+
+@pytest.fixture
+def train(tree, start, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, 'IMAGES', 8)
+
+    def train(devices=ONE, folder=tmp_path, **options):
+        config = small(tree, **options)
+        datasets = task._images(config, folder)
+        training = stage.Stage('voc_detection/test', detector.make(config, devices))
+        return loop.run(training, config, folder, devices, datasets, start)
+
+    return train
+
+
+def test_a_run_says_every_class_writes_the_devkits_files_and_is_not_run_again(tree, tmp_path, capsys):
+    config = small(tree)
+    config.voc_detection.boxes = 7  # of a test image several times as many are looked at
+    found = pipeline.run(configuration.check(config), tmp_path)
+    row = found['voc_detection']['single_scale_frozen1']
+    assert row['count'] == row['train'] == 6
+    assert row['ap']['aeroplane'] is None
+    assert row['map'] == pytest.approx((row['ap']['cat'] + row['ap']['dog']) / 2)
+    assert '52.5' in (tmp_path / 'results.txt').read_text()
+    folder = tmp_path / 'voc_detection' / 'single_scale_frozen1' / 'detections'
+    assert len(list(folder.iterdir())) == 20
+    assert len((folder / 'comp3_det_test_cat.txt').read_text().splitlines()) > 6
+    assert (tmp_path / 'figures' / 'detections.png').is_file()
+    assert 'images are padded to one of 6 sizes' in capsys.readouterr().out
+    assert pipeline.run(config, tmp_path) == found
+    assert 'trained parameters' not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_resumed_training_equals_a_whole_one_bit_for_bit(train, tmp_path, monkeypatch):
+    stopping.equals_when_resumed(
+        monkeypatch, lambda folder: train(folder=folder), tmp_path / 'whole', tmp_path / 'parts', of=batches.Images
+    )
+
+
+@pytest.mark.slow
+def test_devices_do_not_matter(train, tmp_path):
+    whole = train(folder=tmp_path / 'one')
+    for mapping in ('jit', 'pmap'):
+        state = train(Devices(mapping), tmp_path / mapping)
+        for a, b in zip(stopping.leaves(whole), stopping.leaves(state), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(('frozen', 'learn'), [(0, 5), (1, 4), (5, 0)])
+def test_frozen_layers_do_not_change(frozen, learn, tree, start):
+    config = small(tree, frozen=frozen)
+    paths = [('trunk', f'conv{n}') for n in range(1, 6)] + [('head', name) for name in ('fc6', 'cls_score')]
+    learning = [stage._learns(config, tuple(map(DictKey, path))) for path in paths]
+    assert learning == [False] * frozen + [True] * (learn + 2)
+
+
+def test_a_step_changes_what_learns_alone(tree, start):
+    config = small(tree, frozen=2)
+    training, key = stage.Stage('voc_detection/test'), jax.random.key(0)
+    before = training.init_state(key, start, config=config)
+    batch = next(task._images(config, tree)['train'].train_batches(4))
+    step = jax.jit(lambda state, batch: training.train_step(state, batch, key, config=config))
+    after, values = step(before, batch)
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), before.params, after.params)
+    assert not any(jax.tree.leaves([changed['trunk'][name] for name in ('conv1', 'conv2')]))
+    assert all(any(jax.tree.leaves(changed['trunk'][name])) for name in ('conv3', 'conv4', 'conv5'))
+    assert all(any(jax.tree.leaves(layer)) for layer in changed['head'].values())
+    assert 0 < values['regions/foreground'] <= 4 * 2
+    assert values['loss/class'] == pytest.approx(np.log(21), rel=0.2)  # of a network that knows nothing
+    # Images that cannot be decoded, or in which nothing was drawn, add nothing, and leave finite numbers.
+    nothing = {**batch, 'there': 0 * batch['there'] > 0, 'object_there': 0 * batch['object_there'] > 0}
+    _, values = step(before, {**nothing, 'size': 0 * batch['size']})
+    assert values['loss/class'] == values['loss/boxes'] == values['grad_norm/all'] == 0
+
+
+def test_targets_are_normalised_and_new_layers_by_what_they_see(tree, start, monkeypatch):
+    monkeypatch.setattr(stage, 'IMAGES', 8)
+    config = small(tree)
+    training, images = stage.Stage('voc_detection/test'), task._images(config, tree)
+    before = training.init_state(jax.random.key(0), start, config=config)
+    after = training.prepare(before, config=config, devices=ONE, datasets=images)
+    normal = after.frozen['params']['targets']
+    assert normal['deviations'][7].min() > 0.01
+    np.testing.assert_array_equal(normal['deviations'][0], 1)  # of no object
+    np.testing.assert_allclose(normal['means'][7, 0], 0, atol=1e-6)  # with mirror images, x moves neither way
+    pooled = stage._first_regions(config, ONE, before.replace(frozen=after.frozen).variables, images['train'])
+    layer = after.params['head']['fc6']
+    seen = np.asarray(pooled @ layer['kernel'] + layer['bias'][None])
+    np.testing.assert_allclose(seen.mean(0), 0.1, atol=1e-4)
+    np.testing.assert_allclose(seen.std(0), 1, rtol=1e-3)
+    assert not jnp.array_equal(before.params['head']['fc7']['kernel'], after.params['head']['fc7']['kernel'])
+
+
+@pytest.mark.parametrize(
+    ('options', 'error', 'message'),
+    [
+        ({'proposals': '/nowhere/{split}.mat'}, DataError, 'there is no file /nowhere/trainval.mat of proposals'),
+        ({'proposals': 'edge_boxes'}, DataError, 'expected selective_search, or a file'),
+        ({'longest': 20}, configuration.ConfigError, 'longest=20: expected lengths of the shorter side'),
+        ({'scales': (3,)}, configuration.ConfigError, 'voc_detection.scales=3: the trunk takes 4 pixels or more'),
+        ({'batch_size': 3}, configuration.ConfigError, 'voc_detection.batch_size=3 does not divide by the 4 devices'),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_anything_is_written(options, error, message, tree, tmp_path):
+    with pytest.raises(error, match=message):
+        pipeline.run(configuration.check(small(tree, **options)), tmp_path / 'run')
+    assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+def test_proposals_of_other_images_are_refused(tree, tmp_path):
+    proposal_files.write(tmp_path / 'other.npz', ['000100'], [np.ones((1, 4), np.float32)])
+    with pytest.raises(DataError, match='no boxes of 6 of the 6 images'):
+        pipeline.run(configuration.check(small(tree, proposals=str(tmp_path / 'other.npz'))), tmp_path / 'run')
+
+
+def test_records_are_read_once(tree):
+    assert task._open(small(tree)) is task._open(small(tree))
+    assert devkit.opened.cache_info().maxsize == 1
