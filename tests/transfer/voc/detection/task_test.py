@@ -1,5 +1,6 @@
 """The task as a user runs it: on small made-up trees, and on real photographs where there are some."""
 
+import shutil
 from pathlib import Path
 
 import jax
@@ -15,11 +16,13 @@ from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import loop
 from artifacts_jax.transfer.voc import devkit
-from artifacts_jax.transfer.voc.detection import batches, detector, proposal_files, stage, task
+from artifacts_jax.transfer.voc.annotations import NAMES
+from artifacts_jax.transfer.voc.detection import batches, detector, overlaps, proposal_files, stage, task
 from tests import stopping
 from tests.conftest import tiny
 from tests.transfer.voc import trees
 
+PHOTOGRAPHS = Path(__file__).parents[5] / 'shared' / 'voc_tiny' / 'VOCdevkit'
 ONE = Devices('jit', jax.devices()[:1])
 SIZES = [(20, 24), (24, 20), (20, 24), (18, 26), (24, 24), (20, 24)]
 BOXES = [(3, 4, 12, 15), (8, 2, 19, 12)]
@@ -69,7 +72,7 @@ def train(tree, start, tmp_path, monkeypatch):
         config = small(tree, **options)
         datasets = task._images(config, folder)
         training = stage.Stage('voc_detection/test', detector.make(config, devices))
-        return loop.run(training, config, folder, devices, datasets, start)
+        return loop.run(training, config, folder, devices, datasets, jax.device_put(start, devices.replicated))
 
     return train
 
@@ -178,3 +181,38 @@ def test_proposals_of_other_images_are_refused(tree, tmp_path):
 def test_records_are_read_once(tree):
     assert task._open(small(tree)) is task._open(small(tree))
     assert devkit.opened.cache_info().maxsize == 1
+
+
+def learnable(folder):
+    """Copies the photographs; what is small, or overlaps another of its class, becomes difficult; adds proposals."""
+    shutil.copytree(PHOTOGRAPHS, folder / 'VOCdevkit')
+    year, random, proposals = folder / 'VOCdevkit' / 'VOC2012', np.random.default_rng(0), []
+    records = devkit.open_voc(str(year), ['trainval'])['trainval']
+    for record in records:
+        path, (labels, boxes, *_) = year / 'Annotations' / f'{record.name}.xml', record.objects
+        common = overlaps.pairs(boxes, boxes) * (labels[:, None] == labels) * (1 - np.eye(len(boxes)))
+        hard = ((boxes[:, 2:] - boxes[:, :2]).min(axis=1) < 80) | (common.max(axis=1) > 0.25)
+        rows = [trees.an_object(NAMES[k], box, int(x)) for k, box, x in zip(labels, boxes.astype(int), hard)]
+        path.write_text(trees.annotation(*rows, size=record.size))
+        sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+        near = np.concatenate([boxes + random.normal(0, spread, boxes.shape) * sides for spread in 4 * [0.08, 0.2]])
+        corners = random.uniform(0, np.tile(record.size[::-1], 2), (200, 4))
+        anywhere = np.concatenate([np.minimum(*np.split(corners, 2, 1)), np.maximum(*np.split(corners, 2, 1))], axis=1)
+        proposals.append(np.clip(np.concatenate([near, anywhere]), 0, np.tile(record.size[::-1], 2) - 1))
+    proposal_files.write(folder / 'boxes.npz', [record.name for record in records], proposals)
+    return folder / 'VOCdevkit'
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason='the photographs of ../shared/voc_tiny are not here')
+def test_the_larger_objects_of_photographs_are_learned_by_heart(tmp_path):
+    config = small(learnable(tmp_path), steps=300, learning_rate=0.01, frozen=0, scales=(250,), longest=400)
+    devkit.opened.cache_clear()  # of the other difficulties
+    config.voc_detection.update(hidden=128, regions=64, boxes=400, dropout=0.0)
+    config.model.update(image_size=32, encoder_widths=(4,) * 5, widths=(16,) * 5)
+    config.model.update(kernels=(11, 5, 3, 3, 3), conv1_stride=4)
+    config.update(log_every=50, eval_every=1000, figure_every=1000, checkpoint_every=1000)
+    config.data.update(test='trainval')
+    found = pipeline.run(configuration.check(config), tmp_path / 'run')['voc_detection']['single_scale_frozen0']
+    assert found['map'] == 100
+    assert sum(value is not None for value in found['ap'].values()) > 2

@@ -1,0 +1,98 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.models.discriminator import CHANNEL_MEANS, preprocess
+from artifacts_jax.transfer.voc import devkit
+from artifacts_jax.transfer.voc.detection import batches, detector, network, scales, selection
+from tests.transfer.voc import trees
+
+SIZES = [(20, 24), (24, 20), (20, 24)]
+COUNTS = [9, 0, 4]
+
+
+@pytest.fixture
+def images(tmp_path):
+    """shorter -> the images of a tree, with proposals."""
+    for n, size in enumerate(SIZES):
+        trees.add(tmp_path, f'{n}', trees.annotation(trees.an_object('cat'), size=size), size=size)
+    trees.listed(tmp_path, 'test', *(f'{n}' for n in range(len(SIZES))))
+    records, random = devkit.open_voc(str(tmp_path), ['test'])['test'], np.random.default_rng(0)
+    corners = [random.integers(0, 8, (count, 2)) for count in COUNTS]
+    boxes = [np.concatenate([x, x + random.integers(3, 11, x.shape)], axis=1).astype(np.float32) for x in corners]
+    return lambda *shorter: batches.Images(records, boxes, shorter, 80, 4, 2, seed=0)
+
+
+@pytest.fixture
+def variables(config):
+    config.voc_detection.update(hidden=8, boxes=4)
+    image, box = jnp.zeros((1, 16, 16, 3)), jnp.zeros((1, 1, 4))
+    params = network.make(config).init(jax.random.key(0), image, box, jnp.ones((1, 1), bool))['params']
+    params['head']['cls_score']['kernel'] *= 100
+    params['head']['bbox_pred']['kernel'] *= 100
+    random = np.random.default_rng(1)
+    normal = {'means': random.normal(0, 0.1, (20, 4)), 'deviations': random.uniform(0.1, 0.3, (20, 4))}
+    return {'params': {**params, 'targets': jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), normal)}}
+
+
+def slow(config, variables, images, row):
+    """Scores and moved boxes of an image, box by box."""
+    model, record, found = network.make(config), images.records[row], []
+    for box in images.proposals[row]:
+        factors = [scales.scale_of(record.size, shorter, images.longest) for shorter in images.shorter]
+        area = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
+        level = int(np.argmin([abs(area * factor**2 - 224**2) for factor in factors]))
+        batch = images.test_batch(row, 1)
+        seen = network.prepared(batch[f'image_{level}'], batch[f'size_{level}'])
+        scaled = jnp.asarray(box[None, None] * np.float32(factors[level]))
+        scores, moves = model.apply({'params': variables['params']}, seen, scaled, jnp.ones((1, 1), bool))
+        normal = variables['params']['targets']
+        moves = np.asarray(moves[0, 0, 1:] * normal['deviations'] + normal['means'])
+        sides, centre = box[2:] - box[:2], (box[2:] + box[:2]) / 2
+        middle, half = centre + moves[:, :2] * sides, np.exp(moves[:, 2:]) * sides / 2
+        last = np.array(record.size)[::-1] - 1
+        moved = np.clip(np.concatenate([middle - half, middle + half], axis=1), 0, np.tile(last, 2))
+        found.append((np.asarray(jax.nn.softmax(scores[0, 0]))[1:], moved))
+    return found
+
+
+@pytest.mark.parametrize('shorter', [(20,), (20, 40)])
+def test_it_finds_what_a_slow_twin_does(shorter, config, variables, images, monkeypatch):
+    monkeypatch.setattr(selection, 'select', lambda found: found)
+    monkeypatch.setattr(detector, 'distinct', lambda boxes, *_: 2 * (np.arange(len(boxes)),))
+    found = detector.make(config, Devices('jit', jax.devices()[:1]))(variables, images(*shorter))
+    assert list(found) == [0, 1, 2]
+    for row, each in found.items():
+        expected = slow(config, variables, images(*shorter), row)
+        scores = np.array([x for x, _ in expected], np.float32).reshape(-1, 20)
+        moved = np.array([x for _, x in expected], np.float32).reshape(-1, 20, 4)
+        wanted = selection.best(scores, moved)
+        np.testing.assert_array_equal(each.mask, wanted.mask)
+        np.testing.assert_allclose(each.scores, wanted.scores, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(each.boxes, wanted.boxes, rtol=1e-4, atol=1e-3)
+
+
+def test_what_lies_around_an_image_is_0_once_means_are_subtracted():
+    image = np.full((2, 4, 6, 3), 200, np.uint8)
+    seen = np.asarray(preprocess(network.prepared(image, np.array([[2, 3], [4, 6]], np.int32))))
+    np.testing.assert_allclose(seen[0, :2, :3], np.full((2, 3, 3), 200) - CHANNEL_MEANS, atol=1e-4)
+    np.testing.assert_allclose(seen[0, 2:], 0, atol=1e-4)
+    np.testing.assert_allclose(seen[0, :, 3:], 0, atol=1e-4)
+    np.testing.assert_allclose(seen[1], np.full((4, 6, 3), 200) - CHANNEL_MEANS, atol=1e-4)
+
+
+def test_each_box_has_the_scale_that_makes_it_nearest_to_224():
+    boxes = np.array([[0, 0, 223, 223], [0, 0, 111, 111], [10, 5, 29, 24], [0, 0, 499, 374]], np.float32)
+    assert detector.level_of(boxes, [1.0, 1.5, 2.0]).tolist() == [0, 2, 2, 0]
+    assert detector.level_of(boxes, [1.6]).tolist() == [0, 0, 0, 0]
+
+
+def test_boxes_of_the_same_cells_are_looked_at_once():
+    boxes = np.array([[0, 0, 31, 31], [50, 0, 99, 31], [1, 2, 33, 30], [0, 0, 31, 31]], np.float32)
+    first, place = detector.distinct(boxes, np.zeros(4, int), [1.0], 1 / 16)
+    assert sorted(first.tolist()) == [0, 1]
+    assert first[place].tolist() == [0, 1, 0, 0]
+    first, place = detector.distinct(boxes, np.array([0, 0, 1, 0]), [1.0, 1.0], 1 / 16)
+    assert first[place].tolist() == [0, 1, 2, 0]
