@@ -19,7 +19,8 @@ from artifacts_jax import config as configuration
 from artifacts_jax.devices import host
 
 IMAGENET, PLACES, VOC = 'imagenet_linear', 'places_linear', 'voc07_classification'
-DATA = {IMAGENET: 'imagenet', PLACES: 'places', VOC: 'voc'}  # which flag names a task's data
+DETECTION = 'voc07_detection'
+DATA = {IMAGENET: 'imagenet', PLACES: 'places', VOC: 'voc', DETECTION: 'voc'}  # which flag names a task's data
 TABLES = 'tables.txt'
 
 
@@ -28,12 +29,14 @@ def declare_flags() -> None:
     flags.DEFINE_string('pretrained', None, 'the export, or random')
     flags.DEFINE_string('workdir', None, 'directory of the tasks; the same one again resumes them')
     flags.DEFINE_list('tasks', list(DATA), f'which of {", ".join(DATA)} to run')
-    for task, name in DATA.items():
-        flags.DEFINE_string(name, '', f'data of {task}: a folder, or the name of a tfds data set')
+    for name in dict.fromkeys(DATA.values()):
+        tasks = ' and '.join(task for task in DATA if DATA[task] == name)
+        flags.DEFINE_string(name, '', f'data of {tasks}: a folder, or the name of a tfds data set')
+    flags.DEFINE_string('proposals', '', f'boxes of {DETECTION}: .mat or .npz, with {{split}} for the name of a split')
     flags.DEFINE_string('data_dir', '', 'where tfds looks for prepared data; by default ~/tensorflow_datasets')
 
 
-def run(pretrained: str, workdir: Path, data: dict[str, str], *, data_dir: str = '') -> str:
+def run(pretrained: str, workdir: Path, data: dict[str, str], *, data_dir: str = '', proposals: str = '') -> str:
     """Runs tasks, and returns the tables.
 
     Args:
@@ -41,6 +44,7 @@ def run(pretrained: str, workdir: Path, data: dict[str, str], *, data_dir: str =
       workdir: is made, or resumed.
       data: {task: its data, as config.data.name}, of the tasks to run; '' leaves one out.
       data_dir: where tfds looks for prepared data.
+      proposals: the file of those of detection, '': selective search finds them.
 
     Raises:
       ForeseenError: one of its kinds; of what can be said before, before the first task begins.
@@ -54,6 +58,8 @@ def run(pretrained: str, workdir: Path, data: dict[str, str], *, data_dir: str =
             continue
         configs[task] = configure(task, pretrained)
         configs[task].data.update(name=name, data_dir=data_dir)
+        if proposals:
+            configs[task].voc_detection.proposals = proposals
         configuration.check(configs[task])
         pipeline.check(configs[task], workdir / task)
     for task, config in configs.items():
@@ -84,7 +90,6 @@ def tables(workdir: Path) -> str:
     from artifacts_jax.training import results
     from artifacts_jax.transfer import published
     from artifacts_jax.transfer.layerwise import task as layerwise
-    from artifacts_jax.transfer.voc.classification import task as voc_classification
 
     found = {task: results.read(workdir / task) for task in DATA if (workdir / task).is_dir()}
 
@@ -96,11 +101,7 @@ def tables(workdir: Path) -> str:
         name = f'{here(IMAGENET, f"layerwise/{preset}")}, {preset}'
         linear[name] = tuple(row['layers'][layer][0]['accuracy'] for layer in published.LAYERS)
         settings += layerwise.setting(name, preset, row)
-    text = _table(published.IMAGENET, linear or {'here': (None,) * len(published.LAYERS)}, settings)
-    name = here(VOC, 'voc_classification/all')
-    row = found.get(VOC, {}).get('voc_classification', {}).get('all')
-    settings = voc_classification.setting(f'{name}, classification', 'all', row) if row else ''
-    text += _table(published.VOC, {name: (row and row['map'], None, None)}, settings)
+    text = _table(published.IMAGENET, linear, settings) + _table(published.VOC, *_voc(found))
     for preset, row in found.get(PLACES, {}).get('layerwise', {}).items():
         name = f'{here(PLACES, f"layerwise/{preset}")}, {preset}'
         numbers = [f'{row["layers"][layer][0]["accuracy"]:.1f}' for layer in published.LAYERS]
@@ -111,11 +112,29 @@ def tables(workdir: Path) -> str:
     return text
 
 
+def _voc(found):
+    """Returns ({name: numbers of VOC's columns, None where there is none}, what they were reached on)."""
+    from artifacts_jax.training import results
+    from artifacts_jax.transfer.voc.classification import task as voc_classification
+    from artifacts_jax.transfer.voc.detection import task as voc_detection
+
+    rows, settings = {}, ''
+    if row := found.get(VOC, {}).get('voc_classification', {}).get('all'):
+        name = results.label(found[VOC], 'voc_classification/all')
+        rows[name] = (row['map'], None, None)
+        settings += voc_classification.setting(f'{name}, classification', 'all', row)
+    for part, row in found.get(DETECTION, {}).get('voc_detection', {}).items():
+        name = f'{results.label(found[DETECTION], f"voc_detection/{part}")}, {part.replace("_", " ")}'
+        rows[name] = (None, row['map'], None)
+        settings += voc_detection.setting(f'{name}, detection', row)
+    return rows, settings
+
+
 def _table(table, ours, settings):
     from artifacts_jax.training import results
     from artifacts_jax.transfer import published
 
-    rows = published.listed(table.rows | ours)
+    rows = published.listed(table.rows | (ours or {'here': (None,) * len(table.columns)}))
     return f'{table.title}\n\n{results.table(["", *table.columns], rows)}{settings}\n'
 
 
@@ -126,7 +145,7 @@ def main():
         raise configuration.ConfigError(f'--tasks: there is no {unknown[0]!r}; there are {", ".join(DATA)}')
     data = {task: getattr(given, DATA[task]) for task in given.tasks}
     workdir = host.folder(given.workdir, 'workdir')
-    print(run(given.pretrained, workdir, data, data_dir=given.data_dir))
+    print(run(given.pretrained, workdir, data, data_dir=given.data_dir, proposals=given.proposals))
 
 
 if __name__ == '__main__':

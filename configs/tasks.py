@@ -60,6 +60,7 @@ VOC_DETECTION = {
     'regions': positive(64),  # of an image, that a step learns from, at most
     'boxes': positive(2000),  # proposals of an image, in a step at most, and in a test at a time: there all are seen
     'scales': each((0,), '[0, inf)'),  # lengths of an image's shorter side, pixels, (0,): the preset's
+    'test_scales': each((0,), '[0, inf)'),  # the same in tests, (0,): those of training
     'longest': within(0, '[0, inf)'),  # what its longer side may be, pixels, 0: the preset's
     'proposals': named('selective_search'),  # or a file, .mat or .npz, in whose path {split} is the split's name
     'proposal_folder': free(''),  # where selective search keeps what it finds, '': in the work directory

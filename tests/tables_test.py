@@ -29,8 +29,11 @@ def test_tables_have_what_was_reached_and_blanks(tmp_path):
     results.write(
         tmp_path / tables.VOC, {'voc_classification': {'all': {**VOC_ROW, 'map': 68.76}, 'fc6': {'map': 1.0}}}
     )
+    detection = {**VOC_ROW, 'preset': 'multi_scale', 'steps': 50, 'map': 51.96}
+    results.write(tmp_path / tables.DETECTION, {'voc_detection': {'multi_scale_frozen1': detection}})
     text = tables.tables(tmp_path)
     found = rows(text)
+    assert ['here, multi scale frozen1', '', '52.0', ''] in found
     assert ['here, fair', '18.0', '31.0', '36.0', '37.0', '33.5'] in found
     assert ['here, fair', '20.0', '30.0', '35.0', '36.0', '34.0'] in found
     assert ['here', '68.8', '', ''] in found
@@ -39,12 +42,21 @@ def test_tables_have_what_was_reached_and_blanks(tmp_path):
     assert ['Agrawal', '54.2', '43.9', ''] in found
     assert 'here, fair: ants, 9 training and 2 test images, 1,000 updates; published are 1,281,167 and 50,000,' in text
     assert 'voc/2007, 5,011 training and 4,952 test images, 80,000 updates; as many as published' in text
+    assert 'detection: voc/2007, 5,011 training and 4,952 test images, 50 updates; published are 5,011' in text
 
 
 def test_a_random_network_is_called_so(tmp_path):
     note = {'made_from': {'voc_classification/all': {'network': 'random, state 0a1b2c3d'}}}
     results.write(tmp_path / tables.VOC, {'voc_classification': {'all': {**VOC_ROW, 'map': 50.0}}, **note})
     assert ['here, random network', '50.0', '', ''] in rows(tables.tables(tmp_path))
+
+
+def test_detection_is_told_of_a_file_of_proposals(tmp_path, monkeypatch):
+    ran = {}
+    monkeypatch.setattr(pipeline, 'check', lambda config, workdir: None)
+    monkeypatch.setattr(pipeline, 'run', lambda config, workdir: ran.update({workdir.name: config}))
+    tables.run('random', tmp_path, {tables.DETECTION: 'voc/2007'}, proposals='voc_2007_{split}.mat')
+    assert ran[tables.DETECTION].voc_detection.proposals == 'voc_2007_{split}.mat'
 
 
 def test_tasks_without_data_are_left_out_and_the_others_run(tmp_path, monkeypatch, capsys):
@@ -83,5 +95,5 @@ def test_the_trunk_is_the_one_that_the_export_describes(config, stage_states, tm
 
 
 def test_a_task_that_is_not_there_is_refused(forks, tmp_path):
-    arguments = ('--pretrained=random', f'--workdir={tmp_path / "run"}', '--tasks=voc07_detection')
-    assert "there is no 'voc07_detection'" in forks.refused(*arguments, module='tables')
+    arguments = ('--pretrained=random', f'--workdir={tmp_path / "run"}', '--tasks=voc12_detection')
+    assert "there is no 'voc12_detection'" in forks.refused(*arguments, module='tables')

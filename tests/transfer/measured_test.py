@@ -12,6 +12,7 @@ from artifacts_jax.transfer import measured
 @pytest.mark.parametrize('name', measured.STAGES)
 def test_a_batch_of_noise_is_what_the_step_takes(name, config):
     config.layerwise.crop_size = config.voc_classification.crop_size = 12
+    config.voc_detection.update(hidden=8, boxes=50, scales=(24,), longest=40)
     module, key = measured.STAGES[name], keys.stage_key(0, name)
     base = jax.eval_shape(partial(artifacts.init_state, config=config), key, None).variables
     state = jax.eval_shape(partial(module.init_state, config=config), key, base)
@@ -30,3 +31,15 @@ def test_the_trunks_share_is_measured(config):
     config.layerwise.crop_size, config.batch_size = 12, 2
     batch = measured.noise(measured.STAGES['layerwise'], config)
     assert measured.parts(measured.STAGES['layerwise'], config, batch, steps=1)['trunk_s'] > 0
+
+
+def test_the_share_of_pooling_is_measured_on_regions_of_both_kinds(config):
+    config.voc_detection.update(hidden=8, boxes=200, scales=(48,), longest=80, regions=16)
+    config.batch_size, stage = 2, measured.STAGES['voc_detection']
+    batch = measured.noise(stage, config)
+    assert measured.parts(stage, config, batch, steps=1)['pooling_s'] > 0
+    normal = {'means': np.zeros((20, 4), np.float32), 'deviations': np.ones((20, 4), np.float32)}
+    keys = jax.random.split(jax.random.key(0), 2)
+    drawn = measured.detection.sample(config, keys, batch, normal)
+    assert drawn.mask.all()
+    np.testing.assert_array_equal((drawn.labels > 0).sum(axis=1), 4)

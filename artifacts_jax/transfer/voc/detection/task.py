@@ -33,13 +33,14 @@ SPLITS = ()  # of the data of other tasks; it opens its own
 def check(config: ConfigDict, devices: Devices) -> None:
     """Raises ConfigError for a batch that the devices do not divide, or scales that the trunk cannot take."""
     devices.check_batch(f'{NAME}.batch_size', config.voc_detection.batch_size)
-    shorter, longest = seen_at(config)
-    if min(shorter) < 1 or longest < max(shorter):
-        raise ConfigError(
-            f'{NAME}.scales={shorter} with {NAME}.longest={longest}: expected lengths of the shorter side, from 1 up to'
-            f' that of the longest'
-        )
-    architecture.check_size(f'{NAME}.scales', min(shorter), config)
+    scales, longest = seen_at(config)
+    for key, shorter in zip(('scales', 'test_scales'), scales.values()):
+        if min(shorter) < 1 or longest < max(shorter):
+            raise ConfigError(
+                f'{NAME}.{key}={shorter} with {NAME}.longest={longest}: expected lengths of the shorter side, from 1 up'
+                f' to what the longer one may be'
+            )
+        architecture.check_size(f'{NAME}.{key}', min(shorter), config)
 
 
 def examine(config: ConfigDict, datasets: dict) -> str:
@@ -52,10 +53,12 @@ def examine(config: ConfigDict, datasets: dict) -> str:
     return ''
 
 
-def seen_at(config: ConfigDict) -> tuple[tuple[int, ...], int]:
-    """Returns the scales of images: (lengths of their shorter side, the most that their longer one may be)."""
+def seen_at(config: ConfigDict) -> tuple[dict[str, tuple[int, ...]], int]:
+    """Returns ({'train', 'test'}: lengths of images' shorter side, the most that their longer one may be)."""
     options, preset = config.voc_detection, presets.PRESETS[config.voc_detection.preset]
-    return tuple(options.scales) if any(options.scales) else preset.scales, options.longest or preset.longest
+    train = tuple(options.scales) if any(options.scales) else preset.scales
+    test = tuple(options.test_scales) if any(options.test_scales) else train
+    return {'train': train, 'test': test}, options.longest or preset.longest
 
 
 def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, networks: dict) -> dict:
@@ -128,15 +131,21 @@ def table(found: dict) -> str:
     )
 
 
+def setting(name: str, row: dict) -> str:
+    """Returns a line of what a row was reached on, beside what is published of VOC2007."""
+    there = published.Setting(*published.VOC07_IMAGES, presets.PRESETS[row['preset']].steps)
+    return published.setting(name, row['dataset'], published.Setting(row['train'], row['count'], row['steps']), there)
+
+
 def _images(config, workdir):
     """Returns {'train', 'test'}: batches.Images."""
-    records, (shorter, longest) = _open(config), seen_at(config)
+    records, (scales, longest) = _open(config), seen_at(config)
     opened = {}
     for name, split in {'train': config.data.probe_train, 'test': config.data.test}.items():
         opened[name] = batches.Images(
             records[split],
             _proposals(config, split, records[split], workdir),
-            shorter,
+            scales[name],
             longest,
             config.voc_detection.boxes,
             config.data.workers,

@@ -162,6 +162,7 @@ def test_targets_are_normalised_and_new_layers_by_what_they_see(tree, start, mon
         ({'proposals': '/nowhere/{split}.mat'}, DataError, 'there is no file /nowhere/trainval.mat of proposals'),
         ({'proposals': 'edge_boxes'}, DataError, 'expected selective_search, or a file'),
         ({'longest': 20}, configuration.ConfigError, 'longest=20: expected lengths of the shorter side'),
+        ({'test_scales': (24, 48)}, configuration.ConfigError, r'test_scales=\(24, 48\) with .* longer one may be'),
         ({'scales': (3,)}, configuration.ConfigError, 'voc_detection.scales=3: the trunk takes 4 pixels or more'),
         ({'batch_size': 3}, configuration.ConfigError, 'voc_detection.batch_size=3 does not divide by the 4 devices'),
     ],
