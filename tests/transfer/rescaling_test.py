@@ -69,3 +69,14 @@ def test_gradients_are_of_weights_and_random_at_the_outputs(params):
     gradient = outputs.T @ drawn
     expected = jnp.sqrt(jnp.square(gradient).mean() / jnp.square(kernel).mean())
     np.testing.assert_allclose(ratios['fc8'], expected, rtol=1e-4)
+
+
+def test_a_layer_is_drawn_by_its_inputs():
+    inputs = jnp.asarray(np.random.default_rng(0).gamma(2.0, 3.0, (200, 20)), jnp.float32)
+    layer, outputs = rescaling.connected(jax.random.key(0), inputs, 7)
+    seen = np.asarray(inputs @ layer['kernel'] + layer['bias'][None])
+    np.testing.assert_allclose(seen.mean(0), 0.1, atol=1e-3)
+    np.testing.assert_allclose(seen.std(0), 1, atol=1e-3)
+    np.testing.assert_allclose(outputs, np.maximum(seen, 0), atol=1e-4)
+    layer, _ = rescaling.connected(jax.random.key(0), 0 * inputs, 7)
+    np.testing.assert_array_equal(layer['bias'], np.float32(0.1))

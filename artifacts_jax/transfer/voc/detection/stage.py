@@ -1,7 +1,7 @@
 """The training of Fast R-CNN on VOC's objects, as the loop runs it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -186,7 +186,7 @@ def sample(config: ConfigDict, sample_keys: Key[Array, ' B'], batch: dict, norma
     return jax.vmap(one)(sample_keys, *(batch[name] for name in names))
 
 
-def precision(records, found: dict) -> list[float | None]:
+def precision(records: Sequence, found: dict) -> list[float | None]:
     """Returns the average precision of each class, in [0, 1], None of one without objects.
 
     Args:

@@ -1,9 +1,11 @@
+import types
 from functools import reduce
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from artifacts_jax.transfer.voc import annotations
 from artifacts_jax.transfer.voc.detection import boxes as geometry
 from artifacts_jax.transfer.voc.detection import targets
 from tests.transfer.voc.detection.boxes_test import covered, move
@@ -101,3 +103,21 @@ def test_images_without_objects_have_no_foreground():
         assert all((np.asarray(x) == 0).all() for x in found)
         overlaps = match(proposals, mask, nothing[0], nothing[2]).overlaps
         assert jnp.unique(overlaps).tolist() == [-1, 0]
+
+
+def test_a_splits_statistics_are_those_of_its_images(monkeypatch):
+    monkeypatch.setattr(targets, 'TOGETHER', 32)
+    records, proposals, sums = [], [], None
+    for seed in range(3):
+        boxes, mask, objects, labels, object_mask = image(seed, count=20 + 20 * seed)
+        there = annotations.Objects(labels.astype(np.int32), objects + 1, labels > 0, labels > 0)  # difficult ones, too
+        records.append(types.SimpleNamespace(objects=there))
+        proposals.append(boxes)
+        every = boxes, np.ones_like(mask), objects, labels, np.ones_like(object_mask)
+        found = jax.tree.map(np.float64, moments(*every, classes=20))
+        sums = found if sums is None else jax.tree.map(np.add, sums, found)
+    records.append(types.SimpleNamespace(objects=annotations.objects([])))
+    proposals.append(np.zeros((0, 4), np.float32))
+    expected = targets.statistics(targets.with_mirrored(sums))
+    for ours, theirs in zip(targets.over(records, proposals), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
