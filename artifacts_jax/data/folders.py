@@ -68,19 +68,7 @@ def open_folder(config: ConfigDict, folder: Path) -> dict[str, Files]:
     Raises:
       DataError: there are none.
     """
-    found, others, closed = [], collections.Counter(), []
-    for path in _files(folder, closed):
-        suffix = os.path.splitext(path)[1].lower()
-        if suffix in decoding.SUFFIXES:
-            found.append(path)
-        else:
-            others[f'*{suffix}' if suffix else 'without ending'] += 1
-    rest = ', '.join(f'{count:,} {suffix}' for suffix, count in sorted(others.items(), key=lambda x: (-x[1], x[0]))[:4])
-    if not found:
-        raise DataError(
-            f'no images in {folder}{f", but other files ({rest})" if others else ""}; expected are {FORMS}, ending in'
-            f' {", ".join(decoding.SUFFIXES[:3])}, ... (docs/data.md)'
-        )
+    found, others, closed = _images(folder, FORMS)
     asked = {parts.name_of(split) for split in (config.train, config.probe_train, config.test)}
     splits, beside = _splits(found, asked)
     names = sorted({name for examples in splits.values() for _, name in examples if name})
@@ -91,11 +79,41 @@ def open_folder(config: ConfigDict, folder: Path) -> dict[str, Files]:
     if beside:
         said.append(f'{beside:,} images lie beside the splits and are not used')
     if others:
-        said.append(f'{sum(others.values()):,} other files are no images ({rest})')
+        said.append(f'{sum(others.values()):,} other files are no images ({_counted(others)})')
     if closed:
         said.append(f'{len(closed):,} folders cannot be read, such as {closed[0]}')
     print('; '.join(said), flush=True)
     return files
+
+
+def paths(folder: Path) -> list[str]:
+    """Returns the paths of a folder's images, below it, in alphabetical order, whatever folders they are in.
+
+    Raises:
+      DataError: there are none.
+    """
+    return sorted(_images(folder, 'images in it or its folders')[0])
+
+
+def _images(folder, expected):
+    """Returns (the paths of a folder's images, {kind: how many other files}, folders that cannot be read)."""
+    found, others, closed = [], collections.Counter(), []
+    for path in _files(folder, closed):
+        suffix = os.path.splitext(path)[1].lower()
+        if suffix in decoding.SUFFIXES:
+            found.append(path)
+        else:
+            others[f'*{suffix}' if suffix else 'without ending'] += 1
+    if not found:
+        raise DataError(
+            f'no images in {folder}{f", but other files ({_counted(others)})" if others else ""}; expected are'
+            f' {expected}, ending in {", ".join(decoding.SUFFIXES[:3])}, ... (docs/data.md)'
+        )
+    return found, others, closed
+
+
+def _counted(others):
+    return ', '.join(f'{count:,} {suffix}' for suffix, count in sorted(others.items(), key=lambda x: (-x[1], x[0]))[:4])
 
 
 def _files(folder: Path, closed: list) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Exports for downstream use: trained networks, each in a folder of its own.
 
 An export holds any of 'encoder', 'decoder', 'repair', 'trunk' (of the discriminator, up to conv5), 'discriminator' (the
-rest of it) and 'head' (of a classifier on the trunk), and config.json, which says what they are. A run exports its
-autoencoder, its trunk, and the classifiers of its transfer.
+rest of it) and 'head' (of a classifier or a detector on the trunk), and config.json, which says what they are. A run
+exports its autoencoder, its trunk, and the classifiers and detectors of its transfer.
 """
 
 import json
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
@@ -27,6 +26,10 @@ from artifacts_jax.training.checkpoint import hush
 from artifacts_jax.training.trees import differences, fingerprint
 
 VERSION = 1
+LOADERS = {  # of a head's kind: its protocols, and what loads it
+    'classifier': (('linear', 'finetune'), 'load_classifier'),
+    'detector': (('detection',), 'load_detector'),
+}
 NETWORKS = ('encoder', 'decoder', 'repair', 'trunk', 'discriminator', 'head')
 
 
@@ -52,7 +55,7 @@ def save(
       variables: {'params': {network: tree}, 'batch_stats': {network: tree}}. A discriminator's trunk is saved apart.
       config: the configuration that the networks were made from.
       parts: which of them to save, named as above; by default all.
-      head: the arguments of architecture.make_head but the config, if there is a head.
+      head: as of architecture.make_network, if there is a head.
       source: of which state it is, {'stage', 'step'}.
 
     Raises:
@@ -139,6 +142,11 @@ def load(folder: str | Path, networks: Iterable[str], config: ConfigDict | None 
     description = describe(folder)
     if config is not None:
         _check_architecture(folder, networks, description['config']['model'], config.model)
+        if 'trunk' in networks and not make_trunk(description).normalise:
+            raise ExportError(
+                f'{folder} is of a network that was fine-tuned for {description["head"]["protocol"]}, without batch'
+                f' norm: nothing starts from it; give the export that it has started from'
+            )
     parts = {*networks, 'trunk'} if 'discriminator' in networks else networks
     restored = {part: restore(folder, part, description) for part in parts}
     variables = {kind: {part: tree[kind] for part, tree in restored.items()} for kind in ('params', 'batch_stats')}
@@ -197,23 +205,31 @@ def _check_architecture(folder, networks, theirs, ours):
         raise ExportError(f'{folder} was made with another architecture:\n{lines}\nTo use it, add {keys}')
 
 
-def make_classifier(folder: str | Path, description: dict) -> nn.Module:
-    """Returns the classifier that an export describes; ExportError if it describes none."""
-    if not description['head']:
-        raise ExportError(f'{folder} has no classifier; it holds: {", ".join(description["networks"])}')
-    config = ConfigDict(description['config'])
-    return architecture.make_classifier(config=config, **description['head'])
+def make_network(folder: str | Path, description: dict, kind: str) -> nn.Module:
+    """Returns the network of a kind, one of LOADERS, that an export describes; ExportError if it describes none."""
+    head = description['head']
+    if not head:
+        raise ExportError(f'{folder} has no {kind}; it holds: {", ".join(description["networks"])}')
+    held = next((name for name, (protocols, _) in LOADERS.items() if head['protocol'] in protocols), None)
+    if held is None:
+        raise ExportError(f'{folder} has a head for {head["protocol"]!r}, which this program does not know')
+    if held != kind:
+        raise ExportError(f'{folder} has no {kind}, but a {held}: use artifacts_jax.{LOADERS[held][1]}')
+    return architecture.make_network(ConfigDict(description['config']), head)
 
 
-def _template(folder, part, description):
+def make_trunk(description: dict) -> nn.Module:
+    """Returns the trunk that an export describes."""
+    config, head = ConfigDict(description['config']), description['head']
+    return architecture.make_network(config, head).trunk if head else architecture.make_trunk(config)
+
+
+def _template(part, description):
     """Returns the shapes of a part's variables, as the description has it."""
-    config, size = ConfigDict(description['config']), description['image_size']
-    if part == 'trunk':
-        return jax.eval_shape(architecture.make_trunk(config).init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    if part == 'head':
-        classifier = make_classifier(folder, description)
-        variables = jax.eval_shape(classifier.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
-        return {kind: variables[kind].get('head', {}) for kind in variables}
+    config = ConfigDict(description['config'])
+    if part in ('trunk', 'head'):
+        variables = architecture.network_template(config, description['image_size'], description['head'])
+        return {kind: tree.get(part, {}) for kind, tree in variables.items()}
     return _parts(architecture.template(config))[part]
 
 
@@ -225,7 +241,7 @@ def restore(folder: str | Path, part: str, description: dict) -> dict:
     if not (folder / part).is_dir():
         raise ExportError(f'{folder} has lost its {part}, which its config.json describes: copy the export anew, whole')
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # of several processes, each reads for itself
-    target = shape_tree(_template(folder, part, description), device)
+    target = shape_tree(_template(part, description), device)
     hush()
     try:
         with ocp.StandardCheckpointer() as checkpointer:

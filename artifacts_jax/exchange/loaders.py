@@ -20,9 +20,11 @@ def load_variables(folder: str | Path) -> tuple[Trunk | Encoder, dict, int]:
       ExportError: what is missing or differs, by name.
     """
     description = exports.describe(folder)
-    config = ConfigDict(description['config'])
     part = 'trunk' if 'trunk' in description['networks'] else 'encoder'
-    network = architecture.make_trunk(config) if part == 'trunk' else architecture.make_encoder(config)
+    if part == 'trunk':
+        network = exports.make_trunk(description)
+    else:
+        network = architecture.make_encoder(ConfigDict(description['config']))
     return network, exports.restore(folder, part, description), description['image_size']
 
 
@@ -73,7 +75,8 @@ def load_classifier(folder: str | Path, *, value_range: tuple[float, float] = (-
     """
     value_range = images.check_range(value_range)
     description = exports.describe(folder)
-    classifier, variables = exports.make_classifier(folder, description), exports.load(folder, ('trunk', 'head'))
+    classifier = exports.make_network(folder, description, 'classifier')
+    variables = exports.load(folder, ('trunk', 'head'))
 
     @jax.jit
     def apply(variables, batch):

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from artifacts_jax.config import ConfigError
-from artifacts_jax.models.discriminator import Discriminator, Trunk
+from artifacts_jax.models import fast_rcnn
+from artifacts_jax.models.discriminator import Discriminator, Geometry, Trunk
 from artifacts_jax.models.generator import Encoder, Generator
 from artifacts_jax.models.heads import Classifier, FineTuneHead, LinearHead
 
@@ -82,6 +83,47 @@ def make_classifier(protocol: str, classes: int, *, config: ConfigDict, axis_nam
     """Makes the trunk with a protocol's head; arguments as of `make_head`."""
     head = make_head(protocol, classes, config=config, axis_name=axis_name)
     return Classifier(make_trunk(config, axis_name), head)
+
+
+def make_detector(config: ConfigDict, classes: int) -> fast_rcnn.Detector:
+    """Makes the detector of so many classes that a config describes.
+
+    Entry k of a row of conv5 is centred at pixel k x stride, whatever the image's size, as RoI pooling takes it.
+    """
+    options = config.voc_detection
+    geometry = Geometry(config.model.kernels[0] // 2, 1, 1)
+    trunk = make_trunk(config, geometry=geometry, normalise=False)
+    return fast_rcnn.Detector(trunk, fast_rcnn.Regions(classes, options.hidden, options.dropout, trunk.dtype))
+
+
+def make_network(config: ConfigDict, head: dict) -> Classifier | fast_rcnn.Detector:
+    """Makes the trunk with the head that an export describes; its variables have the branches 'trunk' and 'head'.
+
+    Args:
+      config: the configuration that it was made from.
+      head: {'protocol': 'linear' or 'finetune', 'classes': how many}, or {'protocol': 'detection', 'names': of the
+        classes}.
+    """
+    if head['protocol'] == 'detection':
+        return make_detector(config, len(head['names']))
+    return make_classifier(**head, config=config)
+
+
+def network_template(config: ConfigDict, size: int, head: dict | None) -> dict:
+    """Returns the shapes of the variables of `make_network`, or without a head those of the trunk, as its branch.
+
+    Args:
+      config: as of make_network.
+      size: of the images, pixels.
+      head: as of make_network, or None.
+    """
+    key, images = jax.random.key(0), jnp.zeros((1, size, size, 3))
+    if head is None:
+        trunk = jax.eval_shape(make_trunk(config).init, key, images)
+        return {kind: {'trunk': tree} for kind, tree in trunk.items()}
+    network = make_network(config, head)
+    regions = (jnp.zeros((1, 1, 4)), jnp.ones((1, 1), bool)) if isinstance(network, fast_rcnn.Detector) else ()
+    return {'batch_stats': {}, **jax.eval_shape(network.init, key, images, *regions)}
 
 
 def _products(config):

@@ -6,12 +6,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from artifacts_jax.data import views
+from artifacts_jax.models import architecture, roi_pooling
 from artifacts_jax.training import measure
 from artifacts_jax.transfer.layerwise import stage as layerwise
 from artifacts_jax.transfer.voc import batches
 from artifacts_jax.transfer.voc.annotations import NAMES
 from artifacts_jax.transfer.voc.classification import stage as classification
-from artifacts_jax.transfer.voc.detection import canvases, network, roi_pooling, task
+from artifacts_jax.transfer.voc.detection import canvases, presets
 from artifacts_jax.transfer.voc.detection import stage as detection
 
 IMAGENET = {'images': 1_281_167, 'classes': 1000}
@@ -64,7 +65,7 @@ def parts(module, config: ConfigDict, batch: dict | None, *, steps: int) -> dict
 def _regions(config):
     """Returns a batch of noise with proposals, most of which overlap an object, as wide as most of VOC's images."""
     random, count, most = np.random.default_rng(0), config.batch_size, config.voc_detection.boxes
-    scales, longest = task.seen_at(config)
+    scales, longest = presets.seen_at(config)
     height, width = next(size for size in canvases.sizes(scales['train'], longest) if size[0] < size[1])
     size = (round(height / 1.6), round(width / 1.6))
     corners = random.uniform(0, 0.5, (count, OBJECTS, 2)) * size[::-1]
@@ -91,7 +92,10 @@ def _regions(config):
 
 def _pooling(config, batch, steps):
     """Returns the seconds of RoI pooling of a batch's regions, and of its gradient."""
-    model, keys = network.make(config), jax.random.split(jax.random.key(0), len(batch['index']))
+    model, keys = (
+        architecture.make_detector(config, len(NAMES)),
+        jax.random.split(jax.random.key(0), len(batch['index'])),
+    )
     normal = {'means': np.zeros((len(NAMES), 4), np.float32), 'deviations': np.ones((len(NAMES), 4), np.float32)}
     regions = jax.jit(lambda keys: detection.sample(config, keys, batch, normal))(keys)
     boxes = regions.boxes * batch['scale'][:, None, None]

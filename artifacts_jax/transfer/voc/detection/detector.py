@@ -15,8 +15,10 @@ from jaxtyping import Float32, Int
 from ml_collections import ConfigDict
 
 from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.models import architecture, fast_rcnn
+from artifacts_jax.transfer.voc.annotations import NAMES
 from artifacts_jax.transfer.voc.detection import boxes as geometry
-from artifacts_jax.transfer.voc.detection import network, presets, scales, selection
+from artifacts_jax.transfer.voc.detection import presets, scales, selection
 from artifacts_jax.transfer.voc.detection.detections import Detections
 
 Found = dict[int, Detections]
@@ -103,12 +105,12 @@ def _part(looked_at, images, row, start, most):
 
 
 def _judge(config):
-    model = network.make(config)
+    model = architecture.make_detector(config, len(NAMES))
 
     def judge(variables, batch):
         params, pooled = {'params': variables['params']}, 0.0
         for level in range(sum(name.startswith('image_') for name in batch)):
-            images = network.prepared(batch[f'image_{level}'], batch[f'size_{level}'])
+            images = fast_rcnn.prepared(batch[f'image_{level}'], batch[f'size_{level}'])
             boxes = batch['boxes'] * batch[f'scale_{level}'][:, None, None]
             pooled += model.apply(params, images, boxes, batch['level'] == level, method='pooled')
         scores, moves = model.apply(params, pooled, method='judged')

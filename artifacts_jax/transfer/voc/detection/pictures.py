@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from artifacts_jax.drawing import boxes as drawn
 from artifacts_jax.transfer.voc.annotations import NAMES
@@ -24,14 +25,25 @@ def draw(path: Path, records: Sequence, found: dict[int, Detections], *, step: i
       found: {position in the split: Detections} of the images to draw; where there are none, nothing is written.
       step: of the detector.
     """
-    photographs = []
-    for row, each in found.items():
-        order = np.argsort(-each.scores, kind='stable')[:MOST]
-        order = order[each.scores[order] >= LEAST]
-        names = [NAMES[label] for label in each.labels[order]]
-        caption = '' if len(order) else f'nothing of a score of {LEAST} or more'
-        scores = each.scores[order].tolist()
-        photographs.append(drawn.Photograph(records[row].image(), each.boxes[order], names, scores, caption))
+    photographs = [photograph(records[row].image(), each, NAMES) for row, each in found.items()]
     if photographs:
         title = f'Detections after {step:,} updates, scores of {LEAST} and more'
         drawn.draw(path, photographs, classes=NAMES, title=title)
+
+
+def photograph(
+    pixels: UInt8[np.ndarray, 'H W 3'], found: Detections, names: Sequence[str], least: float = LEAST
+) -> drawn.Photograph:
+    """Returns an image with the best of what is found in it, to be drawn.
+
+    Args:
+      pixels: the image.
+      found: in it.
+      names: of the classes.
+      least: the score of a box that is drawn.
+    """
+    order = np.argsort(-found.scores, kind='stable')[:MOST]
+    order = order[found.scores[order] >= least]
+    caption = '' if len(order) else f'nothing of a score of {least:g} or more'
+    labels = [names[label] for label in found.labels[order]]
+    return drawn.Photograph(pixels, found.boxes[order], labels, found.scores[order].tolist(), caption)

@@ -6,6 +6,8 @@ tools/train_net.py; sampling.py, nms.py and selection.py have those of regions a
 
 from typing import NamedTuple
 
+from ml_collections import ConfigDict
+
 DECAY = 5e-4  # of weights; biases have none
 BIAS_RATE = 2.0
 DROP = 0.1  # the learning rate becomes this part of it, once
@@ -26,3 +28,11 @@ PRESETS = {
     'single_scale': Preset((600,), 1000),
     'multi_scale': Preset((480, 576, 688, 864, 1200), 2000),
 }
+
+
+def seen_at(config: ConfigDict) -> tuple[dict[str, tuple[int, ...]], int]:
+    """Returns ({'train', 'test'}: lengths of images' shorter side, the most that their longer one may be)."""
+    options, preset = config.voc_detection, PRESETS[config.voc_detection.preset]
+    train = tuple(options.scales) if any(options.scales) else preset.scales
+    test = tuple(options.test_scales) if any(options.test_scales) else train
+    return {'train': train, 'test': test}, options.longest or preset.longest

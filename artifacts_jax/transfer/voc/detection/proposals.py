@@ -63,7 +63,7 @@ def load(
     if found is None:
         found = proposal_files.read(Path(source).expanduser(), names)
     what = f'proposals {source} of {place}'
-    cut = _cleaned(found, names, sizes, what)
+    cut = cleaned(found, names, sizes, what)
     if without := [name for name, each in zip(names, cut) if not len(each)]:
         if len(without) == len(names):
             raise DataError(f'{what}: no image has a box')
@@ -105,8 +105,20 @@ def sorted_boxes(boxes: Float[np.ndarray, 'N 4']) -> Float[np.ndarray, 'N 4']:
     return boxes[np.lexsort(boxes.T[::-1])]
 
 
-def _cleaned(found, names, sizes, what):
-    """Returns the boxes of each image, by the rules above; says how many were changed."""
+def cleaned(
+    found: Sequence[Float[np.ndarray, '_ 4']], names: Sequence[str], sizes: Sequence[tuple[int, int]], what: str
+) -> list[Float32[np.ndarray, '_ 4']]:
+    """Returns the boxes of each image, by the rules above; says how many were changed.
+
+    Args:
+      found: the boxes of each image, numbers [_, 4].
+      names: of the images.
+      sizes: their heights and widths.
+      what: they all are, for messages.
+
+    Raises:
+      DataError: boxes are of other images, or not finite.
+    """
     rows = [(name, *_clean(name, boxes, size, what)) for name, boxes, size in zip(names, found, sizes, strict=True)]
     if len(foreign := [name for name, *_, odd in rows if odd]) > FOREIGN * len(names):
         raise DataError(

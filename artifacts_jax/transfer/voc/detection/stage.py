@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices, total
-from artifacts_jax.models import alexnet
+from artifacts_jax.models import alexnet, architecture, fast_rcnn
 from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import keys
 from artifacts_jax.training.state import State
@@ -24,7 +24,6 @@ from artifacts_jax.transfer.voc.detection import boxes as geometry
 from artifacts_jax.transfer.voc.detection import (
     detection_precision,
     losses,
-    network,
     pictures,
     presets,
     sampling,
@@ -60,7 +59,7 @@ class Stage:
         trunk = {kind: tree['trunk'] for kind, tree in artifacts.discriminator(base).items()}
         side = max(config.model.kernels[0], 8 * config.model.conv1_stride)
         image, box = jnp.zeros((1, side, side, 3)), jnp.zeros((1, 1, 4))
-        drawn = network.make(config).init(key, image, box, jnp.ones((1, 1), bool))['params']
+        drawn = architecture.make_detector(config, len(NAMES)).init(key, image, box, jnp.ones((1, 1), bool))['params']
         params = {'head': drawn['head'], 'trunk': alexnet.absorb(trunk)['params']}
         normal = {'means': jnp.zeros((len(NAMES), 4)), 'deviations': jnp.ones((len(NAMES), 4))}
         return State.create(
@@ -102,8 +101,8 @@ class Stage:
           (state, {name: scalar}).
         """
         sample_keys, *dropout_keys = keys.example_keys(key, state.step, batch['index'], 3)
-        model, variables = network.make(config), state.variables
-        images = network.prepared(batch['image'], batch['size'])
+        model, variables = architecture.make_detector(config, len(NAMES)), state.variables
+        images = fast_rcnn.prepared(batch['image'], batch['size'])
         regions = sample(config, sample_keys, batch, variables['params']['targets'])
         boxes = regions.boxes * batch['scale'][:, None, None]
         count = jnp.maximum(total(regions.mask.sum(), axis_name), 1)
@@ -203,13 +202,13 @@ def _learns(config, path):
 
 def _first_regions(config, devices, variables, images):
     """Returns the bins of regions of the first training images [N, D], the same on all hosts."""
-    model, key = network.make(config), keys.stage_key(config.seed, 'voc_detection/rescale')
+    model, key = architecture.make_detector(config, len(NAMES)), keys.stage_key(config.seed, 'voc_detection/rescale')
     batch_size, found, batches = config.voc_detection.batch_size, [], None
 
     def look(variables, batch):
         (sample_keys,) = keys.example_keys(key, batch['step'][0], batch['index'], 1)
         regions = sample(config, sample_keys, batch, variables['params']['targets'])
-        seen, boxes = network.prepared(batch['image'], batch['size']), regions.boxes * batch['scale'][:, None, None]
+        seen, boxes = fast_rcnn.prepared(batch['image'], batch['size']), regions.boxes * batch['scale'][:, None, None]
         return model.apply({'params': variables['params']}, seen, boxes, regions.mask, method='pooled'), regions.mask
 
     mapped, batches = devices.per_example(look), images.train_batches(batch_size)

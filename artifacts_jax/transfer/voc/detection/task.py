@@ -20,6 +20,7 @@ from artifacts_jax.transfer.voc.detection import (
     canvases,
     detections,
     detector,
+    loading,
     pictures,
     presets,
     proposals,
@@ -33,7 +34,7 @@ SPLITS = ()  # of the data of other tasks; it opens its own
 def check(config: ConfigDict, devices: Devices) -> None:
     """Raises ConfigError for a batch that the devices do not divide, or scales that the trunk cannot take."""
     devices.check_batch(f'{NAME}.batch_size', config.voc_detection.batch_size)
-    scales, longest = seen_at(config)
+    scales, longest = presets.seen_at(config)
     for key, shorter in zip(('scales', 'test_scales'), scales.values()):
         if min(shorter) < 1 or longest < max(shorter):
             raise ConfigError(
@@ -53,18 +54,10 @@ def examine(config: ConfigDict, datasets: dict) -> str:
     return ''
 
 
-def seen_at(config: ConfigDict) -> tuple[dict[str, tuple[int, ...]], int]:
-    """Returns ({'train', 'test'}: lengths of images' shorter side, the most that their longer one may be)."""
-    options, preset = config.voc_detection, presets.PRESETS[config.voc_detection.preset]
-    train = tuple(options.scales) if any(options.scales) else preset.scales
-    test = tuple(options.test_scales) if any(options.test_scales) else train
-    return {'train': train, 'test': test}, options.longest or preset.longest
-
-
 def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, networks: dict) -> dict:
     """Trains and tests the detector; adds what it finds to results.json.
 
-    WORKDIR/voc_detection/PART gets the devkit's files of detections, and figures/detections.png is drawn.
+    WORKDIR/voc_detection/PART gets the export, and the devkit's files of detections; figures/detections.png is drawn.
 
     Args:
       config: the run's configuration.
@@ -90,6 +83,8 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
     training = stage.Stage(f'{NAME}/{part}', detect)
     base = {kind: {'discriminator': tree} for kind, tree in networks['learned'].variables().items()}
     state = loop.run(training, config, workdir, devices, opened, base, settings=made_from['settings'])
+    folder = workdir / NAME / part
+    loading.save(folder / 'export', state.variables, config, {'stage': f'{NAME}/{part}', 'step': int(state.step)})
     test = opened['test']
     detected = detect(state.variables, test)
     each = stage.precision(test.records, detected)
@@ -105,11 +100,12 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
     }
     if processes.is_first():
         names = [test.records[row].name for row in detected]
-        folder = workdir / NAME / part / 'detections'
-        detections.write(folder, config.data.test, names, list(detected.values()))
+        detections.write(folder / 'detections', config.data.test, names, list(detected.values()))
         first = {row: detected[row] for row in list(detected)[: pictures.COUNT]}
         pictures.draw(workdir / 'figures' / pictures.FILE, test.records, first, step=int(state.step))
-        print(f"{NAME}: mAP {_text(rows[part]['map'])} %; the devkit's files are in {folder}", flush=True)
+        print(
+            f"{NAME}: mAP {_text(rows[part]['map'])} %; the devkit's files and the export are in {folder}", flush=True
+        )
     results.write(workdir, found)
     return found
 
@@ -139,7 +135,7 @@ def setting(name: str, row: dict) -> str:
 
 def _images(config, workdir):
     """Returns {'train', 'test'}: batches.Images."""
-    records, (scales, longest) = _open(config), seen_at(config)
+    records, (scales, longest) = _open(config), presets.seen_at(config)
     opened = {}
     for name, split in {'train': config.data.probe_train, 'test': config.data.test}.items():
         opened[name] = batches.Images(

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 
 from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.models import architecture, fast_rcnn
 from artifacts_jax.models.discriminator import CHANNEL_MEANS, preprocess
 from artifacts_jax.transfer.voc import devkit
-from artifacts_jax.transfer.voc.detection import batches, detector, network, scales, selection
+from artifacts_jax.transfer.voc.annotations import NAMES
+from artifacts_jax.transfer.voc.detection import batches, detector, scales, selection
 from tests.transfer.voc import trees
+from tests.transfer.voc.detection import made
 
 SIZES = [(20, 24), (24, 20), (20, 24)]
 COUNTS = [9, 0, 4]
@@ -28,24 +31,18 @@ def images(tmp_path):
 @pytest.fixture
 def variables(config):
     config.voc_detection.update(hidden=8, boxes=4)
-    image, box = jnp.zeros((1, 16, 16, 3)), jnp.zeros((1, 1, 4))
-    params = network.make(config).init(jax.random.key(0), image, box, jnp.ones((1, 1), bool))['params']
-    params['head']['cls_score']['kernel'] *= 100
-    params['head']['bbox_pred']['kernel'] *= 100
-    random = np.random.default_rng(1)
-    normal = {'means': random.normal(0, 0.1, (20, 4)), 'deviations': random.uniform(0.1, 0.3, (20, 4))}
-    return {'params': {**params, 'targets': jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), normal)}}
+    return made.detector(config)
 
 
 def slow(config, variables, images, row):
     """Scores and moved boxes of an image, box by box."""
-    model, record, found = network.make(config), images.records[row], []
+    model, record, found = architecture.make_detector(config, len(NAMES)), images.records[row], []
     for box in images.proposals[row]:
         factors = [scales.scale_of(record.size, shorter, images.longest) for shorter in images.shorter]
         area = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
         level = int(np.argmin([abs(area * factor**2 - 224**2) for factor in factors]))
         batch = images.test_batch(row, 1)
-        seen = network.prepared(batch[f'image_{level}'], batch[f'size_{level}'])
+        seen = fast_rcnn.prepared(batch[f'image_{level}'], batch[f'size_{level}'])
         scaled = jnp.asarray(box[None, None] * np.float32(factors[level]))
         scores, moves = model.apply({'params': variables['params']}, seen, scaled, jnp.ones((1, 1), bool))
         normal = variables['params']['targets']
@@ -76,7 +73,7 @@ def test_it_finds_what_a_slow_twin_does(shorter, config, variables, images, monk
 
 def test_what_lies_around_an_image_is_0_once_means_are_subtracted():
     image = np.full((2, 4, 6, 3), 200, np.uint8)
-    seen = np.asarray(preprocess(network.prepared(image, np.array([[2, 3], [4, 6]], np.int32))))
+    seen = np.asarray(preprocess(fast_rcnn.prepared(image, np.array([[2, 3], [4, 6]], np.int32))))
     np.testing.assert_allclose(seen[0, :2, :3], np.full((2, 3, 3), 200) - CHANNEL_MEANS, atol=1e-4)
     np.testing.assert_allclose(seen[0, 2:], 0, atol=1e-4)
     np.testing.assert_allclose(seen[0, :, 3:], 0, atol=1e-4)

@@ -1,7 +1,10 @@
 """Made-up objects and detections, for tests."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from artifacts_jax.models import architecture
 from artifacts_jax.transfer.voc import annotations
 from artifacts_jax.transfer.voc.annotations import NAMES
 from artifacts_jax.transfer.voc.detection.detections import Detections
@@ -44,3 +47,14 @@ def random_set(random, *, images=6, most=8, classes=3, levels=1000):
         scores = (random.integers(1, levels, len(all_labels)) / levels).astype(np.float32)
         found.append(Detections(all_labels, scores, np.concatenate([near, boxes(others)]).astype(np.float32)))
     return truth, found
+
+
+def detector(config):
+    """Returns the variables of a detector that a config describes, as of stage.Stage's state; its scores differ."""
+    network, image = architecture.make_detector(config, len(NAMES)), jnp.zeros((1, 16, 16, 3))
+    params = network.init(jax.random.key(0), image, jnp.zeros((1, 1, 4)), jnp.ones((1, 1), bool))['params']
+    for name in ('cls_score', 'bbox_pred'):
+        params['head'][name]['kernel'] *= 100
+    random = np.random.default_rng(1)
+    normal = {'means': random.normal(0, 0.1, (20, 4)), 'deviations': random.uniform(0.1, 0.3, (20, 4))}
+    return {'params': {**params, 'targets': jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), normal)}}

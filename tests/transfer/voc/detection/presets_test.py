@@ -1,7 +1,8 @@
 """The constants against the numbers of the protocol, written out again by hand."""
 
 from artifacts_jax.configs import default, tasks
-from artifacts_jax.transfer.voc.detection import detection_precision, nms, presets, roi_pooling, sampling, selection
+from artifacts_jax.models import roi_pooling
+from artifacts_jax.transfer.voc.detection import detection_precision, nms, presets, sampling, selection
 
 
 def test_constants_are_those_of_the_protocol():

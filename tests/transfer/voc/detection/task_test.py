@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.tree_util import DictKey
 
+import artifacts_jax
 from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
 from artifacts_jax.data.errors import DataError
@@ -90,6 +91,11 @@ def test_a_run_says_every_class_writes_the_devkits_files_and_is_not_run_again(tr
     assert len(list(folder.iterdir())) == 20
     assert len((folder / 'comp3_det_test_cat.txt').read_text().splitlines()) > 6
     assert (tmp_path / 'figures' / 'detections.png').is_file()
+    images = task._images(config, tmp_path)['test']
+    detected = artifacts_jax.load_detector(folder.parent / 'export')(images.records[1].image(), images.proposals[1])
+    lines = [line.split() for line in (folder / 'comp3_det_test_cat.txt').read_text().splitlines()]
+    best = max(float(line[1]) for line in lines if line[0] == images.records[1].name)
+    assert best == pytest.approx(detected.scores[detected.labels.index('cat')], abs=5e-4)
     assert 'images are padded to one of 6 sizes' in capsys.readouterr().out
     assert pipeline.run(config, tmp_path) == found
     assert 'trained parameters' not in capsys.readouterr().out

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 from onnx import helper
 
-from artifacts_jax.transfer.voc.detection import roi_pooling
+from artifacts_jax.models import roi_pooling
 
 HEIGHT, WIDTH, CHANNELS = 19, 26, 3
 pool = jax.jit(roi_pooling.pool, static_argnames=('size', 'scale'))

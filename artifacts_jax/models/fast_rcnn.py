@@ -8,19 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt8
-from ml_collections import ConfigDict
 
-from artifacts_jax.models import alexnet, architecture, layers
-from artifacts_jax.models.discriminator import CHANNEL_MEANS, Geometry, Trunk
-from artifacts_jax.transfer.voc.annotations import NAMES
-from artifacts_jax.transfer.voc.detection import roi_pooling
-
-CLASSES = 1 + len(NAMES)  # background is 0
+from artifacts_jax.models import alexnet, layers, roi_pooling
+from artifacts_jax.models.discriminator import CHANNEL_MEANS, Trunk
 
 
 class Regions(nn.Module):
-    """fc6 and fc7, with dropout after each, and on them the scores and the moves."""
+    """fc6 and fc7, with dropout after each, and on them scores and moves of background, which is 0, and of classes."""
 
+    classes: int
     hidden: int = 4096
     rate: float = 0.5
     dtype: DTypeLike = jnp.float32
@@ -44,9 +40,14 @@ class Regions(nn.Module):
             x = nn.relu(dense(x))
             if dropout_keys is not None:
                 x = layers.dropout(dropout_keys[:, n], x.reshape(images, -1), self.rate).reshape(x.shape)
-        scores = nn.Dense(CLASSES, kernel_init=nn.initializers.normal(0.01), dtype=self.dtype, name='cls_score')(x)
-        moves = nn.Dense(4 * CLASSES, kernel_init=nn.initializers.normal(0.001), dtype=self.dtype, name='bbox_pred')(x)
-        return scores.astype(jnp.float32), moves.reshape(images, regions, CLASSES, 4).astype(jnp.float32)
+        scores = nn.Dense(
+            1 + self.classes, kernel_init=nn.initializers.normal(0.01), dtype=self.dtype, name='cls_score'
+        )(x)
+        last = nn.Dense(
+            4 * (1 + self.classes), kernel_init=nn.initializers.normal(0.001), dtype=self.dtype, name='bbox_pred'
+        )
+        moves = last(x).reshape(images, regions, 1 + self.classes, 4)
+        return scores.astype(jnp.float32), moves.astype(jnp.float32)
 
 
 class Detector(nn.Module):
@@ -75,17 +76,6 @@ class Detector(nn.Module):
     def judged(self, pooled: Float[Array, 'B R S S C']) -> tuple[Float32[Array, 'B R K'], Float32[Array, 'B R K 4']]:
         """Returns what Regions does of bins."""
         return self.head(pooled)
-
-
-def make(config: ConfigDict) -> Detector:
-    """Makes the detector that a config describes.
-
-    Entry k of a row of conv5 is centred at pixel k x stride, whatever the image's size, as RoI pooling takes it.
-    """
-    options = config.voc_detection
-    geometry = Geometry(config.model.kernels[0] // 2, 1, 1)
-    trunk = architecture.make_trunk(config, geometry=geometry, normalise=False)
-    return Detector(trunk, Regions(options.hidden, options.dropout, trunk.dtype))
 
 
 def prepared(

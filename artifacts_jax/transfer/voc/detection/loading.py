@@ -1,0 +1,144 @@
+"""What a detector is exported as, and what users load of it: a function from an image to what is in it."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32, UInt8
+from ml_collections import ConfigDict
+
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.exchange import exports, images
+from artifacts_jax.transfer.voc import annotations
+from artifacts_jax.transfer.voc.detection import batches, detector, presets, proposals, selective_search
+from artifacts_jax.transfer.voc.detection.detections import Detections
+
+
+class Found(NamedTuple):
+    """What is found in an image, the likeliest first."""
+
+    labels: tuple[str, ...]
+    scores: Float32[np.ndarray, ' N']  # in [0, 1]
+    boxes: Float32[np.ndarray, 'N 4']  # x1 y1 x2 y2; pixels are counted from 0, and those named belong to the box
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Given:
+    """An image that a caller has, as a record."""
+
+    pixels: UInt8[np.ndarray, 'H W 3']
+    name: str = 'the image'
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Its height and width."""
+        return self.pixels.shape[:2]
+
+    def image(self) -> UInt8[np.ndarray, 'H W 3']:
+        """Returns its pixels."""
+        return self.pixels
+
+
+def save(folder: Path, variables: dict, config: ConfigDict, source: dict) -> None:
+    """Exports a detector.
+
+    Args:
+      folder: gets the export.
+      variables: of stage.Stage's state.
+      config: the run's configuration.
+      source: as of exports.save.
+    """
+    params = dict(variables['params'])
+    params['head'] = absorb(params['head'], params.pop('targets'))
+    head = {'protocol': 'detection', 'names': list(annotations.NAMES)}
+    exports.save(folder, {'params': params, 'batch_stats': {}}, config, head=head, source=source)
+
+
+def absorb(head: dict, targets: dict) -> dict:
+    """Returns the parameters of a head whose moves are not normalised, and otherwise the same.
+
+    Args:
+      head: those of fast_rcnn.Regions.
+      targets: {'means', 'deviations'}: by which its moves are, [K, 4] each.
+    """
+    mean = jnp.pad(targets['means'], ((1, 0), (0, 0))).reshape(-1)
+    deviation = jnp.pad(targets['deviations'], ((1, 0), (0, 0)), constant_values=1).reshape(-1)
+    kernel, bias = head['bbox_pred']['kernel'], head['bbox_pred']['bias']
+    return {**head, 'bbox_pred': {'kernel': kernel * deviation[None], 'bias': bias * deviation + mean}}
+
+
+def load_detector(folder: str | Path, *, value_range: tuple[float, float] = (-1.0, 1.0)) -> Callable[..., Found]:
+    """Loads a detector, which the stage voc_detection has exported.
+
+    Args:
+      folder: the export, such as WORKDIR/voc_detection/single_scale_frozen1/export.
+      value_range: (low, high) that floating point images will lie in, such as (0, 1).
+
+    Returns:
+      detect(image, boxes=None) -> Found. The image is [H, W, 3], RGB, of any size; integers are values from 0 to 255.
+      Boxes are proposals [N, 4], as those of Found; without them selective search finds some, which takes seconds, and
+      needs `pip install 'artifacts_jax[voc]'`. Boxes are cut and left out as docs/tables.md has it. Returned are at
+      most 40 boxes of a class, of any score. An image of another shape, type or range is a ValueError.
+
+    Raises:
+      ExportError: what is missing or differs, by name; or there is no detector.
+      ValueError: value_range is no range.
+    """
+    value_range = images.check_range(value_range)
+    find, names = load(folder)
+
+    def detect(image: Any, boxes: Any = None) -> Found:
+        pixels = _pixels(image, value_range)
+        boxes = selective_search.search(pixels) if boxes is None else _boxes(boxes, pixels.shape[:2])
+        (found,) = find([Given(pixels)], [boxes]).values()
+        order = np.argsort(-found.scores, kind='stable')
+        return Found(tuple(names[n] for n in found.labels[order]), found.scores[order], found.boxes[order])
+
+    return detect
+
+
+def load(folder: str | Path) -> tuple[Callable[..., dict[int, Detections]], Sequence[str]]:
+    """Returns (find(records, boxes, workers=1) -> {position: what is found in an image}, the names of the classes).
+
+    Images that cannot be decoded are left out. Arguments and errors as of load_detector; boxes as of proposals.load.
+    """
+    description = exports.describe(folder)
+    exports.make_network(folder, description, 'detector')  # refuses others
+    config, restored = ConfigDict(description['config']), exports.load(folder, ('trunk', 'head'))
+    names = description['head']['names']
+    targets = {'means': jnp.zeros((len(names), 4)), 'deviations': jnp.ones((len(names), 4))}
+    variables = {'params': {**restored['params'], 'targets': targets}}
+    detect = detector.make(config, Devices('jit', jax.local_devices()[:1]))
+    scales, longest = presets.seen_at(config)
+
+    def find(records, boxes, workers=1):
+        most = config.voc_detection.boxes
+        return detect(variables, batches.Images(records, boxes, scales['test'], longest, most, workers, seed=0))
+
+    return find, names
+
+
+def _pixels(image, value_range):
+    """Returns an image as uint8 [H, W, 3]."""
+    if (shape := np.shape(image)) and len(shape) != 3:
+        raise ValueError(f'an image of shape {shape}: expected [H, W, 3], RGB with the channels last')
+    pixels = np.asarray(images.to_network(np.asarray(image)[None], value_range)[0])
+    return pixels if pixels.dtype == np.uint8 else np.rint((pixels + 1) * 127.5).clip(0, 255).astype(np.uint8)
+
+
+def _boxes(boxes, size):
+    """Returns boxes as of proposals.load."""
+    try:
+        boxes = np.asarray(boxes, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'the boxes are no array of numbers ({error}): expected [N, 4], x1 y1 x2 y2') from error
+    if boxes.size == 0:
+        return np.zeros((0, 4), np.float32)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f'boxes of shape {boxes.shape}: expected [N, 4], x1 y1 x2 y2')
+    (cleaned,) = proposals.cleaned([boxes], [Given.name], [size], 'the boxes')
+    return cleaned

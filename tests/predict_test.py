@@ -1,0 +1,54 @@
+import csv
+import shutil
+
+import numpy as np
+import pytest
+
+from artifacts_jax import config as configuration
+from artifacts_jax import predict
+from artifacts_jax.data import decoding
+from artifacts_jax.exchange import exports
+from artifacts_jax.transfer.voc.detection import loading, proposal_files
+from tests.transfer.voc.detection import made
+
+
+@pytest.fixture
+def export(config, tmp_path):
+    config.voc_detection.update(hidden=8, boxes=8, scales=(24,), longest=40)
+    loading.save(tmp_path / 'export', made.detector(config), config, {'stage': 'voc_detection/test', 'step': 1})
+    return str(tmp_path / 'export')
+
+
+@pytest.fixture
+def images(photograph_folder, tmp_path):
+    """A folder with two crops of photographs, one of them in a folder below, a damaged one, and a file that is none."""
+    folder = tmp_path / 'images'
+    (folder / 'below').mkdir(parents=True)
+    shutil.copy(photograph_folder / 'test' / 'coffee' / '0.png', folder / 'a.png')
+    shutil.copy(photograph_folder / 'test' / 'astronaut' / '0.png', folder / 'below' / 'a.png')
+    (folder / 'cut.jpg').write_bytes(b'no image')
+    (folder / 'notes.txt').write_text('nothing')
+    return folder
+
+
+def test_each_image_is_drawn_and_its_boxes_are_listed(export, images, tmp_path, capsys):
+    boxes = [np.array([(1, 2, 9, 12), (0, 0, 15, 15)], np.float32)] * 2
+    proposal_files.write(tmp_path / 'boxes.npz', ['a.png', 'below/a.png'], boxes)
+    out = tmp_path / 'out'
+    assert predict.write(export, images, out, least=0.01, proposals=str(tmp_path / 'boxes.npz')) == 2
+    with (out / 'predictions.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row['image'] for row in rows} == {'a.png', 'below/a.png'}
+    assert all(float(row['score']) >= 0.01 and float(row['x2']) <= 15 for row in rows)
+    assert all(decoding.shape(out / name)[1] > 900 for name in ('a.png.png', 'below/a.png.png'))
+    assert 'left out cut.jpg' in capsys.readouterr().err
+
+
+def test_what_cannot_be_shown_is_refused(export, images, tmp_path, forks):
+    with pytest.raises(configuration.ConfigError, match='lies in --images'):
+        predict.write(export, images, images / 'out')
+    with pytest.raises(exports.ExportError, match='is not an export'):
+        predict.write(str(tmp_path / 'none'), images, tmp_path / 'out')
+    said = forks.refused('--export=x', f'--images={images}/a.png', f'--out={tmp_path}/out', module='predict')
+    assert 'is no folder' in said
+    assert not (tmp_path / 'out').exists()
