@@ -34,12 +34,13 @@ from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import checkpoint, loop, replay, results, trees
 from artifacts_jax.transfer import knn, stl10
 from artifacts_jax.transfer.layerwise import task as layerwise
+from artifacts_jax.transfer.segmentation_probe import task as segmentation_probe
 from artifacts_jax.transfer.voc import svm_task as voc_svm
 from artifacts_jax.transfer.voc.classification import task as voc_classification
 from artifacts_jax.transfer.voc.detection import task as voc_detection
 
 TRAINED = (autoencoder, artifacts)
-EVALUATIONS = (probe, knn, stl10, layerwise, voc_classification, voc_detection, voc_svm)
+EVALUATIONS = (probe, knn, stl10, layerwise, segmentation_probe, voc_classification, voc_detection, voc_svm)
 RANDOM = results.UNTRAINED  # config.pretrained of a network that has learned nothing
 EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts: ('export', ('trunk',))}
 

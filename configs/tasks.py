@@ -69,9 +69,23 @@ VOC_DETECTION = {
     'rescale': choice('new', 'none'),  # initialise fc6 and fc7 by the data
 }
 
+SEGMENTATION_PROBE = {
+    'layers': subset(LAYERS, of=LAYERS),  # a linear classifier of pixels for each
+    'size': positive(224),  # side of the squares that images become, pixels
+    'pixels': positive(64),  # of each training image, that the classifiers learn from
+    'penalties': each((1e-4, 1e-3, 1e-2, 1e-1), '[0, inf)'),  # weights of the L2 penalty, to pick from
+    'held_out': within(0.1, '(0, 1)'),  # part of the training images that picks the penalty
+    'iterations': positive(100),  # of L-BFGS
+    'batch_size': positive(32),  # images in a batch for feature extraction
+    'max_train': within(0, '[0, inf)'),  # use at most this many training images, 0: all
+    'max_test': within(0, '[0, inf)'),  # use at most this many test images, 0: all
+    'mask_key': named('segmentation_mask'),  # the feature of a tfds data set that the masks are
+}
+
 KEYS = {
     'knn': KNN,
     'layerwise': LAYERWISE,
+    'segmentation_probe': SEGMENTATION_PROBE,
     'voc_classification': VOC_CLASSIFICATION,
     'voc_detection': VOC_DETECTION,
     'voc_svm': VOC_SVM,

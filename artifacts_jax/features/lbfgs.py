@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from artifacts_jax.features import linear
 
@@ -15,7 +15,7 @@ def fit_lbfgs(
     *,
     num_classes: int,
     penalties: tuple,
-    held_out: float,
+    held_out: float | Bool[np.ndarray, ' N'],
     iterations: int,
     key: Key[Array, ''],
 ) -> linear.Classifier:
@@ -26,10 +26,10 @@ def fit_lbfgs(
       labels: in [0, num_classes).
       num_classes: how many classes there are.
       penalties: weights of the L2 penalty to pick from; the earlier wins a tie.
-      held_out: part of the examples, in (0, 1), that picks the penalty.
+      held_out: part of the examples, in (0, 1), that picks the penalty; or which of them do.
       iterations: the most steps of L-BFGS; they end earlier if every gradient's norm is below 1e-4, where the
         loss is within about 5e-9 / penalty of its minimum.
-      key: draws the held-out examples.
+      key: draws the held-out examples, if held_out is a part.
 
     Returns:
       The classifier, refitted to all examples with the picked penalty.
@@ -38,12 +38,16 @@ def fit_lbfgs(
       ValueError: if labels have another shape or range, or one part of the examples would be empty.
     """
     features, labels, penalties = jnp.asarray(features, jnp.float32), jnp.asarray(labels), tuple(penalties)
-    examples, count = len(features), round(held_out * len(features))
+    examples, chosen = len(features), isinstance(held_out, np.ndarray)
+    count = int(held_out.sum()) if chosen else round(held_out * examples)
     if labels.shape != (examples,) or labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(f'labels should be [{examples}] integers from 0 to {num_classes - 1}, got {labels}')
     if not 0 < count < examples:
         raise ValueError(f'held_out={held_out} of {examples} examples is {count}: keep some on both sides')
-    test = jnp.zeros(examples, bool).at[jax.random.permutation(key, examples)[:count]].set(True)
+    if chosen:
+        test = jnp.asarray(held_out)
+    else:
+        test = jnp.zeros(examples, bool).at[jax.random.permutation(key, examples)[:count]].set(True)
 
     def fit(counted, params, penalties):
         return _minimise(features, labels, counted, params, jnp.asarray(penalties, jnp.float32), iterations)

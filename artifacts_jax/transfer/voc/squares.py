@@ -14,11 +14,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
+from jaxtyping import UInt8
 
 from artifacts_jax.data import decoding, ordered
 from artifacts_jax.transfer.voc.annotations import NAMES
 
 VIEWS = ('whole', 'centre')
+
+
+def squashed(pixels: UInt8[np.ndarray, 'H W 3'], size: int) -> UInt8[np.ndarray, '{size} {size} 3']:
+    """Returns the whole of an image as a square, antialiased."""
+    return np.asarray(PIL.Image.fromarray(pixels).resize((size, size), PIL.Image.Resampling.BILINEAR))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,8 +52,7 @@ class Squares(ordered.Read):
             if self.view == 'centre':
                 image = decoding.decode(record.file, self.size)
             else:
-                size = (self.size, self.size)
-                image = np.asarray(PIL.Image.fromarray(record.image()).resize(size, PIL.Image.Resampling.BILINEAR))
+                image = squashed(record.image(), self.size)
         except decoding.UnusableError as error:
             self.left_out.add(record.name, str(error))
             return {}

@@ -1,0 +1,1 @@
+"""A linear probe of frozen layers by segmentation, on any images with masks."""

@@ -1,0 +1,191 @@
+"""Images whose pixels have classes, whatever holds them.
+
+    VOCdevkit/VOC2012                  with ImageSets/Segmentation; see voc/devkit.py
+    FOLDER/images/SPLIT/.../NAME.jpg   and of each FOLDER/masks/SPLIT/.../NAME.png; `annotations` is as good as `masks`
+    a tfds data set                    with masks as a feature, such as oxford_iiit_pet
+
+A mask is a picture as large as its image, with a palette or in grey. Its values are the classes, and VOID is none.
+"""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL.Image
+from jaxtyping import UInt8
+from ml_collections import ConfigDict
+
+from artifacts_jax.data import decoding, folders, ordered, parts, places, prepared
+from artifacts_jax.data.errors import DataError, first_line
+from artifacts_jax.transfer.voc import annotations, devkit
+from artifacts_jax.transfer.voc.squares import squashed
+
+MASKS = ('masks', 'annotations')
+KINDS = ('P', 'L', '1')  # as Pillow calls a palette, grey values, and black and white
+
+
+class Splits(NamedTuple):
+    """What a configuration learns from and is tested on."""
+
+    train: Sequence  # of records: name, image() and mask()
+    test: Sequence
+    names: tuple[str, ...]  # of the classes; () where nobody says them
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Record:
+    """One image; `file` and `mask_file` are paths or what is in the files."""
+
+    name: str
+    file: Path | bytes
+    mask_file: Path | bytes
+
+    def image(self) -> UInt8[np.ndarray, 'H W 3']:
+        """Reads the image, in RGB.
+
+        Raises:
+          decoding.UnusableError: it is damaged.
+        """
+        return decoding.decode_whole(self.file)
+
+    def mask(self) -> UInt8[np.ndarray, 'H W']:
+        """Reads the class of each pixel.
+
+        Raises:
+          DataError: it is damaged, no mask, or of another size than its image.
+        """
+        file = self.mask_file if isinstance(self.mask_file, Path) else io.BytesIO(self.mask_file)
+        try:
+            with PIL.Image.open(file) as opened:
+                mode, mask = opened.mode, np.asarray(opened)
+        except Exception as error:  # as of images
+            raise DataError(f'the mask of {self.name} cannot be read ({first_line(error)})') from error
+        if mode not in KINDS:
+            raise DataError(
+                f'the mask of {self.name} is {mode}, as Pillow calls it; expected a palette (P) or grey values (L),'
+                f' each the number of a class'
+            )
+        size = decoding.shape(self.file)
+        if mask.shape != size:
+            there = ' x '.join(map(str, mask.shape))
+            raise DataError(f'the mask of {self.name} has {there} pixels, and its image {size[0]} x {size[1]}')
+        return mask.astype(np.uint8)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared(Sequence):
+    """Images of a tfds split; each is read when it is asked for."""
+
+    examples: prepared.Examples
+    image: str  # keys of the features
+    mask: str
+    rows: range  # of the split
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return dataclasses.replace(self, rows=self.rows[index])
+        row = self.rows[index]
+
+        def take(features):
+            (image,), (mask,) = (features[key].bytes_list.value for key in (self.image, self.mask))
+            return Record(f'example {row:,} of {self.examples.split}', image, mask)
+
+        return self.examples.read(row, take)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Squares(ordered.Read):
+    """The images of a split, each squashed to a square; in batches 'image' is uint8 [b, size, size, 3]."""
+
+    records: Sequence
+    size: int
+
+    @property
+    def num_examples(self) -> int:
+        """The images of the split, over all hosts."""
+        return len(self.records)
+
+    def empty(self, count: int) -> dict[str, np.ndarray]:
+        """Returns zeros for so many images."""
+        return {'image': np.zeros((count, self.size, self.size, 3), np.uint8)}
+
+    def example(self, row: int) -> dict:
+        """Returns 'image', {} of one that is left out."""
+        record = self.records[row]
+        try:
+            return {'image': squashed(record.image(), self.size)}
+        except decoding.UnusableError as error:
+            self.left_out.add(record.name, str(error))
+            return {}
+
+
+def opened(config: ConfigDict) -> Splits:
+    """Opens the splits data.probe_train and data.test; a mask of each is read.
+
+    Args:
+      config: the run's configuration.
+
+    Raises:
+      DataError: there is no such data set or split, an image has no mask, or what was read is not what it should be.
+    """
+    data, path = config.data, places.locate(config.data)
+    asked = {split: parts.name_of(split) for split in (data.probe_train, data.test)}
+    names = ()
+    if path is None:
+        found = _of_tfds(config, set(asked.values()))
+    elif (path / 'images').is_dir():
+        found = _of_folder(path, set(asked.values()))
+    else:
+        found, names = devkit.open_voc(data.name, tuple(dict.fromkeys(asked.values())), lists='Segmentation'), _VOC
+    splits = []
+    for split, name in asked.items():
+        first, end = parts.bounds(split, len(found[name]), place=data.name)
+        splits.append(found[name][first:end])
+        _ = splits[-1][0].mask()
+    return Splits(splits[0], splits[-1], names)  # one split may be both
+
+
+_VOC = ('background', *annotations.NAMES)
+
+
+def _of_folder(folder, splits):
+    """Returns {split: records}."""
+    masks = next((folder / name for name in MASKS if (folder / name).is_dir()), None)
+    if masks is None:
+        raise DataError(f'{folder} has images, but no masks: expected are {folder}/masks/SPLIT/NAME.png')
+    found = {}
+    for split in splits:
+        if not (folder / 'images' / split).is_dir():
+            there = ', '.join(sorted(x.name for x in (folder / 'images').iterdir() if x.is_dir())) or 'none'
+            raise DataError(f'{folder}/images has no split {split!r}; there are: {there}')
+        images = folders.paths(folder / 'images' / split)
+        paths = {image: (masks / split / image).with_suffix('.png') for image in images}
+        if missing := [path for path in paths.values() if not path.is_file()]:
+            raise DataError(
+                f'{len(missing):,} of {len(images):,} images of {split} have no mask, such as {missing[0]}: add it, or'
+                f' take the image away'
+            )
+        found[split] = [Record(name, folder / 'images' / split / name, path) for name, path in paths.items()]
+    return found
+
+
+def _of_tfds(config, splits):
+    """Returns {split: records}."""
+    built: Any = prepared.builder(config.data)
+    image, mask = config.data.image_key, config.segmentation_probe.mask_key
+    if mask not in built.info.features:
+        raise DataError(
+            f'{config.data.name} has no masks {mask!r}; it has {", ".join(sorted(built.info.features))}: set'
+            f' segmentation_probe.mask_key'
+        )
+    if missing := [split for split in splits if split not in built.info.splits]:
+        raise DataError(f'{config.data.name} has no split {missing[0]!r}; there are: {", ".join(built.info.splits)}')
+    prepared.advise(config.data, built)
+    examples = {split: prepared.Examples(built, split) for split in splits}
+    return {split: Prepared(each, image, mask, range(len(each))) for split, each in examples.items()}

@@ -1,0 +1,51 @@
+"""The task as a user runs it, on a folder that colours alone tell apart."""
+
+import pytest
+
+from artifacts_jax import config as configuration
+from artifacts_jax import pipeline
+from artifacts_jax.config import ConfigError
+from artifacts_jax.data.errors import DataError
+from tests.conftest import tiny
+from tests.transfer.segmentation_probe import made
+
+
+def small(folder, **options):
+    config = tiny()
+    config.stages, config.pretrained = ('segmentation_probe',), 'random'
+    config.data.update(name=str(folder), probe_train='training', test='validation', workers=2)
+    config.segmentation_probe.update(size=16, batch_size=4, pixels=60, held_out=0.3, **options)
+    return config
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return made.folder(tmp_path_factory.mktemp('masked') / 'parks')
+
+
+def test_a_run_tells_classes_apart_and_is_not_run_again(folder, tmp_path, capsys):
+    config = small(folder)
+    found = pipeline.run(configuration.check(config), tmp_path)
+    row = found['segmentation_probe']['random']
+    assert (row['train'], row['test']) == (6, 2)
+    conv1 = row['layers']['conv1']
+    assert conv1['miou'] > 70
+    assert conv1['pixel_accuracy'] > 80
+    assert conv1['iou']['0'] is None
+    assert conv1['miou'] == pytest.approx((conv1['iou']['1'] + conv1['iou']['2']) / 2)
+    assert '| conv5 |' in (tmp_path / 'results.txt').read_text()
+    assert (tmp_path / 'figures' / 'segmentation_probe.png').is_file()
+    capsys.readouterr()
+    assert pipeline.run(config, tmp_path) == found
+    assert 'segmentation_probe:   conv1' not in capsys.readouterr().out
+
+
+def test_what_cannot_be_probed_is_refused_before_anything_is_written(folder, tmp_path):
+    config = small(folder)
+    config.data.probe_train = 'training[:1]'
+    with pytest.raises(DataError, match='is one image, expected two or more'):
+        pipeline.run(configuration.check(config), tmp_path / 'run')
+    config.segmentation_probe.size = 2
+    with pytest.raises(ConfigError, match=r'segmentation_probe\.size=2: the trunk takes 4 pixels or more'):
+        pipeline.run(configuration.check(config), tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
