@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from artifacts_jax.config import ConfigError
-from artifacts_jax.models import fast_rcnn
+from artifacts_jax.models import fast_rcnn, fcn
 from artifacts_jax.models.discriminator import Discriminator, Geometry, Trunk
 from artifacts_jax.models.generator import Encoder, Generator
 from artifacts_jax.models.heads import Classifier, FineTuneHead, LinearHead
@@ -94,6 +94,13 @@ def make_detector(config: ConfigDict, classes: int) -> fast_rcnn.Detector:
     geometry = Geometry(config.model.kernels[0] // 2, 1, 1)
     trunk = make_trunk(config, geometry=geometry, normalise=False)
     return fast_rcnn.Detector(trunk, fast_rcnn.Regions(classes, options.hidden, options.dropout, trunk.dtype))
+
+
+def make_segmenter(config: ConfigDict, classes: int) -> fcn.Segmenter:
+    """Makes the fully convolutional network that a config describes, for so many classes."""
+    options = config.voc_segmentation
+    trunk = make_trunk(config, geometry=fcn.geometry(config.model.conv1_stride), normalise=False)
+    return fcn.Segmenter(trunk, fcn.Convolved(classes, options.hidden, options.dropout, trunk.dtype))
 
 
 def make_network(config: ConfigDict, head: dict) -> Classifier | fast_rcnn.Detector:

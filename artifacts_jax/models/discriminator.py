@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Float32, Key
+from jaxtyping import Array, Float, Float32, Int, Key
 
 from artifacts_jax.models import layers
 from artifacts_jax.models.cpu import products
@@ -49,17 +49,23 @@ class Trunk(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Images, *, train: bool = False
+        self, images: Images, *, train: bool = False, sizes: Int[Array | np.ndarray, 'B 2'] | None = None
     ) -> tuple[Float[Array, 'B M N C'], dict[str, Float[Array, 'B _ _ _']]]:
         """Returns (conv5 activations, {'conv1': ..., 'conv5': ...}), all after ReLU and before pooling.
+
+        With `sizes` an image alone counts, whatever surrounds it on its canvas: activations are those that it has
+        without one, and 0 beyond.
 
         Args:
           images: in [-1, 1], one array or a tuple of parts of one batch: the features are of the whole, and a gradient
             with respect to one part costs nothing for the others up to conv5.
           train: normalise conv5 by the batch and update its running averages.
+          sizes: heights and widths of images in the upper left corners of one array, if `geometry` has numbers.
         """
         parts, features = images if isinstance(images, tuple) else (images,), {}
         parts = [preprocess(x).astype(self.dtype) for x in parts]
+        if sizes is not None:
+            parts = [layers.inside(x, sizes) for x in parts]
         for n, (width, kernel) in enumerate(zip(self.widths, self.kernels), start=1):
             convolve = layers.GroupedConv(
                 width,
@@ -77,10 +83,17 @@ class Trunk(nn.Module):
                 norm5 = layers.BatchNorm(False, self.dtype, self.axis_name, name='norm5')
                 parts = [norm5(jnp.concatenate(parts), train=train)]
             parts = [nn.relu(x) for x in parts]
+            if sizes is not None:  # 0 is as good as nothing to a maximum of what is not negative
+                sizes = layers.convolved(sizes, kernel, self.conv1_stride, self.geometry.conv1) if n == 1 else sizes
+                parts = [layers.inside(x, sizes) for x in parts]
             features[f'conv{n}'] = jnp.concatenate(parts)
             if n <= 2:
                 padding = self.geometry.pool1 if n == 1 else self.geometry.pool2
-                parts = [layers.local_response_norm(layers.max_pool(x, padding)) for x in parts]
+                parts = [layers.max_pool(x, padding) for x in parts]
+                if sizes is not None:
+                    sizes = layers.pooled(sizes, padding)
+                    parts = [layers.inside(x, sizes) for x in parts]
+                parts = [layers.local_response_norm(x) for x in parts]
         return features['conv5'], features
 
 

@@ -6,8 +6,9 @@ Source of every constant: the paper (arXiv 1806.05024) and the authors' 2019 cod
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Float32, Key
+from jaxtyping import Array, Float, Float32, Int, Key
 
 from artifacts_jax.models.cpu import products, upsampled
 
@@ -202,10 +203,24 @@ def max_pool(x: Float[Array, 'B H W C'], padding: int | str = 'SAME') -> Float[A
     return x
 
 
-def pooled(size: int, padding: int) -> int:
+Length = int | Int[Array | np.ndarray, '*B']
+
+
+def pooled(size: Length, padding: int) -> Length:
     """Returns how many windows Caffe's pooling, 3 wide with stride 2, has along an axis: rounded up."""
     windows = -(-(size + 2 * padding - 3) // 2) + 1
     return windows - (padding > 0 and 2 * (windows - 1) >= size + padding)
+
+
+def convolved(size: Length, kernel: int, stride: int, padding: int) -> Length:
+    """Returns how many windows a convolution has along an axis: rounded down."""
+    return (size + 2 * padding - kernel) // stride + 1
+
+
+def inside(x: Float[Array, 'B M N C'], sizes: Int[Array | np.ndarray, 'B 2']) -> Float[Array, 'B M N C']:
+    """Returns x with zeros beyond the first rows and columns, so many of each example as `sizes` says."""
+    rows, columns = (jnp.arange(x.shape[axis])[None] < sizes[:, axis - 1, None] for axis in (1, 2))
+    return jnp.where((rows[:, :, None] & columns[:, None])[..., None], x, jnp.zeros((), x.dtype))
 
 
 def upsample_bilinear(x: Float[Array, 'B H W C'], kind: str = 'half_pixel') -> Float[Array, 'B 2*H 2*W C']:

@@ -5,13 +5,11 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
-from onnx import helper, numpy_helper
 
 from artifacts_jax.models import alexnet, layers
 from artifacts_jax.models.discriminator import CHANNEL_MEANS, Trunk
+from tests.models.graphs import Graph
 
 WIDTHS = (8, 12, 8, 12, 8)
 GRIDS = {
@@ -33,55 +31,18 @@ def network(geometry, *, normalise=False, **options):
     return alexnet.AlexNet(trunk, alexnet.Connected(5, hidden=16))
 
 
-def session_of(nodes, inputs, outputs, weights=()):
-    tensors = [
-        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names]
-        for names in (inputs, outputs)
-    ]
-    graph = helper.make_graph(nodes, 'graph', *tensors, [numpy_helper.from_array(x, name) for name, x in weights])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 13)], ir_version=8)
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
-
-
-def pooling(source, target, padding):
-    sides = {'kernel_shape': [3, 3], 'strides': [2, 2], 'pads': [padding] * 4, 'ceil_mode': 1}
-    return helper.make_node('MaxPool', [source], [target], **sides)
-
-
 def as_onnx(params, geometry):
-    """Returns the network of some parameters as an ONNX session, from images that have lost their means."""
-    weights, nodes, last = {}, [], 'image'
-
-    def add(kind, *arrays, **attributes):
-        nonlocal last
-        names = [f'{kind}{len(nodes)}_{n}' for n in range(len(arrays))]
-        weights.update(zip(names, map(np.asarray, arrays)))
-        nodes.append(helper.make_node(kind, [last, *names], [f'out{len(nodes)}'], **attributes))
-        last = f'out{len(nodes) - 1}'
-
-    def pool(padding):
-        nonlocal last
-        nodes.append(pooling(last, f'out{len(nodes)}', padding))
-        last = f'out{len(nodes) - 1}'
-
-    for n in range(1, 6):
-        groups = [group for _, group in sorted(params['trunk'][f'conv{n}'].items())]
-        kernel = np.concatenate([np.transpose(group['kernel'], (3, 2, 0, 1)) for group in groups])
-        bias = np.concatenate([group['bias'] for group in groups])
-        padding, stride = (geometry.conv1, 4) if n == 1 else (kernel.shape[-1] // 2, 1)
-        add('Conv', kernel, bias, group=len(groups), strides=[stride] * 2, pads=[padding] * 4)
-        add('Relu')
-        if n <= 2:
-            pool(geometry.pool1 if n == 1 else geometry.pool2)
-            add('LRN', size=5, alpha=1e-4, beta=0.75, bias=1.0)
-    pool(0)
-    add('Transpose', perm=[0, 2, 3, 1])
-    add('Flatten')
+    """Returns the network of some parameters as a graph, from images that have lost their means."""
+    graph = Graph()
+    graph.trunk(params['trunk'], geometry)
+    graph.pool(0)
+    graph.add('Transpose', perm=[0, 2, 3, 1])
+    graph.add('Flatten')
     for n in (6, 7, 8):
-        add('Gemm', params['head'][f'fc{n}']['kernel'], params['head'][f'fc{n}']['bias'])
+        graph.add('Gemm', params['head'][f'fc{n}']['kernel'], params['head'][f'fc{n}']['bias'])
         if n < 8:
-            add('Relu')
-    return session_of(nodes, ['image'], [last], weights.items())
+            graph.add('Relu')
+    return graph
 
 
 @pytest.mark.parametrize(
@@ -98,9 +59,8 @@ def test_the_whole_network_equals_onnxruntimes(geometry, size, products):
     images = jax.random.uniform(jax.random.key(1), (2, *size, 3), minval=-1)
     params = drawn(jax.random.key(0), jax.eval_shape(module.init, jax.random.key(0), images)['params'])
     ours = module.apply({'params': params}, images)
-    session = as_onnx(params, alexnet.GEOMETRIES[geometry])
     pixels = np.asarray(images * 127.5 + 127.5 - jnp.array([[[CHANNEL_MEANS]]]))
-    (theirs,) = session.run(None, {'image': pixels.transpose(0, 3, 1, 2)})
+    theirs = as_onnx(params, alexnet.GEOMETRIES[geometry])(pixels.transpose(0, 3, 1, 2))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
 
 
@@ -115,8 +75,9 @@ def test_maps_have_the_geometrys_sizes(geometry):
 @pytest.mark.parametrize(('size', 'padding'), [*itertools.product(range(3, 9), (0, 1))])
 def test_pooling_rounds_up_as_onnxruntimes(size, padding):
     x = jax.random.normal(jax.random.key(0), (1, size, 7, 2))
-    session = session_of([pooling('x', 'y', padding)], ['x'], ['y'])
-    (theirs,) = session.run(None, {'x': np.asarray(x).transpose(0, 3, 1, 2)})
+    graph = Graph()
+    graph.pool(padding)
+    theirs = graph(np.asarray(x).transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(layers.max_pool(x, padding), theirs.transpose(0, 2, 3, 1))
     assert len(theirs[0, 0]) == layers.pooled(size, padding)
 
