@@ -7,13 +7,14 @@
                       JPEGImages/NAME.jpg
                       SegmentationClass/NAME.png            masks
 
+A split may also be the path of a .txt with names of images, such as seg11valid.txt, which VOC does not publish.
+
 An image has a label of each class: by the lists of classes, as in the protocols, and else by its objects. Where the two
 differ, that is said. An image's own size counts, also where its annotation says another, and boxes are cut to it.
 """
 
 import collections
 import functools
-import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,7 @@ import numpy as np
 
 from artifacts_jax.data import decoding
 from artifacts_jax.data.errors import DataError
-from artifacts_jax.transfer.voc import annotations, prepared, records
+from artifacts_jax.transfer.voc import annotations, listings, prepared, records
 from artifacts_jax.transfer.voc.annotations import NAMES, presence
 from artifacts_jax.transfer.voc.records import Record
 
@@ -39,7 +40,8 @@ def open_voc(name: str, splits: Iterable[str], *, data_dir: str = '', lists: str
 
     Args:
       name: VOCdevkit, or a year's folder in it; or voc/2007 or voc/2012, as tfds has prepared them, without masks.
-      splits: which of 'train', 'val', 'trainval' and 'test' are opened; of a folder, any that it has a list of.
+      splits: which of 'train', 'val', 'trainval' and 'test' are opened; of a folder, any that it has a list of, or the
+        path of one.
       data_dir: where tfds keeps data sets, '' its own folder.
       lists: 'Main' or 'Segmentation', the folder of the lists of images.
 
@@ -87,9 +89,9 @@ def _year(folder):
 def _open(year, split, lists):
     """Returns the Records of a split of a year's folder."""
     listed, names = _listed(year, split, lists)
-    images = _files(year / 'JPEGImages', decoding.SUFFIXES)
-    xml = _files(year / 'Annotations', ('.xml',))
-    masks = _files(year / 'SegmentationClass', ('.png',))
+    images = listings.files(year / 'JPEGImages', decoding.SUFFIXES)
+    xml = listings.files(year / 'Annotations', ('.xml',))
+    masks = listings.files(year / 'SegmentationClass', ('.png',))
     needed = {'image': ('JPEGImages', images)}
     needed |= {'annotation': ('Annotations', xml)} if lists == 'Main' else {'mask': ('SegmentationClass', masks)}
     for what, (place, files) in needed.items():
@@ -121,42 +123,13 @@ def _open(year, split, lists):
 def _listed(year, split, lists):
     """Returns (the file, the names in it) of the images of a split; trainval is train and val where it has no file."""
     folder = year / 'ImageSets' / lists
-    path = folder / f'{split}.txt'
+    path = Path(split).expanduser() if split.endswith('.txt') else folder / f'{split}.txt'
     if split == 'trainval' and not path.exists() and all((folder / f'{x}.txt').exists() for x in ('train', 'val')):
         return path, [name for part in ('train', 'val') for name in _listed(year, part, lists)[1]]
     if not path.exists():
         there = sorted(x.stem for x in folder.glob('*.txt') if x.stem.rpartition('_')[0] not in NAMES)
         raise DataError(f'there is no list {path} of the images of {split!r}; there are: {", ".join(there) or "none"}')
-    names = []
-    for n, line in enumerate(_lines(path), 1):
-        words = line.split()
-        if len(words) > 1:
-            raise DataError(f'{path}, line {n}: is {line!r}, expected the name of an image')
-        names += words
-    if not names:
-        raise DataError(f'{path}: names no image')
-    if repeated := [name for name, count in collections.Counter(names).items() if count > 1]:
-        raise DataError(f'{path}: names {repeated[0]} more than once')
-    return path, names
-
-
-def _lines(path):
-    try:
-        return path.read_text(encoding='utf-8-sig').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f'{path}: cannot be read as text ({error})') from error
-
-
-def _files(folder, suffixes):
-    """Returns {name without suffix: file} of a folder, the first by `suffixes` of those of one name."""
-    found = {}
-    rank = {suffix: n for n, suffix in enumerate(suffixes)}
-    for file in os.listdir(folder) if folder.is_dir() else ():
-        name, suffix = os.path.splitext(file)
-        rival = found.get(name)
-        if (place := rank.get(suffix.lower())) is not None and (rival is None or (place, file) < rival):
-            found[name] = (place, file)
-    return {name: folder / file for name, (_, file) in found.items()}
+    return path, listings.names(path)
 
 
 def _objects(path, name, size, odd):
@@ -178,7 +151,7 @@ def _published(year, split, names):
     published = np.full((len(names), len(NAMES)), NOT_SAID, np.int8)
     for label, of in enumerate(NAMES):
         path = year / 'ImageSets' / 'Main' / f'{of}_{split}.txt'
-        for n, line in enumerate(_lines(path) if path.exists() else (), 1):
+        for n, line in enumerate(listings.lines(path) if path.exists() else (), 1):
             words = line.split()
             if words and (len(words) != 2 or words[1] not in ('-1', '0', '1')):
                 raise DataError(f'{path}, line {n}: is {line!r}, expected the name of an image and -1, 0 or 1')

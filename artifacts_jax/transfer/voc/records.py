@@ -39,22 +39,43 @@ class Record:
     def mask(self) -> UInt8[np.ndarray, 'H W'] | None:
         """Reads the class of each pixel: 0 background, 1 + position in NAMES, VOID; None where there is no mask.
 
+        A file that ends in .mat is one of SBD, with the mask in GTcls.Segmentation.
+
         Raises:
-          DataError: it is damaged, or has other values.
+          DataError: it is damaged, of another size than its image, or has other values.
         """
         if self.mask_file is None:
             return None
         try:
-            with PIL.Image.open(self.mask_file) as opened:
-                mask = np.asarray(opened)
+            mask = _of_sbd(self.mask_file) if self.mask_file.suffix == '.mat' else _of_image(self.mask_file)
         except Exception as error:  # as of images
             raise DataError(f'{self.mask_file}: cannot be read ({first_line(error)})') from error
+        if mask.shape != self.size:
+            there = ' x '.join(map(str, mask.shape))
+            raise DataError(
+                f'{self.mask_file}: has {there} pixels, and its image {self.size[0]} x {self.size[1]}: make the mask'
+                f' anew, one value a pixel'
+            )
         if (wrong := (mask > len(NAMES)) & (mask != VOID)).any():
             raise DataError(
                 f'{self.mask_file}: holds {mask[wrong][0]}, expected 0 to {len(NAMES)} or {VOID}, in the palette of'
                 f' VOC or as grey values'
             )
         return mask
+
+
+def _of_image(path):
+    with PIL.Image.open(path) as opened:
+        return np.asarray(opened)
+
+
+def _of_sbd(path):
+    import scipy.io
+
+    content = scipy.io.loadmat(path, variable_names=['GTcls'])
+    if 'GTcls' not in content:
+        raise ValueError('there is no GTcls in it')
+    return np.asarray(content['GTcls']['Segmentation'][0, 0], np.uint8)
 
 
 def check_mask(path: Path, size: tuple[int, int]) -> None:

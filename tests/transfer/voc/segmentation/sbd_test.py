@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from artifacts_jax.data.errors import DataError
+from artifacts_jax.transfer.voc.segmentation import sbd
+from tests.transfer.voc.segmentation import trees
+
+
+@pytest.mark.parametrize('suffix', ['.mat', '.png'])
+def test_masks_are_read_as_published_or_converted(suffix, tmp_path):
+    trees.sbd(tmp_path, 3, 1, suffix=suffix)
+    for folder in (tmp_path, tmp_path / 'dataset'):
+        found = sbd.open_sbd(str(folder), 'train')
+        assert [record.name for record in found] == ['2008_000003', '2008_000001']
+        for record, n in zip(found, (3, 1)):
+            pixels, mask = trees.picture(n, record.size)
+            np.testing.assert_array_equal(record.image(), pixels)
+            np.testing.assert_array_equal(record.mask(), np.where(mask == 255, 0, mask))
+
+
+def test_another_list_is_taken_by_its_path(tmp_path):
+    trees.sbd(tmp_path, 0, 1, 2)
+    (tmp_path / 'train_noval.txt').write_text('2008_000002\n')
+    assert len(sbd.open_sbd(str(tmp_path), str(tmp_path / 'train_noval.txt'))) == 1
+    with pytest.raises(DataError, match=r"no list .*dataset/val.txt of the images of 'val'; there are: train$"):
+        sbd.open_sbd(str(tmp_path), 'val')
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(DataError, match=r'holds no SBD: expected is benchmark_RELEASE'):
+        sbd.open_sbd(str(tmp_path), 'train')
+    trees.sbd(tmp_path, 0, 1, 2)
+    (tmp_path / 'dataset' / 'cls' / '2008_000001.mat').unlink()
+    with pytest.raises(DataError, match=r'1 of 3 images have no mask in .*cls, such as 2008_000001'):
+        sbd.open_sbd(str(tmp_path), 'train')
+    (tmp_path / 'dataset' / 'train.txt').write_text('')
+    with pytest.raises(DataError, match=r'train.txt: names no image'):
+        sbd.open_sbd(str(tmp_path), 'train')
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'no matrix', r'000.mat: cannot be read \('),
+        (np.zeros((3, 4), np.uint8), r'000.mat: has 3 x 4 pixels, and its image 20 x 24'),
+        (np.full((20, 24), 33, np.uint8), r'000.mat: holds 33, expected 0 to 20 or 255'),
+    ],
+)
+def test_a_matrix_that_is_no_mask_is_refused(content, message, tmp_path):
+    trees.sbd(tmp_path, 0)
+    path = tmp_path / 'dataset' / 'cls' / '2008_000000.mat'
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        trees.mask_of_sbd(path, content)
+    (record,) = sbd.open_sbd(str(tmp_path), 'train')
+    with pytest.raises(DataError, match=message):
+        record.mask()
