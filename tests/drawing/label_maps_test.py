@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from artifacts_jax.drawing import label_maps
+
+NAMES = {0: 'background', 1: 'aeroplane', 2: 'bicycle', 255: 'void'}
+
+
+def row(height, width, label):
+    labels = np.full((height, width), label)
+    labels[: height // 2] = 0
+    return label_maps.Row(np.full((height, width, 3), 77, np.uint8), (labels, np.zeros_like(labels)))
+
+
+def test_colours_are_those_of_voc():
+    colours = label_maps.palette()
+    assert colours.shape == (256, 3)
+    known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 7: (128, 128, 128), 15: (192, 128, 128), 20: (0, 64, 128)}
+    assert {n: tuple(colours[n].tolist()) for n in known} == known
+    assert tuple(colours[255].tolist()) == (224, 224, 192)
+    assert len({tuple(x) for x in colours.tolist()}) == 256
+
+
+def test_every_picture_and_the_classes_that_occur_are_there(tmp_path, read_png):
+    rows = [row(30, 60, 1), row(60, 40, 255)]
+    label_maps.draw(tmp_path / 'new' / 'a.png', rows, ('photograph', 'truth', 'prediction'), NAMES, title='A title')
+    found = read_png(tmp_path / 'new' / 'a.png')
+    assert found.shape[1] == 3 * (label_maps.WIDTH + label_maps.GAP) + label_maps.GAP
+    present = {tuple(x) for x in found[:: label_maps.GAP // 2].reshape(-1, 3).tolist()}
+    assert {(77, 77, 77), (0, 0, 0), (128, 0, 0), (224, 224, 192)} <= present
+    assert (0, 128, 0) not in present  # of a class that does not occur
+    # Both maps of the first row: the second is background alone.
+    left = 2 * label_maps.GAP + label_maps.WIDTH
+    assert (found[:, left : left + label_maps.WIDTH] == (128, 0, 0)).all(-1).any()
+    left += label_maps.GAP + label_maps.WIDTH
+    assert not (found[:-60, left : left + label_maps.WIDTH] == (128, 0, 0)).all(-1).any()
+
+
+def test_a_long_legend_has_more_lines(tmp_path, read_png):
+    names = {n: f'class {n}' for n in range(40)}
+    labels = np.arange(40).reshape(4, 10)
+    pixels = np.zeros((4, 10, 3), np.uint8)
+    heights = []
+    for count in (2, 40):
+        kept = {n: names[n] for n in range(count)}
+        label_maps.draw(tmp_path / 'a.png', [label_maps.Row(pixels, (labels,))], ('photograph', 'truth'), kept)
+        heights.append(read_png(tmp_path / 'a.png').shape[0])
+    assert heights[1] > heights[0] + 2 * label_maps.TEXT
+
+
+@pytest.mark.parametrize('rows', [[], [label_maps.Row(np.zeros((2, 2, 3), np.uint8), ())]])
+def test_what_cannot_be_drawn_is_refused(rows, tmp_path):
+    with pytest.raises(ValueError, match='expected one image or more, with 1 maps each'):
+        label_maps.draw(tmp_path / 'a.png', rows, ('photograph', 'truth'), NAMES)
