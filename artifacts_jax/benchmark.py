@@ -8,9 +8,10 @@ python -m artifacts_jax.benchmark --config=configs/stl10.py --stages=data --conf
     --peer="python other_loader.py --folder FOLDER"
 
 Steps run on synthetic images, each waited for. --data adds the config's own training images, from memory and streamed;
-the stage `data` is these alone, as fast as they arrive on the devices. The stages `layerwise`, `voc_classification` and
-`voc_detection` are the steps of these tasks, with the configurations in configs/transfer/; of the first it is measured,
-too, how much of a step the trunk's forward pass is, and of the last, how much RoI pooling. --peer runs another
+the stage `data` is these alone, as fast as they arrive on the devices. The stages `layerwise`, `voc_classification`,
+`voc_detection` and `voc_segmentation` are the steps of these tasks, with the configurations in configs/transfer/; of
+the first it is measured, too, how much of a step the trunk's forward pass is, and of detection, how much RoI pooling.
+--peer runs another
 implementation before each measurement, a command that prints a line of JSON with 'images_per_s', so that both see the
 same machine; the ratio is of the medians over the rounds. It runs in the environment that this command was given: with
 GLIBC_TUNABLES set, both have that memory allocation, else each its own.
@@ -31,7 +32,7 @@ from artifacts_jax import config as configuration
 from artifacts_jax.devices import host
 
 DATA = 'data'  # among the stages: the images alone
-TASKS = ('layerwise', 'voc_classification', 'voc_detection')
+TASKS = ('layerwise', 'voc_classification', 'voc_detection', 'voc_segmentation')
 
 
 def peer(template: str, stage_name: str, batch: int) -> float:

@@ -38,9 +38,13 @@ from artifacts_jax.transfer.segmentation_probe import task as segmentation_probe
 from artifacts_jax.transfer.voc import svm_task as voc_svm
 from artifacts_jax.transfer.voc.classification import task as voc_classification
 from artifacts_jax.transfer.voc.detection import task as voc_detection
+from artifacts_jax.transfer.voc.segmentation import task as voc_segmentation
 
 TRAINED = (autoencoder, artifacts)
-EVALUATIONS = (probe, knn, stl10, layerwise, segmentation_probe, voc_classification, voc_detection, voc_svm)
+EVALUATIONS = (
+    *(probe, knn, stl10, layerwise, segmentation_probe),
+    *(voc_classification, voc_detection, voc_segmentation, voc_svm),
+)
 RANDOM = results.UNTRAINED  # config.pretrained of a network that has learned nothing
 EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts: ('export', ('trunk',))}
 

@@ -19,8 +19,14 @@ from artifacts_jax import config as configuration
 from artifacts_jax.devices import host
 
 IMAGENET, PLACES, VOC = 'imagenet_linear', 'places_linear', 'voc07_classification'
-DETECTION = 'voc07_detection'
-DATA = {IMAGENET: 'imagenet', PLACES: 'places', VOC: 'voc', DETECTION: 'voc'}  # which flag names a task's data
+DETECTION, SEGMENTATION = 'voc07_detection', 'voc12_segmentation'
+DATA = {  # which flag names a task's data
+    IMAGENET: 'imagenet',
+    PLACES: 'places',
+    VOC: 'voc',
+    DETECTION: 'voc',
+    SEGMENTATION: 'voc12',
+}
 TABLES = 'tables.txt'
 
 
@@ -33,10 +39,14 @@ def declare_flags() -> None:
         tasks = ' and '.join(task for task in DATA if DATA[task] == name)
         flags.DEFINE_string(name, '', f'data of {tasks}: a folder, or the name of a tfds data set')
     flags.DEFINE_string('proposals', '', f'boxes of {DETECTION}: .mat or .npz, with {{split}} for the name of a split')
+    flags.DEFINE_string('sbd', '', f'images that {SEGMENTATION} learns from, too: the folder benchmark_RELEASE')
+    flags.DEFINE_string('seg11valid', '', f'what {SEGMENTATION} is tested on, if VOC2012 has no such list: a .txt')
     flags.DEFINE_string('data_dir', '', 'where tfds looks for prepared data; by default ~/tensorflow_datasets')
 
 
-def run(pretrained: str, workdir: Path, data: dict[str, str], *, data_dir: str = '', proposals: str = '') -> str:
+def run(
+    pretrained: str, workdir: Path, data: dict[str, str], *, data_dir: str = '', keys: dict[str, dict] | None = None
+) -> str:
     """Runs tasks, and returns the tables.
 
     Args:
@@ -44,7 +54,7 @@ def run(pretrained: str, workdir: Path, data: dict[str, str], *, data_dir: str =
       workdir: is made, or resumed.
       data: {task: its data, as config.data.name}, of the tasks to run; '' leaves one out.
       data_dir: where tfds looks for prepared data.
-      proposals: the file of those of detection, '': selective search finds them.
+      keys: {task: {dotted key of its configuration: value}}, where '' leaves it as it is.
 
     Raises:
       ForeseenError: one of its kinds; of what can be said before, before the first task begins.
@@ -58,8 +68,8 @@ def run(pretrained: str, workdir: Path, data: dict[str, str], *, data_dir: str =
             continue
         configs[task] = configure(task, pretrained)
         configs[task].data.update(name=name, data_dir=data_dir)
-        if proposals:
-            configs[task].voc_detection.proposals = proposals
+        given = (keys or {}).get(task, {})
+        configs[task].update_from_flattened_dict({key: value for key, value in given.items() if value})
         configuration.check(configs[task])
         pipeline.check(configs[task], workdir / task)
     for task, config in configs.items():
@@ -117,6 +127,7 @@ def _voc(found):
     from artifacts_jax.training import results
     from artifacts_jax.transfer.voc.classification import task as voc_classification
     from artifacts_jax.transfer.voc.detection import task as voc_detection
+    from artifacts_jax.transfer.voc.segmentation import task as voc_segmentation
 
     rows, settings = {}, ''
     if row := found.get(VOC, {}).get('voc_classification', {}).get('all'):
@@ -127,6 +138,11 @@ def _voc(found):
         name = f'{results.label(found[DETECTION], f"voc_detection/{part}")}, {part.replace("_", " ")}'
         rows[name] = (None, row['map'], None)
         settings += voc_detection.setting(f'{name}, detection', row)
+    for part, row in found.get(SEGMENTATION, {}).get('voc_segmentation', {}).items():
+        for test, measured in row['tests'].items():
+            name = f'{results.label(found[SEGMENTATION], f"voc_segmentation/{part}")}, {part}, {Path(test).stem}'
+            rows[name] = (None, None, measured['miou'])
+            settings += voc_segmentation.setting(f'{name}, segmentation', row, test)
     return rows, settings
 
 
@@ -145,7 +161,11 @@ def main():
         raise configuration.ConfigError(f'--tasks: there is no {unknown[0]!r}; there are {", ".join(DATA)}')
     data = {task: getattr(given, DATA[task]) for task in given.tasks}
     workdir = host.folder(given.workdir, 'workdir')
-    print(run(given.pretrained, workdir, data, data_dir=given.data_dir, proposals=given.proposals))
+    keys = {
+        DETECTION: {'voc_detection.proposals': given.proposals},
+        SEGMENTATION: {'voc_segmentation.sbd': given.sbd, 'data.test': given.seg11valid},
+    }
+    print(run(given.pretrained, workdir, data, data_dir=given.data_dir, keys=keys))
 
 
 if __name__ == '__main__':

@@ -82,11 +82,25 @@ SEGMENTATION_PROBE = {
     'mask_key': named('segmentation_mask'),  # the feature of a tfds data set that the masks are
 }
 
+VOC_SEGMENTATION = {
+    'preset': choice('fcn', 'zhang'),  # the protocol, of voc/segmentation/presets.py
+    'steps': within(0, '[0, inf)'),  # updates, 0: the preset's; the rate drops in proportion
+    'learning_rate': within(0.0, '[0, inf)'),  # at the first update, 0: the preset's
+    'batch_size': positive(20),  # images whose gradients are averaged for an update; accumulate=20: one at a time
+    'sbd': '',  # benchmark_RELEASE, the folder of SBD, whose images are learned from, too
+    'sbd_list': named('train'),  # which of them: train, val, another list there, or the path of a .txt
+    'voc': True,  # learn from data.probe_train; False: from SBD alone
+    'hidden': positive(4096),  # channels of fc6 and fc7
+    'dropout': within(0.5, '[0, 1)'),  # rate of dropout after fc6 and fc7
+    'rescale': choice('new', 'none'),  # initialise fc6 and fc7 by the data
+}
+
 KEYS = {
     'knn': KNN,
     'layerwise': LAYERWISE,
     'segmentation_probe': SEGMENTATION_PROBE,
     'voc_classification': VOC_CLASSIFICATION,
     'voc_detection': VOC_DETECTION,
+    'voc_segmentation': VOC_SEGMENTATION,
     'voc_svm': VOC_SVM,
 }

@@ -31,8 +31,14 @@ def test_tables_have_what_was_reached_and_blanks(tmp_path):
     )
     detection = {**VOC_ROW, 'preset': 'multi_scale', 'steps': 50, 'map': 51.96}
     results.write(tmp_path / tables.DETECTION, {'voc_detection': {'multi_scale_frozen1': detection}})
+    tests = {'lists/seg11valid.txt': {'count': 736, 'miou': 38.14}, 'val': {'count': 1_449, 'miou': 36.0}}
+    segmentation = {'dataset': 'VOC2012', 'preset': 'fcn', 'steps': 100_000, 'train': 8_498, 'tests': tests}
+    results.write(tmp_path / tables.SEGMENTATION, {'voc_segmentation': {'fcn': segmentation}})
     text = tables.tables(tmp_path)
     found = rows(text)
+    assert ['here, fcn, seg11valid', '', '', '38.1'] in found
+    assert ['here, fcn, val', '', '', '36.0'] in found
+    assert '8,498 training and 736 test images, 100,000 updates; as many as published' in text
     assert ['here, multi scale frozen1', '', '52.0', ''] in found
     assert ['here, fair', '18.0', '31.0', '36.0', '37.0', '33.5'] in found
     assert ['here, fair', '20.0', '30.0', '35.0', '36.0', '34.0'] in found
@@ -55,7 +61,9 @@ def test_detection_is_told_of_a_file_of_proposals(tmp_path, monkeypatch):
     ran = {}
     monkeypatch.setattr(pipeline, 'check', lambda config, workdir: None)
     monkeypatch.setattr(pipeline, 'run', lambda config, workdir: ran.update({workdir.name: config}))
-    tables.run('random', tmp_path, {tables.DETECTION: 'voc/2007'}, proposals='voc_2007_{split}.mat')
+    keys = {tables.DETECTION: {'voc_detection.proposals': 'voc_2007_{split}.mat', 'data.test': ''}}
+    tables.run('random', tmp_path, {tables.DETECTION: 'voc/2007'}, keys=keys)
+    assert ran[tables.DETECTION].data.test == 'test'
     assert ran[tables.DETECTION].voc_detection.proposals == 'voc_2007_{split}.mat'
 
 

@@ -14,12 +14,14 @@ from artifacts_jax.transfer.voc.annotations import NAMES
 from artifacts_jax.transfer.voc.classification import stage as classification
 from artifacts_jax.transfer.voc.detection import canvases, presets
 from artifacts_jax.transfer.voc.detection import stage as detection
+from artifacts_jax.transfer.voc.segmentation import stage as segmentation
 
 IMAGENET = {'images': 1_281_167, 'classes': 1000}
 STAGES = {
     'layerwise': layerwise.Stage('layerwise', **IMAGENET),
     'voc_classification': classification.Stage('voc_classification'),
     'voc_detection': detection.Stage('voc_detection'),
+    'voc_segmentation': segmentation.Stage('voc_segmentation'),
 }
 OBJECTS = 3  # in an image of noise
 
@@ -38,6 +40,9 @@ def noise(module, config: ConfigDict) -> dict | None:
     }
     if module is STAGES['layerwise']:
         return {**batch, 'label': random.integers(0, IMAGENET['classes'], count, dtype=np.int32)}
+    if module is STAGES['voc_segmentation']:
+        labels = random.integers(0, 1 + len(NAMES), (count, side, side), dtype=np.uint8)
+        return {**batch, 'size': np.full((count, 2), side, np.int32), 'labels': labels}
     labels = random.integers(-1, 2, (count, len(NAMES)), dtype=np.int8)
     return {**batch, 'size': np.full((count, 2), (375, 500), np.int32), 'labels': labels}
 

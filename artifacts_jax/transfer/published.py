@@ -73,6 +73,7 @@ VOC = Table(
 
 IMAGENET_IMAGES = (1_281_167, 50_000)  # training, test
 VOC07_IMAGES = (5_011, 4_952)
+VOC12_IMAGES = (8_498, 736)  # SBD's train, and seg11valid
 
 
 def setting(name: str, data: str, here: Setting, there: Setting) -> str:

@@ -13,6 +13,7 @@ from artifacts_jax.transfer import measured
 def test_a_batch_of_noise_is_what_the_step_takes(name, config):
     config.layerwise.crop_size = config.voc_classification.crop_size = 12
     config.voc_detection.update(hidden=8, boxes=50, scales=(24,), longest=40)
+    config.voc_segmentation.hidden = 8
     module, key = measured.STAGES[name], keys.stage_key(0, name)
     base = jax.eval_shape(partial(artifacts.init_state, config=config), key, None).variables
     state = jax.eval_shape(partial(module.init_state, config=config), key, base)

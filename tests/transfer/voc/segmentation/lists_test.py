@@ -1,0 +1,102 @@
+"""What is learned from and tested on, and all that is refused before there is work."""
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from artifacts_jax.config import ConfigError
+from artifacts_jax.configs import default
+from artifacts_jax.data.errors import DataError
+from artifacts_jax.transfer.voc.segmentation import lists
+from tests.transfer.voc import trees as of_voc
+from tests.transfer.voc.segmentation import trees
+
+
+@pytest.fixture
+def year(tmp_path):
+    lists._opened.cache_clear()
+    year = tmp_path / 'VOC2012'
+    trees.voc(year, train=(0, 1, 2), val=(3, 4, 5), trainval=range(6))
+    return year
+
+
+def opened(year, test='val', train='train', **options):
+    config = default.get_config()
+    config.data.update(name=str(year), probe_train=train, test=test)
+    config.voc_segmentation.update(options)
+    lists.check(config)
+    return lists.opened(config)
+
+
+def names(records):
+    return [int(record.name[-2:]) for record in records]
+
+
+def test_lists_are_those_of_voc_and_read_once(year):
+    found = opened(year)
+    assert names(found.train) == [0, 1, 2]
+    assert {name: names(records) for name, records in found.tests.items()} == {'val': [3, 4, 5]}
+    assert opened(year) is found
+
+
+def test_images_of_sbd_come_beside_those_of_voc_whose_masks_count(year):
+    trees.sbd(year.parent, 1, 7, 8)
+    both = opened(year, sbd=str(year.parent)).train
+    assert sorted(names(both)) == [0, 1, 2, 7, 8]
+    assert {record.mask_file.suffix for record in both if record.name.endswith('1')} == {'.png'}
+    alone = opened(year, sbd=str(year.parent), voc=False)
+    assert names(alone.train) == [1, 7, 8]
+    assert names(alone.tests['val']) == [3, 4, 5]
+    with pytest.raises(ConfigError, match=r'voc=False without voc_segmentation.sbd: there is nothing to learn from'):
+        opened(year, voc=False)
+
+
+def test_a_list_may_be_a_file_and_there_may_be_several(year):
+    path = year.parent / 'seg11valid.txt'
+    path.write_text(f'{trees.name(5)}\n{trees.name(3)}\n')
+    found = opened(year, test=f'{path}+val').tests
+    assert {name: names(records) for name, records in found.items()} == {str(path): [5, 3], 'val': [3, 4, 5]}
+
+
+def test_images_on_both_sides_are_refused_but_for_the_same_list(year, capsys):
+    trees.sbd(year.parent, 3, 4, 7)
+    with pytest.raises(DataError, match=r'^2 of the 3 images of val are among the 6 to learn from, .* 2008_000003'):
+        opened(year, sbd=str(year.parent))
+    with pytest.raises(DataError, match=r'3 of the 6 images of trainval are among the 3'):
+        opened(year, test='trainval')
+    assert len(opened(year, test='trainval', train='trainval').train) == 6
+    assert 'warning: trainval is learned from and tested on' in capsys.readouterr().err
+
+
+def write(path, array, mode=None):
+    PIL.Image.fromarray(array).convert(mode or 'L').save(path)
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'message'),
+    [
+        (lambda path: write(path, np.zeros((4, 4), np.uint8)), r'000.png: has 4 x 4 pixels, and its image 20 x 24'),
+        (lambda path: write(path, np.full((20, 24), 21, np.uint8)), r'000.png: holds 21, expected 0 to 20 or 255'),
+        (lambda path: write(path, np.zeros((20, 24), np.uint8), 'RGB'), r'000.png: is RGB, .* expected a palette'),
+        (lambda path: path.unlink(), r'train.txt: 1 of 3 images have no mask in .*SegmentationClass'),
+        (lambda path: path.write_bytes(path.read_bytes()[:80]), r'000.png: cannot be read'),
+    ],
+)
+def test_a_mask_that_is_none_is_refused_before_there_is_work(spoil, message, year):
+    spoil(year / 'SegmentationClass' / '2008_000000.png')
+    with pytest.raises(DataError, match=message):
+        opened(year)
+
+
+@pytest.mark.parametrize(
+    ('split', 'message'), [('train', 'train.txt: names no image'), ('seg11valid', "of the images of 'seg11valid'")]
+)
+def test_a_list_that_is_empty_or_missing_is_refused(split, message, year):
+    of_voc.listed(year, 'train', lists='Segmentation')
+    with pytest.raises(DataError, match=message):
+        opened(year, test='val' if split == 'train' else split)
+
+
+def test_what_tfds_prepares_has_no_masks():
+    with pytest.raises(DataError, match='voc/2012 has no masks as tfds prepares it: give the folder'):
+        opened('voc/2012')
