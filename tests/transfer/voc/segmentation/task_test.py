@@ -7,7 +7,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
+from scipy import ndimage
 
 from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
@@ -17,9 +19,11 @@ from artifacts_jax.models import fcn
 from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import keys, loop
 from artifacts_jax.transfer import confusion
+from artifacts_jax.transfer.voc import devkit
 from artifacts_jax.transfer.voc.segmentation import batches, canvases, network, segmenter, stage, task
 from tests import stopping
 from tests.conftest import tiny
+from tests.transfer.voc import trees as of_voc
 from tests.transfer.voc.segmentation import trees
 
 PHOTOGRAPHS = Path(__file__).parents[5] / 'shared' / 'voc_tiny' / 'VOCdevkit'
@@ -222,3 +226,33 @@ def test_what_is_tested_on_is_not_learned_from(tree, tmp_path):
     config = small(tree, sbd=str(tree.parent))
     with pytest.raises(DataError, match='1 of the 2 images of val are among the 5 to learn from, such as 2008_000004'):
         pipeline.run(configuration.check(config), tmp_path / 'run')
+
+
+def parts_of_photographs(folder):
+    """Makes a tree of the middle of the photographs, of several sizes, with void around objects, as VOC has it."""
+    year = folder / 'VOC2012'
+    records = devkit.open_voc(str(PHOTOGRAPHS), ['trainval'], lists='Segmentation')['trainval']
+    for n, record in enumerate(records):
+        height, width = 128 - 16 * (n % 2), 112 + 16 * (n % 2)
+        top, left = (record.size[0] - height) // 2, (record.size[1] - width) // 2
+        place = np.s_[top : top + height, left : left + width]
+        mask = record.mask()[place]
+        edges = ndimage.maximum_filter(mask, 5) != ndimage.minimum_filter(mask, 5)
+        of_voc.add(year, record.name, size=(height, width), mask=np.where(edges, np.uint8(255), mask))
+        PIL.Image.fromarray(record.image()[place]).save(year / 'JPEGImages' / f'{record.name}.png')
+    of_voc.listed(year, 'trainval', *(record.name for record in records), lists='Segmentation')
+    return year
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason='the photographs of ../shared/voc_tiny are not here')
+def test_parts_of_photographs_are_learned_by_heart(tmp_path, monkeypatch):
+    monkeypatch.setattr(canvases, 'STEP', 128)
+    config = small(parts_of_photographs(tmp_path), steps=300, learning_rate=0.01, hidden=128, dropout=0.0)
+    config.model.update(widths=(16,) * 5)
+    config.update(log_every=20, eval_every=100, figure_every=1000, checkpoint_every=1000)
+    config.data.update(probe_train='trainval', test='trainval')
+    found = pipeline.run(configuration.check(config), tmp_path / 'run')['voc_segmentation']['fcn']
+    measured = found['tests']['trainval']
+    assert measured['count'] == 4
+    assert measured['miou'] > 95
