@@ -4,7 +4,7 @@ import signal
 import sys
 from itertools import pairwise
 
-__all__ = ['load_classifier', 'load_detector', 'load_features']
+__all__ = ['load_classifier', 'load_detector', 'load_features', 'load_segmenter']
 
 # Whether this is `python -m artifacts_jax.NAME`, and no script or notebook that imports the package.
 COMMAND = any(option == '-m' and name.startswith('artifacts_jax.') for option, name in pairwise(sys.orig_argv))
@@ -16,11 +16,11 @@ if COMMAND and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
 def __getattr__(name):
     # JAX takes seconds to import; a misspelt command-line flag should not wait for it.
     if name == 'load_detector':
-        from artifacts_jax.transfer.voc.detection import loading
-
-        return loading.load_detector
-    if name in __all__:
+        from artifacts_jax.transfer.voc.detection import loading as loaders
+    elif name == 'load_segmenter':
+        from artifacts_jax.transfer.voc.segmentation import loading as loaders
+    elif name in __all__:
         from artifacts_jax.exchange import loaders
-
-        return getattr(loaders, name)
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    else:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(loaders, name)

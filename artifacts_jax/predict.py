@@ -1,10 +1,14 @@
-"""Shows what a detector finds in a folder of images.
+"""Shows what a detector or a segmenter finds in a folder of images.
 
 python -m artifacts_jax.predict --images=photographs --out=found \\
     --export=runs/voc07_detection/voc_detection/single_scale_frozen1/export
+python -m artifacts_jax.predict --images=photographs --out=found \\
+    --export=runs/voc12_segmentation/voc_segmentation/fcn/export
 
-OUT gets predictions.csv, and each image with what is found in it drawn, as a PNG file of its name. Proposals are found
-by selective search, which keeps them in OUT/proposals, or read from a file that --proposals names.
+OUT gets predictions.csv, and each image with what is found in it drawn, as a PNG file of its name. Of a detector the
+table has a row for each box. Its proposals are found by selective search, which keeps them in OUT/proposals, or read
+from a file that --proposals names. Of a segmenter it has a row for each class in an image, with the part of the image
+that is of it; OUT/labels has the classes of the pixels, as VOC's masks have them.
 """
 
 import csv
@@ -22,42 +26,78 @@ TABLE = 'predictions.csv'
 
 
 def write(export: str, images: Path, out: Path, *, least: float = 0.5, proposals: str = '') -> int:
-    """Writes what a detector finds, and returns in how many images it has looked.
+    """Writes what a network finds, and returns in how many images it has looked.
 
     Args:
-      export: the detector's.
-      images: a folder; that of OUT is not looked into.
+      export: of a detector or a segmenter.
+      images: a folder; OUT must not lie in it.
       out: gets the files.
-      least: the score of what is written and drawn.
-      proposals: a file of the boxes to look at, whose names are those of the images below their folder; by default
-        they are searched.
+      least: of a detector, the score of what is written and drawn.
+      proposals: of a detector, a file of the boxes to look at, whose names are those of the images below their folder;
+        by default they are searched.
 
     Raises:
       ForeseenError: one of its kinds, with a message for the user.
     """
+    from artifacts_jax.exchange import exports
+
+    if images.resolve() in (out.resolve(), *out.resolve().parents):
+        raise configuration.ConfigError(f'--out={out} lies in --images={images}: name a folder beside it')
+    head = exports.describe(export)['head'] or {}
+    if head.get('protocol') not in ('detection', 'segmentation'):
+        raise exports.ExportError(
+            f'{export} has neither a detector nor a segmenter: name one of voc_detection/ or voc_segmentation/'
+        )
+    if proposals and head['protocol'] == 'segmentation':
+        raise configuration.ConfigError(f'--proposals={proposals}: {export} is a segmenter, which looks at no boxes')
+    if head['protocol'] == 'segmentation':
+        rows, count = _segmented(export, images, out)
+    else:
+        rows, count = _detected(export, images, out, least, proposals)
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator='\n').writerows(rows)
+    host.write_whole(out / TABLE, lines.getvalue())
+    print(f'{count:,} images are drawn in {out}; the table is {out / TABLE}')
+    return count
+
+
+def _detected(export, folder, out, least, proposals):
+    """Draws the boxes of images; returns (the rows of the table, how many images)."""
     from artifacts_jax.drawing import boxes as drawn
     from artifacts_jax.transfer.voc.detection import loading, pictures
     from artifacts_jax.transfer.voc.detection import proposals as searched
 
-    if images.resolve() in (out.resolve(), *out.resolve().parents):
-        raise configuration.ConfigError(f'--out={out} lies in --images={images}: name a folder beside it')
     find, names = loading.load(export)
-    records = _records(images)
-    source = proposals or searched.SEARCH
-    boxes = searched.load(records, source, place=str(images), folder=out / 'proposals')
-    lines = io.StringIO()
-    table = csv.writer(lines, lineterminator='\n')
-    table.writerow(['image', 'label', 'score', 'x1', 'y1', 'x2', 'y2'])
-    found = find(records, boxes)
+    images = _records(folder)
+    boxes = searched.load(images, proposals or searched.SEARCH, place=str(folder), folder=out / 'proposals')
+    rows, found = [('image', 'label', 'score', 'x1', 'y1', 'x2', 'y2')], find(images, boxes)
     for row, each in found.items():
-        name = records[row].name
-        shown = pictures.photograph(records[row].image(), each, names, least)
+        name = images[row].name
+        shown = pictures.photograph(images[row].image(), each, names, least)
         drawn.draw(out / f'{name}.png', [shown], classes=names)
         for label, score, box in zip(shown.names, shown.scores, shown.boxes.tolist()):
-            table.writerow([name, label, f'{score:.4f}', *(f'{x:.1f}' for x in box)])
-    host.write_whole(out / TABLE, lines.getvalue())
-    print(f'{len(found):,} images are drawn in {out}; scores and boxes are in {out / TABLE}')
-    return len(found)
+            rows.append((name, label, f'{score:.4f}', *(f'{x:.1f}' for x in box)))
+    return rows, len(found)
+
+
+def _segmented(export, folder, out):
+    """Paints the pixels of images; returns (the rows of the table, how many images)."""
+    import numpy as np
+
+    from artifacts_jax.drawing import label_maps
+    from artifacts_jax.transfer.voc.segmentation import loading
+
+    find, names = loading.load(export)
+    images = _records(folder)
+    rows, count = [('image', 'label', 'part')], 0
+    for row, labels in find(images):
+        name, count = images[row].name, count + 1
+        picture = label_maps.Row(images[row].image(), (labels,))
+        label_maps.draw(out / f'{name}.png', [picture], ('photograph', 'prediction'), dict(enumerate(names)))
+        label_maps.write(out / 'labels' / f'{name}.png', labels)
+        parts = np.bincount(labels.reshape(-1), minlength=len(names)) / labels.size
+        rows.extend((name, names[n], f'{parts[n]:.4f}') for n in np.argsort(-parts, kind='stable') if parts[n])
+    return rows, count
 
 
 def _records(folder):
@@ -81,11 +121,15 @@ def _records(folder):
 
 def declare_flags() -> None:
     """Declares the flags; not on import, where they would meet those of other commands of the same name."""
-    flags.DEFINE_string('export', None, 'the export of a detector')
+    flags.DEFINE_string('export', None, 'the export of a detector or a segmenter')
     flags.DEFINE_string('images', None, 'folder of images, also in folders below it')
     flags.DEFINE_string('out', None, 'folder for the drawings and the table')
-    flags.DEFINE_float('least', 0.5, 'score of what is written and drawn', lower_bound=0, upper_bound=1)
-    flags.DEFINE_string('proposals', '', 'boxes to look at, a .npz; by default selective search finds them')
+    flags.DEFINE_float(
+        'least', 0.5, 'of a detector, the score of what is written and drawn', lower_bound=0, upper_bound=1
+    )
+    flags.DEFINE_string(
+        'proposals', '', 'of a detector, boxes to look at, a .npz; by default selective search finds them'
+    )
 
 
 def main():

@@ -9,7 +9,9 @@ from artifacts_jax import predict
 from artifacts_jax.data import decoding
 from artifacts_jax.exchange import exports
 from artifacts_jax.transfer.voc.detection import loading, proposal_files
+from artifacts_jax.transfer.voc.segmentation import loading as segmentation
 from tests.transfer.voc.detection import made
+from tests.transfer.voc.segmentation.trees import segmenter
 
 
 @pytest.fixture
@@ -42,6 +44,19 @@ def test_each_image_is_drawn_and_its_boxes_are_listed(export, images, tmp_path, 
     assert all(float(row['score']) >= 0.01 and float(row['x2']) <= 15 for row in rows)
     assert all(decoding.shape(out / name)[1] > 900 for name in ('a.png.png', 'below/a.png.png'))
     assert 'left out cut.jpg' in capsys.readouterr().err
+
+
+def test_the_classes_of_pixels_are_painted_and_listed(config, images, tmp_path):
+    segmentation.save(tmp_path / 'seg', segmenter(config), config, {'stage': 'voc_segmentation/test', 'step': 1})
+    out = tmp_path / 'out'
+    assert predict.write(str(tmp_path / 'seg'), images, out) == 2
+    with (out / 'predictions.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert sum(float(row['part']) for row in rows) == pytest.approx(2, abs=0.01)
+    assert all(decoding.shape(out / 'labels' / name) == (16, 16) for name in ('a.png.png', 'below/a.png.png'))
+    assert (out / 'a.png.png').is_file()
+    with pytest.raises(configuration.ConfigError, match='is a segmenter, which looks at no boxes'):
+        predict.write(str(tmp_path / 'seg'), images, out, proposals='boxes.npz')
 
 
 def test_what_cannot_be_shown_is_refused(export, images, tmp_path, forks):

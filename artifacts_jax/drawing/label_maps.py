@@ -78,6 +78,19 @@ def draw(path: Path, rows: Sequence[Row], heads: Sequence[str], names: Mapping[i
             pen.rectangle(box, tuple(colours[next(labels)].tolist()), EDGE)
             pen.text((GAP + left + TEXT + GAP / 2, top + TEXT / 2), name, INK, _font(TEXT), 'lm')
         top += TEXT + GAP
+    _save(path, figure)
+
+
+def write(path: Path, labels: UInt8[np.ndarray, 'H W']) -> None:
+    """Writes the classes of an image's pixels as a PNG file with VOC's palette, as VOC's masks are."""
+    from PIL import Image
+
+    figure = Image.fromarray(labels, 'L')
+    figure.putpalette(palette().reshape(-1).tolist())
+    _save(path, figure)
+
+
+def _save(path, figure):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')

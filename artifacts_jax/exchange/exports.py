@@ -1,8 +1,8 @@
 """Exports for downstream use: trained networks, each in a folder of its own.
 
 An export holds any of 'encoder', 'decoder', 'repair', 'trunk' (of the discriminator, up to conv5), 'discriminator' (the
-rest of it) and 'head' (of a classifier or a detector on the trunk), and config.json, which says what they are. A run
-exports its autoencoder, its trunk, and the classifiers and detectors of its transfer.
+rest of it) and 'head' (of what is made of the trunk: see LOADERS), and config.json, which says what they are. A run
+exports its autoencoder, its trunk, and what its transfer has trained.
 """
 
 import json
@@ -29,6 +29,7 @@ VERSION = 1
 LOADERS = {  # of a head's kind: its protocols, and what loads it
     'classifier': (('linear', 'finetune'), 'load_classifier'),
     'detector': (('detection',), 'load_detector'),
+    'segmenter': (('segmentation',), 'load_segmenter'),
 }
 NETWORKS = ('encoder', 'decoder', 'repair', 'trunk', 'discriminator', 'head')
 

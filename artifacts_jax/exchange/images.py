@@ -64,6 +64,22 @@ def to_network(images: Any, value_range: tuple[float, float] = (-1.0, 1.0), size
     return images if (low, high) == (-1.0, 1.0) else (images - low) * (2 / (high - low)) - 1
 
 
+def to_pixels(image: Any, value_range: tuple[float, float] = (-1.0, 1.0)) -> UInt8[np.ndarray, 'H W 3']:
+    """Returns one image as values from 0 to 255, to which floating point is rounded.
+
+    Args:
+      image: [H, W, 3], of the types of `to_network`.
+      value_range: see there.
+
+    Raises:
+      ValueError: another shape, type or range.
+    """
+    if (shape := np.shape(image)) and len(shape) != 3:
+        raise ValueError(f'an image of shape {shape}: expected [H, W, 3], RGB with the channels last')
+    pixels = np.asarray(to_network(np.asarray(image)[None], value_range)[0])
+    return pixels if pixels.dtype == np.uint8 else np.rint((pixels + 1) * 127.5).clip(0, 255).astype(np.uint8)
+
+
 def scaled(images: Images) -> Float32[Array, 'B H W 3']:
     """Returns what `to_network` does as float32 in [-1, 1]."""
     return images.astype(jnp.float32) / 127.5 - 1 if images.dtype == jnp.uint8 else images.astype(jnp.float32)

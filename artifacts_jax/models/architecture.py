@@ -103,16 +103,17 @@ def make_segmenter(config: ConfigDict, classes: int) -> fcn.Segmenter:
     return fcn.Segmenter(trunk, fcn.Convolved(classes, options.hidden, options.dropout, trunk.dtype))
 
 
-def make_network(config: ConfigDict, head: dict) -> Classifier | fast_rcnn.Detector:
+def make_network(config: ConfigDict, head: dict) -> Classifier | fast_rcnn.Detector | fcn.Segmenter:
     """Makes the trunk with the head that an export describes; its variables have the branches 'trunk' and 'head'.
 
     Args:
       config: the configuration that it was made from.
-      head: {'protocol': 'linear' or 'finetune', 'classes': how many}, or {'protocol': 'detection', 'names': of the
-        classes}.
+      head: {'protocol': 'linear' or 'finetune', 'classes': how many}, or {'protocol': 'detection' or 'segmentation',
+        'names': of the classes}.
     """
-    if head['protocol'] == 'detection':
-        return make_detector(config, len(head['names']))
+    makers = {'detection': make_detector, 'segmentation': make_segmenter}
+    if make := makers.get(head['protocol']):
+        return make(config, len(head['names']))
     return make_classifier(**head, config=config)
 
 

@@ -1,4 +1,5 @@
 import numpy as np
+import PIL.Image
 import pytest
 
 from artifacts_jax.drawing import label_maps
@@ -52,3 +53,12 @@ def test_a_long_legend_has_more_lines(tmp_path, read_png):
 def test_what_cannot_be_drawn_is_refused(rows, tmp_path):
     with pytest.raises(ValueError, match='expected one image or more, with 1 maps each'):
         label_maps.draw(tmp_path / 'a.png', rows, ('photograph', 'truth'), NAMES)
+
+
+def test_a_mask_is_written_as_voc_has_it(tmp_path, read_png):
+    labels = np.array([[0, 1], [20, 255]], np.uint8)
+    label_maps.write(tmp_path / 'new' / 'a.png', labels)
+    with PIL.Image.open(tmp_path / 'new' / 'a.png') as opened:
+        assert opened.mode == 'P'
+        np.testing.assert_array_equal(np.asarray(opened), labels)
+    np.testing.assert_array_equal(read_png(tmp_path / 'new' / 'a.png')[..., :3], label_maps.palette()[labels])

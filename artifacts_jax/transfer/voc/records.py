@@ -64,6 +64,23 @@ class Record:
         return mask
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Given:
+    """An image that a caller has, as a record."""
+
+    pixels: UInt8[np.ndarray, 'H W 3']
+    name: str = 'the image'
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Its height and width."""
+        return self.pixels.shape[:2]
+
+    def image(self) -> UInt8[np.ndarray, 'H W 3']:
+        """Returns its pixels."""
+        return self.pixels
+
+
 def _of_image(path):
     with PIL.Image.open(path) as opened:
         return np.asarray(opened)

@@ -1,6 +1,5 @@
 """What a detector is exported as, and what users load of it: a function from an image to what is in it."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,12 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 from ml_collections import ConfigDict
 
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.exchange import exports, images
-from artifacts_jax.transfer.voc import annotations
+from artifacts_jax.transfer.voc import annotations, records
 from artifacts_jax.transfer.voc.detection import batches, detector, presets, proposals, selective_search
 from artifacts_jax.transfer.voc.detection.detections import Detections
 
@@ -24,23 +23,6 @@ class Found(NamedTuple):
     labels: tuple[str, ...]
     scores: Float32[np.ndarray, ' N']  # in [0, 1]
     boxes: Float32[np.ndarray, 'N 4']  # x1 y1 x2 y2; pixels are counted from 0, and those named belong to the box
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Given:
-    """An image that a caller has, as a record."""
-
-    pixels: UInt8[np.ndarray, 'H W 3']
-    name: str = 'the image'
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Its height and width."""
-        return self.pixels.shape[:2]
-
-    def image(self) -> UInt8[np.ndarray, 'H W 3']:
-        """Returns its pixels."""
-        return self.pixels
 
 
 def save(folder: Path, variables: dict, config: ConfigDict, source: dict) -> None:
@@ -92,9 +74,9 @@ def load_detector(folder: str | Path, *, value_range: tuple[float, float] = (-1.
     find, names = load(folder)
 
     def detect(image: Any, boxes: Any = None) -> Found:
-        pixels = _pixels(image, value_range)
+        pixels = images.to_pixels(image, value_range)
         boxes = selective_search.search(pixels) if boxes is None else _boxes(boxes, pixels.shape[:2])
-        (found,) = find([Given(pixels)], [boxes]).values()
+        (found,) = find([records.Given(pixels)], [boxes]).values()
         order = np.argsort(-found.scores, kind='stable')
         return Found(tuple(names[n] for n in found.labels[order]), found.scores[order], found.boxes[order])
 
@@ -115,19 +97,11 @@ def load(folder: str | Path) -> tuple[Callable[..., dict[int, Detections]], Sequ
     detect = detector.make(config, Devices('jit', jax.local_devices()[:1]))
     scales, longest = presets.seen_at(config)
 
-    def find(records, boxes, workers=1):
+    def find(given, boxes, workers=1):
         most = config.voc_detection.boxes
-        return detect(variables, batches.Images(records, boxes, scales['test'], longest, most, workers, seed=0))
+        return detect(variables, batches.Images(given, boxes, scales['test'], longest, most, workers, seed=0))
 
     return find, names
-
-
-def _pixels(image, value_range):
-    """Returns an image as uint8 [H, W, 3]."""
-    if (shape := np.shape(image)) and len(shape) != 3:
-        raise ValueError(f'an image of shape {shape}: expected [H, W, 3], RGB with the channels last')
-    pixels = np.asarray(images.to_network(np.asarray(image)[None], value_range)[0])
-    return pixels if pixels.dtype == np.uint8 else np.rint((pixels + 1) * 127.5).clip(0, 255).astype(np.uint8)
 
 
 def _boxes(boxes, size):
@@ -140,5 +114,5 @@ def _boxes(boxes, size):
         return np.zeros((0, 4), np.float32)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f'boxes of shape {boxes.shape}: expected [N, 4], x1 y1 x2 y2')
-    (cleaned,) = proposals.cleaned([boxes], [Given.name], [size], 'the boxes')
+    (cleaned,) = proposals.cleaned([boxes], [records.Given.name], [size], 'the boxes')
     return cleaned

@@ -12,7 +12,16 @@ from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.training import loop, results
 from artifacts_jax.transfer import confusion, published
-from artifacts_jax.transfer.voc.segmentation import batches, lists, network, pictures, presets, segmenter, stage
+from artifacts_jax.transfer.voc.segmentation import (
+    batches,
+    lists,
+    loading,
+    network,
+    pictures,
+    presets,
+    segmenter,
+    stage,
+)
 
 NAME = 'voc_segmentation'
 SPLITS = ()  # of the data of other tasks; it opens its own
@@ -32,7 +41,7 @@ def examine(config: ConfigDict, datasets: dict) -> str:
 
 
 def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, networks: dict) -> dict:
-    """Trains and tests the network; adds what it finds to results.json, and draws figures/segmentation.png.
+    """Trains, exports and tests the network; adds what it finds to results.json, and draws figures/segmentation.png.
 
     Args:
       config: the run's configuration.
@@ -58,6 +67,8 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
     base = {kind: {'discriminator': tree} for kind, tree in networks['learned'].variables().items()}
     opened, settings = {'train': train, 'test': first}, made_from['settings']
     state = loop.run(training, config, workdir, devices, opened, base, settings=settings)
+    source = {'stage': f'{NAME}/{part}', 'step': int(state.step)}
+    loading.save(workdir / NAME / part / 'export', state.variables, config, source)
     rows[part] = {
         'dataset': config.data.name,
         'preset': part,

@@ -6,6 +6,7 @@ import artifacts_jax
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.exchange import exports
+from artifacts_jax.transfer.voc import records
 from artifacts_jax.transfer.voc.annotations import NAMES
 from artifacts_jax.transfer.voc.detection import batches, detector, loading
 from tests.transfer.voc.detection import made
@@ -30,7 +31,7 @@ def exported(config, tmp_path):
 def test_a_loaded_detector_finds_what_the_trained_one_does(exported, image):
     variables, config, folder = exported
     detect = detector.make(config, Devices('jit', jax.devices()[:1]))
-    images = batches.Images([loading.Given(image)], [BOXES], (24,), 40, 4, 1, seed=0)
+    images = batches.Images([records.Given(image)], [BOXES], (24,), 40, 4, 1, seed=0)
     (expected,) = detect(variables, images).values()
     load = artifacts_jax.load_detector(folder)
     found = load(image, BOXES)
