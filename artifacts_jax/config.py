@@ -21,6 +21,14 @@ class ConfigError(ForeseenError, ValueError):
     """A configuration that cannot be run; the message names the key, its value and what would do."""
 
 
+class OtherConfigError(ConfigError):
+    """A work directory that was made with another configuration; `different` says how, without advice."""
+
+    def __init__(self, different: str):
+        super().__init__(f'{different}\nUse another --workdir, or --config.force to go on with these values.')
+        self.different = different
+
+
 def get(config: ConfigDict, path: str):
     """Returns the value of a dotted key."""
     for name in path.split('.'):
@@ -162,7 +170,8 @@ def compare(config: ConfigDict, workdir: Path, *, force: bool = False) -> str | 
     Keys that were not declared when it was made count as their defaults.
 
     Raises:
-      ConfigError: it has another one, which is not to be forced.
+      OtherConfigError: it has another one, which is not to be forced.
+      ConfigError: its own cannot be read.
     """
     path = Path(workdir) / 'config.json'
     if not path.exists():
@@ -181,7 +190,7 @@ def compare(config: ConfigDict, workdir: Path, *, force: bool = False) -> str | 
     lines = '\n'.join(f'  {k}: {before.get(k)} there, {now.get(k)} now' for k in changed)
     different = f'{workdir} was made with another configuration:\n{lines}'
     if not force:
-        raise ConfigError(f'{different}\nUse another --workdir, or --config.force to go on with these values.')
+        raise OtherConfigError(different)
     return different
 
 

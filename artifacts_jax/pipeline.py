@@ -237,7 +237,8 @@ def _stages(config, workdir, devices, datasets, done):
         tables = '\n'.join(each.table(found) for each in EVALUATIONS if each.NAME in found)
         results.write_tables(workdir, tables)
         print(f'\n{task.table(found)}\n{task.NAME}: done; tables are in {workdir / results.TABLES}, all numbers in')
-        print(f'{workdir / results.NUMBERS}, figures in {workdir}/figures')
+        figures = f', figures in {workdir}/figures' if (workdir / 'figures').is_dir() else ''
+        print(f'{workdir / results.NUMBERS}{figures}')
     return found
 
 

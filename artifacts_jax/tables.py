@@ -71,7 +71,10 @@ def run(
         given = (keys or {}).get(task, {})
         configs[task].update_from_flattened_dict({key: value for key, value in given.items() if value})
         configuration.check(configs[task])
-        pipeline.check(configs[task], workdir / task)
+        try:
+            pipeline.check(configs[task], workdir / task)
+        except configuration.OtherConfigError as error:  # this command cannot force it
+            raise configuration.ConfigError(f'{error.different}\nUse another --workdir.') from error
     for task, config in configs.items():
         pipeline.run(config, workdir / task)
     text = tables(workdir)
@@ -83,14 +86,17 @@ def configure(task: str, pretrained: str) -> ConfigDict:
     """Returns the configuration of a task, with the trunk that an export's describes.
 
     Raises:
-      ConfigError: the export has no configuration that can be read.
+      ForeseenError: there is no such export, or its configuration cannot be read.
     """
     from artifacts_jax.configs import default
+    from artifacts_jax.exchange import exports
 
     config = importlib.import_module(f'artifacts_jax.configs.transfer.{task}').get_config()
     config.pretrained = pretrained
     if pretrained != 'random':
-        described, _ = configuration.read(Path(pretrained).expanduser() / 'config.json', default.get_config())
+        folder = host.folder(pretrained, 'pretrained')
+        exports.describe(folder)  # which says what is wrong with one that is none
+        described, _ = configuration.read(folder / 'config.json', default.get_config())
         config.model.update(described.model)
     return config
 
@@ -159,12 +165,23 @@ def main():
     given = flags.FLAGS
     if unknown := [task for task in given.tasks if task not in DATA]:
         raise configuration.ConfigError(f'--tasks: there is no {unknown[0]!r}; there are {", ".join(DATA)}')
+    if not given.tasks:
+        raise configuration.ConfigError(f'--tasks= names none; there are {", ".join(DATA)}')
+    used = {DATA[task] for task in given.tasks}
+    if idle := [name for name in DATA.values() if given[name].value and name not in used]:
+        tasks = ' or '.join(task for task in DATA if DATA[task] == idle[0])
+        raise configuration.ConfigError(f'--{idle[0]} names data of {tasks}, which --tasks leaves out')
     data = {task: getattr(given, DATA[task]) for task in given.tasks}
     workdir = host.folder(given.workdir, 'workdir')
     keys = {
         DETECTION: {'voc_detection.proposals': given.proposals},
         SEGMENTATION: {'voc_segmentation.sbd': given.sbd, 'data.test': given.seg11valid},
     }
+    if not any(data.values()) and not any((workdir / task).is_dir() for task in DATA):
+        names = ', '.join(f'--{name}' for name in sorted(used))
+        raise configuration.ConfigError(
+            f'there is nothing to run, and nothing in {workdir} to print: name data by {names}'
+        )
     print(run(given.pretrained, workdir, data, data_dir=given.data_dir, keys=keys))
 
 

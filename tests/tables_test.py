@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 from artifacts_jax import config as configuration
@@ -97,11 +95,36 @@ def test_the_trunk_is_the_one_that_the_export_describes(config, stage_states, tm
     made = tables.configure(tables.VOC, str(tmp_path / 'export'))
     assert made.model == config.model
     assert configuration.check(made)
-    (tmp_path / 'export' / 'config.json').write_text(json.dumps('nothing'))
-    with pytest.raises(configuration.ConfigError, match='cannot be read'):
+    (tmp_path / 'export' / 'config.json').write_text('{')
+    with pytest.raises(exports.ExportError, match='cannot be read'):
         tables.configure(tables.VOC, str(tmp_path / 'export'))
 
 
-def test_a_task_that_is_not_there_is_refused(forks, tmp_path):
-    arguments = ('--pretrained=random', f'--workdir={tmp_path / "run"}', '--tasks=voc12_detection')
-    assert "there is no 'voc12_detection'" in forks.refused(*arguments, module='tables')
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (('--tasks=voc07_boxes',), "there is no 'voc07_boxes'"),
+        (('--tasks=',), '--tasks= names none; there are imagenet_linear'),
+        (
+            ('--tasks=voc07_detection', '--imagenet=x'),
+            '--imagenet names data of imagenet_linear, which --tasks leaves out',
+        ),
+        ((), 'there is nothing to run, and nothing in'),
+        (('--voc=x', '--pretrained='), '--pretrained is empty'),
+        (('--voc=x', '--pretrained=nowhere'), 'is not an export: its config.json is missing'),
+    ],
+)
+def test_what_cannot_be_run_is_refused(arguments, message, forks, tmp_path):
+    said = forks.refused('--pretrained=random', f'--workdir={tmp_path / "run"}', *arguments, module='tables')
+    assert message in said
+    assert not (tmp_path / 'run').exists()
+
+
+def test_another_export_in_the_same_folder_is_refused_without_a_flag_that_is_not_there(tmp_path, monkeypatch):
+    def check(config, workdir):
+        raise configuration.OtherConfigError(f'{workdir} was made with another configuration')
+
+    monkeypatch.setattr(pipeline, 'check', check)
+    with pytest.raises(configuration.ConfigError, match='another configuration\nUse another --workdir') as refused:
+        tables.run('random', tmp_path, {tables.VOC: 'voc/2007'})
+    assert 'force' not in str(refused.value)

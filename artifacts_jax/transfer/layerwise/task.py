@@ -100,9 +100,8 @@ def table(found: dict) -> str:
             rows = [[name, *(f'{x:.2f}' for x in numbers)] for name, numbers in ours.items()]
         counts = f'{row["train"]:,} training and {row["layers"][LAYERS[0]][0]["count"]:,} test images'
         text += f'{title}; {counts}\n\n{results.table(["", *LAYERS], rows)}'
-        if imagenet:
-            text += setting(here, preset, row)
-    return text
+        text += (setting(here, preset, row) if imagenet else '') + '\n'
+    return text.removesuffix('\n')
 
 
 def setting(name: str, preset: str, row: dict) -> str:
