@@ -91,3 +91,21 @@ class AlexNet(nn.Module):
 def pool5(geometry: Geometry) -> int | str:
     """Returns the padding of the pooling that follows conv5."""
     return 'SAME' if geometry == TRAINED else 0
+
+
+def sides(size: int, kernel: int, stride: int, geometry: Geometry) -> tuple[int, int, int, int]:
+    """Returns how many entries conv1, pool1, pool2 and pool5 have along an axis; below 1 where there are none.
+
+    Those of conv2 to conv5 are pool1's and pool2's.
+
+    Args:
+      size: of the image, pixels.
+      kernel: conv1's.
+      stride: conv1's.
+      geometry: what stands around the maps.
+    """
+    same = geometry.conv1 == 'SAME'
+    found = [-(-size // stride) if same else layers.convolved(size, kernel, stride, geometry.conv1)]
+    for padding in (geometry.pool1, geometry.pool2, pool5(geometry)):
+        found.append((found[-1] + 1) // 2 if padding == 'SAME' else layers.pooled(found[-1], padding))
+    return tuple(found)

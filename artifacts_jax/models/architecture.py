@@ -1,12 +1,14 @@
 """The networks that a configuration describes, and the shapes of their variables."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from artifacts_jax.config import ConfigError
-from artifacts_jax.models import fast_rcnn, fcn
-from artifacts_jax.models.discriminator import Discriminator, Geometry, Trunk
+from artifacts_jax.models import alexnet, fast_rcnn, fcn
+from artifacts_jax.models.discriminator import TRAINED, Discriminator, Geometry, Trunk
 from artifacts_jax.models.generator import Encoder, Generator
 from artifacts_jax.models.heads import Classifier, FineTuneHead, LinearHead
 
@@ -56,11 +58,34 @@ def make_trunk(config: ConfigDict, axis_name: str | None = None, **options) -> T
     )
 
 
-def check_size(name: str, size: int, config: ConfigDict) -> None:
-    """Raises ConfigError if a trunk cannot take images of a size, pixels; `name` is the key that has it."""
-    least = max(config.model.kernels[0], 4 * config.model.conv1_stride)
+def check_size(
+    name: str, size: int, config: ConfigDict, geometry: Geometry = TRAINED, *, connected: bool = False
+) -> None:
+    """Raises ConfigError if a trunk cannot take images of a size.
+
+    Args:
+      name: the key that has the size.
+      size: pixels.
+      config: the run's configuration.
+      geometry: the trunk's.
+      connected: whether pool5 and connected layers follow.
+    """
+    least = least_size(config, geometry, connected=connected)
     if size < least:
-        raise ConfigError(f'{name}={size}: the trunk takes {least} pixels or more')
+        known = [each for each, other in alexnet.GEOMETRIES.items() if other == geometry != TRAINED]
+        where = f' in the geometry {known[0]!r}' if known else ''
+        raise ConfigError(f'{name}={size}: the trunk takes {least} pixels or more{where}')
+
+
+def least_size(config: ConfigDict, geometry: Geometry = TRAINED, *, connected: bool = False) -> int:
+    """Returns the least size of images, pixels, that leaves every map an entry; arguments as of `check_size`.
+
+    It is no less than conv1's kernel, nor than what an entry of conv5 stands for.
+    """
+    kernel, stride = config.model.kernels[0], config.model.conv1_stride
+    used = 4 if connected else 3
+    sizes = itertools.count(max(kernel, 4 * stride))
+    return next(size for size in sizes if min(alexnet.sides(size, kernel, stride, geometry)[:used]) > 0)
 
 
 def make_discriminator(config: ConfigDict, axis_name: str | None = None) -> Discriminator:
@@ -86,13 +111,9 @@ def make_classifier(protocol: str, classes: int, *, config: ConfigDict, axis_nam
 
 
 def make_detector(config: ConfigDict, classes: int) -> fast_rcnn.Detector:
-    """Makes the detector of so many classes that a config describes.
-
-    Entry k of a row of conv5 is centred at pixel k x stride, whatever the image's size, as RoI pooling takes it.
-    """
+    """Makes the detector of so many classes that a config describes."""
     options = config.voc_detection
-    geometry = Geometry(config.model.kernels[0] // 2, 1, 1)
-    trunk = make_trunk(config, geometry=geometry, normalise=False)
+    trunk = make_trunk(config, geometry=fast_rcnn.geometry(config.model.kernels[0]), normalise=False)
     return fast_rcnn.Detector(trunk, fast_rcnn.Regions(classes, options.hidden, options.dropout, trunk.dtype))
 
 

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt8
 
 from artifacts_jax.models import alexnet, layers, roi_pooling
-from artifacts_jax.models.discriminator import CHANNEL_MEANS, Trunk
+from artifacts_jax.models.discriminator import CHANNEL_MEANS, Geometry, Trunk
 
 
 class Regions(nn.Module):
@@ -76,6 +76,14 @@ class Detector(nn.Module):
     def judged(self, pooled: Float[Array, 'B R S S C']) -> tuple[Float32[Array, 'B R K'], Float32[Array, 'B R K 4']]:
         """Returns what Regions does of bins."""
         return self.head(pooled)
+
+
+def geometry(kernel: int) -> Geometry:
+    """Returns what stands around the trunk's maps, for this kernel of conv1.
+
+    Entry k of a row of conv5 is centred at pixel k x stride, whatever the image's size, as RoI pooling takes it.
+    """
+    return Geometry(kernel // 2, 1, 1)
 
 
 def prepared(

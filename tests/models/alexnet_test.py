@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from artifacts_jax.models import alexnet, layers
+from artifacts_jax.config import ConfigError
+from artifacts_jax.configs import default
+from artifacts_jax.models import alexnet, architecture, fast_rcnn, layers
 from artifacts_jax.models.discriminator import CHANNEL_MEANS, Trunk
+from tests import conftest
 from tests.models.graphs import Graph
 
 WIDTHS = (8, 12, 8, 12, 8)
@@ -80,6 +83,31 @@ def test_pooling_rounds_up_as_onnxruntimes(size, padding):
     theirs = graph(np.asarray(x).transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(layers.max_pool(x, padding), theirs.transpose(0, 2, 3, 1))
     assert len(theirs[0, 0]) == layers.pooled(size, padding)
+
+
+@pytest.mark.parametrize('connected', [False, True])
+@pytest.mark.parametrize('geometry', [*GRIDS, 'detection'])
+@pytest.mark.parametrize('module', [default, conftest])
+def test_the_least_images_leave_every_map_an_entry_and_smaller_ones_are_refused(module, geometry, connected):
+    config = module.get_config() if module is default else module.tiny()
+    chosen = alexnet.GEOMETRIES.get(geometry, fast_rcnn.geometry(config.model.kernels[0]))
+    least = architecture.least_size(config, chosen, connected=connected)
+    trunk = architecture.make_trunk(config, geometry=chosen, normalise=False)
+
+    def maps(size):
+        images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+        (conv5, found), _ = jax.eval_shape(trunk.init_with_output, jax.random.key(0), images)
+        pool5 = [jax.eval_shape(lambda x: layers.max_pool(x, alexnet.pool5(chosen)), conv5)] if connected else []
+        return [*found.values(), *pool5]
+
+    sides = alexnet.sides(least, trunk.kernels[0], trunk.conv1_stride, chosen)
+    assert [x.shape[1] for x in maps(least)] == [*sides[:2], *(sides[2],) * 3, *sides[3 : 3 + connected]]
+    architecture.check_size('key', least, config, chosen, connected=connected)
+    assert min(sides[: 3 + connected]) > 0
+    with pytest.raises(ConfigError, match=f'key={least - 1}: the trunk takes {least} pixels or more'):
+        architecture.check_size('key', least - 1, config, chosen, connected=connected)
+    if least > max(trunk.kernels[0], 4 * trunk.conv1_stride):  # then a map would be empty
+        assert min(alexnet.sides(least - 1, trunk.kernels[0], trunk.conv1_stride, chosen)[: 3 + connected]) < 1
 
 
 def test_an_absorbed_trunk_computes_the_same():

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from artifacts_jax.data import views
 from artifacts_jax.devices.parallel import Devices, mean, total
 from artifacts_jax.models import alexnet, architecture
+from artifacts_jax.models.discriminator import Geometry
 from artifacts_jax.pretraining import artifacts, losses
 from artifacts_jax.training import keys
 from artifacts_jax.training.state import State
@@ -136,9 +137,13 @@ class Stage:
 
 def make_trunk(config: ConfigDict, **options):
     """Makes the trunk of the preset's geometry, with batch norm absorbed."""
+    return architecture.make_trunk(config, geometry=geometry(config), normalise=False, **options)
+
+
+def geometry(config: ConfigDict) -> Geometry:
+    """Returns what stands around the trunk's maps."""
     chosen, preset = config.layerwise.geometry, PRESETS[config.layerwise.preset]
-    geometry = alexnet.GEOMETRIES[preset.geometry if chosen == 'preset' else chosen]
-    return architecture.make_trunk(config, geometry=geometry, normalise=False, **options)
+    return alexnet.GEOMETRIES[preset.geometry if chosen == 'preset' else chosen]
 
 
 def make_heads(config: ConfigDict, classes: int, axis_name: str | None = None) -> Heads:

@@ -28,7 +28,7 @@ def check(config: ConfigDict, devices: Devices) -> None:
             f'layerwise.crop_size={size} is larger than the images, data.size={config.data.size}: give'
             f' a smaller crop; published is 227 or 224 of 256'
         )
-    architecture.check_size('layerwise.crop_size', size, config)
+    architecture.check_size('layerwise.crop_size', size, config, stage.geometry(config))
 
 
 def examine(config: ConfigDict, datasets: dict) -> str:

@@ -34,7 +34,7 @@ def check(config: ConfigDict, devices: Devices) -> None:
     processes.check_batch('voc_svm.batch_size', options.batch_size)
     if options.view == 'centre' and size > config.data.size:
         raise ConfigError(f'voc_svm.crop_size={size} is larger than the images, data.size={config.data.size}')
-    architecture.check_size('voc_svm.crop_size', size, config)
+    architecture.check_size('voc_svm.crop_size', size, config, alexnet.GEOMETRIES[options.geometry])
 
 
 def examine(config: ConfigDict, datasets: dict) -> str:

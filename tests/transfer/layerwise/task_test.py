@@ -112,7 +112,7 @@ def test_a_run_says_its_table_and_is_not_run_again(photograph_folder, tmp_path, 
     ('changes', 'message'),
     [
         ({'layerwise.crop_size': 17}, 'crop_size=17 is larger than the images, data.size=16'),
-        ({'layerwise.crop_size': 3}, 'crop_size=3: the trunk takes 4 pixels or more'),
+        ({'layerwise.crop_size': 3}, "crop_size=3: the trunk takes 6 pixels or more in the geometry 'caffe'"),
         ({'layerwise.batch_size': 6}, r'layerwise.batch_size=6 does not divide by the 4 devices: use 8'),
         ({'pretrained': '/nowhere'}, 'nowhere'),
     ],

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
-from artifacts_jax.models import architecture
+from artifacts_jax.models import alexnet, architecture
 from artifacts_jax.training import loop, results
 from artifacts_jax.transfer import published
 from artifacts_jax.transfer.voc import average_precision, batches, devkit
@@ -20,8 +20,10 @@ SPLITS = ()  # of the data of other tasks; it opens its own
 
 def check(config: ConfigDict, devices: Devices) -> None:
     """Raises ConfigError if a batch does not divide by the devices, or the trunk cannot take crops of their size."""
-    devices.check_batch(f'{NAME}.batch_size', config.voc_classification.batch_size)
-    architecture.check_size(f'{NAME}.crop_size', config.voc_classification.crop_size, config)
+    options = config.voc_classification
+    devices.check_batch(f'{NAME}.batch_size', options.batch_size)
+    geometry = alexnet.GEOMETRIES[options.geometry]
+    architecture.check_size(f'{NAME}.crop_size', options.crop_size, config, geometry, connected=True)
 
 
 def examine(config: ConfigDict, datasets: dict) -> str:

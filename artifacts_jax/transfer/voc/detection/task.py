@@ -10,7 +10,7 @@ from artifacts_jax.config import ConfigError
 from artifacts_jax.data.left_out import LeftOut
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
-from artifacts_jax.models import architecture
+from artifacts_jax.models import architecture, fast_rcnn
 from artifacts_jax.training import loop, results
 from artifacts_jax.transfer import published
 from artifacts_jax.transfer.voc import average_precision, devkit
@@ -35,13 +35,14 @@ def check(config: ConfigDict, devices: Devices) -> None:
     """Raises ConfigError for a batch that the devices do not divide, or scales that the trunk cannot take."""
     devices.check_batch(f'{NAME}.batch_size', config.voc_detection.batch_size)
     scales, longest = presets.seen_at(config)
+    geometry = fast_rcnn.geometry(config.model.kernels[0])
     for key, shorter in zip(('scales', 'test_scales'), scales.values()):
         if min(shorter) < 1 or longest < max(shorter):
             raise ConfigError(
                 f'{NAME}.{key}={shorter} with {NAME}.longest={longest}: expected lengths of the shorter side, from 1 up'
                 f' to what the longer one may be'
             )
-        architecture.check_size(f'{NAME}.{key}', min(shorter), config)
+        architecture.check_size(f'{NAME}.{key}', min(shorter), config, geometry)
 
 
 def examine(config: ConfigDict, datasets: dict) -> str:
