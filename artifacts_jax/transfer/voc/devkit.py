@@ -71,6 +71,21 @@ def opened(name: str, splits: tuple[str, ...], data_dir: str) -> dict[str, Seque
     return open_voc(name, splits, data_dir=data_dir)
 
 
+def check_known(opened: dict[str, Sequence], name: str) -> None:
+    """Raises DataError for a split in which no class is known to be there, which teaches and tests nothing.
+
+    Args:
+      opened: {split: Records}.
+      name: of the data, for the message.
+    """
+    for split, images in opened.items():
+        if not any((record.labels == 1).any() for record in images):
+            raise DataError(
+                f'{split} of {name}: none of its {len(images):,} images is known to have one of the classes (they have'
+                f' no objects, or only difficult ones): name a split whose images have objects'
+            )
+
+
 def _year(folder):
     """Returns the folder that has VOC's lists of images: a folder itself, or the only one in it."""
     if (folder / 'ImageSets').is_dir():

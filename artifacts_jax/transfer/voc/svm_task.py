@@ -40,7 +40,7 @@ def check(config: ConfigDict, devices: Devices) -> None:
 def examine(config: ConfigDict, datasets: dict) -> str:
     """Raises DataError if data.name is not VOC, or has not the splits data.probe_train and data.test; returns ''."""
     del datasets
-    _open(config)
+    devkit.check_known(_open(config), config.data.name)
     return ''
 
 

@@ -5,13 +5,20 @@ import numpy as np
 import pytest
 
 from artifacts_jax.data.errors import DataError
-from artifacts_jax.transfer.voc import devkit
+from artifacts_jax.transfer.voc import devkit, svm_task
 from artifacts_jax.transfer.voc.annotations import NAMES
+from artifacts_jax.transfer.voc.classification import task as classification
+from artifacts_jax.transfer.voc.detection import task as detection
 from tests.transfer.voc.trees import add, an_object, annotation, listed
 
 SHARED = Path(__file__).parents[4] / 'shared' / 'voc_tiny' / 'VOCdevkit'
 MASK = np.zeros((12, 16), np.uint8)
 MASK[2:5, 3:9], MASK[6] = 15, 255
+
+
+@pytest.fixture(params=[classification, detection, svm_task], ids=['classification', 'detection', 'svm'])
+def task(request):
+    return request.param
 
 
 @pytest.fixture
@@ -157,3 +164,15 @@ def test_photographs_of_voc(lists, capsys):
     np.testing.assert_array_equal(found[2].labels, labels(bus=1, car=1))
     np.testing.assert_array_equal(found[2].objects.boxes[0], [85, 21, 436, 374])
     assert capsys.readouterr().err == ''
+
+
+@pytest.mark.parametrize('split', ['trainval', 'test'])
+@pytest.mark.parametrize('objects', [(), (an_object('cat', difficult=1),)])
+def test_splits_without_a_known_class_are_refused_by_every_task(task, split, objects, config, tmp_path):
+    year = tmp_path / 'VOC2007'
+    for each in ('trainval', 'test'):
+        add(year, each, annotation(*(objects if each == split else [an_object('cat')])))
+        listed(year, each, each)
+    config.data.update(name=str(year), probe_train='trainval', test='test')
+    with pytest.raises(DataError, match=f'{split} of {year}: none of its 1 images is known to have one of the classes'):
+        task.examine(config, {})

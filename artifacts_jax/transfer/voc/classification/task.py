@@ -27,9 +27,9 @@ def check(config: ConfigDict, devices: Devices) -> None:
 
 
 def examine(config: ConfigDict, datasets: dict) -> str:
-    """Raises DataError if VOC or one of its splits is not there or is not what it should be; returns ''."""
+    """Raises DataError if VOC or a split is not there, is not what it should be, or has no objects; returns ''."""
     del datasets
-    _open(config)
+    devkit.check_known(_open(config), config.data.name)
     return ''
 
 

@@ -46,9 +46,10 @@ def check(config: ConfigDict, devices: Devices) -> None:
 
 
 def examine(config: ConfigDict, datasets: dict) -> str:
-    """Raises DataError if VOC, one of its splits or a file of proposals is not what it should be; returns ''."""
+    """Raises DataError if VOC, a split, which must have objects, or its proposals are not as they must; returns ''."""
     del datasets
     records = _open(config)
+    devkit.check_known(records, config.data.name)
     if config.voc_detection.proposals != proposals.SEARCH:
         for split in records:
             _proposals(config, split, records[split], None)
