@@ -61,7 +61,7 @@ def all_images(
     fits, found, chosen = _Fits(seed, iterations), {}, {}
     for name, target, test_target in zip(NAMES, np.where(labels == 1, 1, -1).T, test_labels.T):
         found[name] = None
-        if (target == 1).sum() < FOLDS or (target == -1).sum() < FOLDS or not (test_target == 1).any():
+        if not _learned(target, test_target):
             continue
         chosen[name] = max(costs, key=lambda cost, target=target: _in_folds(fits, features, target, cost))
         scores = fits.fit(features, target, chosen[name]).decision_function(test_features)
@@ -134,14 +134,38 @@ def check_enough(labels: Labels, test_labels: Int8[np.ndarray, 'M 20'], shots: S
       test_labels: of the test images.
       shots: the values of k.
     """
-    shot = max(shots)
-    for n in _tested(test_labels):
+    shot, classes = max(shots), _tested(test_labels)
+    counts = {label: (labels[:, classes] == label).sum(axis=0) for label in (1, -1)}
+    most = int(min((counts[1].min(), counts[-1].min() // NEGATIVES))) if classes else shot
+    way = "leave 'low_shot' out of voc_svm.parts"
+    way = f'give at most {most} in voc_svm.shots, or {way}' if most else way
+    for place, n in enumerate(classes):
         for what, label, wanted in (('have', 1, shot), ('have not', -1, NEGATIVES * shot)):
-            if (count := int((labels[:, n] == label).sum())) < wanted:
+            if (count := counts[label][place]) < wanted:
                 raise DataError(
                     f'{count:,} training images {what} the class {NAMES[n]}, and low-shot training on {shot} of a'
-                    f' class draws {wanted:,}: leave out the larger numbers of shots'
+                    f' class, as voc_svm.shots={tuple(shots)} asks, draws {wanted:,}: {way}'
                 )
+
+
+def check_learned(labels: Labels, test_labels: Int8[np.ndarray, 'M 20']) -> None:
+    """Raises DataError if training on all images can learn no class that test images have.
+
+    Args:
+      labels: of the training images, as in all_images.
+      test_labels: of the test images.
+    """
+    if not any(_learned(*each) for each in zip(labels.T, test_labels.T)):
+        raise DataError(
+            f'no class of the test images is in {FOLDS} training images or more, and not in {FOLDS} or more, as'
+            f" training on all images needs: leave 'all' out of voc_svm.parts, or name a larger split"
+        )
+
+
+def _learned(labels, test_labels):
+    """Returns whether the folds of training have a class, and not, and a test image has it."""
+    there = labels == 1
+    return there.sum() >= FOLDS and (~there).sum() >= FOLDS and (test_labels == 1).any()
 
 
 def _tested(labels):

@@ -4,6 +4,7 @@ Features are the maps of the trunk, pooled by the windows of VISSL's linear clas
 layers come of one pass over the images; the machines are fitted on CPU, by each process alike.
 """
 
+import functools
 from pathlib import Path
 
 import jax
@@ -38,9 +39,11 @@ def check(config: ConfigDict, devices: Devices) -> None:
 
 
 def examine(config: ConfigDict, datasets: dict) -> str:
-    """Raises DataError if data.name is not VOC, or has not the splits data.probe_train and data.test; returns ''."""
+    """Raises DataError if data.name is not VOC, has not the splits, or has too few images of a class; returns ''."""
     del datasets
-    devkit.check_known(_open(config), config.data.name)
+    opened = _open(config)
+    devkit.check_known(opened, config.data.name)
+    _check_labels(config, *(_labels(opened[split]) for split in (config.data.probe_train, config.data.test)))
     return ''
 
 
@@ -74,8 +77,7 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
     extract = _extractor(config, devices, layers)
     opened, splits = _open(config), (config.data.probe_train, config.data.test)
     (train, labels), (test, test_labels) = (_collect(config, workdir, extract, trunk, opened[x]) for x in splits)
-    if 'low_shot' in options.parts:
-        svm.check_enough(labels, test_labels, options.shots)
+    _check_labels(config, labels, test_labels)  # some images may have been left out
     for layer, part in missing:
         print(f'{NAME}: {layer}, {part}', flush=True)
         shared = {'seed': config.seed, 'costs': options.costs, 'iterations': options.iterations}
@@ -124,6 +126,21 @@ def _open(config):
     """Returns {split: records} of the training and the test images."""
     data = config.data
     return devkit.opened(data.name, (data.probe_train, data.test), data.data_dir)
+
+
+@functools.lru_cache(maxsize=2)
+def _labels(records):
+    """Returns the labels of a split's images, int8 [N, 20], read once: those that tfds has prepared lie in files."""
+    return np.stack([record.labels for record in records])
+
+
+def _check_labels(config, labels, test_labels):
+    """Raises DataError if there are too few images of a class for a part."""
+    options = config.voc_svm
+    if 'low_shot' in options.parts:
+        svm.check_enough(labels, test_labels, options.shots)
+    if 'all' in options.parts:
+        svm.check_learned(labels, test_labels)
 
 
 def _extractor(config, devices, layers):

@@ -89,6 +89,7 @@ def test_features_are_those_of_the_trunk_pooled_by_the_windows_of_vissl(devkit, 
         ({'data.test': 'val'}, r"no list .*val.txt of the images of 'val'; there are: test, trainval"),
         ({'voc_svm.crop_size': 3}, 'crop_size=3: the trunk takes 4 pixels or more'),
         ({'voc_svm.crop_size': 20, 'voc_svm.view': 'centre'}, 'crop_size=20 is larger than the images, data.size=16'),
+        ({'voc_svm.shots': (1, 16)}, '10 training images have the class cat, .* on 16 .* at most 2 in voc_svm.shots'),
         ({'voc_svm.layers': ('conv6',)}, r"no 'conv6', the nearest is 'conv5'"),
     ],
 )
@@ -98,9 +99,3 @@ def test_what_cannot_be_is_refused_and_nothing_written(changes, message, devkit,
     with pytest.raises(configuration.ForeseenError, match=message):
         pipeline.run(configuration.check(config), tmp_path / 'run')
     assert not (tmp_path / 'run' / 'config.json').exists()
-
-
-def test_more_shots_than_images_are_refused_before_anything_is_fitted(devkit, tmp_path):
-    with pytest.raises(configuration.ForeseenError, match=r'10 training images have the class cat, .* on 16'):
-        pipeline.run(configuration.check(small(devkit, shots=(1, 16))), tmp_path)
-    assert not (tmp_path / 'results.json').exists()

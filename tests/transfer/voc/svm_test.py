@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from sklearn.model_selection import cross_val_score
@@ -76,6 +78,29 @@ def test_too_few_images_say_so(data):
         DataError, match=r'training images have not the class aeroplane, and low-shot training on 12 .* 228'
     ):
         svm.low_shot(*data, seed=0, shots=(1, 12))
+
+
+def test_what_would_do_is_said_and_does(data):
+    _, labels, _, test_labels = data
+    with pytest.raises(DataError, match=r"give at most \d in voc_svm.shots, or leave 'low_shot' out of") as raised:
+        svm.check_enough(labels, test_labels, (1, 12))
+    most = int(re.search(r'at most (\d)', str(raised.value))[1])
+    svm.check_enough(labels, test_labels, (1, most))
+    with pytest.raises(DataError, match=f'at most {most} '):
+        svm.check_enough(labels, test_labels, (most + 1,))
+    with pytest.raises(DataError, match=r"draws 1: leave 'low_shot' out of voc_svm.parts"):
+        svm.check_enough(-np.abs(labels), test_labels, (1,))
+
+
+def test_training_on_all_images_needs_three_with_and_three_without_a_tested_class():
+    labels, test_labels = np.full((6, 20), -1, np.int8), np.full((2, 20), -1, np.int8)
+    labels[:3, 4], test_labels[0, 4] = 1, 1
+    svm.check_learned(labels, test_labels)
+    for fewer in (labels[1:], labels[:-1]):
+        with pytest.raises(DataError, match=r"in 3 training images or more, .*: leave 'all' out of voc_svm.parts"):
+            svm.check_learned(fewer, test_labels)
+    with pytest.raises(DataError, match='no class of the test images'):
+        svm.check_learned(labels, np.roll(test_labels, 1, axis=1))
 
 
 def test_fits_that_do_not_converge_are_counted(data):
