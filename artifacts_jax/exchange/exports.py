@@ -121,12 +121,17 @@ def check_replaceable(folder: Path) -> None:
     """Raises ExportError if something but an export, such as a run's work directory, is at `folder`."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    try:
-        replaceable = 'version' in json.loads((folder / 'config.json').read_text())
-    except (OSError, ValueError):
-        replaceable = False
-    if not replaceable:
+    if not _is_export(folder):
         raise ExportError(f'{folder} is not empty and not an export: name a new directory')
+
+
+def _is_export(folder):
+    """Returns whether a folder's config.json is that of an export; that of a work directory has no version."""
+    try:
+        description = json.loads((folder / 'config.json').read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(description, dict) and 'version' in description
 
 
 def load(folder: str | Path, networks: Iterable[str], config: ConfigDict | None = None) -> dict:
@@ -172,14 +177,25 @@ def _parts(variables):
 
 
 def describe(folder: str | Path) -> dict:
-    """Returns an export's description."""
+    """Returns an export's description.
+
+    Raises:
+      ExportError: there is none, or of another version; the message names the exports that are there instead.
+    """
     folder = host.folder(folder, 'export').absolute()
+    if folder.is_file():
+        there = f'give its folder, {folder.parent}' if _is_export(folder.parent) else 'an export is a folder'
+        raise ExportError(f'{folder} is a file, not an export: {there}')
     try:
         description = json.loads((folder / 'config.json').read_text())
     except (OSError, ValueError) as error:
         raise ExportError(f'{folder} is not an export: its config.json {_reason(error)}') from error
     if not isinstance(description, dict) or 'version' not in description:
-        raise ExportError(f'{folder} is a work directory, not an export: give {folder / "export"}')
+        there = sorted(str(path.parent) for path in folder.glob('**/export/config.json') if _is_export(path.parent))
+        advice = (
+            f': give {" or ".join(there)}' if there else ', and has none: a stage writes its export when it is done'
+        )
+        raise ExportError(f'{folder} is a work directory, not an export{advice}')
     if description['version'] != VERSION:
         raise ExportError(f'{folder} has version {description["version"]}, this program reads {VERSION}')
     # Which earlier exports did not say.

@@ -81,3 +81,21 @@ def test_an_interrupted_replacement_never_looks_complete(variables, config, tmp_
         exports.save(tmp_path, trunk, config)
     with pytest.raises(exports.ExportError, match='is not an export'):
         loaders.load_features(tmp_path)
+
+
+def test_a_folder_or_file_that_is_no_export_names_those_that_are_there(tmp_path):
+    workdir = tmp_path / 'run'
+    parts = [workdir / 'voc_detection' / each / 'export' for each in ('a', 'b')]
+    workdir.mkdir()
+    (workdir / 'config.json').write_text('{"seed": 0}')
+    with pytest.raises(exports.ExportError, match='run is a work directory, not an export, and has none'):
+        exports.describe(workdir)
+    for part in parts:
+        part.mkdir(parents=True)
+        (part / 'config.json').write_text('{"version": 1}')
+    with pytest.raises(exports.ExportError, match=f'run is a work directory, .*: give {parts[0]} or {parts[1]}$'):
+        exports.describe(workdir)
+    with pytest.raises(exports.ExportError, match=f'is a file, not an export: give its folder, {parts[0]}$'):
+        exports.describe(parts[0] / 'config.json')
+    with pytest.raises(exports.ExportError, match='is a file, not an export: an export is a folder'):
+        exports.describe(workdir / 'config.json')
