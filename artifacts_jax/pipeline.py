@@ -48,6 +48,8 @@ EVALUATIONS = (
 RANDOM = results.UNTRAINED  # config.pretrained of a network that has learned nothing
 EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts: ('export', ('trunk',))}
 
+INSTEAD = {autoencoder: 'autoencoder.pretrained', artifacts: 'pretrained'}  # the keys that have an export of it
+
 
 class Network(NamedTuple):
     """A discriminator that is evaluated."""
@@ -129,12 +131,22 @@ def _check(config, workdir, devices, datasets):
     for task in _tasks(config):
         if task in EVALUATIONS or not _pretrained(config, task):
             task.check(config, devices)
+    _check_bases(config, workdir)
     done = {stage: _import(stage, config, devices) for stage in TRAINED if _pretrained(config, stage)}
     _ = results.read(workdir)  # which may be a study's, or damaged
     begun = _begun(workdir)  # until then it takes any configuration
     if not begun or configuration.compare(config, workdir, force=config.force) is not None:
         _examine(config, datasets, done)
     return done, begun
+
+
+def _check_bases(config, workdir):
+    """Raises CheckpointError if a stage that others start from is not among them, not imported, and not done."""
+    tasks = [task for task in _tasks(config) if task not in TRAINED or not _pretrained(config, task)]
+    wanted = {artifacts if task in EVALUATIONS else task.BASE for task in tasks}
+    for stage, key in INSTEAD.items():
+        if stage in wanted and stage.NAME not in config.stages and not _pretrained(config, stage):
+            loop.check_finished(stage, config, workdir, instead=f'an export in --config.{key}')
 
 
 def _tasks(config):

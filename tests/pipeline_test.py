@@ -102,12 +102,19 @@ def test_the_same_command_again_does_nothing_but_say_so(finished_run, capsys, mo
     assert str(workdir / 'results.txt') in said
 
 
-def test_a_stage_alone_wants_the_one_before(finished_run, tmp_path):
-    config, _, _ = finished_run
-    config = config.copy_and_resolve_references()
-    config.stages = ('artifacts',)
-    with pytest.raises(configuration.ForeseenError, match='autoencoder is at step 0 of 6'):
-        pipeline.run(config, tmp_path)
+@pytest.mark.parametrize(
+    ('stages', 'message'),
+    [
+        (('artifacts',), r'autoencoder is at step 0 of 6 in .*, or give an export in --config.autoencoder.pretrained$'),
+        (('knn', 'probe'), r'artifacts is at step 0 of 6 .* among --config.stages, or give .* --config.pretrained$'),
+        (('autoencoder', 'knn'), 'artifacts is at step 0 of 6'),
+    ],
+)
+def test_a_stage_alone_wants_the_one_before_and_writes_nothing(stages, message, config, tmp_path):
+    config.stages = stages
+    with pytest.raises(checkpoint.CheckpointError, match=message):
+        pipeline.run(configuration.check(config), tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
 
 
 def test_exported_features_are_the_trained_ones(finished_run):
@@ -228,7 +235,7 @@ def test_a_probe_that_the_data_cannot_have_is_left_out_by_name(
 ):
     write_arrays(tmp_path / 'data', count, labels)
     config.data.name = str(tmp_path / 'data')
-    config.stages = ('probe',)
+    config.stages, config.pretrained = ('probe',), 'random'
     with pytest.raises(splits.DataError, match='nothing to do: of probe all are imported, or have to be left out'):
         pipeline.run(config, tmp_path / 'run')
     with pytest.raises(AssertionError, match=f'probe will be left out: .*{reason}'):

@@ -116,20 +116,37 @@ def initial(stage, config: ConfigDict, devices: Devices, base: dict | None) -> S
     return init(keys.stage_key(config.seed, stage.NAME), base)
 
 
+def check_finished(stage, config: ConfigDict, workdir: Path, *, instead: str = '') -> None:
+    """Raises CheckpointError if a stage has not run to its end, as its newest checkpoint is named.
+
+    Args:
+      stage: the stage.
+      config: the run's configuration.
+      workdir: the run's work directory.
+      instead: what may take the stage's place, for the message.
+    """
+    found = checkpoint.described(Path(workdir) / stage.NAME / 'checkpoints')
+    _check_done(stage, config, workdir, found[0] if found else 0, instead)
+
+
+def _check_done(stage, config, workdir, done, instead=''):
+    steps, _ = stage.plan(config)
+    if done != steps:
+        raise CheckpointError(
+            f'{stage.NAME} is at step {done:,} of {steps:,} in {workdir}: run it first, with it among'
+            f' --config.stages{", or give " if instead else ""}{instead}'
+        )
+
+
 def finished(stage, config: ConfigDict, workdir: Path, devices: Devices) -> State:
     """Returns the final state of a stage that has run before.
 
     Raises:
       CheckpointError: it has not run to its end; the message says how far it is.
     """
-    steps, _ = stage.plan(config)
     with Checkpoints(Path(workdir) / stage.NAME / 'checkpoints', config, devices.replicated) as checkpoints:
         state = None if checkpoints.latest_step is None else checkpoints.restore(template(stage, config))
-    done = 0 if state is None else int(state.step)
-    if done != steps:
-        raise CheckpointError(
-            f'{stage.NAME} is at step {done:,} of {steps:,} in {workdir}: run it first, with it among --config.stages'
-        )
+    _check_done(stage, config, workdir, 0 if state is None else int(state.step))
     return state
 
 
