@@ -26,6 +26,16 @@ class LeftOut:
     def __len__(self):
         return len(self._reasons)
 
+    def ever(self) -> int:
+        """Returns how many there are, with those that other processes and earlier runs have named in the file."""
+        with self._lock:
+            names, place = {_field(name) for name in self._reasons}, _field(self.place)
+            if self._file and self._file.exists():
+                lines = self._file.read_text(encoding='utf-8', errors='replace').splitlines()
+                rows = [line.split('\t') for line in lines]
+                names.update(row[1] for row in rows if len(row) == 3 and row[0] == place)
+            return len(names)
+
     def add(self, name: str, reason: str) -> None:
         """Takes an example, which may have been taken before."""
         with self._lock:
@@ -59,7 +69,7 @@ class LeftOut:
     def _write(self, reasons):
         if not self._file or not reasons:
             return
-        lines = ['\t'.join(' '.join(text.split()) for text in (self.place, *reason)) for reason in reasons]
+        lines = ['\t'.join(map(_field, (self.place, *reason))) for reason in reasons]
         with self._file.open('a+', encoding='utf-8', errors='replace') as file:
             if file.tell() != self._size:  # other processes, and earlier runs, write here, too
                 file.seek(0)
@@ -68,3 +78,7 @@ class LeftOut:
             file.write(''.join(f'{line}\n' for line in new))
             self._written.update(new)
             self._size = file.tell()
+
+
+def _field(text):
+    return ' '.join(text.split())

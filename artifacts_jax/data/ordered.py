@@ -38,6 +38,11 @@ class Ordered:
         """The examples of the split, over all hosts."""
         raise NotImplementedError
 
+    @property
+    def used(self) -> int:
+        """The images of the split but those that have been left out so far, over all hosts."""
+        return self.num_examples
+
     def eval_steps(self, batch_size: int, limit: int = 0) -> int:
         """Returns how many batches eval_batches yields."""
         return -(-min(limit or self.num_examples, self.num_examples) // batch_size)
@@ -106,6 +111,11 @@ class Read(Ordered):
     """
 
     workers: int = 0  # threads, 0: as many as there are CPUs
+
+    @property
+    def used(self) -> int:
+        """As Ordered.used."""
+        return self.num_examples - self.left_out.ever()
 
     def example(self, row: int) -> dict:
         """Returns {name: array} of an example, {} of one that is left out."""

@@ -67,10 +67,11 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
             print(f'{NAME}: {name}', flush=True)
             variables = networks[name].variables() if name in networks else None
             probed[name] = probe(config, devices, datasets, variables)
+            train, test = datasets['probe_train'], datasets['test']
             found.update(
                 dataset=config.data.name,
-                train=_count(config.probe.max_train, datasets['probe_train']),
-                test=_count(config.probe.max_test, datasets['test']),
+                train=min(config.probe.max_train or train.used, train.used),
+                test=min(config.probe.max_test or test.used, test.used),
             )
             results.write(workdir, found)
     if processes.is_first():

@@ -264,7 +264,7 @@ def test_images_that_cannot_be_read_are_left_out_and_named_once(damaged_folder, 
         batches = list(dataset.eval_batches(3))
         assert sum(batch['mask'].sum() for batch in batches) == 4
         dataset.left_out.keep(file)
-    assert len(dataset.left_out) == 4
+    assert len(dataset.left_out) == dataset.used == 4
     lines = [line.split('\t') for line in file.read_text().splitlines()]
     assert {Path(name).name for _, name, _ in lines} == {'cut.png', 'cut.jpg', 'empty.png', 'text.jpg'}
     assert len(lines) == 4
@@ -285,6 +285,16 @@ def test_what_was_named_before_is_not_named_again(tmp_path):
         record.keep(file)
         record.add(names[1], 'a reason')
     assert file.read_text() == 'train\ta\ta reason\ntrain\tb\ta reason\ntrain\tc\ta reason\n'
+
+
+def test_what_earlier_runs_and_other_processes_left_out_counts_too(tmp_path):
+    first, second, other = (left_out.LeftOut(place, 10) for place in ('train  of', 'train  of', 'test'))
+    for record, names in ((first, ('a', 'b')), (second, ('b', 'c  d')), (other, ('e',))):
+        record.keep(tmp_path / 'left_out.tsv')
+        for name in names:
+            record.add(name, 'a reason')
+    assert [record.ever() for record in (first, second, other)] == [3, 3, 1]
+    assert len(first) == 2
 
 
 def test_streamed_data_say_what_is_left_out_ever_more_seldom(capsys):

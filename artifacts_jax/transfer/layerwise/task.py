@@ -66,7 +66,7 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
     state = loop.run(training, config, Path(workdir), devices, split, base, settings=made_from['settings'])
     row = {
         'dataset': config.data.name,
-        'train': train.num_examples,
+        'train': train.used,
         'steps': training.plan(config)[0],
         'rates': [PRESETS[preset].rate * factor for factor in config.layerwise.rate_factors],
         'layers': _accuracies(*count(state.variables, test)),

@@ -73,7 +73,7 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
         'dataset': config.data.name,
         'preset': options.preset,
         'steps': int(state.step),
-        'train': opened['train'].num_examples,
+        'train': opened['train'].used,
         'count': len(labels),
         **values,
         'ap': {name: _percent(value) for name, value in zip(NAMES, each)},

@@ -58,6 +58,11 @@ class Images(ordered.Ordered):
         """The images of the split and their mirror images, over all hosts."""
         return 2 * len(self.records)
 
+    @property
+    def used(self) -> int:
+        """The images of the split but those that have been left out so far, over all hosts."""
+        return len(self.records) - self.left_out.ever()
+
     @functools.cached_property
     def canvases(self) -> tuple[canvases.Size, ...]:
         """The sizes that training images are padded to."""

@@ -95,7 +95,7 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
         'preset': options.preset,
         'frozen': options.frozen,
         'steps': int(state.step),
-        'train': len(opened['train'].records),
+        'train': opened['train'].used,
         'count': len(detected),
         'map': _percent(average_precision.mean(each)),
         'ap': {name: _percent(value) for name, value in zip(NAMES, each)},

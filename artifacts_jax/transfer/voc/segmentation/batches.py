@@ -35,6 +35,11 @@ class Images(ordered.Ordered):
         """The images of the split, over all hosts."""
         return len(self.records)
 
+    @property
+    def used(self) -> int:
+        """The images of the split but those that have been left out so far, over all hosts."""
+        return len(self.records) - self.left_out.ever()
+
     def batch(self, step: int, batch_size: int) -> dict[str, np.ndarray]:
         """Returns this host's part of the global batch at a step."""
         index, rows = self._share(batch_size), self.rows(step, batch_size)

@@ -73,7 +73,7 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
         'dataset': config.data.name,
         'preset': part,
         'steps': int(state.step),
-        'train': len(train.records),
+        'train': train.used,
         'tests': {
             name: _measured(*segmenter.counted(images.records, segment(state.variables, images)))
             for name, images in tests.items()
