@@ -94,9 +94,7 @@ class Datasets(dict):
 
     def say_left_out(self) -> None:
         """Says how much of the streamed splits has been left out."""
-        for record in {id(dataset): dataset.left_out for dataset in self.values()}.values():
-            if record.live:
-                record.say()
+        left_out.say_streamed(dataset.left_out for dataset in self.values())
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict:

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,13 @@ class LeftOut:
             file.write(''.join(f'{line}\n' for line in new))
             self._written.update(new)
             self._size = file.tell()
+
+
+def say_streamed(records: Iterable[LeftOut]) -> None:
+    """Says once of each split that is streamed how much has been left out; of others that was said when it was read."""
+    for record in {id(record): record for record in records}.values():
+        if record.live:
+            record.say()
 
 
 def _field(text):

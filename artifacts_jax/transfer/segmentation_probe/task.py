@@ -125,9 +125,8 @@ def probe(
             found[layer] = pixels.stretched(grid, mask.shape).argmax(axis=2).astype(np.uint8)
         return mask, found
 
-    batches = _squares(config, workdir, opened.test, config.data.test).eval_batches(
-        config.segmentation_probe.batch_size, limit=config.segmentation_probe.max_test
-    )
+    squares = _squares(config, workdir, opened.test, config.data.test)
+    batches = squares.eval_batches(config.segmentation_probe.batch_size, limit=config.segmentation_probe.max_test)
     with concurrent.futures.ThreadPoolExecutor(config.data.workers or host.cpus()) as pool:
         for batch in batches:
             grids, index = judge({'trunk': trunk, 'classifiers': classifiers}, batch)
@@ -140,6 +139,7 @@ def probe(
                     counts[layer] += confusion.matrix(mask[known], labels[known], VOID)
                     if tested <= COUNT:
                         shown[layer][row] = labels
+    squares.left_out.say()
     names = opened.names or tuple(map(str, range(_classes(classifiers, counts))))
     layers = {}
     for layer, classifier in classifiers.items():
@@ -158,10 +158,8 @@ def _fit(config, workdir, devices, records, trunk):
     """Returns ({layer: classifier}, of how many images)."""
     options, extract = config.segmentation_probe, devices.per_example(_maps(config))
     samples, labels, rows = {}, [], []
-    batches = _squares(config, workdir, records, config.data.probe_train).eval_batches(
-        options.batch_size, limit=options.max_train
-    )
-    for batch in batches:
+    squares = _squares(config, workdir, records, config.data.probe_train)
+    for batch in squares.eval_batches(options.batch_size, limit=options.max_train):
         maps, index = extract(trunk, batch)
         for n, row in enumerate(index.tolist()):
             mask = records[row].mask()
@@ -170,6 +168,7 @@ def _fit(config, workdir, devices, records, trunk):
             rows.append(np.full(len(classes), row))
             for layer, grids in maps.items():
                 samples.setdefault(layer, []).append(pixels.sample(grids[n], places, mask.shape))
+    squares.left_out.say()
     labels, rows = (np.concatenate(x) if x else np.zeros(0, int) for x in (labels, rows))
     held_out = parts.held_out(rows, options.held_out)
     if len(labels) and (held_out.all() or not held_out.any()):  # of very few images

@@ -1,5 +1,7 @@
 """VOCdevkit folders of a few small images, for tests."""
 
+import shutil
+
 import numpy as np
 import PIL.Image
 
@@ -31,6 +33,17 @@ def add(year, name, xml=None, *, size=(12, 16), mask=None, suffix='.png'):
             image.putpalette(list(range(256)) * 3)
         image.save(year / 'SegmentationClass' / f'{name}.png')
     return noise
+
+
+def damaged(year, folder, name):
+    """Returns a copy of a year in a folder, of which an image has lost its end, but not its size."""
+    copy = shutil.copytree(year, folder / year.name)
+    whole = copy / 'JPEGImages' / f'{name}.png'
+    file = whole.with_suffix('.jpg')
+    PIL.Image.open(whole).save(file)
+    file.write_bytes(file.read_bytes()[:-40])
+    whole.unlink()
+    return copy
 
 
 def listed(year, split, *lines, lists='Main'):

@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from artifacts_jax.data import left_out
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.models import alexnet, architecture
@@ -60,6 +61,8 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
         name: batches.load(records[split], config.data, place=f'{split} of {config.data.name}', **shared)
         for name, split in splits.items()
     }
+    for images in opened.values():
+        images.left_out.keep(Path(workdir) / left_out.FILE)
     score = stage.scorer(config, devices)
     training = stage.Stage(f'{NAME}/{options.train}', score)
     base = {kind: {'discriminator': tree} for kind, tree in networks['learned'].variables().items()}
@@ -79,6 +82,7 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
         'ap': {name: _percent(value) for name, value in zip(NAMES, each)},
     }
     results.write(workdir, found)
+    left_out.say_streamed(images.left_out for images in opened.values())
     if processes.is_first():
         print(f'{NAME}: mAP {_text(values["map"])} % over {presets.CROPS} crops', flush=True)
     return found

@@ -7,7 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from artifacts_jax.config import ConfigError
-from artifacts_jax.data.left_out import LeftOut
+from artifacts_jax.data import left_out
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.models import architecture, fast_rcnn
@@ -109,6 +109,7 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
             f"{NAME}: mAP {_text(rows[part]['map'])} %; the devkit's files and the export are in {folder}", flush=True
         )
     results.write(workdir, found)
+    left_out.say_streamed(images.left_out for images in opened.values())
     return found
 
 
@@ -150,8 +151,9 @@ def _images(config, workdir):
             seed=config.seed,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-            left_out=LeftOut(_place(config, split), len(records[split]), live=True),
+            left_out=left_out.LeftOut(_place(config, split), len(records[split]), live=True),
         )
+        opened[name].left_out.keep(workdir / left_out.FILE)
     if processes.is_first():
         print(f'{NAME}: {canvases.described(opened["train"].canvases)}', flush=True)
     return opened

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from artifacts_jax.data.left_out import LeftOut
+from artifacts_jax.data import left_out
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.training import loop, results
@@ -62,6 +62,8 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
     if results.current(found, f'{NAME}/{part}', made_from):
         return found
     train, tests = _images(config)
+    for images in (train, *tests.values()):
+        images.left_out.keep(workdir / left_out.FILE)
     first, segment = next(iter(tests.values())), segmenter.make(config, devices)
     training = stage.Stage(f'{NAME}/{part}', segment)
     base = {kind: {'discriminator': tree} for kind, tree in networks['learned'].variables().items()}
@@ -84,6 +86,7 @@ def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, net
         said = ', '.join(f'{_text(row["miou"])} % on {name}' for name, row in rows[part]['tests'].items())
         print(f'{NAME}: mean IoU {said}; {workdir / "figures" / pictures.FILE} shows some', flush=True)
     results.write(workdir, found)
+    left_out.say_streamed(images.left_out for images in (train, *tests.values()))
     return found
 
 
@@ -123,8 +126,8 @@ def _images(config):
 
 
 def _split(config, name, records, **hosts):
-    left_out = LeftOut(f'{name} of {config.data.name}', len(records), live=True)
-    return batches.Images(records, config.data.workers, seed=config.seed, left_out=left_out, **hosts)
+    record = left_out.LeftOut(f'{name} of {config.data.name}', len(records), live=True)
+    return batches.Images(records, config.data.workers, seed=config.seed, left_out=record, **hosts)
 
 
 def _measured(counts, images):

@@ -100,18 +100,22 @@ def test_a_resumed_training_equals_a_whole_one_bit_for_bit(train, tmp_path, monk
 
 
 def test_a_run_says_every_class_and_is_not_run_again(tree, tmp_path, capsys):
-    config = small(tree, train='fc6', rescale='all')
-    found = pipeline.run(configuration.check(config), tmp_path)
+    config = small(trees.damaged(tree, tmp_path, '000004'), train='fc6', rescale='all')
+    config.data.loading, workdir = 'stream', tmp_path / 'run'
+    found = pipeline.run(configuration.check(config), workdir)
     row = found['voc_classification']['fc6']
-    assert row['count'] == row['train'] == 6
+    assert row['count'] == row['train'] == 5
+    named = [line.split('\t')[:2] for line in (workdir / 'left_out.tsv').read_text().splitlines()]
+    assert sorted(named) == [[f'{split} of {config.data.name}', '000004'] for split in ('test', 'trainval')]
+    assert f'left out 1 of 6 images of test of {config.data.name} so far' in capsys.readouterr().err.splitlines()[-1]
     assert row['ap']['aeroplane'] is None
     assert 0 < row['ap']['cat'] <= 100
     assert row['map'] == pytest.approx((row['ap']['cat'] + row['ap']['dog']) / 2)
-    text = (tmp_path / 'results.txt').read_text()
+    text = (workdir / 'results.txt').read_text()
     assert 'spot artifacts (the paper)' in text
     assert '69.8' in text
     capsys.readouterr()
-    assert pipeline.run(config, tmp_path) == found
+    assert pipeline.run(config, workdir) == found
     assert 'trained parameters' not in capsys.readouterr().out
 
 

@@ -179,6 +179,15 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(options, error
     assert not (tmp_path / 'run' / 'config.json').exists()
 
 
+def test_damaged_images_are_named_in_the_work_directory_and_do_not_count(tree, tmp_path):
+    config = small(trees.damaged(tree, tmp_path / 'voc', '000004'), proposals=str(tree.parent / 'boxes.npz'))
+    images = task._images(config, tmp_path)
+    assert sum(batch['mask'].sum() for batch in images['test'].eval_batches(4)) == images['test'].used == 5
+    ((place, name, _),) = [line.split('\t') for line in (tmp_path / 'left_out.tsv').read_text().splitlines()]
+    assert (place, name) == (f'test of {config.data.name}', '000004')
+    assert images['train'].used == 6  # of which none was read
+
+
 def test_proposals_of_other_images_are_refused(tree, tmp_path):
     proposal_files.write(tmp_path / 'other.npz', ['000100'], [np.ones((1, 4), np.float32)])
     with pytest.raises(DataError, match='no boxes of 6 of the 6 images'):

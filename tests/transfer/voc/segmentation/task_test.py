@@ -74,12 +74,15 @@ def train(tree, start, tmp_path):
 
 
 def test_a_run_says_every_class_draws_and_is_not_run_again(tree, tmp_path, capsys, read_png):
-    config = small(tree)
+    config = small(of_voc.damaged(tree, tmp_path / 'voc', trees.name(4)))
     config.data.update(probe_train='trainval', test='trainval')
     found = pipeline.run(configuration.check(config), tmp_path)
     row = found['voc_segmentation']['fcn']
     measured = row['tests']['trainval']
-    assert (row['train'], measured['count'], row['steps']) == (6, 6, 6)
+    assert (row['train'], measured['count'], row['steps']) == (5, 5, 6)
+    named = {tuple(line.split('\t')[:2]) for line in (tmp_path / 'left_out.tsv').read_text().splitlines()}
+    places = {f'{name} of {config.data.name}' for name in ('trainval', 'the images to learn from')}
+    assert named == {(place, trees.name(4)) for place in places}
     assert measured['iou']['aeroplane'] is None or measured['iou']['aeroplane'] == 0
     known = [value for value in measured['iou'].values() if value is not None]
     assert measured['miou'] == pytest.approx(np.mean(known))
