@@ -38,7 +38,10 @@ def deconvolution(graph, classes, stride):
     graph.add('ConvTranspose', weights, group=classes, strides=[stride] * 2)
 
 
-@pytest.mark.parametrize(('conv1', 'stride', 'sizes'), [(11, 4, range(50, 601)), (3, 1, range(2, 151))])
+@pytest.mark.parametrize(
+    ('conv1', 'stride', 'sizes'),
+    [(11, 4, range(50, 601)), (7, 2, range(5, 201)), (5, 1, range(5, 101)), (3, 1, range(5, 101))],
+)
 def test_scores_cover_images_of_every_size(conv1, stride, sizes):
     for size in sizes:
         count, step = fcn.windows(size, conv1, stride), 8 * stride
