@@ -11,7 +11,7 @@ from artifacts_jax.exchange import exports
 from artifacts_jax.transfer.voc.detection import loading, proposal_files
 from artifacts_jax.transfer.voc.segmentation import loading as segmentation
 from tests.transfer.voc.detection import made
-from tests.transfer.voc.segmentation.trees import segmenter
+from tests.transfer.voc.segmentation.made import segmenter
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import artifacts_jax
 from artifacts_jax.exchange import exports
 from artifacts_jax.transfer.voc.segmentation import loading, network
-from tests.transfer.voc.segmentation import trees
+from tests.transfer.voc.segmentation import made
 
 
 @pytest.fixture(scope='module')
@@ -17,7 +17,7 @@ def image():
 @pytest.fixture
 def exported(config, tmp_path):
     """(the network, its variables, its export)."""
-    variables = trees.segmenter(config)
+    variables = made.segmenter(config)
     loading.save(tmp_path / 'export', variables, config, {'stage': 'voc_segmentation/test', 'step': 1})
     return network.make(config), variables, tmp_path / 'export'
 

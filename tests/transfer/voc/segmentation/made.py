@@ -1,10 +1,12 @@
 """What several tests share: a small configuration of the task, and what it starts from."""
 
 import jax
+import jax.numpy as jnp
 
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import loop
+from artifacts_jax.transfer.voc.segmentation import network
 from tests.conftest import tiny
 
 ONE = Devices('jit', jax.devices()[:1])
@@ -23,3 +25,15 @@ def small(folder, **options):
 def start():
     """The variables of an artifacts stage that has learned nothing."""
     return loop.initial(artifacts, tiny(), ONE, None).variables
+
+
+def segmenter(config):
+    """Returns the variables of a segmenter that a config describes, as of stage.Stage's state; its scores differ."""
+    config.voc_segmentation.hidden = 8
+    params = network.make(config).init(jax.random.key(0), jnp.zeros((1, 1, 1, 3)))['params']
+    for name in ('fc6', 'fc7'):
+        params['head'][name]['kernel'] *= 100
+    shape = params['head']['score']['kernel'].shape
+    params['head']['score']['kernel'] = jax.random.normal(jax.random.key(1), shape)
+    params['head']['score']['bias'] = -0.1 * jnp.arange(shape[-1])
+    return {'params': params, 'batch_stats': {}}

@@ -1,12 +1,9 @@
 """VOC and SBD of small images whose classes can be told by their colours, for tests."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import scipy.io
 
-from artifacts_jax.transfer.voc.segmentation import network
 from tests.transfer.voc import trees
 
 SIZES = [(20, 24), (24, 18), (20, 24), (17, 24), (22, 20), (20, 24)]
@@ -58,15 +55,3 @@ def mask_of_sbd(path, mask):
 
 def name(n):
     return f'2008_{n:06}'
-
-
-def segmenter(config):
-    """Returns the variables of a segmenter that a config describes, as of stage.Stage's state; its scores differ."""
-    config.voc_segmentation.hidden = 8
-    params = network.make(config).init(jax.random.key(0), jnp.zeros((1, 1, 1, 3)))['params']
-    for name in ('fc6', 'fc7'):
-        params['head'][name]['kernel'] *= 100
-    shape = params['head']['score']['kernel'].shape
-    params['head']['score']['kernel'] = jax.random.normal(jax.random.key(1), shape)
-    params['head']['score']['bias'] = -0.1 * jnp.arange(shape[-1])
-    return {'params': params, 'batch_stats': {}}
