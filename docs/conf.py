@@ -45,7 +45,7 @@ nitpick_ignore_regex = [
     # Types of other projects, whose inventories would have to be fetched.
     ('py:.*', r'(collections|contextlib|pathlib|types|numpy|jax|jaxlib|jaxtyping|flax|optax|ml_collections)\..*'),
     ('py:.*', r'(orbax|tensorflow_datasets|zipfile)\..*'),
-    ('py:class', r'Array|ArrayLike|ndarray|PyTree|(Bool|Float|Int|Key|Num|Real|Shaped|UInt)\d*'),  # of jaxtyping
+    ('py:class', r'Array|ArrayLike|ndarray|PyTree|(Bool|Float|Int(eger)?|Key|Num|Real|Shaped|UInt)\d*'),  # of jaxtyping
 ]
 # Words of docstrings whose 'Raises' names no single error.
 nitpick_ignore = [
