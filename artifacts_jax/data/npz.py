@@ -3,6 +3,7 @@
 import contextlib
 import lzma
 import struct
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from jaxtyping import Shaped
 from artifacts_jax.data.errors import DataError
 
 UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+# Headers are parsed as Python, which by several threads fails at random in some of its versions: cpython issue 106905.
+PARSING = threading.Lock()
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -48,7 +51,7 @@ def header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dty
 
 def read(archive: zipfile.ZipFile, name: str) -> Shaped[np.ndarray, '...']:
     """Returns an array, read into memory; its checksum is compared."""
-    with archive.open(f'{name}.npy') as file:
+    with PARSING, archive.open(f'{name}.npy') as file:
         array = np.lib.format.read_array(file, allow_pickle=False)
         file.read(1)  # the checksum is compared at the end
     return array
@@ -69,7 +72,7 @@ def mapped(archive: zipfile.ZipFile, name: str) -> Shaped[np.ndarray, '...']:
 def _header(archive, name):
     """Returns shape and type of an array, whether columns come first, and where in its member the data begin."""
     member = archive.getinfo(f'{name}.npy')
-    with archive.open(member) as file:
+    with PARSING, archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         if version not in HEADERS:
             raise ValueError(f'{name} has the format {version} of .npy')
