@@ -11,10 +11,9 @@ Steps run on synthetic images, each waited for. --data adds the config's own tra
 the stage `data` is these alone, as fast as they arrive on the devices. The stages `layerwise`, `voc_classification`,
 `voc_detection` and `voc_segmentation` are the steps of these tasks, with the configurations in configs/transfer/; of
 the first it is measured, too, how much of a step the trunk's forward pass is, and of detection, how much RoI pooling.
---peer runs another
-implementation before each measurement, a command that prints a line of JSON with 'images_per_s', so that both see the
-same machine; the ratio is of the medians over the rounds. It runs in the environment that this command was given: with
-GLIBC_TUNABLES set, both have that memory allocation, else each its own.
+--peer runs another implementation before each measurement, a command that prints a line of JSON with 'images_per_s', so
+that both see the same machine; the ratio is of the medians over the rounds. It runs in the environment that this
+command was given: with GLIBC_TUNABLES set, both have that memory allocation, else each its own.
 """
 
 import json

@@ -47,7 +47,6 @@ EVALUATIONS = (
 )
 RANDOM = results.UNTRAINED  # config.pretrained of a network that has learned nothing
 EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts: ('export', ('trunk',))}
-
 INSTEAD = {autoencoder: 'autoencoder.pretrained', artifacts: 'pretrained'}  # the keys that have an export of it
 
 

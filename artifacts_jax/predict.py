@@ -48,12 +48,12 @@ def write(export: str, images: Path, out: Path, *, least: float = 0.5, proposals
         raise exports.ExportError(
             f'{export} has neither a detector nor a segmenter: name one of voc_detection/ or voc_segmentation/'
         )
-    if proposals and head['protocol'] == 'segmentation':
-        raise configuration.ConfigError(f'--proposals={proposals}: {export} is a segmenter, which looks at no boxes')
-    if head['protocol'] == 'segmentation':
-        rows, count = _segmented(export, images, out)
-    else:
+    if head['protocol'] == 'detection':
         rows, count = _detected(export, images, out, least, proposals)
+    elif proposals:
+        raise configuration.ConfigError(f'--proposals={proposals}: {export} is a segmenter, which looks at no boxes')
+    else:
+        rows, count = _segmented(export, images, out)
     lines = io.StringIO()
     csv.writer(lines, lineterminator='\n').writerows(rows)
     host.write_whole(out / TABLE, lines.getvalue())

@@ -1,7 +1,9 @@
 import csv
+import io
 import shutil
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from artifacts_jax import config as configuration
@@ -23,19 +25,23 @@ def export(config, tmp_path):
 
 @pytest.fixture
 def images(photograph_folder, tmp_path):
-    """A folder with two crops of photographs, one of them in a folder below, a damaged one, and a file that is none."""
+    """Two crops of photographs, one of them in a folder below, two damaged images, and a file that is none."""
     folder = tmp_path / 'images'
     (folder / 'below').mkdir(parents=True)
     shutil.copy(photograph_folder / 'test' / 'coffee' / '0.png', folder / 'a.png')
     shutil.copy(photograph_folder / 'test' / 'astronaut' / '0.png', folder / 'below' / 'a.png')
     (folder / 'cut.jpg').write_bytes(b'no image')
+    content = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    PIL.Image.fromarray(noise).save(content, 'JPEG')
+    (folder / 'half.jpg').write_bytes(content.getvalue()[: len(content.getvalue()) * 3 // 4])
     (folder / 'notes.txt').write_text('nothing')
     return folder
 
 
 def test_each_image_is_drawn_and_its_boxes_are_listed(export, images, tmp_path, capsys):
-    boxes = [np.array([(1, 2, 9, 12), (0, 0, 15, 15)], np.float32)] * 2
-    proposal_files.write(tmp_path / 'boxes.npz', ['a.png', 'below/a.png'], boxes)
+    boxes = [np.array([(1, 2, 9, 12), (0, 0, 15, 15)], np.float32)] * 3
+    proposal_files.write(tmp_path / 'boxes.npz', ['a.png', 'below/a.png', 'half.jpg'], boxes)
     out = tmp_path / 'out'
     assert predict.write(export, images, out, least=0.01, proposals=str(tmp_path / 'boxes.npz')) == 2
     with (out / 'predictions.csv').open() as file:
@@ -43,10 +49,12 @@ def test_each_image_is_drawn_and_its_boxes_are_listed(export, images, tmp_path, 
     assert {row['image'] for row in rows} == {'a.png', 'below/a.png'}
     assert all(float(row['score']) >= 0.01 and float(row['x2']) <= 15 for row in rows)
     assert all(decoding.shape(out / name)[1] > 900 for name in ('a.png.png', 'below/a.png.png'))
-    assert 'left out cut.jpg' in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert 'left out cut.jpg' in said
+    assert 'left out 1 of 3 images of those given so far: half.jpg' in said
 
 
-def test_the_classes_of_pixels_are_painted_and_listed(config, images, tmp_path):
+def test_the_classes_of_pixels_are_painted_and_listed(config, images, tmp_path, capsys):
     segmentation.save(tmp_path / 'seg', segmenter(config), config, {'stage': 'voc_segmentation/test', 'step': 1})
     out = tmp_path / 'out'
     assert predict.write(str(tmp_path / 'seg'), images, out) == 2
@@ -55,6 +63,7 @@ def test_the_classes_of_pixels_are_painted_and_listed(config, images, tmp_path):
     assert sum(float(row['part']) for row in rows) == pytest.approx(2, abs=0.01)
     assert all(decoding.shape(out / 'labels' / name) == (16, 16) for name in ('a.png.png', 'below/a.png.png'))
     assert (out / 'a.png.png').is_file()
+    assert 'left out 1 of 3 images of those given so far: half.jpg' in capsys.readouterr().err
     with pytest.raises(configuration.ConfigError, match='is a segmenter, which looks at no boxes'):
         predict.write(str(tmp_path / 'seg'), images, out, proposals='boxes.npz')
 

@@ -111,7 +111,7 @@ def probe(
     pixels' classes}}).
 
     Raises:
-      DataError: of the training images no pixel has a class, or none can be held out.
+      DataError: of the training images no pixel has a class, or none can be held out; or no test image can be used.
     """
     trunk = {kind: tree['trunk'] for kind, tree in variables.items()}
     classifiers, images = _fit(config, workdir, devices, opened.train, trunk)
@@ -134,12 +134,13 @@ def probe(
             rows = index.tolist()
             for row, (mask, found) in zip(rows, pool.map(count_image, [opened.test[row] for row in rows], each)):
                 tested += 1
-                known = mask != VOID
                 for layer, labels in found.items():
-                    counts[layer] += confusion.matrix(mask[known], labels[known], VOID)
+                    counts[layer] += confusion.matrix(mask, labels, VOID)
                     if tested <= COUNT:
                         shown[layer][row] = labels
     squares.left_out.say()
+    if not tested:
+        raise DataError(f'no image of {squares.left_out.place} can be used (see the warnings)')
     names = opened.names or tuple(map(str, range(_classes(classifiers, counts))))
     layers = {}
     for layer, classifier in classifiers.items():

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 from ml_collections import ConfigDict
 
+from artifacts_jax.data.left_out import LeftOut
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.exchange import exports, images
 from artifacts_jax.transfer.voc import annotations, records
@@ -63,7 +64,7 @@ def load_detector(folder: str | Path, *, value_range: tuple[float, float] = (-1.
     Returns:
       detect(image, boxes=None) -> Found. The image is [H, W, 3], RGB, of any size; integers are values from 0 to 255.
       Boxes are proposals [N, 4], as those of Found; without them selective search finds some, which takes seconds, and
-      needs `pip install 'artifacts_jax[voc]'`. Boxes are cut and left out as docs/tables.md has it. Returned are at
+      needs `pip install -e '.[voc]'`. Boxes are cut and left out as docs/tables.md has it. Returned are at
       most 40 boxes of a class, of any score. An image of another shape, type or range is a ValueError.
 
     Raises:
@@ -84,9 +85,10 @@ def load_detector(folder: str | Path, *, value_range: tuple[float, float] = (-1.
 
 
 def load(folder: str | Path) -> tuple[Callable[..., dict[int, Detections]], Sequence[str]]:
-    """Returns (find(records, boxes, workers=1) -> {position: what is found in an image}, the names of the classes).
+    """Returns (find(records, boxes) -> {position: what is found in an image}, the names of the classes).
 
-    Images that cannot be decoded are left out. Arguments and errors as of load_detector; boxes as of proposals.load.
+    Images that cannot be decoded are left out, and said. Arguments and errors are as of load_detector, boxes as of
+    proposals.load.
     """
     description = exports.describe(folder)
     exports.make_network(folder, description, 'detector')  # refuses others
@@ -97,9 +99,10 @@ def load(folder: str | Path) -> tuple[Callable[..., dict[int, Detections]], Sequ
     detect = detector.make(config, Devices('jit', jax.local_devices()[:1]))
     scales, longest = presets.seen_at(config)
 
-    def find(given, boxes, workers=1):
-        most = config.voc_detection.boxes
-        return detect(variables, batches.Images(given, boxes, scales['test'], longest, most, workers, seed=0))
+    def find(given, boxes):
+        left_out = LeftOut('those given', len(given), live=True)
+        seen_at = scales['test'], longest, config.voc_detection.boxes
+        return detect(variables, batches.Images(given, boxes, *seen_at, seed=0, left_out=left_out))
 
     return find, names
 

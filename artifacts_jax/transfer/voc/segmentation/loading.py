@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
+from artifacts_jax.data.left_out import LeftOut
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.exchange import exports, images
 from artifacts_jax.transfer.voc import records
@@ -55,16 +56,17 @@ def load_segmenter(folder: str | Path, *, value_range: tuple[float, float] = (-1
 
 
 def load(folder: str | Path) -> tuple[Callable[..., segmenter.Segmented], Sequence[str]]:
-    """Returns (find(records, workers=1), which yields (position, the class of each pixel), the names of the classes).
+    """Returns (find(records), which yields (position, the class of each pixel), the names of the classes).
 
-    Images that cannot be decoded are left out. Arguments and errors as of load_segmenter.
+    Images that cannot be decoded are left out, and said. Arguments and errors as of load_segmenter.
     """
     description = exports.describe(folder)
     exports.make_network(folder, description, 'segmenter')  # refuses others
     variables = exports.load(folder, ('trunk', 'head'))
     segment = segmenter.make(ConfigDict(description['config']), Devices('jit', jax.local_devices()[:1]))
 
-    def find(given, workers=1):
-        return segment(variables, batches.Images(given, workers, seed=0))
+    def find(given):
+        left_out = LeftOut('those given', len(given), live=True)
+        return segment(variables, batches.Images(given, seed=0, left_out=left_out))
 
     return find, description['head']['names']

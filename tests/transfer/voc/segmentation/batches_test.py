@@ -4,19 +4,9 @@ import numpy as np
 import pytest
 
 from artifacts_jax.transfer.voc.segmentation import batches, canvases, task
-from tests.transfer.voc.segmentation import made, trees
+from tests.transfer.voc.segmentation import made
 
-
-@pytest.fixture(scope='module')
-def tree(tmp_path_factory):
-    year = tmp_path_factory.mktemp('voc') / 'VOC2012'
-    trees.voc(year, train=(0, 1, 2, 3), val=(4, 5))
-    return year
-
-
-@pytest.fixture(autouse=True)
-def little(monkeypatch):
-    monkeypatch.setattr(canvases, 'STEP', 24)
+pytestmark = pytest.mark.usefixtures('little')
 
 
 def test_images_are_drawn_with_replacement_and_as_they_are(tree):

@@ -5,20 +5,10 @@ import pytest
 
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.transfer import confusion
-from artifacts_jax.transfer.voc.segmentation import canvases, network, segmenter, stage, task
-from tests.transfer.voc.segmentation import made, trees
+from artifacts_jax.transfer.voc.segmentation import network, segmenter, stage, task
+from tests.transfer.voc.segmentation import made
 
-
-@pytest.fixture(scope='module')
-def tree(tmp_path_factory):
-    year = tmp_path_factory.mktemp('voc') / 'VOC2012'
-    trees.voc(year, train=(0, 1, 2, 3), val=(4, 5))
-    return year
-
-
-@pytest.fixture(autouse=True)
-def little(monkeypatch):
-    monkeypatch.setattr(canvases, 'STEP', 24)
+pytestmark = pytest.mark.usefixtures('little')
 
 
 def test_the_classes_of_pixels_are_those_of_images_alone(tree):

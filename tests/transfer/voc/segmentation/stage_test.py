@@ -7,22 +7,11 @@ import pytest
 
 from artifacts_jax.models import fcn
 from artifacts_jax.training import keys
-from artifacts_jax.transfer.voc.segmentation import canvases, network, stage, task
+from artifacts_jax.transfer.voc.segmentation import network, stage, task
 from tests import stopping
-from tests.transfer.voc.segmentation import made, trees
+from tests.transfer.voc.segmentation import made
 
-
-@pytest.fixture(scope='module')
-def tree(tmp_path_factory):
-    year = tmp_path_factory.mktemp('voc') / 'VOC2012'
-    trees.voc(year, train=(0, 1, 2, 3), val=(4, 5))
-    return year
-
-
-@pytest.fixture(autouse=True)
-def little(monkeypatch):
-    monkeypatch.setattr(stage, 'IMAGES', 4)
-    monkeypatch.setattr(canvases, 'STEP', 24)
+pytestmark = pytest.mark.usefixtures('little')
 
 
 @pytest.fixture(scope='module')

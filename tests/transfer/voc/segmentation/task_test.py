@@ -20,6 +20,7 @@ from tests.transfer.voc import trees as of_voc
 from tests.transfer.voc.segmentation import made, trees
 
 PHOTOGRAPHS = Path(__file__).parents[5] / 'shared' / 'voc_tiny' / 'VOCdevkit'
+pytestmark = pytest.mark.usefixtures('little')
 
 
 @pytest.fixture(scope='module')
@@ -33,12 +34,6 @@ def tree(tmp_path_factory):
 @pytest.fixture(scope='module')
 def start():
     return made.start()
-
-
-@pytest.fixture(autouse=True)
-def little(monkeypatch):
-    monkeypatch.setattr(stage, 'IMAGES', 4)
-    monkeypatch.setattr(canvases, 'STEP', 24)
 
 
 @pytest.fixture

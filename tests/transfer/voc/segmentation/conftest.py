@@ -1,0 +1,19 @@
+"""What the tests of segmentation share: a small tree, and small canvases."""
+
+import pytest
+
+from artifacts_jax.transfer.voc.segmentation import canvases, stage
+from tests.transfer.voc.segmentation import trees
+
+
+@pytest.fixture(scope='module')
+def tree(tmp_path_factory):
+    year = tmp_path_factory.mktemp('voc') / 'VOC2012'
+    trees.voc(year, train=(0, 1, 2, 3), val=(4, 5))
+    return year
+
+
+@pytest.fixture
+def little(monkeypatch):
+    monkeypatch.setattr(stage, 'IMAGES', 4)
+    monkeypatch.setattr(canvases, 'STEP', 24)
