@@ -1,5 +1,6 @@
 """The task as a user runs it: on small made-up images, and on real photographs where there are some."""
 
+import itertools
 from pathlib import Path
 
 import jax
@@ -113,14 +114,15 @@ def test_what_is_tested_on_is_not_learned_from(tree, tmp_path):
 
 
 def parts_of_photographs(folder):
-    """Makes a tree of the middle of the photographs, of several sizes, with void around objects, as VOC has it."""
+    """Makes a tree of the part of each photograph with most classes, with void around objects, as VOC has it."""
     year = folder / 'VOC2012'
     records = devkit.open_voc(str(PHOTOGRAPHS), ['trainval'], lists='Segmentation')['trainval']
     for n, record in enumerate(records):
-        height, width = 128 - 16 * (n % 2), 112 + 16 * (n % 2)
-        top, left = (record.size[0] - height) // 2, (record.size[1] - width) // 2
-        place = np.s_[top : top + height, left : left + width]
-        mask = record.mask()[place]
+        height, width, whole = 64 - 8 * (n % 2), 56 + 8 * (n % 2), record.mask()
+        starts = itertools.product(*(range(0, side - 63, 16) for side in record.size))
+        places = [np.s_[top : top + height, left : left + width] for top, left in starts]
+        place = max(places, key=lambda place: (np.bincount(whole[place].flat, minlength=256)[:255] > 300).sum())
+        mask = whole[place]
         edges = ndimage.maximum_filter(mask, 5) != ndimage.minimum_filter(mask, 5)
         of_voc.add(year, record.name, size=(height, width), mask=np.where(edges, np.uint8(255), mask))
         PIL.Image.fromarray(record.image()[place]).save(year / 'JPEGImages' / f'{record.name}.png')
@@ -131,12 +133,13 @@ def parts_of_photographs(folder):
 @pytest.mark.slow
 @pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason='the photographs of ../shared/voc_tiny are not here')
 def test_parts_of_photographs_are_learned_by_heart(tmp_path, monkeypatch):
-    monkeypatch.setattr(canvases, 'STEP', 128)
-    config = made.small(parts_of_photographs(tmp_path), steps=300, learning_rate=0.01, hidden=128, dropout=0.0)
+    monkeypatch.setattr(canvases, 'STEP', 64)
+    config = made.small(parts_of_photographs(tmp_path), steps=200, learning_rate=0.005, hidden=128, dropout=0.0)
     config.model.update(widths=(16,) * 5)
     config.update(log_every=20, eval_every=100, figure_every=1000, checkpoint_every=1000)
     config.data.update(probe_train='trainval', test='trainval')
     found = pipeline.run(configuration.check(config), tmp_path / 'run')['voc_segmentation']['fcn']
     measured = found['tests']['trainval']
     assert measured['count'] == 4
+    assert sum(value is not None for value in measured['iou'].values()) >= 7
     assert measured['miou'] > 95
