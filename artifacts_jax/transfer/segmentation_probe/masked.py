@@ -7,6 +7,7 @@
 A mask is a picture as large as its image, with a palette or in grey. Its values are the classes, and VOID is none.
 """
 
+import concurrent.futures
 import dataclasses
 import io
 from collections.abc import Sequence
@@ -20,7 +21,9 @@ from ml_collections import ConfigDict
 
 from artifacts_jax.data import decoding, folders, ordered, parts, places, prepared
 from artifacts_jax.data.errors import DataError, first_line
+from artifacts_jax.devices import host
 from artifacts_jax.transfer.voc import annotations, devkit
+from artifacts_jax.transfer.voc.records import VOID
 from artifacts_jax.transfer.voc.squares import squashed
 
 MASKS = ('masks', 'annotations')
@@ -126,13 +129,13 @@ class Squares(ordered.Read):
 
 
 def opened(config: ConfigDict) -> Splits:
-    """Opens the splits data.probe_train and data.test; a mask of each is read.
+    """Opens the splits data.probe_train and data.test.
 
     Args:
       config: the run's configuration.
 
     Raises:
-      DataError: there is no such data set or split, an image has no mask, or what was read is not what it should be.
+      DataError: there is no such data set or split, or an image has no mask.
     """
     data, path = config.data, places.locate(config.data)
     asked = {split: parts.name_of(split) for split in (data.probe_train, data.test)}
@@ -147,8 +150,24 @@ def opened(config: ConfigDict) -> Splits:
     for split, name in asked.items():
         first, end = parts.bounds(split, len(found[name]), place=data.name)
         splits.append(found[name][first:end])
-        _ = splits[-1][0].mask()
     return Splits(splits[0], splits[-1], names)  # one split may be both
+
+
+def classes(records: Sequence, workers: int = 0) -> set[int]:
+    """Returns which classes pixels have; all masks are read, by so many threads, but for those of damaged images.
+
+    Raises:
+      DataError: a mask is not what it should be.
+    """
+
+    def there(row):
+        try:
+            return np.bincount(records[row].mask().reshape(-1)).nonzero()[0].tolist()
+        except decoding.UnusableError:  # which is said when the image is read
+            return ()
+
+    with concurrent.futures.ThreadPoolExecutor(workers or host.cpus()) as pool:
+        return set().union(*pool.map(there, range(len(records)))) - {VOID}
 
 
 _VOC = ('background', *annotations.NAMES)

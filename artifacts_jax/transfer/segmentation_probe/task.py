@@ -40,10 +40,19 @@ def check(config: ConfigDict, devices: Devices) -> None:
 
 
 def examine(config: ConfigDict, datasets: dict) -> str:
-    """Raises DataError if there are no masks, or of fewer than two images; returns ''."""
+    """Raises DataError if a mask is not what it should be, or there are too few images or classes; returns ''."""
     del datasets
-    if len(masked.opened(config).train) < 2:
-        raise DataError(f'{config.data.probe_train} of {config.data.name} is one image, expected two or more')
+    opened, data, options = masked.opened(config), config.data, config.segmentation_probe
+    if len(opened.train) < 2:
+        raise DataError(f'{data.probe_train} of {data.name} is one image, expected two or more')
+    learned = masked.classes(opened.train[: options.max_train or None], data.workers)
+    if len(learned) < 2:
+        raise DataError(
+            f'the pixels of {data.probe_train} of {data.name} have {"one class" if learned else "no class"}, expected'
+            f' two or more; {VOID} is none: where it stands for a class, write another value'
+        )
+    if not masked.classes(opened.test[: options.max_test or None], data.workers):
+        raise DataError(f'no pixel of {data.test} of {data.name} has a class')
     return ''
 
 

@@ -59,6 +59,14 @@ def test_a_tfds_data_set(tmp_path, config, monkeypatch):
         masked.opened(config)
 
 
+def test_the_classes_of_a_split_are_those_of_its_usable_images(folder, config):
+    config.data.update(name=str(folder), probe_train='training', test='validation')
+    (folder / 'images' / 'training' / 'park' / '0.png').write_bytes(b'nothing')
+    opened = masked.opened(config)
+    assert masked.classes(opened.train, workers=2) == {1, 2}
+    assert masked.classes(opened.train[:1]) == set()
+
+
 def _without(folder):
     (folder / 'masks' / 'training' / 'town' / '1.png').unlink()
 
@@ -98,5 +106,5 @@ def test_what_is_not_as_it_should_be_is_one_line(folder, config, spoil, message)
     spoil(folder)
     config.data.update(name=str(folder), probe_train='training', test='validation')
     with pytest.raises(DataError, match=message) as refused:
-        masked.opened(config)
+        masked.classes(masked.opened(config).train)
     assert '\n' not in str(refused.value)

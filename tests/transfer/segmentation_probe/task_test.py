@@ -1,5 +1,7 @@
 """The task as a user runs it, on a folder that colours alone tell apart."""
 
+import numpy as np
+import PIL.Image
 import pytest
 
 from artifacts_jax import config as configuration
@@ -48,4 +50,20 @@ def test_what_cannot_be_probed_is_refused_before_anything_is_written(folder, tmp
     config.segmentation_probe.size = 2
     with pytest.raises(ConfigError, match=r'segmentation_probe\.size=2: the trunk takes 4 pixels or more'):
         pipeline.run(configuration.check(config), tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+    ('split', 'values', 'message'),
+    [
+        ('training', (0, 255), 'the pixels of training of .* have one class, expected two or more; 255 is none'),
+        ('validation', (255, 255), 'no pixel of validation of .* has a class'),
+    ],
+)
+def test_masks_without_classes_to_tell_apart_are_refused(tmp_path, split, values, message):
+    folder = made.folder(tmp_path / 'parks')
+    for path in (folder / 'masks' / split).rglob('*.png'):
+        PIL.Image.fromarray(np.where(made.mask(0) == 1, *values).astype(np.uint8)).save(path)
+    with pytest.raises(DataError, match=message):
+        pipeline.run(configuration.check(small(folder)), tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
