@@ -21,8 +21,10 @@ from tests.runs import CONFIG, Runs, find_port
 
 SHARED = {'finished_run': ('figures_test', 'pipeline_test'), 'runs': ('runs_test', 'processes_test', 'kill_test')}
 LONGEST = (
-    'runs_test processes_test kill_test figures_test pipeline_test loop_test parallel_test without_tensorflow_test'
-    ' stl10_test products_test compiling_test artifacts_test tf1_test splits_test recipe_test'
+    'runs_test processes_test kill_test parallel_test detection/task_test segmentation/task_test compiling_test'
+    ' figures_test pipeline_test fuzz_test recipe_test loop_test layerwise/task_test classification/task_test'
+    ' without_tensorflow_test variants_test study_test checkpoint_test stl10_test docs_test fcn_test artifacts_test'
+    ' tf1_test products_test splits_test'
 ).split()
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -36,7 +38,12 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     """Puts first what takes longest, so that no worker has such a test left when the others are done."""
-    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+    def place(item):
+        path = item.path.with_suffix('').as_posix()
+        return next((n for n, name in enumerate(LONGEST) if path.endswith(f'/{name}')), len(LONGEST))
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -46,8 +53,8 @@ def pytest_xdist_make_scheduler(config, log):
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            name = nodeid.split('::')[0].rpartition('/')[2].removesuffix('.py')
-            return next((shared for shared, names in SHARED.items() if name in names), name)
+            path = nodeid.split('::')[0].removesuffix('.py')
+            return next((shared for shared, names in SHARED.items() if path.rpartition('/')[2] in names), path)
 
     return ByFile(config, log)
 
