@@ -247,6 +247,16 @@ def test_a_probe_that_the_data_cannot_have_is_left_out_by_name(
             pipeline.run(config, tmp_path / 'run')
 
 
+def test_images_that_are_learned_from_and_tested_on_are_said(config, photograph_folder, capsys):
+    config.data.update(name=str(photograph_folder), probe_train='train[:50%]', test='train[50%:]')
+    for test, warned in (('train[50%:]', False), ('train[25%:]', True)):
+        config.data.test = test
+        datasets = pipeline.Datasets(config)
+        _ = datasets['probe_train'], datasets['test']
+        datasets.warn_of_common()
+        assert ('images of train[25%:] are learned from, too' in capsys.readouterr().err) == warned
+
+
 def test_fewer_images_than_neighbours_all_vote(config, tmp_path, stage_states):
     write_arrays(tmp_path / 'data', 6, np.arange(6) % 2)
     config.data.name, config.monitor.neighbours = str(tmp_path / 'data'), 20

@@ -1,6 +1,8 @@
-"""Parts of a split: slices, spelt as tfds spells them, and a fixed part that is held out."""
+"""Parts of a split: slices, spelt as tfds spells them, a fixed part that is held out, and what two parts share."""
 
 import re
+import sys
+from collections.abc import Collection, Hashable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -59,6 +61,23 @@ def held_out(index: Int[np.ndarray, ' N'], part: float) -> Bool[np.ndarray, ' N'
     """
     scrambled = index.astype(np.uint64) * np.uint64(2654435761) % np.uint64(2**32)
     return scrambled < part * 2**32
+
+
+def warn_of_common(learned: Collection[Hashable], tested: Collection[Hashable], *, train: str, test: str) -> None:
+    """Warns of images that are learned from and tested on, whose results are worth little.
+
+    Args:
+      learned: what tells the images of `train` apart, such as their names.
+      tested: the same of `test`.
+      train: the split that is learned from.
+      test: the split that is tested on.
+    """
+    if common := len(set(tested).intersection(learned)):
+        print(
+            f'warning: {common:,} of the {len(tested):,} images of {test} are learned from, too: they are in {train}',
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _match(split):

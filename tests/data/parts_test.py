@@ -34,6 +34,14 @@ def test_a_slice_of_no_example_or_of_more_than_there_are_is_refused(split):
         parts.bounds(split, 20)
 
 
+def test_images_that_are_learned_from_and_tested_on_are_said(capsys):
+    parts.warn_of_common(range(5), range(5, 9), train='train', test='test')
+    assert not capsys.readouterr().err
+    parts.warn_of_common(['a', 'b', 'c'], ['c', 'd'], train='trainval', test='val')
+    expected = 'warning: 1 of the 2 images of val are learned from, too: they are in trainval\n'
+    assert capsys.readouterr().err == expected
+
+
 def test_held_out_part_depends_on_the_example_alone():
     held_out = parts.held_out(np.arange(20_000), 0.1)
     assert abs(held_out.mean() - 0.1) < 0.01

@@ -36,6 +36,7 @@ class Splits(NamedTuple):
     train: Sequence  # of records: name, image() and mask()
     test: Sequence
     names: tuple[str, ...]  # of the classes; () where nobody says them
+    keys: tuple[Sequence, Sequence]  # tell the images of train, and those of test, apart from all others
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -146,11 +147,13 @@ def opened(config: ConfigDict) -> Splits:
         found = _of_folder(path, set(asked.values()))
     else:
         found, names = devkit.open_voc(data.name, tuple(dict.fromkeys(asked.values())), lists='Segmentation'), _VOC
-    splits = []
-    for split, name in asked.items():
-        first, end = parts.bounds(split, len(found[name]), place=data.name)
-        splits.append(found[name][first:end])
-    return Splits(splits[0], splits[-1], names)  # one split may be both
+    splits, keys = [], []
+    for split in (data.probe_train, data.test):
+        name, whole = asked[split], found[asked[split]]
+        first, end = parts.bounds(split, len(whole), place=data.name)
+        splits.append(whole[first:end])
+        keys.append([record.name for record in splits[-1]] if names else [(name, row) for row in range(first, end)])
+    return Splits(*splits, names, tuple(keys))
 
 
 def classes(records: Sequence, workers: int = 0) -> set[int]:

@@ -43,6 +43,7 @@ def examine(config: ConfigDict, datasets: dict) -> str:
     """Raises DataError if a mask is not what it should be, or there are too few images or classes; returns ''."""
     del datasets
     opened, data, options = masked.opened(config), config.data, config.segmentation_probe
+    parts.warn_of_common(*opened.keys, train=data.probe_train, test=data.test)
     if len(opened.train) < 2:
         raise DataError(f'{data.probe_train} of {data.name} is one image, expected two or more')
     learned = masked.classes(opened.train[: options.max_train or None], data.workers)

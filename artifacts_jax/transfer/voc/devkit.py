@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artifacts_jax.data import decoding
+from artifacts_jax.data import decoding, parts
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.transfer.voc import annotations, listings, prepared, records
 from artifacts_jax.transfer.voc.annotations import NAMES, presence
@@ -66,9 +66,20 @@ def open_voc(name: str, splits: Iterable[str], *, data_dir: str = '', lists: str
 
 
 @functools.lru_cache(maxsize=1)
-def opened(name: str, splits: tuple[str, ...], data_dir: str) -> dict[str, Sequence]:
-    """Returns what open_voc does, once: thousands of annotations are read, and what is odd about them is said."""
-    return open_voc(name, splits, data_dir=data_dir)
+def opened(name: str, splits: tuple[str, str], data_dir: str) -> dict[str, Sequence]:
+    """Returns what open_voc does of what is learned from and tested on, once, and says what is odd about it.
+
+    Once, since thousands of annotations are read. Other arguments and errors as of open_voc.
+
+    Args:
+      name: as there.
+      splits: (learned from, tested on).
+      data_dir: as there.
+    """
+    found, (train, test) = open_voc(name, splits, data_dir=data_dir), splits
+    learned, tested = ([record.name for record in found[split]] for split in splits)
+    parts.warn_of_common(learned, tested, train=train, test=test)
+    return found
 
 
 def check_known(opened: dict[str, Sequence], name: str) -> None:

@@ -8,6 +8,7 @@ from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
 from artifacts_jax.config import ConfigError
 from artifacts_jax.data.errors import DataError
+from artifacts_jax.transfer.segmentation_probe import task
 from tests.conftest import tiny
 from tests.transfer.segmentation_probe import made
 
@@ -40,6 +41,15 @@ def test_a_run_tells_classes_apart_and_is_not_run_again(folder, tmp_path, capsys
     capsys.readouterr()
     assert pipeline.run(config, tmp_path) == found
     assert 'segmentation_probe:   conv1' not in capsys.readouterr().out
+
+
+def test_images_that_are_learned_from_and_tested_on_are_said(folder, capsys):
+    config = small(folder)
+    task.examine(config, {})
+    config.data.update(probe_train='training[:4]', test='training[2:]')
+    assert not capsys.readouterr().err
+    task.examine(config, {})
+    assert 'warning: 2 of the 4 images of training[2:] are learned from, too' in capsys.readouterr().err
 
 
 def test_what_cannot_be_probed_is_refused_before_anything_is_written(folder, tmp_path):

@@ -70,6 +70,14 @@ def test_what_a_record_is(year, capsys):
     assert capsys.readouterr() == ('', '')
 
 
+def test_images_that_are_learned_from_and_tested_on_are_said(year, capsys):
+    listed(year, 'both', '000001', '000002')
+    devkit.opened(str(year), ('train', 'test'), '')
+    assert 'learned from' not in capsys.readouterr().err
+    devkit.opened(str(year), ('train', 'both'), '')
+    assert 'images of both are learned from, too: they are in train' in capsys.readouterr().err
+
+
 def test_segmentation_has_lists_of_its_own_and_needs_no_annotations(year):
     (year / 'Annotations' / '000003.xml').unlink()
     first, second = devkit.open_voc(str(year), ['train'], lists='Segmentation')['train']

@@ -7,13 +7,13 @@ for both.
 
 import concurrent.futures
 import functools
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from artifacts_jax.config import ConfigError
+from artifacts_jax.data import parts
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.devices import host
 from artifacts_jax.transfer.voc import devkit
@@ -49,6 +49,12 @@ def check(config: ConfigDict) -> None:
         )
 
 
+_ADVICE = {
+    'voc': 'set data.probe_train and data.test to lists that share none, or to the same one to learn it by heart',
+    'sbd': 'give a list without them, such as that of SBD, voc_segmentation.sbd_list=train_noval',
+}
+
+
 @functools.lru_cache(maxsize=1)
 def _opened(name, train, tests, folder, listed, workers):
     splits = tuple(dict.fromkeys((*tests, train))) if train else tests
@@ -58,12 +64,11 @@ def _opened(name, train, tests, folder, listed, workers):
     for test in tests:
         common = [record.name for record in found[test] if record.name in learned]
         if common and test == train:
-            print(f'warning: {test} is learned from and tested on', file=sys.stderr, flush=True)
+            parts.warn_of_common(learned, common, train=train, test=test)
         elif common:
             raise DataError(
                 f'{len(common):,} of the {len(found[test]):,} images of {test} are among the {len(learned):,} to learn'
-                f' from, such as {common[0]}: give another list, such as that of SBD without them,'
-                f' voc_segmentation.sbd_list=train_noval'
+                f' from, such as {common[0]}: {_ADVICE["sbd" if folder else "voc"]}'
             )
     records = [*learned.values(), *(record for test in tests for record in found[test] if record.name not in learned)]
     with concurrent.futures.ThreadPoolExecutor(workers or host.cpus()) as pool:

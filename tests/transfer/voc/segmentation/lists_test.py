@@ -65,7 +65,7 @@ def test_images_on_both_sides_are_refused_but_for_the_same_list(year, capsys):
     with pytest.raises(DataError, match=r'3 of the 6 images of trainval are among the 3'):
         opened(year, test='trainval')
     assert len(opened(year, test='trainval', train='trainval').train) == 6
-    assert 'warning: trainval is learned from and tested on' in capsys.readouterr().err
+    assert '6 of the 6 images of trainval are learned from, too' in capsys.readouterr().err
 
 
 def write(path, array, mode=None):
