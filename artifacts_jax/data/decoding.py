@@ -35,6 +35,7 @@ BITS = (8, 10, 12, 14, 16)
 GAP = 2  # a JPEG is decoded at half its size while this is so many times the wanted one, or more
 ORIENTATION, SAMPLES, EXTRA_SAMPLES, MAX_SAMPLE = 0x0112, 277, 338, 281  # tags of EXIF and TIFF
 LYING = (5, 6, 7, 8)  # orientations that exchange height and width
+TURNED = (b'Exif\0', b'tiff:Orientation')  # stand in a JPEG that may say how it is turned, the latter in XMP
 UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
     3: PIL.Image.Transpose.ROTATE_180,
@@ -135,7 +136,7 @@ def _reasons(image):
 
 def _plain_jpeg(content, size):
     """Returns the pixels of a JPEG that simplejpeg reads as Pillow does, with a tenth of its overhead, else None."""
-    if content[:3] != b'\xff\xd8\xff' or b'Exif\0' in content[: 2**16]:  # which may say that it is turned
+    if content[:3] != b'\xff\xd8\xff' or any(mark in content for mark in TURNED):
         return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(content)

@@ -112,6 +112,21 @@ def test_turned_images_are_upright(kind, orientation):
     np.testing.assert_allclose(whole[4:12, 4:20], np.broadcast_to([200, 0, 0], (8, 16, 3)), atol=60)
 
 
+def test_a_jpeg_is_upright_wherever_it_says_that_it_is_turned():
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    plain = encoded(np.rot90(UP), 'JPEG')
+
+    def preceded(content, marker, *segments):
+        return content[:2] + b''.join(marker + struct.pack('>H', len(x) + 2) + x for x in segments) + content[2:]
+
+    late = preceded(encoded(np.rot90(UP), 'JPEG', exif=exif), b'\xff\xfe', b'-' * 60_000, b'-' * 60_000)
+    told = preceded(plain, b'\xff\xe1', b'http://ns.adobe.com/xap/1.0/\0<rdf tiff:Orientation="6"/>')
+    for content in (late, told):
+        assert decoding.decode_whole(content).shape[:2] == decoding.shape(content) == (32, 48)
+    assert decoding.decode_whole(plain).shape[:2] == decoding.shape(plain) == (48, 32)
+
+
 @pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
 def test_a_whole_image_keeps_its_size_and_pixels(kind, tmp_path):
     (tmp_path / 'image').write_bytes(encoded(CAT, kind))

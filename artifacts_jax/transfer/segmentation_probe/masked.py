@@ -23,7 +23,7 @@ from artifacts_jax.data import decoding, folders, ordered, parts, places, prepar
 from artifacts_jax.data.errors import DataError, first_line
 from artifacts_jax.devices import host
 from artifacts_jax.transfer.voc import annotations, devkit
-from artifacts_jax.transfer.voc.records import VOID
+from artifacts_jax.transfer.voc.records import LOSSY, VOID
 from artifacts_jax.transfer.voc.squares import squashed
 
 MASKS = ('masks', 'annotations')
@@ -64,9 +64,11 @@ class Record:
         file = self.mask_file if isinstance(self.mask_file, Path) else io.BytesIO(self.mask_file)
         try:
             with PIL.Image.open(file) as opened:
-                mode, mask = opened.mode, np.asarray(opened)
+                kind, mode, mask = opened.format, opened.mode, np.asarray(opened)
         except Exception as error:  # as of images
             raise DataError(f'the mask of {self.name} cannot be read ({first_line(error)})') from error
+        if kind in LOSSY:
+            raise DataError(f'the mask of {self.name} is a {kind}, which changes values: make it anew, as PNG')
         if mode not in KINDS:
             raise DataError(
                 f'the mask of {self.name} is {mode}, as Pillow calls it; expected a palette (P) or grey values (L),'
@@ -160,17 +162,21 @@ def classes(records: Sequence, workers: int = 0) -> set[int]:
     """Returns which classes pixels have; all masks are read, by so many threads, but for those of damaged images.
 
     Raises:
-      DataError: a mask is not what it should be.
+      DataError: a mask is not what it should be, or all images are damaged.
     """
 
     def there(row):
         try:
             return np.bincount(records[row].mask().reshape(-1)).nonzero()[0].tolist()
-        except decoding.UnusableError:  # which is said when the image is read
-            return ()
+        except decoding.UnusableError as error:  # of one image it is said when that is read
+            return error
 
     with concurrent.futures.ThreadPoolExecutor(workers or host.cpus()) as pool:
-        return set().union(*pool.map(there, range(len(records)))) - {VOID}
+        found = list(pool.map(there, range(len(records))))
+    usable = [each for each in found if isinstance(each, list)]
+    if not usable:
+        raise DataError(f'none of {len(records):,} images can be read, such as {records[0].name} ({found[0]})')
+    return set().union(*usable) - {VOID}
 
 
 _VOC = ('background', *annotations.NAMES)

@@ -12,6 +12,7 @@ from artifacts_jax.data.errors import DataError, first_line
 from artifacts_jax.transfer.voc.annotations import NAMES, Objects
 
 VOID = 255  # in a mask: of no class, as around objects
+LOSSY = ('JPEG', 'MPO', 'JPEG2000')  # kinds of files, as Pillow calls them, that hold no mask
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,9 +91,13 @@ def _of_sbd(path):
     import scipy.io
 
     content = scipy.io.loadmat(path, variable_names=['GTcls'])
-    if 'GTcls' not in content:
-        raise ValueError('there is no GTcls in it')
-    return np.asarray(content['GTcls']['Segmentation'][0, 0], np.uint8)
+    if 'GTcls' not in content or 'Segmentation' not in (content['GTcls'].dtype.names or ()):
+        raise ValueError('there is no GTcls.Segmentation in it')
+    values = content['GTcls']['Segmentation'][0, 0]
+    mask = values.astype(np.uint8)
+    if (wrong := mask != values).any():
+        raise ValueError(f'it holds {values[wrong][0]}, expected whole numbers from 0 to 255')
+    return mask
 
 
 def check_mask(path: Path, size: tuple[int, int]) -> None:
@@ -107,9 +112,11 @@ def check_mask(path: Path, size: tuple[int, int]) -> None:
     """
     try:
         with PIL.Image.open(path) as opened:
-            mode, (width, height) = opened.mode, opened.size
+            kind, mode, (width, height) = opened.format, opened.mode, opened.size
     except Exception as error:
         raise DataError(f'{path}: cannot be read ({first_line(error)})') from error
+    if kind in LOSSY:
+        raise DataError(f'{path}: is a {kind}, which changes values: make the mask anew, as PNG')
     if mode not in ('P', 'L'):
         raise DataError(
             f'{path}: is {mode}, as Pillow calls it; expected a palette (P), as VOC has it, or grey values (L), each'

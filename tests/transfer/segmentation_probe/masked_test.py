@@ -64,7 +64,8 @@ def test_the_classes_of_a_split_are_those_of_its_usable_images(folder, config):
     (folder / 'images' / 'training' / 'park' / '0.png').write_bytes(b'nothing')
     opened = masked.opened(config)
     assert masked.classes(opened.train, workers=2) == {1, 2}
-    assert masked.classes(opened.train[:1]) == set()
+    with pytest.raises(DataError, match=r'none of 1 images can be read, such as park/0\.png \(it is no image'):
+        masked.classes(opened.train[:1])
 
 
 def _without(folder):
@@ -83,6 +84,10 @@ def _damaged(folder):
     (folder / 'masks' / 'training' / 'park' / '0.png').write_bytes(b'nothing')
 
 
+def _lossy(folder):
+    PIL.Image.fromarray(made.mask(0)).save(folder / 'masks' / 'training' / 'park' / '0.png', 'JPEG')
+
+
 def _none(folder):
     (folder / 'masks').rename(folder / 'labels')
 
@@ -97,6 +102,7 @@ def _no_split(folder):
         (_without, r'1 of 6 images of training have no mask, such as .*town/1\.png'),
         (_coloured, 'is RGB, as Pillow calls it; expected a palette'),
         (_small, 'has 11 x 16 pixels, and its image 12 x 16'),
+        (_lossy, 'is a JPEG, which changes values: make it anew, as PNG'),
         (_damaged, r'the mask of park/0\.png cannot be read'),
         (_none, 'has images, but no masks: expected are'),
         (_no_split, "has no split 'validation'; there are: training, val"),

@@ -56,6 +56,9 @@ def test_a_file_that_is_no_mask_is_refused_by_its_beginning(record):
         records.check_mask(record.file, (4, 5))
     with pytest.raises(DataError, match=r'mask.png: has 4 x 5 pixels, and its image 5 x 4'):
         records.check_mask(record.mask_file, (5, 4))
+    PIL.Image.new('L', (5, 4), 7).save(record.mask_file, 'JPEG')
+    with pytest.raises(DataError, match=r'mask.png: is a JPEG, which changes values: make the mask anew, as PNG'):
+        records.check_mask(record.mask_file, (4, 5))
     record.mask_file.write_bytes(b'no image')
     with pytest.raises(DataError, match=r'mask.png: cannot be read'):
         records.check_mask(record.mask_file, (4, 5))

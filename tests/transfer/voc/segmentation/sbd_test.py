@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.io
 
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.transfer.voc.segmentation import sbd
@@ -44,6 +45,8 @@ def test_what_is_missing_is_named(tmp_path):
         (b'no matrix', r'000.mat: cannot be read \('),
         (np.zeros((3, 4), np.uint8), r'000.mat: has 3 x 4 pixels, and its image 20 x 24'),
         (np.full((20, 24), 33, np.uint8), r'000.mat: holds 33, expected 0 to 20 or 255'),
+        (np.full((20, 24), 257, np.int16), r'000.mat: cannot be read \(it holds 257, expected whole numbers from 0 to'),
+        (np.full((20, 24), 0.5), r'000.mat: cannot be read \(it holds 0.5, expected whole numbers'),
     ],
 )
 def test_a_matrix_that_is_no_mask_is_refused(content, message, tmp_path):
@@ -56,3 +59,12 @@ def test_a_matrix_that_is_no_mask_is_refused(content, message, tmp_path):
     (record,) = sbd.open_sbd(str(tmp_path), 'train')
     with pytest.raises(DataError, match=message):
         record.mask()
+
+
+def test_a_matrix_without_a_segmentation_is_refused(tmp_path):
+    trees.sbd(tmp_path, 0)
+    for content in ({'GTinst': 1}, {'GTcls': np.zeros((20, 24), np.uint8)}, {'GTcls': {'Boundaries': 1}}):
+        scipy.io.savemat(tmp_path / 'dataset' / 'cls' / '2008_000000.mat', content)
+        (record,) = sbd.open_sbd(str(tmp_path), 'train')
+        with pytest.raises(DataError, match=r'cannot be read \(there is no GTcls.Segmentation in it\)'):
+            record.mask()
