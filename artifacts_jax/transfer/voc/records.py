@@ -48,7 +48,7 @@ class Record:
         if self.mask_file is None:
             return None
         try:
-            mask = _of_sbd(self.mask_file) if self.mask_file.suffix == '.mat' else _of_image(self.mask_file)
+            mask = _of_sbd(self.mask_file) if self.mask_file.suffix.lower() == '.mat' else _of_image(self.mask_file)
         except Exception as error:  # as of images
             raise DataError(f'{self.mask_file}: cannot be read ({first_line(error)})') from error
         if mask.shape != self.size:
@@ -94,7 +94,8 @@ def _of_sbd(path):
     if 'GTcls' not in content or 'Segmentation' not in (content['GTcls'].dtype.names or ()):
         raise ValueError('there is no GTcls.Segmentation in it')
     values = content['GTcls']['Segmentation'][0, 0]
-    mask = values.astype(np.uint8)
+    with np.errstate(invalid='ignore'):  # of nan, which is refused below
+        mask = values.astype(np.uint8)
     if (wrong := mask != values).any():
         raise ValueError(f'it holds {values[wrong][0]}, expected whole numbers from 0 to 255')
     return mask

@@ -60,6 +60,6 @@ def _record(name, image, mask):
         size = decoding.shape(image)
     except decoding.UnusableError as error:
         raise DataError(f'{image}: {error}') from error
-    if mask.suffix != '.mat':
+    if mask.suffix.lower() != '.mat':
         records.check_mask(mask, size)
     return records.Record(name, size, annotations.objects([]), np.zeros(len(NAMES), np.int8), image, mask)

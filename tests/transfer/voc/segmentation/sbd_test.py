@@ -22,7 +22,10 @@ def test_masks_are_read_as_published_or_converted(suffix, tmp_path):
 def test_another_list_is_taken_by_its_path(tmp_path):
     trees.sbd(tmp_path, 0, 1, 2)
     (tmp_path / 'train_noval.txt').write_text('2008_000002\n')
-    assert len(sbd.open_sbd(str(tmp_path), str(tmp_path / 'train_noval.txt'))) == 1
+    upper = tmp_path / 'dataset' / 'cls' / '2008_000002.MAT'
+    upper.with_suffix('.mat').rename(upper)
+    (record,) = sbd.open_sbd(str(tmp_path), str(tmp_path / 'train_noval.txt'))
+    assert record.mask().shape == record.size
     with pytest.raises(DataError, match=r"no list .*dataset/val.txt of the images of 'val'; there are: train$"):
         sbd.open_sbd(str(tmp_path), 'val')
 
@@ -46,6 +49,7 @@ def test_what_is_missing_is_named(tmp_path):
         (np.zeros((3, 4), np.uint8), r'000.mat: has 3 x 4 pixels, and its image 20 x 24'),
         (np.full((20, 24), 33, np.uint8), r'000.mat: holds 33, expected 0 to 20 or 255'),
         (np.full((20, 24), 257, np.int16), r'000.mat: cannot be read \(it holds 257, expected whole numbers from 0 to'),
+        (np.full((20, 24), np.nan), r'000.mat: cannot be read \(it holds nan, expected whole numbers'),
         (np.full((20, 24), 0.5), r'000.mat: cannot be read \(it holds 0.5, expected whole numbers'),
     ],
 )
