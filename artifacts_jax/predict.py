@@ -39,6 +39,7 @@ def write(export: str, images: Path, out: Path, *, least: float = 0.5, proposals
     Raises:
       ForeseenError: one of its kinds, with a message for the user.
     """
+    from artifacts_jax.data.errors import DataError
     from artifacts_jax.exchange import exports
 
     if images.resolve() in (out.resolve(), *out.resolve().parents):
@@ -54,6 +55,8 @@ def write(export: str, images: Path, out: Path, *, least: float = 0.5, proposals
         raise configuration.ConfigError(f'--proposals={proposals}: {export} is a segmenter, which looks at no boxes')
     else:
         rows, count = _segmented(export, images, out)
+    if not count:
+        raise DataError(f'no image in {images} can be read (see the warnings)')
     lines = io.StringIO()
     csv.writer(lines, lineterminator='\n').writerows(rows)
     host.write_whole(out / TABLE, lines.getvalue())
@@ -89,6 +92,8 @@ def _segmented(export, folder, out):
 
     find, names = loading.load(export)
     images = _records(folder)
+    if within := [record.name for record in images if record.name.startswith('labels/')]:
+        raise configuration.ConfigError(f'{folder / within[0]}: labels/ is for the maps in --out; rename that folder')
     rows, count = [('image', 'label', 'part')], 0
     for row, labels in find(images):
         name, count = images[row].name, count + 1

@@ -9,6 +9,7 @@ import pytest
 from artifacts_jax import config as configuration
 from artifacts_jax import predict
 from artifacts_jax.data import decoding
+from artifacts_jax.data.errors import DataError
 from artifacts_jax.exchange import exports
 from artifacts_jax.transfer.voc.detection import loading, proposal_files
 from artifacts_jax.transfer.voc.segmentation import loading as segmentation
@@ -75,4 +76,21 @@ def test_what_cannot_be_shown_is_refused(export, images, tmp_path, forks):
         predict.write(str(tmp_path / 'none'), images, tmp_path / 'out')
     said = forks.refused('--export=x', f'--images={images}/a.png', f'--out={tmp_path}/out', module='predict')
     assert 'is no folder' in said
+    assert not (tmp_path / 'out').exists()
+
+
+def test_folders_whose_maps_would_meet_drawings_are_refused(config, images, tmp_path):
+    segmentation.save(tmp_path / 'seg', segmenter(config), config, {'stage': 'voc_segmentation/test', 'step': 1})
+    (images / 'below').rename(images / 'labels')
+    with pytest.raises(configuration.ConfigError, match=r'labels/a.png: labels/ is for the maps in --out; rename that'):
+        predict.write(str(tmp_path / 'seg'), images, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_images_of_which_none_can_be_read_are_an_error(config, images, tmp_path):
+    segmentation.save(tmp_path / 'seg', segmenter(config), config, {'stage': 'voc_segmentation/test', 'step': 1})
+    for path in (images / 'a.png', images / 'below' / 'a.png'):
+        path.unlink()
+    with pytest.raises(DataError, match=r'no image in .* can be read \(see the warnings\)'):
+        predict.write(str(tmp_path / 'seg'), images, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()

@@ -93,7 +93,10 @@ def shape(image: bytes | Path) -> tuple[int, int]:
     """
     with _reasons(image), PIL.Image.open(image if isinstance(image, Path) else io.BytesIO(image)) as opened:
         width, height = opened.size
-        turned = opened.format != 'TIFF' and opened.getexif().get(ORIENTATION, 1) in LYING
+        try:
+            turned = opened.format != 'TIFF' and opened.getexif().get(ORIENTATION, 1) in LYING
+        except Exception:  # of a PNG, all of which is read for it: decode_whole says what is damaged
+            turned = False
         return (width, height) if turned else (height, width)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 WIDTH = 480  # of a picture, pixels of the file
+HIGHEST = 4 * WIDTH  # pixels; pictures that would be higher are narrower
 GAP = 16
 TEXT, HEAD, TITLE = 24, 28, 34  # heights of lines, pixels
 INK, PAPER, EDGE = (20, 20, 20), (255, 255, 255), (150, 150, 150)
@@ -42,7 +43,7 @@ def draw(path: Path, rows: Sequence[Row], heads: Sequence[str], names: Mapping[i
 
     Args:
       path: the PNG file to write.
-      rows: images of any sizes; all are drawn equally wide.
+      rows: images of any sizes; all are drawn equally wide, but for very high ones.
       heads: what stands above the photographs and each of their maps.
       names: of the labels.
       title: written above.
@@ -55,21 +56,22 @@ def draw(path: Path, rows: Sequence[Row], heads: Sequence[str], names: Mapping[i
     if not rows or any(len(row.maps) != len(heads) - 1 for row in rows):
         raise ValueError(f'expected one image or more, with {len(heads) - 1} maps each')
     occurring = [label for label in names if any((x == label).any() for row in rows for x in row.maps)]
-    heights = [max(1, round(WIDTH * row.pixels.shape[0] / row.pixels.shape[1])) for row in rows]
+    sizes = [_size(*row.pixels.shape[:2]) for row in rows]
     width = len(heads) * (WIDTH + GAP) + GAP
     lines = _wrapped([names[label] for label in occurring], width - 2 * GAP)
     top = (GAP + TITLE if title else 0) + GAP + HEAD
-    bottom = top + sum(heights) + GAP * len(heights)
+    bottom = top + sum(height + GAP for _, height in sizes)
     figure = Image.new('RGB', (width, bottom + len(lines) * (TEXT + GAP)), PAPER)
     pen, colours = ImageDraw.Draw(figure), palette()
     if title:
         pen.text((width / 2, GAP + TITLE / 2), title, INK, _font(TITLE), 'mm')
     for n, head in enumerate(heads):
         pen.text((GAP + n * (WIDTH + GAP) + WIDTH / 2, top - HEAD / 2 - GAP / 4), head, INK, _font(HEAD), 'mm')
-    for row, height in zip(rows, heights):
+    for row, (shown, height) in zip(rows, sizes):
         for n, picture in enumerate((row.pixels, *(colours[x] for x in row.maps))):
             smooth = Image.Resampling.NEAREST if n else Image.Resampling.LANCZOS  # a label has no neighbours
-            figure.paste(Image.fromarray(picture).resize((WIDTH, height), smooth), (GAP + n * (WIDTH + GAP), top))
+            left = GAP + n * (WIDTH + GAP) + (WIDTH - shown) // 2
+            figure.paste(Image.fromarray(picture).resize((shown, height), smooth), (left, top))
         top += height + GAP
     labels = iter(occurring)
     for line in lines:
@@ -88,6 +90,12 @@ def write(path: Path, labels: UInt8[np.ndarray, 'H W']) -> None:
     figure = Image.fromarray(labels, 'L')
     figure.putpalette(palette().reshape(-1).tolist())
     _save(path, figure)
+
+
+def _size(height, width):
+    """Returns the width and height of an image in the file."""
+    scale = min(WIDTH / width, HIGHEST / height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _save(path, figure):

@@ -37,6 +37,15 @@ def test_every_picture_and_the_classes_that_occur_are_there(tmp_path, read_png):
     assert not (found[:-60, left : left + label_maps.WIDTH] == (128, 0, 0)).all(-1).any()
 
 
+def test_a_very_high_picture_is_narrower(tmp_path, read_png):
+    label_maps.draw(tmp_path / 'a.png', [row(900, 3, 1)], ('photograph', 'truth', 'prediction'), NAMES)
+    found = read_png(tmp_path / 'a.png')
+    assert found.shape[0] < label_maps.HIGHEST + 120
+    middle = label_maps.GAP + label_maps.WIDTH // 2
+    assert (found[200, middle] == 77).all()
+    assert (found[200, label_maps.GAP] == 255).all()
+
+
 def test_a_long_legend_has_more_lines(tmp_path, read_png):
     names = {n: f'class {n}' for n in range(40)}
     labels = np.arange(40).reshape(4, 10)

@@ -7,7 +7,7 @@
 A mask is a picture as large as its image, with a palette or in grey. Its values are the classes, and VOID is none.
 """
 
-import concurrent.futures
+import collections
 import dataclasses
 import io
 from collections.abc import Sequence
@@ -21,9 +21,8 @@ from ml_collections import ConfigDict
 
 from artifacts_jax.data import decoding, folders, ordered, parts, places, prepared
 from artifacts_jax.data.errors import DataError, first_line
-from artifacts_jax.devices import host
 from artifacts_jax.transfer.voc import annotations, devkit
-from artifacts_jax.transfer.voc.records import LOSSY, VOID
+from artifacts_jax.transfer.voc.records import LOSSY, stored
 from artifacts_jax.transfer.voc.squares import squashed
 
 MASKS = ('masks', 'annotations')
@@ -64,7 +63,7 @@ class Record:
         file = self.mask_file if isinstance(self.mask_file, Path) else io.BytesIO(self.mask_file)
         try:
             with PIL.Image.open(file) as opened:
-                kind, mode, mask = opened.format, opened.mode, np.asarray(opened)
+                kind, mode, mask = opened.format, opened.mode, stored(opened)
         except Exception as error:  # as of images
             raise DataError(f'the mask of {self.name} cannot be read ({first_line(error)})') from error
         if kind in LOSSY:
@@ -99,8 +98,13 @@ class Prepared(Sequence):
         row = self.rows[index]
 
         def take(features):
-            (image,), (mask,) = (features[key].bytes_list.value for key in (self.image, self.mask))
-            return Record(f'example {row:,} of {self.examples.split}', image, mask)
+            found = {key: list(features[key].bytes_list.value) for key in (self.image, self.mask)}
+            for key, value in found.items():
+                if len(value) != 1:
+                    raise DataError(
+                        f'the feature {key!r} is no picture: set segmentation_probe.mask_key or data.image_key'
+                    )
+            return Record(f'example {row:,} of {self.examples.split}', *(value[0] for value in found.values()))
 
         return self.examples.read(row, take)
 
@@ -158,27 +162,6 @@ def opened(config: ConfigDict) -> Splits:
     return Splits(*splits, names, tuple(keys))
 
 
-def classes(records: Sequence, workers: int = 0) -> set[int]:
-    """Returns which classes pixels have; all masks are read, by so many threads, but for those of damaged images.
-
-    Raises:
-      DataError: a mask is not what it should be, or all images are damaged.
-    """
-
-    def there(row):
-        try:
-            return np.bincount(records[row].mask().reshape(-1)).nonzero()[0].tolist()
-        except decoding.UnusableError as error:  # of one image it is said when that is read
-            return error
-
-    with concurrent.futures.ThreadPoolExecutor(workers or host.cpus()) as pool:
-        found = list(pool.map(there, range(len(records))))
-    usable = [each for each in found if isinstance(each, list)]
-    if not usable:
-        raise DataError(f'none of {len(records):,} images can be read, such as {records[0].name} ({found[0]})')
-    return set().union(*usable) - {VOID}
-
-
 _VOC = ('background', *annotations.NAMES)
 
 
@@ -193,7 +176,10 @@ def _of_folder(folder, splits):
             there = ', '.join(sorted(x.name for x in (folder / 'images').iterdir() if x.is_dir())) or 'none'
             raise DataError(f'{folder}/images has no split {split!r}; there are: {there}')
         images = folders.paths(folder / 'images' / split)
-        paths = {image: (masks / split / image).with_suffix('.png') for image in images}
+        paths = {image: _mask(masks / split / image) for image in images}
+        ((mask, times),) = collections.Counter(paths.values()).most_common(1)
+        if times > 1:
+            raise DataError(f'{times} images of {split} have one mask, {mask}: name each image and its mask otherwise')
         if missing := [path for path in paths.values() if not path.is_file()]:
             raise DataError(
                 f'{len(missing):,} of {len(images):,} images of {split} have no mask, such as {missing[0]}: add it, or'
@@ -201,6 +187,12 @@ def _of_folder(folder, splits):
             )
         found[split] = [Record(name, folder / 'images' / split / name, path) for name, path in paths.items()]
     return found
+
+
+def _mask(image):
+    """Returns the path of an image's mask, given that of the image in the folder of masks."""
+    path = image.with_suffix('.png')
+    return path if path.is_file() or not path.with_suffix('.PNG').is_file() else path.with_suffix('.PNG')
 
 
 def _of_tfds(config, splits):

@@ -23,7 +23,7 @@ from artifacts_jax.drawing import label_maps
 from artifacts_jax.features import lbfgs, linear
 from artifacts_jax.models import architecture
 from artifacts_jax.training import keys, results
-from artifacts_jax.transfer import confusion
+from artifacts_jax.transfer import confusion, masks
 from artifacts_jax.transfer.segmentation_probe import masked, pixels
 from artifacts_jax.transfer.voc.records import VOID
 
@@ -44,16 +44,12 @@ def examine(config: ConfigDict, datasets: dict) -> str:
     del datasets
     opened, data, options = masked.opened(config), config.data, config.segmentation_probe
     parts.warn_of_common(*opened.keys, train=data.probe_train, test=data.test)
-    if len(opened.train) < 2:
-        raise DataError(f'{data.probe_train} of {data.name} is one image, expected two or more')
-    learned = masked.classes(opened.train[: options.max_train or None], data.workers)
+    train, test = (f'{split} of {data.name}' for split in (data.probe_train, data.test))
+    learned, tested = opened.train[: options.max_train or None], opened.test[: options.max_test or None]
     if len(learned) < 2:
-        raise DataError(
-            f'the pixels of {data.probe_train} of {data.name} have {"one class" if learned else "no class"}, expected'
-            f' two or more; {VOID} is none: where it stands for a class, write another value'
-        )
-    if not masked.classes(opened.test[: options.max_test or None], data.workers):
-        raise DataError(f'no pixel of {data.test} of {data.name} has a class')
+        raise DataError(f'{train} is one image{" (max_train)" * (len(opened.train) > 1)}, expected two or more')
+    masks.check(learned, train, classes=2, images=2, workers=data.workers)
+    masks.check(tested, test, classes=1, workers=data.workers)
     return ''
 
 
@@ -184,11 +180,8 @@ def _fit(config, workdir, devices, records, trunk):
     held_out = parts.held_out(rows, options.held_out)
     if len(labels) and (held_out.all() or not held_out.any()):  # of very few images
         held_out = rows == rows[-1]
-    if not len(labels) or held_out.all():
-        raise DataError(
-            f'{config.data.probe_train} of {config.data.name} has {len(np.unique(rows))} images with pixels that have'
-            f' a class, expected two or more'
-        )
+    if not len(labels) or held_out.all():  # the others are damaged
+        raise DataError(f'{len(np.unique(rows))} images of {squares.left_out.place} can be used, expected two or more')
     fit = partial(
         lbfgs.fit_lbfgs,
         num_classes=int(labels.max()) + 1,

@@ -24,6 +24,7 @@ import numpy as np
 
 from artifacts_jax.data import decoding, parts
 from artifacts_jax.data.errors import DataError
+from artifacts_jax.transfer import masks
 from artifacts_jax.transfer.voc import annotations, listings, prepared, records
 from artifacts_jax.transfer.voc.annotations import NAMES, presence
 from artifacts_jax.transfer.voc.records import Record
@@ -79,6 +80,8 @@ def opened(name: str, splits: tuple[str, str], data_dir: str) -> dict[str, Seque
     found, (train, test) = open_voc(name, splits, data_dir=data_dir), splits
     learned, tested = ([record.name for record in found[split]] for split in splits)
     parts.warn_of_common(learned, tested, train=train, test=test)
+    for split in splits:
+        masks.check_images(found[split], f'{split} of {name}')
     return found
 
 

@@ -12,6 +12,7 @@ from artifacts_jax.data.errors import DataError, first_line
 from artifacts_jax.transfer.voc.annotations import NAMES, Objects
 
 VOID = 255  # in a mask: of no class, as around objects
+SCALED = {'L;2': 85, 'L;4': 17}  # what Pillow multiplies grey of so few bits by
 LOSSY = ('JPEG', 'MPO', 'JPEG2000')  # kinds of files, as Pillow calls them, that hold no mask
 
 
@@ -82,9 +83,15 @@ class Given:
         return self.pixels
 
 
+def stored(mask: PIL.Image.Image) -> np.ndarray:
+    """Returns the numbers in a picture as its file has them; of grey in fewer than 8 bits Pillow makes 0 to 255."""
+    form = str(mask.tile[0][3]) if mask.tile else ''
+    return np.asarray(mask) // SCALED.get(form, 1)
+
+
 def _of_image(path):
     with PIL.Image.open(path) as opened:
-        return np.asarray(opened)
+        return stored(opened)
 
 
 def _of_sbd(path):

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from artifacts_jax.data import prepared
 from artifacts_jax.data.errors import DataError
+from artifacts_jax.transfer import masks
 from artifacts_jax.transfer.segmentation_probe import masked
 from tests.transfer.segmentation_probe import made
 from tests.transfer.voc import trees
@@ -24,6 +25,9 @@ def test_a_folder_of_images_and_masks(folder, config):
     record = opened.train[5]
     assert (record.name, record.image().shape) == ('town/2.png', (12, 16, 3))
     assert set(np.unique(record.mask())) == {1, 2, 255}
+    mask, classes = folder / 'masks' / 'training' / 'town' / '2.png', record.mask()
+    mask.rename(mask.with_suffix('.PNG'))
+    np.testing.assert_array_equal(masked.opened(config).train[5].mask(), classes)
 
 
 def test_voc(tmp_path, config):
@@ -54,18 +58,13 @@ def test_a_tfds_data_set(tmp_path, config, monkeypatch):
     opened = masked.opened(config)
     assert (len(opened.train), len(opened.test)) == (2, 1)
     np.testing.assert_array_equal(opened.train[1].mask(), made.mask(0))
+    built.info.features['name'] = 0
+    config.segmentation_probe.mask_key = 'name'
+    with pytest.raises(DataError, match=r"^the feature 'name' is no picture: set segmentation_probe.mask_key or data"):
+        masked.opened(config).train[0].mask()
     config.segmentation_probe.mask_key = 'mask'
-    with pytest.raises(DataError, match="no masks 'mask'; it has image, segmentation_mask: set segmentation_probe"):
+    with pytest.raises(DataError, match="no masks 'mask'; it has image, name, segmentation_mask: set segm"):
         masked.opened(config)
-
-
-def test_the_classes_of_a_split_are_those_of_its_usable_images(folder, config):
-    config.data.update(name=str(folder), probe_train='training', test='validation')
-    (folder / 'images' / 'training' / 'park' / '0.png').write_bytes(b'nothing')
-    opened = masked.opened(config)
-    assert masked.classes(opened.train, workers=2) == {1, 2}
-    with pytest.raises(DataError, match=r'none of 1 images can be read, such as park/0\.png \(it is no image'):
-        masked.classes(opened.train[:1])
 
 
 def _without(folder):
@@ -88,6 +87,10 @@ def _lossy(folder):
     PIL.Image.fromarray(made.mask(0)).save(folder / 'masks' / 'training' / 'park' / '0.png', 'JPEG')
 
 
+def _shared(folder):
+    PIL.Image.fromarray(made.photograph(0)).save(folder / 'images' / 'training' / 'park' / '0.jpg')
+
+
 def _none(folder):
     (folder / 'masks').rename(folder / 'labels')
 
@@ -102,6 +105,7 @@ def _no_split(folder):
         (_without, r'1 of 6 images of training have no mask, such as .*town/1\.png'),
         (_coloured, 'is RGB, as Pillow calls it; expected a palette'),
         (_small, 'has 11 x 16 pixels, and its image 12 x 16'),
+        (_shared, r'2 images of training have one mask, .*park/0\.png: name each image and its mask otherwise'),
         (_lossy, 'is a JPEG, which changes values: make it anew, as PNG'),
         (_damaged, r'the mask of park/0\.png cannot be read'),
         (_none, 'has images, but no masks: expected are'),
@@ -112,5 +116,5 @@ def test_what_is_not_as_it_should_be_is_one_line(folder, config, spoil, message)
     spoil(folder)
     config.data.update(name=str(folder), probe_train='training', test='validation')
     with pytest.raises(DataError, match=message) as refused:
-        masked.classes(masked.opened(config).train)
+        masks.check(masked.opened(config).train, 'training', classes=2)
     assert '\n' not in str(refused.value)

@@ -57,6 +57,9 @@ def test_what_cannot_be_probed_is_refused_before_anything_is_written(folder, tmp
     config.data.probe_train = 'training[:1]'
     with pytest.raises(DataError, match='is one image, expected two or more'):
         pipeline.run(configuration.check(config), tmp_path / 'run')
+    config.data.probe_train, config.segmentation_probe.max_train = 'training', 1
+    with pytest.raises(DataError, match=r'is one image \(max_train\), expected two or more'):
+        pipeline.run(configuration.check(config), tmp_path / 'run')
     config.segmentation_probe.size = 2
     with pytest.raises(ConfigError, match=r'segmentation_probe\.size=2: the trunk takes 4 pixels or more'):
         pipeline.run(configuration.check(config), tmp_path / 'run')
@@ -66,8 +69,8 @@ def test_what_cannot_be_probed_is_refused_before_anything_is_written(folder, tmp
 @pytest.mark.parametrize(
     ('split', 'values', 'message'),
     [
-        ('training', (0, 255), 'the pixels of training of .* have one class, expected two or more; 255 is none'),
-        ('validation', (255, 255), 'no pixel of validation of .* has a class'),
+        ('training', (0, 255), 'the pixels of training of .* have one class, expected 2 or more; 255 is none'),
+        ('validation', (255, 255), 'the pixels of validation of .* have no class, expected 1 or more'),
     ],
 )
 def test_masks_without_classes_to_tell_apart_are_refused(tmp_path, split, values, message):

@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -43,6 +46,17 @@ def test_a_mask_of_grey_values_is_one(record):
     PIL.Image.new('L', (5, 4), 7).save(record.mask_file)
     records.check_mask(record.mask_file, (4, 5))
     np.testing.assert_array_equal(record.mask(), np.full((4, 5), 7))
+
+
+def test_a_mask_of_few_bits_has_the_values_of_its_file(record):
+    def chunk(name, content):
+        return struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(name + content))
+
+    rows = bytes([0, 0x01, 0x23, 0xF0]) * 4  # no filter; two pixels a byte
+    head = struct.pack('>IIBBBBB', 5, 4, 4, 0, 0, 0, 0)
+    parts = (chunk(b'IHDR', head), chunk(b'IDAT', zlib.compress(rows)), chunk(b'IEND', b''))
+    record.mask_file.write_bytes(b'\x89PNG\r\n\x1a\n' + b''.join(parts))
+    np.testing.assert_array_equal(record.mask(), [[0, 1, 2, 3, 15]] * 4)
 
 
 def test_a_mask_of_other_values_says_so(record):

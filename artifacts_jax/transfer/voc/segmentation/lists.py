@@ -5,9 +5,9 @@ which would make the result worthless: SBD's train has many of VOC12's val. The 
 for both.
 """
 
-import concurrent.futures
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from artifacts_jax.config import ConfigError
 from artifacts_jax.data import parts
 from artifacts_jax.data.errors import DataError
-from artifacts_jax.devices import host
+from artifacts_jax.transfer import masks
 from artifacts_jax.transfer.voc import devkit
 from artifacts_jax.transfer.voc.segmentation import sbd
 
@@ -35,7 +35,7 @@ def opened(config: ConfigDict) -> Lists:
     """
     data, options = config.data, config.voc_segmentation
     train = data.probe_train if options.voc else ''
-    tests = tuple(data.test.split('+'))
+    tests = (data.test,) if Path(data.test).is_file() else tuple(data.test.split('+'))
     return _opened(data.name, train, tests, options.sbd, options.sbd_list, data.workers)
 
 
@@ -70,8 +70,8 @@ def _opened(name, train, tests, folder, listed, workers):
                 f'{len(common):,} of the {len(found[test]):,} images of {test} are among the {len(learned):,} to learn'
                 f' from, such as {common[0]}: {_ADVICE["sbd" if folder else "voc"]}'
             )
-    records = [*learned.values(), *(record for test in tests for record in found[test] if record.name not in learned)]
-    with concurrent.futures.ThreadPoolExecutor(workers or host.cpus()) as pool:
-        for _ in pool.map(lambda record: record.mask(), records):  # raises for the first that is no mask
-            pass
+    given = f' of {name}'
+    masks.check(tuple(learned.values()), f'the images to learn from{given}', classes=2, workers=workers)
+    for test in tests:
+        masks.check(found[test], f'{test}{given}', classes=1, workers=workers)
     return Lists(tuple(learned.values()), {test: found[test] for test in tests})

@@ -100,3 +100,22 @@ def test_a_list_that_is_empty_or_missing_is_refused(split, message, year):
 def test_what_tfds_prepares_has_no_masks():
     with pytest.raises(DataError, match='voc/2012 has no masks as tfds prepares it: give the folder'):
         opened('voc/2012')
+
+
+def test_a_list_may_have_a_plus_in_its_path(year):
+    path = year.parent / 'c++' / 'mine.txt'
+    path.parent.mkdir()
+    path.write_text(f'{trees.name(5)}\n')
+    assert {name: names(records) for name, records in opened(year, test=str(path)).tests.items()} == {str(path): [5]}
+
+
+def test_masks_of_void_alone_are_refused(year):
+    for n in (4, 5):
+        path = year / 'SegmentationClass' / f'{trees.name(n)}.png'
+        write(path, np.full(np.asarray(PIL.Image.open(path)).shape, 255, np.uint8))
+    path = year.parent / 'void.txt'
+    path.write_text(f'{trees.name(4)}\n{trees.name(5)}\n')
+    with pytest.raises(DataError, match=r'the pixels of .*void.txt of .* have no class, expected 1 or more'):
+        opened(year, test=str(path))
+    with pytest.raises(DataError, match=r'the pixels of the images to learn from of .* have no class, expected 2'):
+        opened(year, train=str(path), test='train')
