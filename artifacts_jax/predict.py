@@ -141,6 +141,8 @@ def main():
     """Shows what is found in the images of the command line."""
     given = flags.FLAGS
     images, out = host.folder(given.images, 'images'), host.folder(given.out, 'out')
+    if out.is_file():
+        raise configuration.ConfigError(f'--out={given.out} is a file, expected a folder')
     if not images.is_dir():
         raise configuration.ConfigError(f'--images={given.images} is no folder')
     write(given.export, images, out, least=given.least, proposals=given.proposals)

@@ -9,6 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
 
 LIKE = 'expected images [B, H, W, 3], RGB with the channels last'
+LIKE_ONE = 'expected one image [H, W, 3], RGB with the channels last'
+ADVICE = {  # by the number of channels
+    1: 'of grey make three channels: {}.repeat(3, axis=-1)',
+    4: 'drop the alpha channel: {}[..., :3]',
+}
 ROUNDING = 1e-4  # of the range, by which floating point values may lie outside of it
 
 
@@ -74,8 +79,19 @@ def to_pixels(image: Any, value_range: tuple[float, float] = (-1.0, 1.0)) -> UIn
     Raises:
       ValueError: another shape, type or range.
     """
-    if (shape := np.shape(image)) and len(shape) != 3:
-        raise ValueError(f'an image of shape {shape}: expected [H, W, 3], RGB with the channels last')
+    try:
+        shape = np.shape(image)
+    except ValueError as error:
+        raise ValueError(f'{type(image).__name__} is no array ({error}): {LIKE_ONE}') from error
+    if len(shape) != 3 or shape[-1] != 3 or 0 in shape:
+        advice = ''
+        if len(shape) == 3 and shape[-1] in (1, 4):
+            advice = '; ' + ADVICE[shape[-1]].format('image')
+        elif len(shape) == 3 and shape[0] == 3:
+            advice = '; put the channels last: image.transpose(1, 2, 0)'
+        elif len(shape) == 4:
+            advice = '; give one after the other'
+        raise ValueError(f'an image of shape {list(shape)}: {LIKE_ONE}{advice}')
     pixels = np.asarray(to_network(np.asarray(image)[None], value_range)[0])
     return pixels if pixels.dtype == np.uint8 else np.rint((pixels + 1) * 127.5).clip(0, 255).astype(np.uint8)
 
@@ -90,11 +106,11 @@ def _check_shape(shape, size):
     if len(shape) == 3 and shape[-1] in (1, 3, 4):
         advice = '; of one image make a batch: images[None]'
     elif len(shape) == 4 and shape[-1] == 4:
-        advice = '; drop the alpha channel: images[..., :3]'
+        advice = '; ' + ADVICE[4].format('images')
     elif len(shape) == 4 and shape[1] == 3 and shape[-1] != 3:
         advice = '; put the channels last: images.transpose(0, 2, 3, 1)'
     elif len(shape) == 4 and shape[-1] == 1:
-        advice = '; of grey make three channels: images.repeat(3, axis=-1)'
+        advice = '; ' + ADVICE[1].format('images')
     if len(shape) != 4 or shape[-1] != 3 or advice or 0 in shape:
         raise ValueError(f'images of shape {list(shape)}: {LIKE}{advice or ", one at least"}')
     if size is not None and shape[1:3] != (size, size):

@@ -94,6 +94,23 @@ def test_an_image_of_another_size_is_refused_where_it_matters():
         images.to_network(PIXELS, size=32)
 
 
+@pytest.mark.parametrize(
+    ('given', 'advice'),
+    [
+        (np.zeros((4, 5, 4)), r'of shape \[4, 5, 4\]: expected one image .* drop the alpha channel: image\[..., :3\]'),
+        (np.zeros((4, 5, 1)), r'of grey make three channels: image\.repeat'),
+        (np.zeros((3, 5, 7)), r'put the channels last: image\.transpose\(1, 2, 0\)'),
+        (np.zeros((1, 4, 5, 3)), r'of shape \[1, 4, 5, 3\]: .*; give one after the other'),
+        (np.zeros((0, 5, 3)), r'of shape \[0, 5, 3\]: expected one image'),
+        ('a.png', r'of shape \[\]: expected one image'),
+        ([[1, 2], [3]], 'list is no array .*: expected one image'),
+    ],
+)
+def test_what_is_not_one_image_is_refused(given, advice):
+    with pytest.raises(ValueError, match=advice):
+        images.to_pixels(given)
+
+
 def test_a_damaged_export_is_not_loaded(export, tmp_path):
     import json
     import shutil

@@ -54,8 +54,8 @@ def test_selective_search_finds_boxes_where_none_are_given(exported, image):
 @pytest.mark.parametrize(
     ('given', 'boxes', 'message'),
     [
-        (np.zeros((1, 20, 24, 3), np.uint8), BOXES, r'shape \(1, 20, 24, 3\): expected \[H, W, 3\]'),
-        (np.zeros((20, 24), np.uint8), BOXES, r'shape \(20, 24\): expected \[H, W, 3\]'),
+        (np.zeros((1, 20, 24, 3), np.uint8), BOXES, r'shape \[1, 20, 24, 3\]: expected one image \[H, W, 3\]'),
+        (np.zeros((20, 24), np.uint8), BOXES, r'shape \[20, 24\]: expected one image \[H, W, 3\]'),
         (np.full((20, 24, 3), 300), BOXES, 'integers are values from 0 to 255'),
         (np.zeros((20, 24, 3), np.uint8), BOXES[0], r'boxes of shape \(4,\): expected \[N, 4\]'),
         (np.zeros((20, 24, 3), np.uint8), [[1, 2, 3, 'x']], 'no array of numbers'),

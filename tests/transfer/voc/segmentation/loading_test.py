@@ -37,7 +37,7 @@ def test_a_loaded_segmenter_sees_what_the_trained_one_does(exported, image):
 
 def test_what_is_no_image_or_no_segmenter_is_refused(exported, image, unchecked):
     folder = exported[2]
-    with pytest.raises(ValueError, match=r'shape \(1, 20, 24, 3\): expected \[H, W, 3\]'):
+    with pytest.raises(ValueError, match=r'shape \[1, 20, 24, 3\]: expected one image \[H, W, 3\]'):
         artifacts_jax.load_segmenter(folder)(image[None])
     with pytest.raises(exports.ExportError, match=r'no detector, but a segmenter: use artifacts_jax\.load_segmenter'):
         artifacts_jax.load_detector(folder)
