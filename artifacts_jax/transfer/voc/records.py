@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -83,8 +84,8 @@ class Given:
         return self.pixels
 
 
-def stored(mask: PIL.Image.Image) -> np.ndarray:
-    """Returns the numbers in a picture as its file has them; of grey in fewer than 8 bits Pillow makes 0 to 255."""
+def stored(mask: Any) -> np.ndarray:
+    """Returns the numbers in a picture, opened by Pillow, as its file has them: grey of fewer than 8 bits is scaled."""
     form = str(mask.tile[0][3]) if mask.tile else ''
     return np.asarray(mask) // SCALED.get(form, 1)
 
