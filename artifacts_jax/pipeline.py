@@ -25,7 +25,7 @@ import jax
 from ml_collections import ConfigDict
 
 from artifacts_jax import config as configuration
-from artifacts_jax.data import left_out, parts, sources, splits
+from artifacts_jax.data import left_out, splits
 from artifacts_jax.devices import host, processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.exchange import exports
@@ -88,12 +88,7 @@ class Datasets(dict):
     def warn_of_common(self) -> None:
         """Warns of images that evaluations learn from and are tested on."""
         if {'probe_train', 'test'} <= self.keys():
-            data = self._config.data
-            (name, learned), (other, tested) = (
-                sources.rows(self._data, split, data) for split in (data.probe_train, data.test)
-            )
-            if name == other:
-                parts.warn_of_common(learned.tolist(), tested.tolist(), train=data.probe_train, test=data.test)
+            splits.warn_of_common(self._config.data, self._data)
 
     def keep_left_out(self, file: Path) -> None:
         """Names what is left out of the splits in a file, from now on; see data/left_out.py."""

@@ -248,13 +248,11 @@ def test_a_probe_that_the_data_cannot_have_is_left_out_by_name(
 
 
 def test_images_that_are_learned_from_and_tested_on_are_said(config, photograph_folder, capsys):
-    config.data.update(name=str(photograph_folder), probe_train='train[:50%]', test='train[50%:]')
-    for test, warned in (('train[50%:]', False), ('train[25%:]', True)):
-        config.data.test = test
-        datasets = pipeline.Datasets(config)
-        _ = datasets['probe_train'], datasets['test']
-        datasets.warn_of_common()
-        assert ('images of train[25%:] are learned from, too' in capsys.readouterr().err) == warned
+    config.stages = ('probe',)
+    for test, warned in (('train[24:]', False), ('train[12:]', True), ('test', False)):
+        config.data.update(name=str(photograph_folder), probe_train='train[:24]', test=test)
+        pipeline._examine(config, pipeline.Datasets(config), ())
+        assert (f'12 of the 36 images of {test} are learned from, too' in capsys.readouterr().err) == warned
 
 
 def test_fewer_images_than_neighbours_all_vote(config, tmp_path, stage_states):

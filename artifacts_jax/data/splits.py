@@ -61,6 +61,15 @@ def load(
     return streamed.decode() if in_memory else streamed
 
 
+def warn_of_common(config: ConfigDict, data: Mapping[str, sources.Source]) -> None:
+    """Warns of examples that are in probe_train and in test; arguments as of `load`."""
+    (name, learned), (other, tested) = (
+        sources.rows(data, split, config) for split in (config.probe_train, config.test)
+    )
+    if name == other:
+        parts.warn_of_common(learned.tolist(), tested.tolist(), train=config.probe_train, test=config.test)
+
+
 def open_data(config: ConfigDict) -> Mapping[str, sources.Source]:
     """Opens the data set that the run's `config.data` names: {split: its examples}; no image is read.
 

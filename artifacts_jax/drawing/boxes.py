@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 WIDTH = 960  # of a photograph beside another, pixels of the file; a figure is at most two of them wide
+HIGHEST = 4 * WIDTH  # row, pixels; photographs that would be higher are narrower
 GAP = 16
 FONT, CAPTION, TITLE = 22, 26, 34  # heights of letters, pixels
 LINE, EDGE = 4, 1  # widths of a box and of the dark edges that set it off
@@ -118,7 +119,7 @@ def _rows(sizes):
     rows = []
     for n in range(0, len(sizes), columns):
         ratios = [width / height for height, width in sizes[n : n + columns]]
-        height = (inside - GAP * (len(ratios) - 1)) / sum(ratios)
+        height = min(HIGHEST, (inside - GAP * (len(ratios) - 1)) / sum(ratios))
         if len(ratios) < columns and rows:  # as high as the row before
             height = min(height, rows[-1][0])
         rows.append((max(1, round(height)), [max(1, round(height * ratio)) for ratio in ratios]))

@@ -100,6 +100,11 @@ def test_rows_are_as_wide_as_the_figure(read_png, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ['a.png']
 
 
+def test_a_very_high_photograph_is_narrower(read_png, tmp_path):
+    boxes.draw(tmp_path / 'a.png', [plain(size=(2000, 5))], classes=CLASSES)
+    assert read_png(tmp_path / 'a.png').shape[:2] == (boxes.HIGHEST + 2 * GAP, WIDTH + 2 * GAP)
+
+
 def test_boxes_that_reach_outside_or_are_tiny_are_drawn(tmp_path):
     boxes.draw(
         tmp_path / 'a.png', [plain(('a', (-5, -5, 200, 200)), ('b', (95, 47, 95, 47)), ('c', (99, 50, 120, 60)))]

@@ -78,6 +78,14 @@ def test_images_that_are_learned_from_and_tested_on_are_said(year, capsys):
     assert 'images of both are learned from, too: they are in train' in capsys.readouterr().err
 
 
+def test_a_split_of_which_no_image_can_be_decoded_is_refused(year):
+    (path,) = (year / 'JPEGImages' / f'{name}.png' for name in (year / 'ImageSets/Main/test.txt').read_text().split())
+    path.write_bytes(path.read_bytes()[:60])
+    assert devkit.open_voc(str(year), ['test'])['test'][0].size == (12, 16)  # by its beginning
+    with pytest.raises(DataError, match=r'none of 1 images of test of .*VOC2007 can be used: \d+ \('):
+        devkit.opened(str(year), ('train', 'test'), '')
+
+
 def test_segmentation_has_lists_of_its_own_and_needs_no_annotations(year):
     (year / 'Annotations' / '000003.xml').unlink()
     first, second = devkit.open_voc(str(year), ['train'], lists='Segmentation')['train']

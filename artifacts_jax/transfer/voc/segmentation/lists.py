@@ -35,7 +35,7 @@ def opened(config: ConfigDict) -> Lists:
     """
     data, options = config.data, config.voc_segmentation
     train = data.probe_train if options.voc else ''
-    tests = (data.test,) if Path(data.test).is_file() else tuple(data.test.split('+'))
+    tests = (data.test,) if Path(data.test).expanduser().is_file() else tuple(data.test.split('+'))
     return _opened(data.name, train, tests, options.sbd, options.sbd_list, data.workers)
 
 
@@ -70,8 +70,7 @@ def _opened(name, train, tests, folder, listed, workers):
                 f'{len(common):,} of the {len(found[test]):,} images of {test} are among the {len(learned):,} to learn'
                 f' from, such as {common[0]}: {_ADVICE["sbd" if folder else "voc"]}'
             )
-    given = f' of {name}'
-    masks.check(tuple(learned.values()), f'the images to learn from{given}', classes=2, workers=workers)
+    masks.check(tuple(learned.values()), f'the images to learn from of {name}', classes=2, workers=workers)
     for test in tests:
-        masks.check(found[test], f'{test}{given}', classes=1, workers=workers)
+        masks.check(found[test], f'{test} of {name}', classes=1, workers=workers)
     return Lists(tuple(learned.values()), {test: found[test] for test in tests})
