@@ -79,6 +79,14 @@ def test_the_loss_is_summed_over_known_classes():
     np.testing.assert_allclose(stage.label_loss(outputs, labels), [by_hand, 0], rtol=1e-6)
 
 
+@pytest.mark.parametrize(('train', 'learn'), [('all', 8), ('fc6', 3), ('fc8', 1)])
+def test_layers_learn_from_the_one_that_is_named(train, learn):
+    config = small('voc', train=train)
+    paths = [('trunk', f'conv{n}') for n in range(1, 6)] + [('head', f'fc{n}') for n in (6, 7, 8)]
+    learning = [stage._learns(config, tuple(map(jax.tree_util.DictKey, path))) for path in paths]
+    assert learning == [False] * (8 - learn) + [True] * learn
+
+
 @pytest.mark.slow
 def test_only_what_is_to_learn_changes(train, start, tmp_path):
     whole = {kind: tree['trunk'] for kind, tree in artifacts.discriminator(start).items()}['params']
