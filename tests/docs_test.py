@@ -73,18 +73,6 @@ def rooms(picture):
     return names
 
 
-@pytest.fixture
-def site(tmp_path):
-    """A folder of one page, and what builds it."""
-    site = tmp_path / 'docs'
-    (site / '_static').mkdir(parents=True)
-    shutil.copy(ROOT / 'setup.py', tmp_path)
-    for name in ('conf.py', 'directives.py'):
-        shutil.copy(DOCS / name, site)
-    (site / 'index.md').write_text('# Page\n')
-    return site
-
-
 def test_readme_is_short_and_begins_with_two_commands():
     text = (ROOT / 'README.md').read_text()
     assert len(text.splitlines()) <= 150
@@ -148,32 +136,31 @@ def test_the_site_builds_without_a_warning_and_has_what_it_reads_from_the_source
             assert f'id="module-{module}"' in (tmp_path / 'api' / f'{module.split(".")[1]}.html').read_text()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ('text', 'warning'),
-    [
-        ('[a](gone.md)', 'gone.md'),
-        ('[a](../gone.py)', 'gone.py'),
-        ('[a](#gone)', 'gone'),
-        ('![a](gone.png)', 'gone.png'),
-        ('```{modules} artifacts_jax.gone\n```', 'there are no modules in'),
-        ('```{eval-rst}\n:py:func:`gone`\n```', 'reference target not found: gone'),
-    ],
-)
-def test_a_fault_in_a_page_ends_the_build(text, warning, site, tmp_path):
-    (site / 'index.md').write_text(f'# Page\n\n{text}\n')
-    run = build(site, tmp_path / 'html')
-    assert run.returncode != 0
-    assert warning in run.stderr
+FAULTS = {  # {what is wrong in a page: what the build prints}
+    '[a](gone.md)': 'gone.md',
+    '[a](../gone.py)': 'gone.py',
+    '[a](#gone_heading)': 'gone_heading',
+    '![a](gone.png)': 'gone.png',
+    '```{modules} artifacts_jax.gone\n```': 'there are no modules in',
+    '```{eval-rst}\n:py:func:`gone_function`\n```': 'reference target not found: gone_function',
+}
 
 
 @pytest.mark.slow
-def test_a_page_in_no_table_of_contents_ends_the_build(site, tmp_path):
-    assert build(site, tmp_path / 'html').returncode == 0
+def test_faults_in_pages_end_the_build_and_each_is_reported(tmp_path):
+    site = tmp_path / 'docs'
+    (site / '_static').mkdir(parents=True)
+    shutil.copy(ROOT / 'setup.py', tmp_path)
+    for name in ('conf.py', 'directives.py'):
+        shutil.copy(DOCS / name, site)
+    (site / 'index.md').write_text('# Page\n\n' + '\n\n'.join(FAULTS) + '\n')
     (site / 'other.md').write_text('# Page\n')
     run = build(site, tmp_path / 'html')
     assert run.returncode != 0
-    assert "document isn't included in any toctree" in run.stderr
+    warnings = [line for line in run.stderr.splitlines() if 'WARNING' in line]
+    for expected in (*FAULTS.values(), "document isn't included in any toctree"):
+        assert len([line for line in warnings if expected in line]) == 1, (expected, run.stderr)
+    assert len(warnings) == len(FAULTS) + 1, run.stderr
 
 
 @pytest.mark.parametrize('page', ['CONTRIBUTING.md', 'docs/development.md'])
