@@ -1,7 +1,8 @@
 """How tests, and the runs that they start, compile: the environment is set when this is imported, before JAX.
 
 They compile more than they compute. So most of XLA's optimisations are left out, with which the fast tests take twice
-as long, and its newer emitters of code, which take longer, too. COMPILE=users compiles as users do.
+as long, and its newer emitters of code, which take longer, too. What is compared with other programs' numbers is jitted
+with AS_USERS, which compiles as users do.
 """
 
 import importlib.util
@@ -9,7 +10,7 @@ import mmap
 import os
 from pathlib import Path
 
-EMITTERS = 'xla_cpu_use_fusion_emitters'
+EMITTERS, SPLITS = 'xla_cpu_use_fusion_emitters', 'xla_cpu_parallel_codegen_split_count'
 
 
 def _knows(flag):
@@ -23,16 +24,18 @@ def _knows(flag):
     return False
 
 
-AS_USERS = os.environ.get('COMPILE') == 'users'
-QUICK = [] if AS_USERS or not _knows(EMITTERS) else [f'--{EMITTERS}=false']
+QUICK = {flag: value for flag, value in ((EMITTERS, 'false'), (SPLITS, '1')) if _knows(flag)}
+# compiler_options of jax.jit
+AS_USERS = {'xla_backend_optimization_level': 3, 'xla_llvm_disable_expensive_passes': False}
+AS_USERS |= {EMITTERS: True} if EMITTERS in QUICK else {}
 
 
 def xla_flags(devices: int) -> str:
     """Returns XLA_FLAGS for so many CPU devices."""
-    return ' '.join([f'--xla_force_host_platform_device_count={devices}', *QUICK])
+    quick = [f'--{flag}={value}' for flag, value in QUICK.items()]
+    return ' '.join([f'--xla_force_host_platform_device_count={devices}', *quick])
 
 
 os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {xla_flags(int(os.environ.get("DEVICES", 4)))}'
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-if not AS_USERS:
-    os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'

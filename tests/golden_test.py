@@ -4,6 +4,7 @@ golden.npz holds their numbers, float32. Weights and images are made by name, an
 """
 
 import zlib
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ from artifacts_jax.configs import stl10
 from artifacts_jax.exchange import tf1
 from artifacts_jax.models import architecture
 from artifacts_jax.pretraining import autoencoder
+from tests.compiling import AS_USERS
 
 
 def generator(name):
@@ -112,7 +114,7 @@ def forward(config, variables, images, golden):
     model, discriminator = architecture.make_generator(config), architecture.make_discriminator(config)
     judge = {kind: tree['discriminator'] for kind, tree in variables.items()}
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=AS_USERS)
     def run(variables, judge, images, mask):
         phi = model.apply(variables, images, method='encode')
         real = model.apply(variables, phi, method='decode')
@@ -143,7 +145,7 @@ def autoencoder_update(config, variables, images):
     """(the state after the autoencoder's first update, metrics, what it decoded in training mode)."""
     model = architecture.make_generator(config)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=AS_USERS)
     def run(state):
         decoded, _ = model.apply(state.variables, images, train=True, method='reconstruct', mutable=['batch_stats'])
         return *autoencoder.update(state, images, config=config), decoded
