@@ -130,6 +130,6 @@ def test_dropout_is_of_the_connected_layers_alone():
     keys = jax.random.split(jax.random.key(1), (2, 2))
     dropped = [module.apply(variables, images, keys[::order]) for order in (1, -1)]
     assert (dropped[0][0] != dropped[0][1]).any()
-    np.testing.assert_array_equal(dropped[0], dropped[1][::-1])  # by the example's keys
+    np.testing.assert_allclose(dropped[0], dropped[1][::-1], rtol=1e-5)  # by the example's keys
     plain = module.apply(variables, images)
     np.testing.assert_array_equal(plain[0], plain[1])
