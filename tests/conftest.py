@@ -3,7 +3,10 @@
 from tests import checking, compiling  # noqa: F401 (first: JAX and the package heed what they set)
 
 # isort: split
+import shutil
+import tarfile
 from functools import partial
+from pathlib import Path
 
 import jax
 import jaxtyping
@@ -16,6 +19,8 @@ from artifacts_jax.configs import default
 from artifacts_jax.drawing import plots, sheet
 from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import keys
+from artifacts_jax.transfer.voc.segmentation import canvases
+from tests.earlier import workdirs
 from tests.forks import Forks
 from tests.runs import CONFIG, Runs, find_port
 
@@ -152,6 +157,24 @@ def photograph_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
+def unpacked(tmp_path_factory):
+    """The content of tests/earlier's archive, for tests to copy."""
+    folder = tmp_path_factory.mktemp('unpacked')
+    with tarfile.open(workdirs.ARCHIVE) as archive:
+        archive.extractall(folder, filter='data')
+    return folder
+
+
+@pytest.fixture
+def earlier(unpacked, tmp_path, monkeypatch):
+    """A copy of it, which becomes the current directory: all paths in it are relative."""
+    folder = shutil.copytree(unpacked, tmp_path / 'earlier')
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(canvases, 'STEP', 24)
+    return folder
+
+
+@pytest.fixture(scope='session')
 def finished_run(tmp_path_factory, photograph_folder):
     """(config, work directory, results) of one whole run on crops of real photographs, on four devices."""
     config, workdir = tiny(), tmp_path_factory.mktemp('run')
@@ -160,24 +183,30 @@ def finished_run(tmp_path_factory, photograph_folder):
     return config, workdir, pipeline.run(configuration.check(config), workdir)
 
 
+@pytest.fixture(scope='session')
+def programs():
+    """The folder of compiled programs, which all workers, and the processes that tests start, share."""
+    return Path(jax.config.jax_compilation_cache_dir)
+
+
 @pytest.fixture
 def free_port():
     return find_port()
 
 
 @pytest.fixture(scope='session')
-def runs(tmp_path_factory, photograph_folder, forks):
+def runs(tmp_path_factory, photograph_folder, forks, programs):
     """Whole runs in processes of their own; 'whole' is one that nothing has disturbed, on one device."""
-    runs = Runs(tmp_path_factory.mktemp('runs'), forks)
+    runs = Runs(tmp_path_factory.mktemp('runs'), programs, forks)
     (runs.folder / 'small.py').write_text(CONFIG.format(folder=str(photograph_folder)))
     runs.finish('whole')
     return runs
 
 
 @pytest.fixture(scope='session')
-def forks(tmp_path_factory):
+def forks(tmp_path_factory, programs):
     """Commands as a user starts them, but in tenths of a second."""
-    with Forks(tmp_path_factory.mktemp('forks')) as forks:
+    with Forks(tmp_path_factory.mktemp('forks'), programs) as forks:
         yield forks
 
 

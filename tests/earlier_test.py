@@ -3,23 +3,16 @@
 import json
 import re
 import shutil
-import tarfile
-from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from artifacts_jax import config as configuration
 from artifacts_jax import figures, pipeline
-from artifacts_jax.configs import default
 from artifacts_jax.training import loop
-from artifacts_jax.transfer.voc.segmentation import canvases
-from tests.earlier import make
+from tests.earlier import make, workdirs
 
-ARCHIVE = Path(__file__).parent / 'earlier' / '28cbb7e.tar.xz'
-WORKDIRS = ('pretraining', 'voc2007', 'voc2012')
 TRAINED = {  # {stage: the folders of what it trains}
     'autoencoder': ['pretraining/autoencoder'],
     'artifacts': ['pretraining/artifacts'],
@@ -31,52 +24,27 @@ TRAINED = {  # {stage: the folders of what it trains}
 }
 
 
-@pytest.fixture(scope='module')
-def original(tmp_path_factory):
-    """The folder of the archive's content, which tests copy."""
-    folder = tmp_path_factory.mktemp('earlier')
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter='data')
-    return folder
-
-
-@pytest.fixture
-def folder(original, tmp_path, monkeypatch):
-    """A copy, which is the current directory: all paths in it are relative."""
-    shutil.copytree(original, tmp_path / 'earlier')
-    monkeypatch.chdir(tmp_path / 'earlier')
-    monkeypatch.setattr(canvases, 'STEP', 24)
-    return tmp_path / 'earlier'
-
-
-def load(workdir, stages=None):
-    config, _ = configuration.load(Path(workdir), default.get_config())
-    config = config.copy_and_resolve_references()
-    config.stages = stages or config.stages
-    return config
-
-
 def numbers(text):
     """The numbers of a table, without its words."""
     return re.findall(r'\d+\.\d+', text)
 
 
 def test_the_archive_is_small():
-    assert ARCHIVE.stat().st_size < 1_000_000
+    assert workdirs.ARCHIVE.stat().st_size < 1_000_000
 
 
-@pytest.mark.parametrize('workdir', WORKDIRS)
-def test_completed_runs_are_complete_and_print_their_tables(workdir, folder, monkeypatch, capsys):
+@pytest.mark.parametrize('workdir', workdirs.STAGES)
+def test_completed_runs_are_complete_and_print_their_tables(workdir, earlier, monkeypatch, capsys):
     monkeypatch.setattr(loop, '_loop', None)  # nothing is trained
-    expected = json.loads((folder / workdir / 'results.json').read_text())
-    tables = (folder / workdir / 'results.txt').read_text()
-    (folder / workdir / 'results.txt').unlink()
-    assert pipeline.run(load(workdir), workdir) == expected
-    assert numbers((folder / workdir / 'results.txt').read_text()) == numbers(tables)
+    expected = json.loads((earlier / workdir / 'results.json').read_text())
+    tables = (earlier / workdir / 'results.txt').read_text()
+    (earlier / workdir / 'results.txt').unlink()
+    assert pipeline.run(workdirs.load(workdir), workdir) == expected
+    assert numbers((earlier / workdir / 'results.txt').read_text()) == numbers(tables)
     assert numbers(tables)[-1] in capsys.readouterr().out
 
 
-def test_exports_compute_what_they_did(folder):
+def test_exports_compute_what_they_did(earlier):
     with np.load('outputs.npz') as expected:
         found = make.outputs(expected['image'])
         assert found.keys() == {*expected.files} - {'image'}
@@ -88,9 +56,9 @@ def test_exports_compute_what_they_did(folder):
 
 
 @pytest.mark.slow
-def test_figures_are_drawn(folder):
-    figures.write(folder / 'pretraining', folder / 'drawn', examples=1, bank=16)
-    assert len(list((folder / 'drawn').iterdir())) == 4
+def test_figures_are_drawn(earlier):
+    figures.write(earlier / 'pretraining', earlier / 'drawn', examples=1, bank=16)
+    assert len(list((earlier / 'drawn').iterdir())) == 4
 
 
 def arrays(checkpoint):
@@ -102,16 +70,16 @@ def arrays(checkpoint):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('stage', TRAINED)
-def test_training_resumes_to_the_same_end(stage, folder, undrawn, capsys):
-    trained = [folder / name / 'checkpoints' for name in TRAINED[stage]]
+def test_training_resumes_to_the_same_end(stage, earlier, undrawn, capsys):
+    trained = [earlier / name / 'checkpoints' for name in TRAINED[stage]]
     begun, expected = ([arrays(checkpoints / step) for checkpoints in trained] for step in ('3', '6'))
     for checkpoints in trained:
         shutil.rmtree(checkpoints / '6')
     workdir = TRAINED[stage][0].partition('/')[0]
-    results = json.loads((folder / workdir / 'results.json').read_text())
+    results = json.loads((earlier / workdir / 'results.json').read_text())
     results.pop(stage, None)
-    (folder / workdir / 'results.json').write_text(json.dumps(results))
-    config = load(workdir, (stage,))
+    (earlier / workdir / 'results.json').write_text(json.dumps(results))
+    config = workdirs.load(workdir, (stage,))
     config.transfer.folds = ''
     pipeline.run(config, workdir)
     assert 'begins anew' not in capsys.readouterr().out

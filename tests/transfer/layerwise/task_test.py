@@ -13,7 +13,7 @@ from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.exchange import exports
 from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import loop
-from artifacts_jax.transfer.layerwise import presets, stage, task
+from artifacts_jax.transfer.layerwise import stage, task
 from tests import stopping
 from tests.conftest import tiny
 
@@ -51,8 +51,8 @@ def trained(datasets, photograph_folder, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('preset', presets.PRESETS)
-def test_every_preset_learns_what_a_trunk_sees(preset, datasets, trained, photograph_folder):
+@pytest.mark.parametrize('preset', ['zhang2016', 'asano'])  # of both forms of momentum and of pooling
+def test_presets_learn_what_a_trunk_sees(preset, datasets, trained, photograph_folder):
     config = small(photograph_folder, preset=preset)
     state = trained(preset, epochs=12 if preset == 'asano' else 4)  # whose crops are of much less of an image
     right, count = stage.counter(2, config, ONE)(state.variables, datasets['test'])
@@ -72,12 +72,6 @@ def test_learning_rates_share_the_passes_and_nothing_else(trained):
 
 
 @pytest.mark.slow
-def test_two_devices_by_pmap_train_as_one(trained):
-    jitted, mapped = (trained('vissl', devices).variables for devices in (ONE, Devices('pmap', jax.devices()[:2])))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), jitted, mapped)
-
-
-@pytest.mark.slow
 def test_a_resumed_training_equals_a_whole_one_bit_for_bit(trained, tmp_path, monkeypatch):
     def train(folder):
         return trained('asano', folder=folder)
@@ -94,7 +88,7 @@ def test_untrained_classifiers_of_zeros_are_right_about_nothing(datasets, photog
     assert all((x[:, 0] == 0).all() for x in right.values())  # all logits are the same
 
 
-def test_a_run_says_its_table_and_is_not_run_again(photograph_folder, tmp_path, capsys):
+def test_a_run_says_its_table(photograph_folder, tmp_path):
     folder = shutil.copytree(photograph_folder, tmp_path / 'photographs')
     (folder / 'train' / 'coffee' / 'empty.png').write_bytes(b'')
     config = small(folder, preset='deepcluster', ten_crop=True)
@@ -106,9 +100,6 @@ def test_a_run_says_its_table_and_is_not_run_again(photograph_folder, tmp_path, 
     text = (tmp_path / 'results.txt').read_text()
     assert 'here, random network, deepcluster, ten crops' in text
     assert 'paper' not in text  # whose numbers are of ImageNet
-    capsys.readouterr()
-    assert pipeline.run(config, tmp_path) == found
-    assert 'trained parameters' not in capsys.readouterr().out
     found['layerwise']['deepcluster']['dataset'] = 'imagenet2012'
     assert '| spot artifacts (the paper) |' in task.table(found).replace('  ', '')
 
@@ -117,9 +108,7 @@ def test_a_run_says_its_table_and_is_not_run_again(photograph_folder, tmp_path, 
     ('changes', 'message'),
     [
         ({'layerwise.crop_size': 17}, 'crop_size=17 is larger than the images, data.size=16'),
-        ({'layerwise.crop_size': 3}, "crop_size=3: the trunk takes 6 pixels or more in the geometry 'caffe'"),
-        ({'layerwise.batch_size': 6}, r'layerwise.batch_size=6 does not divide by the 4 devices: use 8'),
-        ({'pretrained': '/nowhere'}, 'nowhere'),
+        ({'layerwise.crop_size': 5}, "crop_size=5: the trunk takes 6 pixels or more in the geometry 'caffe'"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_written(changes, message, photograph_folder, tmp_path):

@@ -6,7 +6,6 @@ import pytest
 
 from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
-from artifacts_jax.config import ConfigError
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.transfer.segmentation_probe import task
 from tests.conftest import tiny
@@ -26,7 +25,7 @@ def folder(tmp_path_factory):
     return made.folder(tmp_path_factory.mktemp('masked') / 'parks')
 
 
-def test_a_run_tells_classes_apart_and_is_not_run_again(folder, tmp_path, capsys):
+def test_a_run_tells_classes_apart(folder, tmp_path):
     config = small(folder)
     found = pipeline.run(configuration.check(config), tmp_path)
     row = found['segmentation_probe']['random']
@@ -38,9 +37,6 @@ def test_a_run_tells_classes_apart_and_is_not_run_again(folder, tmp_path, capsys
     assert conv1['miou'] == pytest.approx((conv1['iou']['1'] + conv1['iou']['2']) / 2)
     assert '| conv5 |' in (tmp_path / 'results.txt').read_text()
     assert (tmp_path / 'figures' / 'segmentation_probe.png').is_file()
-    capsys.readouterr()
-    assert pipeline.run(config, tmp_path) == found
-    assert 'segmentation_probe:   conv1' not in capsys.readouterr().out
 
 
 def test_images_that_are_learned_from_and_tested_on_are_said(folder, capsys):
@@ -59,9 +55,6 @@ def test_what_cannot_be_probed_is_refused_before_anything_is_written(folder, tmp
         pipeline.run(configuration.check(config), tmp_path / 'run')
     config.data.probe_train, config.segmentation_probe.max_train = 'training', 1
     with pytest.raises(DataError, match=r'is one image \(max_train\), expected two or more'):
-        pipeline.run(configuration.check(config), tmp_path / 'run')
-    config.segmentation_probe.size = 2
-    with pytest.raises(ConfigError, match=r'segmentation_probe\.size=2: the trunk takes 4 pixels or more'):
         pipeline.run(configuration.check(config), tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 

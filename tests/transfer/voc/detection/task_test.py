@@ -78,7 +78,7 @@ def train(tree, start, tmp_path, monkeypatch):
     return train
 
 
-def test_a_run_says_every_class_writes_the_devkits_files_and_is_not_run_again(tree, tmp_path, capsys):
+def test_a_run_says_every_class_and_writes_the_devkits_files(tree, tmp_path, capsys):
     config = small(tree)
     config.voc_detection.boxes = 7  # of a test image several times as many are looked at
     found = pipeline.run(configuration.check(config), tmp_path)
@@ -97,8 +97,6 @@ def test_a_run_says_every_class_writes_the_devkits_files_and_is_not_run_again(tr
     best = max(float(line[1]) for line in lines if line[0] == images.records[1].name)
     assert best == pytest.approx(detected.scores[detected.labels.index('cat')], abs=5e-4)
     assert 'images are padded to one of 6 sizes' in capsys.readouterr().out
-    assert pipeline.run(config, tmp_path) == found
-    assert 'trained parameters' not in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -106,15 +104,6 @@ def test_a_resumed_training_equals_a_whole_one_bit_for_bit(train, tmp_path, monk
     stopping.equals_when_resumed(
         monkeypatch, lambda folder: train(folder=folder), tmp_path / 'whole', tmp_path / 'parts', of=batches.Images
     )
-
-
-@pytest.mark.slow
-def test_devices_do_not_matter(train, tmp_path):
-    whole = train(folder=tmp_path / 'one')
-    for mapping in ('jit', 'pmap'):
-        state = train(Devices(mapping), tmp_path / mapping)
-        for a, b in zip(stopping.leaves(whole), stopping.leaves(state), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(('frozen', 'learn'), [(0, 5), (1, 4), (5, 0)])
@@ -169,8 +158,6 @@ def test_targets_are_normalised_and_new_layers_by_what_they_see(tree, start, mon
         ({'proposals': 'edge_boxes'}, DataError, 'expected selective_search, or a file'),
         ({'longest': 20}, configuration.ConfigError, 'longest=20: expected lengths of the shorter side'),
         ({'test_scales': (24, 48)}, configuration.ConfigError, r'test_scales=\(24, 48\) with .* longer one may be'),
-        ({'scales': (3,)}, configuration.ConfigError, 'voc_detection.scales=3: the trunk takes 4 pixels or more'),
-        ({'batch_size': 3}, configuration.ConfigError, 'voc_detection.batch_size=3 does not divide by the 4 devices'),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_written(options, error, message, tree, tmp_path):

@@ -3,7 +3,6 @@
 import itertools
 from pathlib import Path
 
-import jax
 import numpy as np
 import PIL.Image
 import pytest
@@ -12,11 +11,8 @@ from scipy import ndimage
 from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
 from artifacts_jax.data.errors import DataError
-from artifacts_jax.devices.parallel import Devices
-from artifacts_jax.training import loop
 from artifacts_jax.transfer.voc import devkit
-from artifacts_jax.transfer.voc.segmentation import batches, canvases, segmenter, stage, task
-from tests import stopping
+from artifacts_jax.transfer.voc.segmentation import canvases
 from tests.transfer.voc import trees as of_voc
 from tests.transfer.voc.segmentation import made, trees
 
@@ -32,25 +28,7 @@ def tree(tmp_path_factory):
     return year
 
 
-@pytest.fixture(scope='module')
-def start():
-    return made.start()
-
-
-@pytest.fixture
-def train(tree, start, tmp_path):
-    def train(devices=made.ONE, folder=tmp_path, accumulate=1, **options):
-        config = made.small(tree, **options)
-        config.accumulate = accumulate
-        images, tests = task._images(config)
-        training = stage.Stage('voc_segmentation/test', segmenter.make(config, devices))
-        opened = {'train': images, 'test': tests['val']}
-        return loop.run(training, config, folder, devices, opened, jax.device_put(start, devices.replicated))
-
-    return train
-
-
-def test_a_run_says_every_class_draws_and_is_not_run_again(tree, tmp_path, capsys, read_png):
+def test_a_run_says_every_class_and_draws(tree, tmp_path, capsys, read_png):
     config = made.small(of_voc.damaged(tree, tmp_path / 'voc', trees.name(4)))
     config.data.update(probe_train='trainval', test='trainval')
     found = pipeline.run(configuration.check(config), tmp_path)
@@ -68,35 +46,11 @@ def test_a_run_says_every_class_draws_and_is_not_run_again(tree, tmp_path, capsy
     assert 'tvmonitor' in text
     assert read_png(tmp_path / 'figures' / 'segmentation.png').shape[1] > 1000
     assert f'{measured["miou"]:.1f} % on trainval' in capsys.readouterr().out
-    assert pipeline.run(config, tmp_path) == found
-    assert 'trained parameters' not in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_a_resumed_training_equals_a_whole_one_bit_for_bit(train, tmp_path, monkeypatch):
-    stopping.equals_when_resumed(
-        monkeypatch, lambda folder: train(folder=folder), tmp_path / 'whole', tmp_path / 'parts', of=batches.Images
-    )
-
-
-@pytest.mark.slow
-def test_devices_and_parts_do_not_matter(train, tmp_path):
-    whole = train(folder=tmp_path / 'one')
-    for name, options in {'jit': (Devices('jit'),), 'pmap': (Devices('pmap'),), 'parts': (made.ONE, 4)}.items():
-        devices, accumulate = (*options, 1)[:2]
-        state = train(devices, tmp_path / name, accumulate)
-        for a, b in zip(stopping.leaves(whole), stopping.leaves(state), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ('options', 'error', 'message'),
     [
-        (
-            {'batch_size': 6},
-            configuration.ConfigError,
-            'batch_size=6 does not divide by the 4 devices',
-        ),
         ({'voc': False}, configuration.ConfigError, 'there is nothing to learn from'),
         ({'sbd': '/nowhere'}, DataError, '/nowhere holds no SBD'),
     ],

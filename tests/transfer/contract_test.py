@@ -1,0 +1,126 @@
+"""What every transfer task keeps to, on the small work directories and data of tests/earlier."""
+
+import itertools
+import json
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from artifacts_jax import config as configuration
+from artifacts_jax import pipeline
+from artifacts_jax.data import splits
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.training import keys, loop, results
+from tests.earlier import workdirs
+
+TRAINED = ('transfer', 'layerwise', 'voc_classification', 'voc_detection', 'voc_segmentation')
+TASKS = (*TRAINED, 'knn', 'segmentation_probe', 'voc_svm')
+
+
+def test_every_task_is_among_them():
+    assert {task.NAME for task in pipeline.EVALUATIONS} == {*TASKS, 'probe'}
+
+
+def configure(task):
+    """A configuration of the task alone, for a new work directory."""
+    config = workdirs.load(_completed(task), (task,))
+    config.pretrained = 'pretraining/export'
+    return config
+
+
+def _completed(task):
+    return next(name for name, stages in workdirs.STAGES.items() if task in stages)
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_a_completed_task_is_not_run_again(task, earlier, monkeypatch):
+    workdir = _completed(task)
+    config = workdirs.load(workdir, (task,))
+    monkeypatch.setattr(loop, 'run', None)
+    monkeypatch.setattr(splits, 'load', None)
+    written = []
+    monkeypatch.setattr(results, 'write', lambda workdir, found: written.append(found))
+    before = json.loads((earlier / workdir / 'results.json').read_text())
+    assert pipeline.run(config, workdir)[task] == before[task]
+    assert all(found == before for found in written)
+
+
+REFUSED = {
+    'a split that is not there': {'data.test': 'nowhere'},
+    'data that are not there': {'data.name': '/nowhere'},
+    'an export that is not there': {'pretrained': '/nowhere'},
+    'an image size of none': {'data.size': 0},
+}
+
+
+@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('what', REFUSED)
+def test_what_cannot_be_run_is_refused_in_one_line_and_nothing_is_written(task, what, earlier):
+    config = configure(task)
+    config.update_from_flattened_dict(REFUSED[what])
+    _check_refused(config, next(iter(REFUSED[what].values())))
+
+
+@pytest.mark.parametrize('task', TRAINED)
+def test_a_batch_that_does_not_divide_by_the_devices_is_refused(task, earlier):
+    config = configure(task)
+    config[task].batch_size = 6
+    _check_refused(config, f'{task}.batch_size=6 does not divide by the 4 devices: use 8')
+
+
+@pytest.mark.parametrize('task', [task for task in TASKS if task not in ('transfer', 'knn', 'voc_segmentation')])
+def test_crops_that_the_trunk_cannot_take_are_refused(task, earlier):
+    config = configure(task)
+    key = {'segmentation_probe': 'size', 'voc_detection': 'scales'}.get(task, 'crop_size')
+    config[task][key] = (3,) if key == 'scales' else 3
+    _check_refused(config, f'{key}=3: the trunk takes')
+
+
+def _check_refused(config, message):
+    with pytest.raises(configuration.ForeseenError) as refused:
+        pipeline.run(configuration.check(config), 'new')
+    text = str(refused.value)
+    assert str(message) in text, text
+    assert not (Path('new') / 'config.json').exists()
+
+
+class CapturedError(Exception):
+    pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', TRAINED)
+def test_two_steps_on_four_devices_are_those_on_one(task, earlier, monkeypatch):
+    captured = []
+
+    def capture(stage, config, workdir, devices, datasets, base, **options):
+        captured.append((stage, config, datasets['train'], base))
+        raise CapturedError
+
+    monkeypatch.setattr(loop, 'run', capture)
+    config = configure(task)
+    config.transfer.protocols = ('finetune',)
+    config.optim.epsilon = 1e-2
+    if 'learning_rate' in config[task]:
+        config[task].learning_rate = 1e-2  # so that two steps move more than rounding
+    with pytest.raises(CapturedError):
+        pipeline.run(config, 'new')
+    ((stage, config, dataset, base),) = captured
+    batches = list(itertools.islice(dataset.train_batches(stage.plan(config)[1]), 2))
+    key, ended = keys.stage_key(config.seed, stage.NAME), []
+    base = jax.tree.map(np.asarray, base)
+    for devices in (Devices('jit', jax.devices()[:1]), Devices('jit'), Devices('pmap')):
+        state = loop.initial(stage, config, devices, jax.device_put(base, devices.replicated))
+        begun = jax.tree.map(np.array, state.params)
+        step = devices.train_step(partial(stage.train_step, config=config))
+        for batch in batches:
+            state, values = step(state, devices.put(batch), key)
+        ended.append(jax.tree.map(np.asarray, (state.variables, values)))
+    expected, *others = ended
+    learned = {network: expected[0]['params'][network] for network in begun}
+    assert any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), begun, learned)))
+    for found in others:
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-5), found, expected)
