@@ -64,16 +64,17 @@ class Fork:
 
 @dataclasses.dataclass
 class Forks:
-    """Starts commands; use it as a context. `folder` keeps compiled programs and what is printed."""
+    """Starts commands; use it as a context. `folder` keeps what is printed, `cache` compiled programs."""
 
     folder: Path
+    cache: Path
 
     def __enter__(self):
         environment = {
             **os.environ,
             'PYTHONPATH': str(ROOT),
             'XLA_FLAGS': xla_flags(1),
-            'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'cache'),
+            'JAX_COMPILATION_CACHE_DIR': str(self.cache),
             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
         }
         pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}

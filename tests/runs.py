@@ -53,11 +53,13 @@ def find_port():
 class Runs:
     """Starts main as a user does, with 20 steps of each stage at 16 pixels, in work directories under `folder`.
 
-    As `forks` they have imported everything before, and draw nothing, which would take a third of their time. Without,
-    they are processes of their own, in which modules are sought in the folders `first` before all others.
+    What they compile is kept in `cache`. As `forks` they have imported everything before, and draw nothing, which would
+    take a third of their time. Without, they are processes of their own, in which modules are sought in the folders
+    `first` before all others.
     """
 
     folder: Path
+    cache: Path
     forks: Forks | None = None
     first: tuple[Path, ...] = ()
     _kept: dict = dataclasses.field(default_factory=dict)
@@ -80,7 +82,7 @@ class Runs:
             **os.environ,
             'XLA_FLAGS': xla_flags(devices),
             'PYTHONPATH': os.pathsep.join(map(str, (*self.first, ROOT))),
-            'JAX_COMPILATION_CACHE_DIR': str(self.folder / 'cache'),
+            'JAX_COMPILATION_CACHE_DIR': str(self.cache),
             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
         }
         pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}

@@ -46,13 +46,13 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory, folder):
+def run(tmp_path_factory, folder, programs):
     """(Runs, what main printed, the file of imports that were tried) of a whole run."""
     place = tmp_path_factory.mktemp('without')
     log, first = place / 'imports.txt', place / 'first'
     first.mkdir()
     (first / 'sitecustomize.py').write_text(HIDE.format(log=str(log)))
-    runs = Runs(place, first=(first,))
+    runs = Runs(place, programs, first=(first,))
     (place / 'small.py').write_text(CONFIG.format(folder=str(folder)))
     steps = [f'--config.{stage}.steps=4' for stage in ('autoencoder', 'artifacts')]
     said = runs.finish('run', *steps, "--config.stages=('autoencoder', 'artifacts', 'probe')", '--config.eval_every=4')

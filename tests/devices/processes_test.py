@@ -90,19 +90,59 @@ def test_a_process_that_the_others_miss_is_told_by_each(index, free_port):
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does_and_stop_together_and_four_go_on(runs):
-    run = runs.start('stopped', processes=2)
-    runs.wait_for_step('stopped', 4)
+def test_two_processes_stop_together_and_resume_to_what_one_learns_and_finds(runs):
+    stages = '--config.stages=("autoencoder", "artifacts", "probe")'
+    run = runs.start('on_2', stages, processes=2)
+    runs.wait_for_step('on_2', 4)
     run[1].send_signal(signal.SIGTERM)  # one of them: the other hears of it
     ended = runs.end(run)
     assert [status for status, _, _ in ended] == [75, 75]
     assert 'saved; run the same command to go on' in ended[0][1]
     assert [line for line in ended[1][1].splitlines() if not line.startswith('[Gloo]')] == []  # the first alone prints
+    assert 'conv5' in runs.finish('on_2', stages, processes=2)
+    runs.check_close('on_2', 'whole')
+    for stage in (autoencoder, artifacts):
+        found, expected = (
+            [row for row in runs.rows(name, stage) if 'test/psnr' in row or 'test/mask_auc' in row]
+            for name in ('on_2', 'whole')
+        )
+        for row, other in zip(found, expected, strict=True):  # of every example of every process
+            assert row == pytest.approx(other, rel=0.02, abs=0.02)
+
+
+@pytest.mark.slow
+def test_when_one_process_dies_the_other_ends(runs):
+    run = runs.start('died', processes=2)
+    runs.wait_for_step('died', 6)
+    check_ends(runs, run, 0)
+
+
+def check_ends(runs, run, victim):
+    """Kills one of two processes; asserts that the other ends soon and says why."""
+    run[victim].kill()
+    died = time.monotonic()
+    status, _, said = runs.end(run)[1 - victim]
+    assert time.monotonic() - died < 60
+    assert status not in (0, 75)
+    told = (
+        'start all again: the run goes on from its newest checkpoint',
+        'likely indicates that another task died',  # JAX's words, if it was the first to know
+        'polled an error from coordination service',  # or those if the first process died
+    )
+    assert any(text in said for text in told), said
+
+
+@pytest.mark.nightly
+def test_four_processes_go_on_where_two_stopped(runs):
+    run = runs.start('stopped', processes=2)
+    runs.wait_for_step('stopped', 4)
+    run[0].send_signal(signal.SIGTERM)
+    assert [status for status, _, _ in runs.end(run)] == [75, 75]
     runs.finish('stopped', processes=4)
     runs.check_close('stopped', 'whole')
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_stop_on_ctrl_c_and_go_back_together_from_a_damaged_checkpoint(runs):
     run = runs.start('damaged_on_2', processes=2)
     runs.wait_for_step('damaged_on_2', 6)
@@ -121,7 +161,7 @@ def test_two_processes_stop_on_ctrl_c_and_go_back_together_from_a_damaged_checkp
     runs.check_close('damaged_on_2', 'whole')
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_end_on_a_loss_that_is_not_finite_with_the_batch_of_both(runs):
     command = ('nonfinite_on_2', '--config.autoencoder.learning_rate=1e30')
     ended = runs.end(runs.start(*command, processes=2))
@@ -133,28 +173,18 @@ def test_two_processes_end_on_a_loss_that_is_not_finite_with_the_batch_of_both(r
     assert f'step {path.stem} again' in runs.finish(*command, '--replay')
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(('mapping', 'victim'), [('pmap', 1), ('jit', 0)])
 def test_when_one_process_dies_the_others_end_and_one_goes_on(runs, mapping, victim):
     name, mapping = f'{mapping}_{victim}_died', f'--config.parallel={mapping}'
     run = runs.start(name, mapping, processes=2, devices=2)
     runs.wait_for_step(name, 6)
-    run[victim].kill()
-    died = time.monotonic()
-    status, _, said = runs.end(run)[1 - victim]
-    assert time.monotonic() - died < 60
-    assert status not in (0, 75)
-    told = (
-        'start all again: the run goes on from its newest checkpoint',
-        'likely indicates that another task died',  # JAX's words, if it was the first to know
-        'polled an error from coordination service',  # or those if the first process died
-    )
-    assert any(text in said for text in told), said
+    check_ends(runs, run, victim)
     runs.finish(name, mapping)
     runs.check_close(name, 'whole')
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_read_a_stream_as_one_does(runs):
     runs.finish('stream', '--config.data.loading=stream')
     runs.finish('stream_on_2', '--config.data.loading=stream', processes=2)
@@ -167,17 +197,3 @@ def test_an_error_that_one_process_meets_ends_all(runs, tmp_path):
     ended = runs.end(run)
     assert [status for status, _, _ in ended] == [1, 1]
     assert all('error: no images in' in said for _, _, said in ended)
-
-
-@pytest.mark.slow
-def test_a_whole_run_on_two_processes_finds_what_one_does(runs):
-    said = runs.finish('on_2', '--config.stages=("autoencoder", "artifacts", "probe")', processes=2)
-    assert 'conv5' in said
-    runs.check_close('on_2', 'whole')
-    for stage in (autoencoder, artifacts):
-        found, expected = (
-            [row for row in runs.rows(name, stage) if 'test/psnr' in row or 'test/mask_auc' in row]
-            for name in ('on_2', 'whole')
-        )
-        for row, other in zip(found, expected, strict=True):  # of every example of every process
-            assert row == pytest.approx(other, rel=0.02, abs=0.02)

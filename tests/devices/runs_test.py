@@ -10,15 +10,15 @@ import time
 import pytest
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(('mapping', 'count'), [('jit', 2), ('pmap', 4)])  # jit: see below, too
+@pytest.mark.nightly
+@pytest.mark.parametrize(('mapping', 'count'), [('jit', 2), ('pmap', 4)])
 def test_a_run_learns_the_same_on_any_number_of_devices(runs, mapping, count):
     name = f'{mapping}_{count}'
     runs.finish(name, f'--config.parallel={mapping}', devices=count)
     runs.check_close(name, 'whole')
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(('before', 'after'), [(4, (1, 8)), (1, (4,))])
 def test_a_run_goes_on_with_another_number_of_devices(runs, before, after):
     stopped = f'stopped_on_{before}'
@@ -35,7 +35,7 @@ def test_a_run_goes_on_with_another_number_of_devices(runs, before, after):
         runs.check_close(name, 'whole')
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_eight_devices_draw_what_one_does():
     command = [sys.executable, '-m', 'pytest', '-q', 'tests/devices/parallel_test.py', '-k', 'bit_for_bit']
     drawn = subprocess.run(command, env={**os.environ, 'XLA_FLAGS': '', 'DEVICES': '8'}, capture_output=True, text=True)
