@@ -78,7 +78,7 @@ def test_a_ratio_is_of_medians_over_the_rounds(monkeypatch):
     assert (row['images_per_s'], row['with_data'], row['peer'], row['ratio']) == (70.0, 69.0, 35.0, 2.0)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_command_measures_and_saves(tmp_path):
     out = tmp_path / 'benchmark.json'
     arguments = ['--config=configs/demo.py', '--stages=autoencoder', '--batch=4,8', '--steps=1', f'--out={out}']

@@ -37,13 +37,13 @@ DEMO = '--config=configs/demo.py'
         ('figures', ['--exampels=2'], "Unknown command line flag 'exampels'. Did you mean: examples"),
         ('figures', ['--layer=conv6'], 'value should be one of <conv1|conv2|conv3|conv4|conv5>'),
         ('figures', ['--out='], '--out is empty'),
-        ('figures', [], 'no run in'),
+        ('figures', [], 'error: no run in .*/run: there is no .*/run/config.json'),
         ('benchmark', [DEMO, '--batch=16,x'], "--batch=16,x: 'x' is no batch size"),
         ('benchmark', [DEMO, '--out='], '--out is empty'),
         ('main', [DEMO, '--coordinator=host', '--processes=1', '--process=0'], 'give all three, such as'),
         ('figures', ['--seed=4000000000'], 'seed=4000000000'),
         ('study', ['--config=configs/study.py', '--variants='], '--variants= is empty'),
-        ('tf1', ['--checkpoint=nowhere', '--out=x'], 'nowhere'),
+        ('tf1', ['--checkpoint=nowhere', '--out=x'], 'error: .*nowhere cannot be read as a TensorFlow checkpoint '),
         ('tf1', ['--out=x'], '--checkpoint= is missing'),
     ],
 )
@@ -94,6 +94,7 @@ def get_config(variant=''):
 """
 
 
+@pytest.mark.slow
 def test_configurations_are_found_from_anywhere(forks, photograph_folder, tmp_path):
     said = forks.refused('--config=configs/demo.py', '--workdir=run', '--config.seed=-1', cwd=tmp_path)
     assert 'seed=-1' in said
@@ -179,6 +180,7 @@ def test_a_script_that_calls_the_program_is_not_started_again(tmp_path):
     assert done.stdout == 'before\ninside\n'
 
 
+@pytest.mark.slow
 def test_output_that_nobody_reads_stops_training_with_its_state_saved(photograph_folder, tmp_path):
     (tmp_path / 'small.py').write_text(SMALL.format(folder=str(photograph_folder)))
     options = ['--config.autoencoder.steps=20000', '--config.log_every=1', '--config.eval_every=20000']

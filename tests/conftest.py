@@ -24,7 +24,7 @@ from tests.earlier import workdirs
 from tests.forks import Forks
 from tests.runs import CONFIG, Runs, find_port
 
-SHARED = {'finished_run': ('figures_test', 'pipeline_test'), 'runs': ('runs_test', 'processes_test', 'kill_test')}
+SHARED = {'runs': ('runs_test', 'processes_test', 'kill_test')}
 LONGEST = (
     'runs_test processes_test kill_test parallel_test detection/task_test segmentation/task_test compiling_test'
     ' figures_test pipeline_test fuzz_test recipe_test loop_test layerwise/task_test classification/task_test'

@@ -20,25 +20,13 @@ from artifacts_jax.training import keys, loop
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope='module')
-def written(finished_run, tmp_path_factory):
-    """(folder of the figures, what the command printed) of the finished run."""
-    _, workdir, _ = finished_run
-    out = tmp_path_factory.mktemp('figures')
-    with pytest.MonkeyPatch.context() as patch:
-        said = []
-        patch.setattr('builtins.print', lambda *words, **options: said.append(' '.join(map(str, words))))
-        figures.write(workdir, out, bank=20)
-    return out, '\n'.join(said)
-
-
 @pytest.fixture
-def copy(finished_run, tmp_path):
-    """A copy of the finished run's work directory, with checkpoints and configuration alone."""
-    _, workdir, _ = finished_run
-    shutil.copytree(workdir / 'artifacts', tmp_path / 'run' / 'artifacts')
-    shutil.copy(workdir / 'config.json', tmp_path / 'run')
-    return tmp_path / 'run'
+def copy(earlier):
+    """The work directory of a run of 6 steps, with checkpoints and configuration alone."""
+    workdir = earlier / 'run'
+    shutil.copytree(earlier / 'pretraining' / 'artifacts', workdir / 'artifacts')
+    shutil.copy(earlier / 'pretraining' / 'config.json', workdir)
+    return workdir
 
 
 def change(workdir, edit):
@@ -51,8 +39,10 @@ def test_layers_are_those_of_the_features():
     assert figures.LAYERS == layer_features.LAYERS
 
 
-def test_every_figure_has_its_panels(written, read_png):
-    out, said = written
+def test_every_figure_has_its_panels(copy, tmp_path, read_png, capsys):
+    out = tmp_path / 'out'
+    figures.write(copy, out, bank=20)
+    said = capsys.readouterr().out
     assert 'artifacts at step 6 of 6' in said
     assert 'not finished' not in said
     shapes = {path.stem: read_png(path).shape[1::-1] for path in out.iterdir()}
@@ -66,17 +56,11 @@ def test_every_figure_has_its_panels(written, read_png):
     assert shapes['conv1'][0] > 900
 
 
-@pytest.mark.parametrize('name', ['artifacts', 'mask_prediction', 'conv1'])
-def test_the_command_draws_what_training_drew(name, finished_run, written, read_png):
-    _, workdir, _ = finished_run
-    np.testing.assert_array_equal(read_png(written[0] / f'{name}.png'), read_png(workdir / 'figures' / f'{name}.png'))
-
-
 @pytest.mark.parametrize('mapping', ['jit', 'pmap'])
-def test_neighbours_are_the_nearest_by_brute_force_and_no_copies(mapping, finished_run):
-    config, workdir, _ = finished_run
+def test_neighbours_are_the_nearest_by_brute_force_and_no_copies(mapping, config, photograph_folder, stage_states):
+    config.data.update(name=str(photograph_folder), probe_train='train')
     devices = Devices(mapping)
-    state = loop.newest(artifacts, config, workdir, devices)
+    state = stage_states[artifacts]
     variables = artifacts.discriminator(state.variables)
     dataset = pipeline.Datasets(config)['probe_train']
     order = np.array([dataset._row(n) for n in range(35)])
@@ -101,17 +85,15 @@ def test_neighbours_are_the_nearest_by_brute_force_and_no_copies(mapping, finish
         assert n not in indices[n]
 
 
-def test_an_unfinished_run_is_drawn_at_its_newest_checkpoint(copy, tmp_path, capsys):
+@pytest.mark.slow
+def test_an_unfinished_and_older_run_is_drawn_at_its_newest_checkpoint_with_defaults(copy, tmp_path, capsys):
     shutil.rmtree(copy / 'artifacts' / 'checkpoints' / '6')
-    figures.write(copy, tmp_path / 'out', examples=2, seed=3, layer='conv1', bank=16)
-    assert 'artifacts at step 3 of 6, not finished' in capsys.readouterr().out
-    assert len(list((tmp_path / 'out').iterdir())) == 4
-
-
-def test_an_older_run_is_drawn_with_the_defaults_of_newer_keys(copy, tmp_path, capsys):
     change(copy, lambda values: values['artifacts'].pop('rounds'))
-    figures.write(copy, tmp_path / 'out', examples=1, bank=16, data_dir='')
-    assert f'{copy} is older than these keys, which have their defaults: artifacts.rounds' in capsys.readouterr().out
+    figures.write(copy, tmp_path / 'out', examples=2, seed=3, layer='conv1', bank=16, data_dir='')
+    said = capsys.readouterr().out
+    assert 'artifacts at step 3 of 6, not finished' in said
+    assert f'{copy} is older than these keys, which have their defaults: artifacts.rounds' in said
+    assert len(list((tmp_path / 'out').iterdir())) == 4
 
 
 def no_checkpoint(workdir):
@@ -167,13 +149,7 @@ def run_command(workdir):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_command_line_refuses_a_directory_without_a_run_in_one_line(tmp_path):
-    done = run_command(tmp_path / 'nothing')
-    assert done.returncode == 1
-    assert done.stderr.strip() == f'error: no run in {tmp_path}/nothing: there is no {tmp_path}/nothing/config.json'
-    assert not (tmp_path / 'nothing').exists()
-
-
+@pytest.mark.slow
 def test_command_line_says_that_a_checkpoint_is_damaged(copy):
     for path in (copy / 'artifacts' / 'checkpoints').glob('*/variables/**/d/*'):
         path.write_bytes(path.read_bytes()[:50])

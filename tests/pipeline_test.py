@@ -7,7 +7,7 @@ import pytest
 
 import artifacts_jax
 from artifacts_jax import config as configuration
-from artifacts_jax import pipeline
+from artifacts_jax import figures, pipeline
 from artifacts_jax.data import splits
 from artifacts_jax.devices import host
 from artifacts_jax.exchange import exports, loaders
@@ -40,6 +40,14 @@ def test_work_directory_holds_what_is_documented(finished_run):
     for stage in ('autoencoder', 'artifacts'):
         assert {path.name for path in (workdir / stage / 'checkpoints').iterdir()} >= {'3', '6'}
         assert list((workdir / 'tensorboard' / stage).iterdir())
+
+
+@pytest.mark.slow
+def test_the_figures_command_draws_what_training_drew(finished_run, tmp_path, read_png):
+    _, workdir, _ = finished_run
+    figures.write(workdir, tmp_path, bank=20)
+    for name in ('artifacts', 'mask_prediction', 'conv1'):
+        np.testing.assert_array_equal(read_png(tmp_path / f'{name}.png'), read_png(workdir / 'figures' / f'{name}.png'))
 
 
 def test_metrics_have_each_term_by_itself(finished_run):
@@ -159,6 +167,7 @@ def check_current(config, workdir):
     return results
 
 
+@pytest.mark.slow
 def test_what_was_made_from_an_older_state_is_made_anew(forced, undrawn):
     config, workdir = forced
     before = check_current(config, workdir)
@@ -171,6 +180,7 @@ def test_what_was_made_from_an_older_state_is_made_anew(forced, undrawn):
     assert after['replaced'][0]['result'] == before['probe']['learned']
 
 
+@pytest.mark.slow
 def test_what_was_made_with_other_settings_is_made_anew(forced):
     config, workdir = forced
     config.probe.max_values = 32
@@ -279,6 +289,7 @@ def test_damaged_or_foreign_exports_say_what_differs(finished_run, tmp_path):
         loaders.load_features(tmp_path)
 
 
+@pytest.mark.slow
 def test_imported_networks_take_the_place_of_trained_ones(finished_run, tmp_path, monkeypatch):
     config, workdir, results = finished_run
     config = config.copy_and_resolve_references()

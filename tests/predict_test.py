@@ -55,6 +55,7 @@ def test_each_image_is_drawn_and_its_boxes_are_listed(export, images, tmp_path, 
     assert 'left out 1 of 3 images of those given so far: half.jpg' in said
 
 
+@pytest.mark.slow
 def test_the_classes_of_pixels_are_painted_and_listed(config, images, tmp_path, capsys):
     segmentation.save(tmp_path / 'seg', segmenter(config), config, {'stage': 'voc_segmentation/test', 'step': 1})
     out = tmp_path / 'out'

@@ -27,6 +27,9 @@ importlib.machinery.PathFinder.find_spec = find_spec
 """
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     """A folder of crops of two photographs: train.npz as they are needed, test.npz compressed, and larger."""
@@ -54,8 +57,7 @@ def run(tmp_path_factory, folder, programs):
     (first / 'sitecustomize.py').write_text(HIDE.format(log=str(log)))
     runs = Runs(place, programs, first=(first,))
     (place / 'small.py').write_text(CONFIG.format(folder=str(folder)))
-    steps = [f'--config.{stage}.steps=4' for stage in ('autoencoder', 'artifacts')]
-    said = runs.finish('run', *steps, "--config.stages=('autoencoder', 'artifacts', 'probe')", '--config.eval_every=4')
+    said = runs.finish('run', "--config.stages=('autoencoder', 'artifacts', 'probe')")
     return runs, said, log
 
 
@@ -64,7 +66,7 @@ def test_the_whole_method_runs(run):
     assert not log.exists(), log.read_text()
     assert list((runs.folder / 'run' / 'tensorboard' / 'artifacts').iterdir())
     assert 'raw pixels' in said
-    assert [row['step'] for row in report.read(runs.folder / 'run' / 'artifacts' / 'metrics.jsonl')][-1] == 4
+    assert [row['step'] for row in report.read(runs.folder / 'run' / 'artifacts' / 'metrics.jsonl')][-1] == 20
 
 
 def test_its_figures_are_drawn(run):

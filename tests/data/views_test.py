@@ -19,7 +19,8 @@ def squares(image, size):
 
 def test_random_crops_are_anywhere_and_mirrored_half_of_the_time():
     found, mirrored = set(), 0
-    for image, crop in zip(IMAGES, pixels(views.random(KEYS, IMAGES, 8))):
+    random = jax.jit(views.random, static_argnums=2)
+    for image, crop in zip(IMAGES, pixels(random(KEYS, IMAGES, 8))):
         for place, square in squares(image, 8).items():
             for flip in (False, True):
                 if (crop == (square[:, ::-1] if flip else square)).all():
@@ -27,8 +28,8 @@ def test_random_crops_are_anywhere_and_mirrored_half_of_the_time():
                     mirrored += flip
     assert len(found) == 2 * 5  # all places
     assert 30 < mirrored < 70
-    again = views.random(KEYS[3:4], IMAGES[3:4], 8)  # an example's key alone decides
-    np.testing.assert_array_equal(again[0], views.random(KEYS, IMAGES, 8)[3])
+    again = random(KEYS[3:4], IMAGES[3:4], 8)  # an example's key alone decides
+    np.testing.assert_array_equal(again[0], random(KEYS, IMAGES, 8)[3])
 
 
 def test_centres_and_their_mirror_images():
@@ -49,7 +50,7 @@ def test_ten_crops_are_the_corners_the_middle_and_mirror_images():
 
 def test_resized_crops_are_boxes_of_the_image():
     ramp = np.broadcast_to(np.arange(0, 240, 8, dtype=np.uint8)[None, None, :, None], (100, 30, 30, 3))
-    crops = (np.asarray(views.resized(KEYS, ramp, 8)) + 1) * 127.5
+    crops = (np.asarray(jax.jit(views.resized, static_argnums=2)(KEYS, ramp, 8)) + 1) * 127.5
     steps = np.diff(crops[:, 0, :, 0], axis=1)
     assert (crops.std(axis=1) < 0.01).all()  # rows are alike
     inner = steps[:, 2:-2]
@@ -81,7 +82,7 @@ def test_boxes_are_drawn_as_torchvisions():
 
 @pytest.mark.parametrize('name', ['random', 'centre_mirrored', 'resized'])
 def test_views_lie_in_the_networks_range(name):
-    crops = np.asarray(getattr(views, name)(KEYS, IMAGES, 6))
+    crops = np.asarray(jax.jit(getattr(views, name), static_argnums=2)(KEYS, IMAGES, 6))
     assert crops.shape == (100, 6, 6, 3)
     assert crops.dtype == np.float32
     assert -1 <= crops.min() < -0.9 < 0.9 < crops.max() <= 1.0001

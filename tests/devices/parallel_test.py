@@ -42,12 +42,12 @@ def after_steps(stage, config, batch, state, mapping, count):
     return jax.tree.map(np.asarray, (state.params, state.batch_stats)), {n: float(x) for n, x in values.items()}
 
 
-@pytest.mark.parametrize('stage', [autoencoder, artifacts])
+@pytest.mark.parametrize('stage', [autoencoder, pytest.param(artifacts, marks=pytest.mark.slow)])
 def test_neither_mapping_nor_device_count_changes_the_result(config, batch, stage_states, stage):
     compare(config, batch, stage_states[stage], stage)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize('names', ['reference,history', 'gan', 'twice,real_input'])
 def test_variants_do_not_depend_on_them_either(config, batch, stage_states, names):
     variants.apply(config, names)
@@ -93,9 +93,9 @@ def test_accumulated_means_are_those_of_the_whole_batch(backend, monkeypatch):
 @pytest.mark.parametrize(
     ('stage', 'updates'),
     [
-        (autoencoder, ''),
-        pytest.param(artifacts, 'simultaneous', marks=pytest.mark.slow),
-        pytest.param(artifacts, 'alternate', marks=pytest.mark.slow),
+        pytest.param(autoencoder, '', marks=pytest.mark.slow),
+        pytest.param(artifacts, 'simultaneous', marks=pytest.mark.nightly),
+        pytest.param(artifacts, 'alternate', marks=pytest.mark.nightly),
     ],
 )
 def test_accumulation_equals_the_large_batch_where_statistics_do(config, batch, stage_states, stage, updates):
@@ -111,6 +111,7 @@ def test_accumulation_equals_the_large_batch_where_statistics_do(config, batch, 
         assert values == pytest.approx(expected_values, rel=2e-3, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_accumulation_takes_the_mean_over_the_parts(config, batch, stage_states):
     def moments(batch):
         state, _ = jax.jit(partial(autoencoder.train_step, config=config))(

@@ -1,7 +1,6 @@
 """Checkpoints of the authors' code, of small networks, are written as TensorFlow's own files and imported."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -222,6 +221,7 @@ def test_an_export_is_replaced_by_another(imported, config, tmp_path):
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['config.json', 'head', 'trunk']
 
 
+@pytest.mark.slow
 def test_command_line(imported, tmp_path):
     arrays, export_folder = imported['autoencoder']
     (tmp_path / 'small.py').write_text('from tests.exchange.tf1_checkpoints import small as get_config')
@@ -232,9 +232,6 @@ def test_command_line(imported, tmp_path):
         command = [sys.executable, '-m', 'artifacts_jax.tf1', *flags]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
-    done = run('absent')
-    assert done.returncode == 1
-    assert re.fullmatch('error: .*absent cannot be read as a TensorFlow checkpoint .*', done.stderr.splitlines()[-1])
     done = run('autoencoder.ckpt-7')
     assert done.returncode == 0, done.stderr
     assert f'out: decoder, encoder; {len(arrays)} variables imported' in done.stdout

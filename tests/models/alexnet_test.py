@@ -54,14 +54,14 @@ def as_onnx(params, geometry):
         ('caffe', (227, 227), False),
         ('torch', (224, 224), True),
         ('centred', (150, 203), True),
-        ('centred', (188, 160), False),
+        pytest.param('centred', (188, 160), False, marks=pytest.mark.slow),
     ],
 )
 def test_the_whole_network_equals_onnxruntimes(geometry, size, products):
     module = network(geometry, products=products)
     images = jax.random.uniform(jax.random.key(1), (2, *size, 3), minval=-1)
     params = drawn(jax.random.key(0), jax.eval_shape(module.init, jax.random.key(0), images)['params'])
-    ours = module.apply({'params': params}, images)
+    ours = jax.jit(module.apply)({'params': params}, images)
     pixels = np.asarray(images * 127.5 + 127.5 - jnp.array([[[CHANNEL_MEANS]]]))
     theirs = as_onnx(params, alexnet.GEOMETRIES[geometry])(pixels.transpose(0, 3, 1, 2))
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
@@ -118,17 +118,17 @@ def test_an_absorbed_trunk_computes_the_same():
     absorbed = alexnet.absorb(variables)
     assert set(absorbed) == {'params'}
     assert 'norm5' in variables['params']  # unchanged
-    _, expected = trunk.apply(variables, images)
-    _, maps = trunk.clone(normalise=False).apply(absorbed, images)
+    _, expected = jax.jit(trunk.apply)(variables, images)
+    _, maps = jax.jit(trunk.clone(normalise=False).apply)(absorbed, images)
     for name, x in expected.items():
         np.testing.assert_allclose(maps[name], x, rtol=1e-4, atol=1e-5 * np.abs(x).max())
 
 
 def test_dropout_is_of_the_connected_layers_alone():
     module, images = network('same'), jnp.ones((2, 64, 64, 3))
-    variables = module.init(jax.random.key(0), images)
+    variables = jax.jit(module.init)(jax.random.key(0), images)
     keys = jax.random.split(jax.random.key(1), (2, 2))
-    dropped = [module.apply(variables, images, keys[::order]) for order in (1, -1)]
+    dropped = [jax.jit(module.apply)(variables, images, keys[::order]) for order in (1, -1)]
     assert (dropped[0][0] != dropped[0][1]).any()
     np.testing.assert_allclose(dropped[0], dropped[1][::-1], rtol=1e-5)  # by the example's keys
     plain = module.apply(variables, images)

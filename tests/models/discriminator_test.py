@@ -9,7 +9,7 @@ from artifacts_jax.models import architecture
 def test_parts_of_a_batch_are_judged_as_the_whole(config):
     discriminator = architecture.make_discriminator(config)
     images = jax.random.uniform(jax.random.key(0), (6, 16, 16, 3), minval=-1)
-    variables = discriminator.init(jax.random.key(1), images)
+    variables = jax.jit(discriminator.init)(jax.random.key(1), images)
     judge = jax.jit(lambda images: discriminator.apply(variables, images, train=True, mutable=['batch_stats']))
     whole, parts = judge(images), judge((images[:2], images[2:]))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), whole, parts)

@@ -23,7 +23,8 @@ def drawn(module, images):
     shapes = jax.eval_shape(module.init, jax.random.key(0), images)['params']
     leaves, tree = jax.tree.flatten(shapes)
     keys = jax.random.split(jax.random.key(1), len(leaves))
-    return jax.tree.unflatten(tree, [0.3 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves)])
+    normal = jax.jit(lambda keys: [0.3 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves)])
+    return jax.tree.unflatten(tree, normal(keys))
 
 
 def kernel(stride):
@@ -89,11 +90,11 @@ def test_the_whole_network_equals_onnxruntimes(size, products):
     deconvolution(graph, CLASSES, 32)
     pixels = np.asarray(images * 127.5 + 127.5 - jnp.array([[[CHANNEL_MEANS]]]))
     theirs = graph(pixels.transpose(0, 3, 1, 2))[:, :, 18 : 18 + size[0], 18 : 18 + size[1]].transpose(0, 2, 3, 1)
-    ours = module.apply({'params': params}, images)
+    ours = jax.jit(module.apply)({'params': params}, images)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
 
 
-@pytest.mark.parametrize(('stride', 'conv1'), [(4, 11), (1, 3)])
+@pytest.mark.parametrize(('stride', 'conv1'), [(4, 11), pytest.param(1, 3, marks=pytest.mark.slow)])
 def test_scores_and_gradients_are_those_without_a_canvas(stride, conv1):
     module = network(stride, conv1)
     sizes = np.array([[33, 41], [30, 52], [52, 34], [31, 45]], np.int32)
@@ -112,7 +113,8 @@ def test_scores_and_gradients_are_those_without_a_canvas(stride, conv1):
     def each(params):
         return [module.apply({'params': params}, x[None])[0] for x in pieces(canvas)]
 
-    for ours, theirs in zip(pieces(module.apply({'params': params}, canvas, sizes)), jax.jit(each)(params)):
+    seen = jax.jit(module.apply)({'params': params}, canvas, sizes)
+    for ours, theirs in zip(pieces(seen), jax.jit(each)(params)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
     for ours, theirs in zip(*(jax.tree.leaves(jax.jit(jax.grad(x))(params)) for x in (whole, alone)), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
@@ -120,10 +122,10 @@ def test_scores_and_gradients_are_those_without_a_canvas(stride, conv1):
 
 def test_it_begins_with_scores_of_zero_and_drops_by_the_images_keys():
     module, images = network(), jnp.ones((2, 60, 60, 3))
-    params = module.init(jax.random.key(0), images)
-    assert not module.apply(params, images).any()
+    params, apply = jax.jit(module.init)(jax.random.key(0), images), jax.jit(module.apply)
+    assert not apply(params, images).any()
     params = {'params': drawn(module, images)}
     keys = jax.random.split(jax.random.key(1), (2, 2))
-    dropped = [module.apply(params, images, None, keys[::order]) for order in (1, -1)]
+    dropped = [apply(params, images, None, keys[::order]) for order in (1, -1)]
     assert (dropped[0][0] != dropped[0][1]).any()
     np.testing.assert_allclose(dropped[0], dropped[1][::-1], rtol=1e-5, atol=1e-5 * np.abs(dropped[0]).max())

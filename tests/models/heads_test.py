@@ -50,7 +50,7 @@ def test_classifier_is_the_trunk_and_the_head_side_by_side():
 
 
 def test_weights_begin_as_a_narrow_truncated_normal():
-    params = heads.LinearHead(10).init(jax.random.key(0), jnp.zeros((1, 4, 4, 64)))['params']['fc']
+    params = jax.jit(heads.LinearHead(10).init)(jax.random.key(0), jnp.zeros((1, 4, 4, 64)))['params']['fc']
     # Cut at two deviations, a normal of deviation 1 keeps 0.88 of it.
     np.testing.assert_allclose(params['kernel'].std(), 0.88 * 0.005, rtol=0.02)
     assert jnp.abs(params['kernel']).max() <= 0.01
@@ -61,7 +61,7 @@ def test_weights_begin_as_a_narrow_truncated_normal():
 def small():
     head = heads.FineTuneHead(3, hidden=32)
     conv5 = jnp.abs(jax.random.normal(jax.random.key(0), (16, 2, 2, 4)))
-    return head, head.init(jax.random.key(1), conv5), conv5
+    return head, jax.jit(head.init)(jax.random.key(1), conv5), conv5
 
 
 def test_linear_head_is_an_affine_function_of_the_whole_grid():
@@ -93,6 +93,7 @@ def test_hidden_layers_are_normalised_rectified_and_dropped(small):
 
 def test_evaluation_draws_nothing_and_changes_nothing(small):
     head, variables, conv5 = small
-    logits, updates = head.apply(variables, conv5, mutable=['batch_stats'])
-    np.testing.assert_allclose(logits[:4], head.apply(variables, conv5[:4]), rtol=1e-5, atol=1e-10)
+    apply = jax.jit(partial(head.apply, mutable=['batch_stats']))
+    logits, updates = apply(variables, conv5)
+    np.testing.assert_allclose(logits[:4], apply(variables, conv5[:4])[0], rtol=1e-5, atol=1e-10)
     jax.tree.map(np.testing.assert_array_equal, updates['batch_stats'], variables['batch_stats'])

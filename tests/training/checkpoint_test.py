@@ -88,7 +88,7 @@ def test_damaged_checkpoint_is_set_aside_for_the_one_before(config, devices, sav
     jax.tree.map(np.testing.assert_array_equal, restore(config, devices, saved), at(stage_states[autoencoder], 4))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_no_flipped_byte_goes_unnoticed(config, devices, saved, stage_states, tmp_path):
     expected = {step: at(stage_states[autoencoder], step) for step in (2, 4)}
     for number, path in enumerate(files(saved / '4')):

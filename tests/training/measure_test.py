@@ -12,6 +12,7 @@ from artifacts_jax.training import measure
 LIMITS = {'matmul_flops': 1e12, 'convolution_flops': 1e11, 'copy_bytes': 1e10}
 
 
+@pytest.mark.slow
 def test_stage_is_measured_alone_and_with_data(config, batch):
     taken = itertools.count()
     labelled = {**batch, 'label': batch['index']}

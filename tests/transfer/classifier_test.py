@@ -47,7 +47,9 @@ def steps(stage_states, labelled):
 def changed(before, after):
     """The paths of the leaves that differ, in any bit."""
     leaves = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
-    return {jax.tree_util.keystr(path, simple=True, separator='/') for (path, a), b in leaves if (a != b).any()}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator='/') for (path, a), b in leaves if np.not_equal(a, b).any()
+    }
 
 
 def test_linear_trains_the_head_alone(steps):

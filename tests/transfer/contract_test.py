@@ -121,6 +121,6 @@ def test_two_steps_on_four_devices_are_those_on_one(task, earlier, monkeypatch):
         ended.append(jax.tree.map(np.asarray, (state.variables, values)))
     expected, *others = ended
     learned = {network: expected[0]['params'][network] for network in begun}
-    assert any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), begun, learned)))
+    assert any(jax.tree.leaves(jax.tree.map(lambda a, b: bool(np.not_equal(a, b).any()), begun, learned)))
     for found in others:
         jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-5), found, expected)

@@ -34,6 +34,7 @@ def test_the_trunks_share_is_measured(config):
     assert measured.parts(measured.STAGES['layerwise'], config, batch, steps=1)['trunk_s'] > 0
 
 
+@pytest.mark.slow
 def test_the_share_of_pooling_is_measured_on_regions_of_both_kinds(config):
     config.voc_detection.update(hidden=8, boxes=200, scales=(48,), longest=80, regions=16)
     config.batch_size, stage = 2, measured.STAGES['voc_detection']

@@ -6,6 +6,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from artifacts_jax.transfer import neighbours
 
 CLASSES, TEMPERATURE = 7, 0.1
+merged = jax.jit(neighbours.merged)
+vote = jax.jit(neighbours.judged, static_argnames=('ks', 'temperature'))
 
 
 @pytest.fixture(scope='module')
@@ -29,7 +31,7 @@ def search(bank, labels, queries, k, *, block=32):
     bank, labels = np.pad(bank, ((0, padded), (0, 0))), np.pad(labels, (0, padded), constant_values=-1)
     for start in range(0, len(bank), block):
         rows = slice(start, start + block)
-        nearest = jax.jit(neighbours.merged)(nearest, queries, bank[rows], labels[rows])
+        nearest = merged(nearest, queries, bank[rows], labels[rows])
     return nearest
 
 
@@ -45,7 +47,7 @@ def test_votes_are_those_of_scikit_learn(k, data):
     first, five = (((order == truth[:, None]) & voted)[:, :top].any(axis=1) for top in (1, 5))
     np.testing.assert_array_equal(first, model.predict(queries) == truth)
     nearest = search(bank, labels, queries, 20)
-    right = np.asarray(neighbours.judged(nearest, truth, ks=(k, 20), temperature=TEMPERATURE))
+    right = np.asarray(vote(nearest, truth, ks=(k, 20), temperature=TEMPERATURE))
     np.testing.assert_array_equal(right[:, 0], np.stack([first, five], axis=1))
     assert 0.3 < first.mean() < 1
 
@@ -65,13 +67,13 @@ def test_of_a_small_bank_all_vote_whatever_k_is(data):
     bank, labels, queries, truth = data
     nearest = search(bank[:9], labels[:9], queries, 20)
     assert (np.asarray(nearest.label)[:, 9:] == -1).all()
-    right = neighbours.judged(nearest, truth, ks=(9, 20), temperature=TEMPERATURE)
+    right = vote(nearest, truth, ks=(9, 20), temperature=TEMPERATURE)
     np.testing.assert_array_equal(right[:, 0], right[:, 1])
 
 
 def judged(labels, similarity, truth, temperature=TEMPERATURE):
     nearest = neighbours.Nearest(np.array([similarity], np.float32), np.array([labels], np.int32))
-    right = neighbours.judged(nearest, np.array([truth], np.int32), ks=(len(labels),), temperature=temperature)
+    right = vote(nearest, np.array([truth], np.int32), ks=(len(labels),), temperature=temperature)
     return right[0, 0].tolist()
 
 

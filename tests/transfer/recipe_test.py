@@ -36,7 +36,7 @@ def stand_in(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_every_line_of_the_recipe_runs(stand_in, tmp_path, monkeypatch):
     config = recipe.get_config()
     config.data.data_dir = str(stand_in)

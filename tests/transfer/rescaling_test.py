@@ -15,7 +15,7 @@ IMAGES = jax.random.uniform(jax.random.key(1), (24, 16, 16, 3), minval=-1)
 
 @pytest.fixture(scope='module')
 def params():
-    drawn = MODEL.init(jax.random.key(0), IMAGES)['params']
+    drawn = jax.jit(MODEL.init)(jax.random.key(0), IMAGES)['params']
     uneven = dict(zip(rescaling.LAYERS, (0.01, 1.0, 0.3, 3.0, 9.0)))
     trunk = {name: jax.tree.map(lambda x, f=uneven[name]: f * x, tree) for name, tree in drawn['trunk'].items()}
     return {**drawn, 'trunk': trunk}

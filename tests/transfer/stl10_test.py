@@ -17,6 +17,8 @@ from artifacts_jax.transfer import classifier, stl10
 from tests.conftest import tiny
 from tests.transfer.classifier_test import changed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory, photograph_folder, stage_states):
@@ -109,6 +111,7 @@ def test_a_lost_result_is_tested_again_and_only_that(run, monkeypatch):
     assert pipeline.run(config, workdir)['transfer'] == results['transfer']
 
 
+@pytest.mark.nightly
 def test_training_goes_on_where_it_stopped(run, undrawn, tmp_path, monkeypatch):
     config, workdir, results = run
     config = config.copy_and_resolve_references()

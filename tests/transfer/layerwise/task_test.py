@@ -88,6 +88,7 @@ def test_untrained_classifiers_of_zeros_are_right_about_nothing(datasets, photog
     assert all((x[:, 0] == 0).all() for x in right.values())  # all logits are the same
 
 
+@pytest.mark.slow
 def test_a_run_says_its_table(photograph_folder, tmp_path):
     folder = shutil.copytree(photograph_folder, tmp_path / 'photographs')
     (folder / 'train' / 'coffee' / 'empty.png').write_bytes(b'')

@@ -25,6 +25,7 @@ def folder(tmp_path_factory):
     return made.folder(tmp_path_factory.mktemp('masked') / 'parks')
 
 
+@pytest.mark.slow
 def test_a_run_tells_classes_apart(folder, tmp_path):
     config = small(folder)
     found = pipeline.run(configuration.check(config), tmp_path)

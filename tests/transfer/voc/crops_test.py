@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,11 @@ def slowly(image, size, crop, side):
     return out, near
 
 
+@partial(jax.jit, static_argnums=3)
+def draw_and_sample(keys, images, sizes, side):
+    return crops.draw(keys, sizes, side=side), crops.sample(keys, images, sizes, mean=MEAN, side=side)
+
+
 def compare(found, image, size, crop, side):
     expected, near = slowly(image.astype(float), size, crop, side)
     assert not near[1:, 1:].any()
@@ -53,8 +59,8 @@ def compare(found, image, size, crop, side):
 def test_crops_are_those_of_the_formula(images, seed):
     side = 23  # so that some images are smaller than the crop, and some than half of it
     keys = jax.random.split(jax.random.key(seed), len(images))
-    drawn = crops.draw(keys, SIZES, side=side)
-    found = np.asarray(crops.sample(keys, images, SIZES, mean=MEAN, side=side))
+    drawn, found = draw_and_sample(keys, images, SIZES, side)
+    found = np.asarray(found)
     assert found.dtype == np.float32
     for n, size in enumerate(SIZES):
         compare(found[n], images[n], size, [x[n] for x in drawn], side)
@@ -64,9 +70,9 @@ def test_a_crop_of_the_protocol(images):
     image = np.random.default_rng(1).integers(0, 256, (1, 300, 300, 3), dtype=np.uint8)
     size = np.array([[250, 290]], np.int32)
     keys = jax.random.split(jax.random.key(3), 1)
-    found = np.asarray(crops.sample(keys, image, size, mean=MEAN))
+    drawn, found = map(jax.device_get, draw_and_sample(keys, image, size, crops.SIDE))
     assert found.shape == (1, 227, 227, 3)
-    compare(found[0], image[0], size[0], [x[0] for x in crops.draw(keys, size)], 227)
+    compare(found[0], image[0], size[0], [x[0] for x in drawn], 227)
 
 
 def test_edges_worked_out_by_hand():

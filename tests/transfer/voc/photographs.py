@@ -50,16 +50,16 @@ OUTLINES = {
 CLASSES = sorted({name for outlines in OUTLINES.values() for name, _ in outlines})
 
 
-def devkit(folder, *, side):
-    """Makes VOC2012 of the photographs, whose longer side becomes `side` pixels, in a folder; returns its path."""
+def devkit(folder, *, side, names=tuple(OUTLINES)):
+    """Makes VOC2012 of photographs, whose longer side becomes `side` pixels, in a folder; returns its path."""
     year = folder / 'VOC2012'
     for path, photograph in zip(photographs.paths(), photographs.photographs(), strict=True):
-        if path.stem in OUTLINES:
+        if path.stem in names:
             scale = side / max(photograph.size)
             small = photograph.resize([round(scale * x) for x in photograph.size], PIL.Image.Resampling.BOX)
             _add(year, path.stem, small, OUTLINES[path.stem])
     for lists in ('Main', 'Segmentation'):
-        trees.listed(year, 'trainval', *OUTLINES, lists=lists)
+        trees.listed(year, 'trainval', *names, lists=lists)
     return year
 
 

@@ -44,7 +44,7 @@ def slow(config, variables, images, row):
         batch = images.test_batch(row, 1)
         seen = fast_rcnn.prepared(batch[f'image_{level}'], batch[f'size_{level}'])
         scaled = jnp.asarray(box[None, None] * np.float32(factors[level]))
-        scores, moves = model.apply({'params': variables['params']}, seen, scaled, jnp.ones((1, 1), bool))
+        scores, moves = jax.jit(model.apply)({'params': variables['params']}, seen, scaled, jnp.ones((1, 1), bool))
         normal = variables['params']['targets']
         moves = np.asarray(moves[0, 0, 1:] * normal['deviations'] + normal['means'])
         sides, centre = box[2:] - box[:2], (box[2:] + box[:2]) / 2
@@ -55,7 +55,7 @@ def slow(config, variables, images, row):
     return found
 
 
-@pytest.mark.parametrize('shorter', [(20,), (20, 40)])
+@pytest.mark.parametrize('shorter', [pytest.param((20,), marks=pytest.mark.slow), (20, 40)])
 def test_it_finds_what_a_slow_twin_does(shorter, config, variables, images, monkeypatch):
     monkeypatch.setattr(selection, 'select', lambda found: found)
     monkeypatch.setattr(detector, 'distinct', lambda boxes, *_: 2 * (np.arange(len(boxes)),))

@@ -52,7 +52,8 @@ def random_set(random, *, images=6, most=8, classes=3, levels=1000):
 def detector(config):
     """Returns the variables of a detector that a config describes, as of stage.Stage's state; its scores differ."""
     network, image = architecture.make_detector(config, len(NAMES)), jnp.zeros((1, 16, 16, 3))
-    params = network.init(jax.random.key(0), image, jnp.zeros((1, 1, 4)), jnp.ones((1, 1), bool))['params']
+    init = jax.jit(network.init)
+    params = init(jax.random.key(0), image, jnp.zeros((1, 1, 4)), jnp.ones((1, 1), bool))['params']
     for name in ('cls_score', 'bbox_pred'):
         params['head'][name]['kernel'] *= 100
     random = np.random.default_rng(1)

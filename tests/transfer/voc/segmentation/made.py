@@ -30,7 +30,7 @@ def start():
 def segmenter(config):
     """Returns the variables of a segmenter that a config describes, as of stage.Stage's state; its scores differ."""
     config.voc_segmentation.hidden = 8
-    params = network.make(config).init(jax.random.key(0), jnp.zeros((1, 1, 1, 3)))['params']
+    params = jax.jit(network.make(config).init)(jax.random.key(0), jnp.zeros((1, 1, 1, 3)))['params']
     for name in ('fc6', 'fc7'):
         params['head'][name]['kernel'] *= 100
     shape = params['head']['score']['kernel'].shape

@@ -1,9 +1,11 @@
 import numpy as np
+import pytest
 
 from artifacts_jax.transfer.voc.segmentation import lists, pictures
 from tests.transfer.voc.segmentation import made, trees
 
 
+@pytest.mark.slow
 def test_truth_and_prediction_stand_beside_the_photograph(tmp_path, read_png):
     trees.voc(tmp_path / 'VOC2012', train=(0,), val=(1,))
     (record,) = lists.opened(made.small(tmp_path / 'VOC2012')).train

@@ -1,22 +1,16 @@
-"""The task as a user runs it: on small made-up images, and on real photographs where there are some."""
-
-import itertools
-from pathlib import Path
+"""The task as a user runs it: on small made-up images, and on photographs."""
 
 import numpy as np
-import PIL.Image
 import pytest
-from scipy import ndimage
 
 from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
 from artifacts_jax.data.errors import DataError
-from artifacts_jax.transfer.voc import devkit
 from artifacts_jax.transfer.voc.segmentation import canvases
+from tests.transfer.voc import photographs
 from tests.transfer.voc import trees as of_voc
 from tests.transfer.voc.segmentation import made, trees
 
-PHOTOGRAPHS = Path(__file__).parents[5] / 'shared' / 'voc_tiny' / 'VOCdevkit'
 pytestmark = pytest.mark.usefixtures('little')
 
 
@@ -28,6 +22,7 @@ def tree(tmp_path_factory):
     return year
 
 
+@pytest.mark.slow
 def test_a_run_says_every_class_and_draws(tree, tmp_path, capsys, read_png):
     config = made.small(of_voc.damaged(tree, tmp_path / 'voc', trees.name(4)))
     config.data.update(probe_train='trainval', test='trainval')
@@ -67,33 +62,23 @@ def test_what_is_tested_on_is_not_learned_from(tree, tmp_path):
         pipeline.run(configuration.check(config), tmp_path / 'run')
 
 
-def parts_of_photographs(folder):
-    """Makes a tree of the part of each photograph with most classes, with void around objects, as VOC has it."""
-    year = folder / 'VOC2012'
-    records = devkit.open_voc(str(PHOTOGRAPHS), ['trainval'], lists='Segmentation')['trainval']
-    for n, record in enumerate(records):
-        height, width, whole = 64 - 8 * (n % 2), 56 + 8 * (n % 2), record.mask()
-        starts = itertools.product(*(range(0, side - 63, 16) for side in record.size))
-        places = [np.s_[top : top + height, left : left + width] for top, left in starts]
-        place = max(places, key=lambda place: (np.bincount(whole[place].flat, minlength=256)[:255] > 300).sum())
-        mask = whole[place]
-        edges = ndimage.maximum_filter(mask, 5) != ndimage.minimum_filter(mask, 5)
-        of_voc.add(year, record.name, size=(height, width), mask=np.where(edges, np.uint8(255), mask))
-        PIL.Image.fromarray(record.image()[place]).save(year / 'JPEGImages' / f'{record.name}.png')
-    of_voc.listed(year, 'trainval', *(record.name for record in records), lists='Segmentation')
-    return year
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason='the photographs of ../shared/voc_tiny are not here')
-def test_parts_of_photographs_are_learned_by_heart(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ('names', 'steps', 'least'),
+    [
+        pytest.param(('astronaut', 'chelsea', 'flower'), 75, 80, marks=pytest.mark.slow),
+        pytest.param(tuple(photographs.OUTLINES), 250, 90, marks=pytest.mark.nightly),
+    ],
+)
+def test_the_masks_of_photographs_are_overfitted(names, steps, least, tmp_path, monkeypatch, undrawn):
     monkeypatch.setattr(canvases, 'STEP', 64)
-    config = made.small(parts_of_photographs(tmp_path), steps=200, learning_rate=0.005, hidden=128, dropout=0.0)
+    year = photographs.devkit(tmp_path, side=64, names=names)
+    config = made.small(year, steps=steps, learning_rate=0.008, hidden=128, dropout=0.0)
     config.model.update(widths=(16,) * 5)
-    config.update(log_every=20, eval_every=100, figure_every=1000, checkpoint_every=1000)
+    config.update(log_every=20, eval_every=1000, figure_every=1000, checkpoint_every=1000)
     config.data.update(probe_train='trainval', test='trainval')
     found = pipeline.run(configuration.check(config), tmp_path / 'run')['voc_segmentation']['fcn']
     measured = found['tests']['trainval']
-    assert measured['count'] == 4
-    assert sum(value is not None for value in measured['iou'].values()) >= 7
-    assert measured['miou'] > 95
+    assert measured['count'] == len(names)
+    known = {name for name, value in measured['iou'].items() if value is not None}
+    assert known == {'background', *(label for name in names for label, _ in photographs.OUTLINES[name])}
+    assert measured['miou'] > least
