@@ -157,7 +157,7 @@ def test_faults_in_pages_end_the_build_and_each_is_reported(tmp_path):
     (site / 'other.md').write_text('# Page\n')
     run = build(site, tmp_path / 'html')
     assert run.returncode != 0
-    warnings = [line for line in run.stderr.splitlines() if 'WARNING' in line]
+    warnings = [line for line in run.stderr.splitlines() if re.search('WARNING|ERROR', line)]
     for expected in (*FAULTS.values(), "document isn't included in any toctree"):
         assert len([line for line in warnings if expected in line]) == 1, (expected, run.stderr)
     assert len(warnings) == len(FAULTS) + 1, run.stderr

@@ -39,6 +39,7 @@ def test_layers_are_those_of_the_features():
     assert figures.LAYERS == layer_features.LAYERS
 
 
+@pytest.mark.slow
 def test_every_figure_has_its_panels(copy, tmp_path, read_png, capsys):
     out = tmp_path / 'out'
     figures.write(copy, out, bank=20)
@@ -139,6 +140,7 @@ def test_foreseen_errors_say_what_is_wrong(harm, message, copy, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_too_small_a_bank_is_an_error(copy, tmp_path):
     with pytest.raises(configuration.ForeseenError, match='5 images are too few for 6 neighbours'):
         figures.write(copy, tmp_path / 'out', examples=1, bank=5)

@@ -151,7 +151,7 @@ CASES = [
     ([], [], 'results'),  # that are no results
     ([], [], 'garbage'),
     ([], [], 'export'),
-    pytest.param(([('artifacts.steps', 7), ('force', True)], [], 'old'), marks=pytest.mark.slow),
+    pytest.param(([('artifacts.steps', 7), ('force', True)], [], 'old'), marks=pytest.mark.nightly),
     ([('autoencoder.steps', 1)], [], 'old'),  # fewer than are done
     ([('data.train', 'train[5:5]')], [], 'new'),
     ([('batch_size', 10**20)], [], 'empty'),

@@ -18,6 +18,8 @@ from artifacts_jax.models import architecture
 from artifacts_jax.pretraining import autoencoder
 from tests.compiling import AS_USERS
 
+pytestmark = pytest.mark.slow
+
 
 def generator(name):
     return np.random.default_rng(zlib.crc32(name.encode()))

@@ -14,6 +14,7 @@ from artifacts_jax.exchange import exports, loaders
 from artifacts_jax.training import checkpoint, report
 
 
+@pytest.mark.slow
 def test_results_count_every_example_of_every_layer(finished_run):
     _, workdir, results = finished_run
     assert results == json.loads((workdir / 'results.json').read_text())
@@ -30,6 +31,7 @@ def test_results_count_every_example_of_every_layer(finished_run):
     assert f'{results["probe"]["learned"]["conv3"]["accuracy"]:.2f}' in table
 
 
+@pytest.mark.slow
 def test_work_directory_holds_what_is_documented(finished_run):
     _, workdir, _ = finished_run
     for name in ('config.json', 'results.txt', 'export/config.json', 'autoencoder/metrics.jsonl'):
@@ -50,6 +52,7 @@ def test_the_figures_command_draws_what_training_drew(finished_run, tmp_path, re
         np.testing.assert_array_equal(read_png(tmp_path / f'{name}.png'), read_png(workdir / 'figures' / f'{name}.png'))
 
 
+@pytest.mark.slow
 def test_metrics_have_each_term_by_itself(finished_run):
     _, workdir, _ = finished_run
     rows = report.read(workdir / 'artifacts' / 'metrics.jsonl')
@@ -64,13 +67,14 @@ def test_metrics_have_each_term_by_itself(finished_run):
     assert 'test/psnr' in report.read(workdir / 'autoencoder' / 'metrics.jsonl')[0]
 
 
+@pytest.mark.slow
 def test_a_run_without_a_step_that_was_not_finite_has_nothing_to_replay(finished_run):
     config, workdir, _ = finished_run
     with pytest.raises(configuration.ConfigError, match='nothing to replay: no step in'):
         pipeline.replay_nonfinite(config, workdir)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_step_of_the_game_that_was_not_finite_is_replayed(finished_run, undrawn, tmp_path, monkeypatch, capsys):
     config, workdir = finished_run[0].copy_and_resolve_references(), tmp_path / 'run'
     config.stages, config.autoencoder.pretrained = ('artifacts',), str(finished_run[1] / 'autoencoder' / 'export')
@@ -87,12 +91,14 @@ def test_a_step_of_the_game_that_was_not_finite_is_replayed(finished_run, undraw
     assert 'loss/generator_class: nan' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_work_directory_in_use_is_refused(finished_run):
     config, workdir, _ = finished_run
     with host.alone(workdir), pytest.raises(configuration.ConfigError, match='is in use by process'):
         pipeline.run(config, workdir)
 
 
+@pytest.mark.slow
 def test_what_the_devices_cannot_do_leaves_no_work_directory(finished_run, tmp_path):
     config = finished_run[0].copy_and_resolve_references()
     config.batch_size = 6
@@ -101,6 +107,7 @@ def test_what_the_devices_cannot_do_leaves_no_work_directory(finished_run, tmp_p
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_the_same_command_again_does_nothing_but_say_so(finished_run, capsys, monkeypatch):
     config, workdir, results = finished_run
     monkeypatch.setattr(splits, 'load', None)  # needs no data
@@ -125,6 +132,7 @@ def test_a_stage_alone_wants_the_one_before_and_writes_nothing(stages, message, 
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_exported_features_are_the_trained_ones(finished_run):
     config, workdir, _ = finished_run
     features = artifacts_jax.load_features(workdir / 'export')
@@ -206,6 +214,7 @@ def test_a_game_on_another_autoencoder_begins_anew_and_the_old_one_is_kept(force
     jax.tree.map(np.testing.assert_array_equal, state.frozen['params'], base.params)
 
 
+@pytest.mark.slow
 def test_a_wrong_first_command_keeps_no_configuration(finished_run, tmp_path, monkeypatch):
     config = finished_run[0].copy_and_resolve_references()
     config.data.test = 'nowhere'
@@ -274,6 +283,7 @@ def test_fewer_images_than_neighbours_all_vote(config, tmp_path, stage_states):
     assert 0 <= values['knn/conv5'] <= 1
 
 
+@pytest.mark.slow
 def test_damaged_or_foreign_exports_say_what_differs(finished_run, tmp_path):
     _, workdir, _ = finished_run
     with pytest.raises(exports.ExportError, match='is not an export'):

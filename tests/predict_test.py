@@ -40,6 +40,7 @@ def images(photograph_folder, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_each_image_is_drawn_and_its_boxes_are_listed(export, images, tmp_path, capsys):
     boxes = [np.array([(1, 2, 9, 12), (0, 0, 15, 15)], np.float32)] * 3
     proposal_files.write(tmp_path / 'boxes.npz', ['a.png', 'below/a.png', 'half.jpg'], boxes)
@@ -80,6 +81,7 @@ def test_what_cannot_be_shown_is_refused(export, images, tmp_path, forks):
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_folders_whose_maps_would_meet_drawings_are_refused(config, images, tmp_path):
     segmentation.save(tmp_path / 'seg', segmenter(config), config, {'stage': 'voc_segmentation/test', 'step': 1})
     (images / 'below').rename(images / 'labels')

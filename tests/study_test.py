@@ -47,7 +47,7 @@ def test_autoencoder_is_shared_by_variants_of_the_game(config, tmp_path):
     assert len({folder(), folder(seed=1), folder(model__encoder_kernel=3), folder(optim__epsilon_hat=True)}) == 4
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_study_runs_resumes_and_leaves_out_what_changes_nothing(
     config, photograph_folder, undrawn, tmp_path, monkeypatch, capsys
 ):

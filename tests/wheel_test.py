@@ -31,7 +31,7 @@ def installed(tmp_path_factory):
     return folder / 'site'
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_wheel_has_what_its_commands_need(installed, tmp_path):
     assert {path.name for path in (ROOT / 'configs').rglob('*.py')} == {
         path.name for path in (installed / 'artifacts_jax' / 'configs').rglob('*.py')
@@ -57,7 +57,7 @@ def test_a_wheel_has_what_its_commands_need(installed, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ('machine', 'system', 'name'),
     [

@@ -69,6 +69,7 @@ def test_the_whole_method_runs(run):
     assert [row['step'] for row in report.read(runs.folder / 'run' / 'artifacts' / 'metrics.jsonl')][-1] == 20
 
 
+@pytest.mark.nightly
 def test_its_figures_are_drawn(run):
     runs, _, log = run
     ((status, said, errors),) = runs.end([runs.process('figures', f'--workdir={runs.folder / "run"}')])

@@ -143,6 +143,7 @@ def test_splits_without_a_dot_or_a_file_are_folders_as_ever(write):
     assert listings.named(options(), write('a/one.png 0')) == []
 
 
+@pytest.mark.slow
 def test_a_task_learns_from_one_listing_and_is_tested_on_another(photograph_folder, tmp_path):
     root = tmp_path / 'data'
     root.mkdir()

@@ -76,6 +76,7 @@ def test_examples_have_their_names(sets):
     assert sorted(records[n].name for n in range(30)) == sorted(f'{n}.png' for n in range(30))
 
 
+@pytest.mark.slow
 def test_reading_needs_no_tensorflow(sets):
     code = f"""
 import sys

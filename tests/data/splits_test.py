@@ -330,6 +330,7 @@ def test_other_pixels_than_rgb_are_said(tmp_path, capsys):
     assert 'of 4 images looked at, 4 are L' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_importing_costs_no_tensorflow():
     imports = 'artifacts_jax.pretraining.artifacts, artifacts_jax.data.splits, artifacts_jax.training.report'
     code = f'import sys, {imports}; sys.exit("tensorflow" in sys.modules)'

@@ -93,7 +93,7 @@ def test_accumulated_means_are_those_of_the_whole_batch(backend, monkeypatch):
 @pytest.mark.parametrize(
     ('stage', 'updates'),
     [
-        pytest.param(autoencoder, '', marks=pytest.mark.slow),
+        pytest.param(autoencoder, '', marks=pytest.mark.nightly),
         pytest.param(artifacts, 'simultaneous', marks=pytest.mark.nightly),
         pytest.param(artifacts, 'alternate', marks=pytest.mark.nightly),
     ],

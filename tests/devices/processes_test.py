@@ -67,6 +67,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_two_tasks_of_a_slurm_step_meet():
     step = {'STEP_NODELIST': 'localhost', 'NTASKS': '2', 'STEP_NUM_TASKS': '2', 'LOCALID': '0'}
     step['JOB_ID'] = str(os.getpid())  # by which JAX chooses the port
@@ -81,6 +82,7 @@ def test_two_tasks_of_a_slurm_step_meet():
 JOIN = "from artifacts_jax.devices import processes; processes.join('127.0.0.1:{port}', 2, {index}, patience=4)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('index', [0, 1])
 def test_a_process_that_the_others_miss_is_told_by_each(index, free_port):
     command = [sys.executable, '-c', JOIN.format(index=index, port=free_port)]

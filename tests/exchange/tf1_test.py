@@ -76,6 +76,7 @@ def test_every_variable_has_its_place(config):
     np.testing.assert_allclose(found, total)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
 def test_features_of_an_imported_file(kind, imported, batch):
     arrays, folder = imported[kind]
@@ -105,6 +106,7 @@ def test_features_of_an_imported_file(kind, imported, batch):
     np.testing.assert_allclose(maps[first][:, 5, 8], expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_classes_of_imported_classifiers(imported, batch):
     arrays, folder = imported['linear']
     conv5 = np.asarray(loaders.load_features(folder)(batch['image'])['conv5'])
@@ -221,7 +223,7 @@ def test_an_export_is_replaced_by_another(imported, config, tmp_path):
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['config.json', 'head', 'trunk']
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_command_line(imported, tmp_path):
     arrays, export_folder = imported['autoencoder']
     (tmp_path / 'small.py').write_text('from tests.exchange.tf1_checkpoints import small as get_config')

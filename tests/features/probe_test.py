@@ -8,6 +8,7 @@ from artifacts_jax.features import probe
 from artifacts_jax.pretraining import artifacts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('solver', ['lbfgs', 'sgd'])
 def test_every_layer_is_probed_by_either_solver(config, photograph_folder, stage_states, solver):
     config.data.name = str(photograph_folder)

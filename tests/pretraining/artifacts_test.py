@@ -21,6 +21,7 @@ def same(a, b):
     return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('updates', ['alternate', 'simultaneous'])
 def test_both_networks_learn_and_the_autoencoder_is_frozen(first_game_steps, updates):
     before, after, values = first_game_steps[updates]

@@ -54,7 +54,8 @@ def test_hosts_draw_their_own_images():
     assert not set(places(parts[0])) & set(places(parts[1]))
 
 
-@pytest.mark.parametrize('mapping', ['jit', pytest.param('pmap', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('mapping', ['jit', pytest.param('pmap', marks=pytest.mark.nightly)])
 def test_the_figure_of_masks_says_how_much_is_found_of_all_held_out_images(
     mapping, config, stage_states, photograph_folder, tmp_path, monkeypatch
 ):

@@ -36,7 +36,7 @@ def test_stage_is_measured_alone_and_with_data(config, batch):
     assert jax.config.jax_compilation_cache_dir == before
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_machine_has_rates():
     limits = measure.machine('float32')
     assert limits['device'] == jax.devices()[0].device_kind
@@ -49,6 +49,7 @@ def test_pipeline_is_measured_from_memory_and_streamed(config, photograph_folder
     assert all(rate > 0 for rate in measure.pipeline(config, seconds=0.05).values())
 
 
+@pytest.mark.slow
 def test_synthetic_data_need_no_tensorflow():
     program = (
         'import sys; from artifacts_jax import benchmark, pipeline; from artifacts_jax.training import measure;'

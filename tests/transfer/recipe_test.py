@@ -57,6 +57,7 @@ def test_every_line_of_the_recipe_runs(stand_in, tmp_path, monkeypatch):
     assert all(np.isfinite(x) for row in rows for x in row.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shards', [1, 3])
 def test_folds_mean_the_original_order_whatever_the_shards(tmp_path, monkeypatch, shards):
     import tensorflow_datasets as tfds

@@ -9,6 +9,8 @@ import pytest
 from artifacts_jax.models.cpu import products, upsampled
 from tests.compiling import AS_USERS
 
+pytestmark = pytest.mark.slow  # compiled as users do
+
 
 def convolve(x, kernel, stride=1, padding='SAME'):
     return jax.lax.conv_general_dilated(

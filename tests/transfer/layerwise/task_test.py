@@ -62,7 +62,7 @@ def test_presets_learn_what_a_trunk_sees(preset, datasets, trained, photograph_f
     assert set(state.params) == {'heads'}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_learning_rates_share_the_passes_and_nothing_else(trained):
     both = trained('vissl', rate_factors=(1.0, 0.1)).params['heads']
     alone = trained('vissl', rate_factors=(0.1,)).params['heads']
@@ -79,6 +79,7 @@ def test_a_resumed_training_equals_a_whole_one_bit_for_bit(trained, tmp_path, mo
     stopping.equals_when_resumed(monkeypatch, train, tmp_path / 'whole', tmp_path / 'parts')
 
 
+@pytest.mark.slow
 def test_untrained_classifiers_of_zeros_are_right_about_nothing(datasets, photograph_folder):
     config = small(photograph_folder, preset='zhang2016')
     base = loop.initial(artifacts, config, ONE, None).variables

@@ -46,6 +46,7 @@ def small(folder, **options):
     return config
 
 
+@pytest.mark.slow
 def test_a_run_says_its_table_and_makes_only_what_is_missing(devkit, tmp_path, capsys):
     config = small(devkit)
     found = pipeline.run(configuration.check(config), tmp_path)

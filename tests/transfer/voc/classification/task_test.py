@@ -85,7 +85,7 @@ def test_layers_learn_from_the_one_that_is_named(train, learn):
     assert learning == [False] * (8 - learn) + [True] * learn
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_only_what_is_to_learn_changes(train, start, tmp_path):
     whole = {kind: tree['trunk'] for kind, tree in artifacts.discriminator(start).items()}['params']
     states = {choice: train(train=choice, folder=tmp_path / choice) for choice in ('all', 'fc8')}

@@ -98,7 +98,7 @@ def test_a_run_says_every_class_and_writes_the_devkits_files(tree, tmp_path, cap
     assert 'images are padded to one of 6 sizes' in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_resumed_training_equals_a_whole_one_bit_for_bit(train, tmp_path, monkeypatch):
     stopping.equals_when_resumed(
         monkeypatch, lambda folder: train(folder=folder), tmp_path / 'whole', tmp_path / 'parts', of=batches.Images
@@ -132,6 +132,7 @@ def test_a_step_changes_what_learns_alone(tree, start):
     assert values['loss/class'] == values['loss/boxes'] == values['grad_norm/all'] == 0
 
 
+@pytest.mark.slow
 def test_targets_are_normalised_and_new_layers_by_what_they_see(tree, start, monkeypatch):
     monkeypatch.setattr(stage, 'IMAGES', 8)
     config = small(tree)

@@ -11,6 +11,7 @@ from tests.transfer.voc.segmentation import made
 pytestmark = pytest.mark.usefixtures('little')
 
 
+@pytest.mark.slow
 def test_the_classes_of_pixels_are_those_of_images_alone(tree):
     config = made.small(tree)
     training = stage.Stage('voc_segmentation/test')

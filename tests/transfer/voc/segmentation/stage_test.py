@@ -39,6 +39,7 @@ def test_a_step_is_the_mean_of_the_gradients_of_images(tree, start):
     assert all(jax.tree.leaves(changed))
 
 
+@pytest.mark.slow
 def test_new_layers_begin_by_what_they_see(tree, start):
     config = made.small(tree)
     training, (images, _) = stage.Stage('voc_segmentation/test'), task._images(config)
