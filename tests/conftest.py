@@ -20,16 +20,17 @@ from artifacts_jax.drawing import plots, sheet
 from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import keys
 from artifacts_jax.transfer.voc.segmentation import canvases
+from tests import changed
 from tests.earlier import workdirs
 from tests.forks import Forks
 from tests.runs import CONFIG, Runs, find_port
 
 SHARED = {'runs': ('runs_test', 'processes_test', 'kill_test')}
 LONGEST = (
-    'runs_test processes_test kill_test parallel_test detection/task_test segmentation/task_test compiling_test'
-    ' figures_test pipeline_test fuzz_test recipe_test loop_test layerwise/task_test classification/task_test'
-    ' without_tensorflow_test variants_test study_test checkpoint_test stl10_test docs_test fcn_test artifacts_test'
-    ' tf1_test products_test splits_test'
+    'runs_test processes_test kill_test pipeline_test earlier_test detection/task_test classification/task_test'
+    ' docs_test layerwise/task_test without_tensorflow_test contract_test parallel_test segmentation/task_test'
+    ' loop_test recipe_test study_test stl10_test figures_test variants_test artifacts_test tf1_test wheel_test'
+    ' fuzz_test checkpoint_test products_test golden_test fcn_test command_test'
 ).split()
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -41,8 +42,23 @@ def pytest_configure(config):
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
-def pytest_collection_modifyitems(items):
-    """Puts first what takes longest, so that no worker has such a test left when the others are done."""
+def pytest_addoption(parser):
+    parser.addoption(
+        '--changed',
+        nargs='?',
+        const='HEAD',
+        metavar='REVISION',
+        help='run only tests that changes since a revision affect; --changed alone: changes that are not committed',
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out what --changed does, and puts the longest first, so that all workers end together."""
+    if revision := config.getoption('changed'):
+        affected = changed.modules(changed.files(revision))
+        left = [item for item in items if affected is not None and not changed.is_affected(item, affected)]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in {*left}]
 
     def place(item):
         path = item.path.with_suffix('').as_posix()
@@ -172,6 +188,14 @@ def earlier(unpacked, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(canvases, 'STEP', 24)
     return folder
+
+
+@pytest.fixture
+def earlier_data(unpacked, monkeypatch):
+    """Its data and exports, not copied, in the current directory, for tests that write nothing."""
+    monkeypatch.chdir(unpacked)
+    monkeypatch.setattr(canvases, 'STEP', 24)
+    return unpacked
 
 
 @pytest.fixture(scope='session')

@@ -112,6 +112,8 @@ def test_every_test_that_is_said_to_hold_a_promise_exists():
         path, *names = re.findall(r'`((?:tests/|test_)[^`]+)`', row)
         text = (ROOT / path).read_text()
         assert all(f'def {name}(' in text for name in names), row
+        nightly = re.findall(r'^@pytest\.mark\.nightly\n(?:@.*\n| .*\n|\)\n)*def (\w+)\(', text, flags=re.MULTILINE)
+        assert not {*names} & {*nightly}, row
 
 
 def test_every_room_has_a_page_in_the_api():

@@ -3,7 +3,6 @@
 import itertools
 import json
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -58,33 +57,33 @@ REFUSED = {
 
 @pytest.mark.parametrize('task', TASKS)
 @pytest.mark.parametrize('what', REFUSED)
-def test_what_cannot_be_run_is_refused_in_one_line_and_nothing_is_written(task, what, earlier):
+def test_what_cannot_be_run_is_refused_in_one_line_and_nothing_is_written(task, what, earlier_data, tmp_path):
     config = configure(task)
     config.update_from_flattened_dict(REFUSED[what])
-    _check_refused(config, next(iter(REFUSED[what].values())))
+    _check_refused(config, next(iter(REFUSED[what].values())), tmp_path)
 
 
 @pytest.mark.parametrize('task', TRAINED)
-def test_a_batch_that_does_not_divide_by_the_devices_is_refused(task, earlier):
+def test_a_batch_that_does_not_divide_by_the_devices_is_refused(task, earlier_data, tmp_path):
     config = configure(task)
     config[task].batch_size = 6
-    _check_refused(config, f'{task}.batch_size=6 does not divide by the 4 devices: use 8')
+    _check_refused(config, f'{task}.batch_size=6 does not divide by the 4 devices: use 8', tmp_path)
 
 
 @pytest.mark.parametrize('task', [task for task in TASKS if task not in ('transfer', 'knn', 'voc_segmentation')])
-def test_crops_that_the_trunk_cannot_take_are_refused(task, earlier):
+def test_crops_that_the_trunk_cannot_take_are_refused(task, earlier_data, tmp_path):
     config = configure(task)
     key = {'segmentation_probe': 'size', 'voc_detection': 'scales'}.get(task, 'crop_size')
     config[task][key] = (3,) if key == 'scales' else 3
-    _check_refused(config, f'{key}=3: the trunk takes')
+    _check_refused(config, f'{key}=3: the trunk takes', tmp_path)
 
 
-def _check_refused(config, message):
+def _check_refused(config, message, tmp_path):
     with pytest.raises(configuration.ForeseenError) as refused:
-        pipeline.run(configuration.check(config), 'new')
+        pipeline.run(configuration.check(config), tmp_path / 'new')
     text = str(refused.value)
     assert str(message) in text, text
-    assert not (Path('new') / 'config.json').exists()
+    assert not (tmp_path / 'new' / 'config.json').exists()
 
 
 class CapturedError(Exception):
@@ -93,7 +92,7 @@ class CapturedError(Exception):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('task', TRAINED)
-def test_two_steps_on_four_devices_are_those_on_one(task, earlier, monkeypatch):
+def test_two_steps_on_four_devices_are_those_on_one(task, earlier_data, tmp_path, monkeypatch):
     captured = []
 
     def capture(stage, config, workdir, devices, datasets, base, **options):
@@ -107,7 +106,7 @@ def test_two_steps_on_four_devices_are_those_on_one(task, earlier, monkeypatch):
     if 'learning_rate' in config[task]:
         config[task].learning_rate = 1e-2  # so that two steps move more than rounding
     with pytest.raises(CapturedError):
-        pipeline.run(config, 'new')
+        pipeline.run(config, tmp_path / 'new')
     ((stage, config, dataset, base),) = captured
     batches = list(itertools.islice(dataset.train_batches(stage.plan(config)[1]), 2))
     key, ended = keys.stage_key(config.seed, stage.NAME), []
