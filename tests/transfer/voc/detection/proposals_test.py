@@ -1,14 +1,12 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.transfer.voc import devkit, records
 from artifacts_jax.transfer.voc.detection import proposal_files, proposals
+from tests.transfer.voc import photographs
 from tests.transfer.voc.detection import made
 
-SHARED = Path(__file__).parents[5] / 'shared' / 'voc_tiny' / 'VOCdevkit'
 GOOD = [[0, 0, 19, 9], [5, 2, 12, 8], [5, 2, 9, 8]]  # in 10 x 20 pixels
 
 
@@ -96,13 +94,12 @@ def test_a_source_that_is_none(images):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SHARED.exists(), reason=f'no photographs of VOC in {SHARED}')
 def test_selective_search_finds_most_objects_of_photographs(tmp_path, capsys):
     pytest.importorskip('cv2.ximgproc', reason='no OpenCV with its contributed modules, of [voc]')
-    opened = devkit.open_voc(str(SHARED), ['test'])['test']
+    opened = devkit.open_voc(str(photographs.devkit(tmp_path, side=256)), ['trainval'])['trainval']
     found = proposals.load(opened, 'selective_search', place='test', folder=tmp_path)
-    assert [1000 < len(each) < 6000 for each in found] == 4 * [True]
+    assert [100 < len(each) < 2000 for each in found] == 5 * [True]
     (half, most), _ = proposals.recall([record.objects for record in opened], found)
-    assert half > 0.6
-    assert most > 0.3
-    assert 'proposals of test: 4 images' in capsys.readouterr().out
+    assert half > 0.8
+    assert most > 0.5
+    assert 'proposals of test: 5 images' in capsys.readouterr().out
