@@ -63,6 +63,7 @@ setup(
             OPENCV,
             'ruff>=0.12',
             'import-linter>=2.17,<3',
+            'grimp>=3.14,<4',  # which tests a change affects
             *DOCS,  # a test builds the documentation
         ],
     },
