@@ -43,7 +43,14 @@ DEMO = '--config=configs/demo.py'
         ('main', [DEMO, '--coordinator=host', '--processes=1', '--process=0'], 'give all three, such as'),
         ('figures', ['--seed=4000000000'], 'seed=4000000000'),
         ('study', ['--config=configs/study.py', '--variants='], '--variants= is empty'),
-        ('tf1', ['--checkpoint=nowhere', '--out=x'], 'error: .*nowhere cannot be read as a TensorFlow checkpoint '),
+        pytest.param(
+            *(
+                'tf1',
+                ['--checkpoint=nowhere', '--out=x'],
+                'error: .*nowhere cannot be read as a TensorFlow checkpoint ',
+            ),
+            marks=pytest.mark.slow,  # imports TensorFlow
+        ),
         ('tf1', ['--out=x'], '--checkpoint= is missing'),
     ],
 )

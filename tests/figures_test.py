@@ -57,6 +57,7 @@ def test_every_figure_has_its_panels(copy, tmp_path, read_png, capsys):
     assert shapes['conv1'][0] > 900
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mapping', ['jit', 'pmap'])
 def test_neighbours_are_the_nearest_by_brute_force_and_no_copies(mapping, config, photograph_folder, stage_states):
     config.data.update(name=str(photograph_folder), probe_train='train')
@@ -162,6 +163,7 @@ def test_command_line_says_that_a_checkpoint_is_damaged(copy):
     assert f'checkpoint {copy}/artifacts/checkpoints/3 cannot be restored' in errors[0]
 
 
+@pytest.mark.slow
 def test_a_gan_has_no_mask_to_predict(config, stage_states, photograph_folder, tmp_path, read_png):
     config.data.name, config.artifacts.generator = str(photograph_folder), 'gan'
     devices, datasets = Devices('jit'), pipeline.Datasets(config)

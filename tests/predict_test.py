@@ -90,6 +90,7 @@ def test_folders_whose_maps_would_meet_drawings_are_refused(config, images, tmp_
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_images_of_which_none_can_be_read_are_an_error(config, images, tmp_path):
     segmentation.save(tmp_path / 'seg', segmenter(config), config, {'stage': 'voc_segmentation/test', 'step': 1})
     for path in (images / 'a.png', images / 'below' / 'a.png'):

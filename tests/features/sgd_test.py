@@ -60,6 +60,7 @@ def test_layers_are_fitted_together_as_if_each_were_alone(digits):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), together[layer], alone[layer])
 
 
+@pytest.mark.slow
 def test_sgd_and_lbfgs_agree_on_unseen_examples(digits):
     features, labels = digits[0]['pixels'][:LEARNT], digits[1][:LEARNT]
     unseen = digits[0]['pixels'][LEARNT:], digits[1][LEARNT:]

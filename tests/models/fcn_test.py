@@ -94,7 +94,8 @@ def test_the_whole_network_equals_onnxruntimes(size, products):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
 
 
-@pytest.mark.parametrize(('stride', 'conv1'), [(4, 11), pytest.param(1, 3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(('stride', 'conv1'), [(4, 11), (1, 3)])
 def test_scores_and_gradients_are_those_without_a_canvas(stride, conv1):
     module = network(stride, conv1)
     sizes = np.array([[33, 41], [30, 52], [52, 34], [31, 45]], np.int32)

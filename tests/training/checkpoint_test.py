@@ -12,6 +12,7 @@ from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.pretraining import autoencoder
 from artifacts_jax.training import loop
 from artifacts_jax.training.checkpoint import CheckpointError, Checkpoints
+from tests.conftest import tiny
 
 
 @pytest.fixture(scope='module')
@@ -19,14 +20,21 @@ def devices():
     return Devices('jit', jax.devices()[:1])
 
 
-@pytest.fixture
-def saved(config, devices, stage_states, tmp_path):
+@pytest.fixture(scope='module')
+def original(devices, stage_states, tmp_path_factory):
     """A folder with checkpoints of steps 2 and 4, whose states differ."""
+    folder = tmp_path_factory.mktemp('original') / 'checkpoints'
     state = jax.device_put(stage_states[autoencoder], devices.replicated)
-    with Checkpoints(tmp_path / 'checkpoints', config, devices.replicated) as checkpoints:
+    with Checkpoints(folder, tiny(), devices.replicated) as checkpoints:
         for step in (2, 4):
             checkpoints.save(step, at(state, step))
-    return tmp_path / 'checkpoints'
+    return folder
+
+
+@pytest.fixture
+def saved(original, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(original, tmp_path / 'checkpoints')
 
 
 def at(state, step):

@@ -34,7 +34,8 @@ def rows(workdir, stage):
     return [{name: x for name, x in row.items() if name != 'train/images_per_second'} for row in kept]
 
 
-@pytest.mark.parametrize('stage', [autoencoder, pytest.param(artifacts, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('stage', [autoencoder, artifacts])
 def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     config, datasets, devices, tmp_path, stage, stage_states, monkeypatch
 ):

@@ -38,7 +38,7 @@ def variables(photograph_folder):
     return artifacts.discriminator(loop.initial(artifacts, small(photograph_folder), Devices('jit'), None).variables)
 
 
-@pytest.mark.parametrize(('mapping', 'count'), [('jit', 4), ('pmap', 3)])
+@pytest.mark.parametrize(('mapping', 'count'), [('jit', 4), pytest.param('pmap', 3, marks=pytest.mark.slow)])
 def test_a_network_is_judged_as_scikit_learn_judges_its_features(
     mapping, count, datasets, variables, photograph_folder, monkeypatch
 ):

@@ -50,6 +50,7 @@ def spread(params):
     return logs.max() - logs.min()
 
 
+@pytest.mark.slow
 def test_balanced_layers_change_at_the_same_rate_and_compute_nearly_the_same(params):
     start = rescaling.initialise(jax.random.key(2), params, MODEL, IMAGES)
     balanced = rescaling.balance(jax.random.key(3), start, MODEL, IMAGES)
@@ -71,6 +72,7 @@ def test_gradients_are_of_weights_and_random_at_the_outputs(params):
     np.testing.assert_allclose(ratios['fc8'], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_layer_is_drawn_by_its_inputs():
     inputs = jnp.asarray(np.random.default_rng(0).gamma(2.0, 3.0, (200, 20)), jnp.float32)
     layer, outputs = rescaling.connected(jax.random.key(0), inputs, 7)

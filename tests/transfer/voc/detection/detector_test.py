@@ -55,7 +55,8 @@ def slow(config, variables, images, row):
     return found
 
 
-@pytest.mark.parametrize('shorter', [pytest.param((20,), marks=pytest.mark.slow), (20, 40)])
+@pytest.mark.slow
+@pytest.mark.parametrize('shorter', [(20,), (20, 40)])
 def test_it_finds_what_a_slow_twin_does(shorter, config, variables, images, monkeypatch):
     monkeypatch.setattr(selection, 'select', lambda found: found)
     monkeypatch.setattr(detector, 'distinct', lambda boxes, *_: 2 * (np.arange(len(boxes)),))

@@ -9,6 +9,7 @@ from artifacts_jax.exchange import exports
 from artifacts_jax.transfer.voc import records
 from artifacts_jax.transfer.voc.annotations import NAMES
 from artifacts_jax.transfer.voc.detection import batches, detector, loading
+from tests.conftest import tiny
 from tests.transfer.voc.detection import made
 
 BOXES = np.array([(2, 3, 14, 12), (0, 0, 23, 19), (5, 5, 9, 17)], np.float32)
@@ -19,13 +20,14 @@ def image():
     return np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
 
 
-@pytest.fixture
-def exported(config, tmp_path):
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
     """(the variables of a detector, its configuration, its export)."""
+    config, folder = tiny(), tmp_path_factory.mktemp('detector')
     config.voc_detection.update(hidden=8, boxes=4, scales=(24,), longest=40)
     variables = made.detector(config)
-    loading.save(tmp_path / 'export', variables, config, {'stage': 'voc_detection/test', 'step': 1})
-    return variables, config, tmp_path / 'export'
+    loading.save(folder / 'export', variables, config, {'stage': 'voc_detection/test', 'step': 1})
+    return variables, config, folder / 'export'
 
 
 def test_a_loaded_detector_finds_what_the_trained_one_does(exported, image):
