@@ -55,10 +55,11 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     """Leaves out what --changed does, and puts the longest first, so that all workers end together."""
     if revision := config.getoption('changed'):
-        affected = changed.modules(changed.files(revision))
-        left = [item for item in items if affected is not None and not changed.is_affected(item, affected)]
-        config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item not in {*left}]
+        affected, selected = changed.modules(changed.files(revision)), {True: [], False: []}
+        for item in items:
+            selected[affected is None or changed.is_affected(item, affected)].append(item)
+        config.hook.pytest_deselected(items=selected[False])
+        items[:] = selected[True]
 
     def place(item):
         path = item.path.with_suffix('').as_posix()

@@ -83,6 +83,7 @@ def _check_refused(config, message, tmp_path):
         pipeline.run(configuration.check(config), tmp_path / 'new')
     text = str(refused.value)
     assert str(message) in text, text
+    assert '\n' not in text
     assert not (tmp_path / 'new' / 'config.json').exists()
 
 
