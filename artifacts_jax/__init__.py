@@ -18,7 +18,7 @@ def __getattr__(name):
     if name == 'load_detector':
         from artifacts_jax.transfer.voc.detection import loading as loaders
     elif name == 'load_segmenter':
-        from artifacts_jax.transfer.voc.segmentation import loading as loaders
+        from artifacts_jax.transfer.voc.segmentation import segmenter as loaders
     elif name in __all__:
         from artifacts_jax.exchange import loaders
     else:

@@ -34,6 +34,18 @@ DATA = 'data'  # among the stages: the images alone
 TASKS = ('layerwise', 'voc_classification', 'voc_detection', 'voc_segmentation')
 
 
+def stages() -> dict:
+    """Returns {name: the stage that is measured}."""
+    from artifacts_jax.pretraining import artifacts, autoencoder
+    from artifacts_jax.transfer.layerwise import stage as layerwise
+    from artifacts_jax.transfer.voc.classification import stage as classification
+    from artifacts_jax.transfer.voc.detection import stage as detection
+    from artifacts_jax.transfer.voc.segmentation import stage as segmentation
+
+    tasks = (each.BENCHMARK for each in (layerwise, classification, detection, segmentation))
+    return {stage.NAME: stage for stage in (autoencoder, artifacts, *tasks)}
+
+
 def peer(template: str, stage_name: str, batch: int) -> float:
     """Returns the images per second that another implementation prints as JSON.
 
@@ -116,12 +128,9 @@ def main():
     import jax
 
     from artifacts_jax.devices import parallel
-    from artifacts_jax.pretraining import artifacts, autoencoder
     from artifacts_jax.training import measure
-    from artifacts_jax.transfer import measured
 
     given = flags.FLAGS
-    modules = {module.NAME: module for module in (autoencoder, artifacts)} | measured.STAGES
     config, out = configuration.check(given.config), given.out if given.out is None else host.folder(given.out, 'out')
     devices, batches = parallel.Devices(config.parallel).devices, _batches(given.batch) or [config.batch_size]
     if out:
@@ -135,9 +144,9 @@ def main():
         'stages': [],
     }
     for name in given.stages:
-        for batch in batches if name in modules else ():
+        for batch in batches if name != DATA else ():
             config.batch_size = batch
-            results['stages'].append(_measure(modules[name], config, given, limits))
+            results['stages'].append(_measure(stages()[name], config, given, limits))
     if given.data or DATA in given.stages:
         results['pipeline'] = _pipeline(config, given)
     results['host_peak_bytes'] = host.peak_memory()
@@ -166,19 +175,21 @@ def declare_flags() -> None:
     flags.DEFINE_string('out', None, 'JSON file to write')
 
 
-def _measure(module, config, given, limits):
+def _measure(stage, config, given, limits):
     from artifacts_jax.training import measure
-    from artifacts_jax.transfer import measured
 
-    noise = measured.noise(module, config)
-    rows, peers, batches = [], [], measure.train_batches(config) if given.data and noise is None else None
+    sample, batches = stage.sample_batch(config), None
+    if given.data and stage.NAME not in TASKS:  # which read data of their own
+        batches = measure.train_batches(config)
+    rows, peers = [], []
     for _ in range(given.rounds):
         if given.peer:
-            peers.append(peer(given.peer, module.NAME, config.batch_size))
-        row = measure.stage(module, config, steps=given.steps, limits=limits, noise=noise, batches=batches)
-        rows.append(row | measured.parts(module, config, noise, steps=given.steps))
+            peers.append(peer(given.peer, stage.NAME, config.batch_size))
+        row = measure.stage(stage, config, steps=given.steps, limits=limits, sample=sample, batches=batches)
+        parts = stage.measure_parts(config, sample, given.steps) if hasattr(stage, 'measure_parts') else {}
+        rows.append(row | parts)
     row = sorted(rows, key=lambda row: row['images_per_s'])[len(rows) // 2]
-    row = {'stage': module.NAME, 'batch': config.batch_size, **row}
+    row = {'stage': stage.NAME, 'batch': config.batch_size, **row}
     if batches is not None:
         row['with_data'] = statistics.median(row['with_data'] for row in rows)
     if peers:

@@ -48,9 +48,9 @@ def write(
     Raises:
       ForeseenError: one of its kinds, with a message for the user.
     """
-    from artifacts_jax import pipeline
     from artifacts_jax.configs import default
     from artifacts_jax.data import augment
+    from artifacts_jax.data.splits import Datasets
     from artifacts_jax.devices.parallel import Devices
     from artifacts_jax.drawing import grids
     from artifacts_jax.pretraining import artifacts, held_out
@@ -61,7 +61,7 @@ def write(
         print(f'{workdir} is older than these keys, which have their defaults: {", ".join(newer)}')
     if data_dir is not None:
         config.data.data_dir = data_dir and str(host.folder(data_dir, 'data_dir'))
-    devices, datasets = Devices(config.parallel), pipeline.Datasets(config)
+    devices, datasets = Devices(config.parallel), Datasets(config)
     state = loop.newest(artifacts, config, workdir, devices)
     steps, step = config.artifacts.steps, int(state.step)
     print(f'{workdir}: {artifacts.NAME} at step {step:,} of {steps:,}{", not finished" * (step < steps)}', flush=True)
@@ -130,7 +130,7 @@ def nearest(
         return {name: extract(variables, batch)[0][layer] for name, variables in networks.items()}
 
     def shown(batch):
-        examples = {name: batch[name][batch['mask']] for name in ('image', 'label')}
+        examples = {name: batch[name][batch['valid']] for name in ('image', 'label')}
         return {'image': examples.pop('image'), **features_of(batch)}, examples
 
     count = min(limit or dataset.num_examples, dataset.num_examples)
@@ -145,9 +145,9 @@ def nearest(
 
 
 def _first(dataset, count: int, batch_size: int) -> Iterator[dict]:
-    """Yields the first examples of the first epoch; the last batch's mask leaves out those of the next."""
+    """Yields the first examples of the first epoch; the last batch's 'valid' leaves out those of the next."""
     for start, batch in zip(range(0, count, batch_size), dataset.train_batches(batch_size)):
-        yield {**batch, 'mask': start + np.arange(batch_size) < count}
+        yield {**batch, 'valid': start + np.arange(batch_size) < count}
 
 
 def declare_flags() -> None:

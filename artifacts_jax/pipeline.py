@@ -1,40 +1,31 @@
 """A run: the config's stages in order, each from where it stopped, in one work directory.
 
-There are two kinds of stages, each with a protocol. Those of TRAINED learn: modules with NAME, SPLITS, BASE, SHOWN,
-check, plan, init_state, train_step, evaluator and illustrator, which training/loop.py runs. EVALUATIONS find out what
-the learned features are good for: modules with
-
-    NAME                                                   in config.stages, and the name of its section of the config
-    SPLITS                                                 of the data, that it needs
-    check(config, devices)                                 raises ConfigError for what this machine cannot do
-    examine(config, datasets)                              says why the data leaves it out, '' if not; or raises
-    run(config, workdir, devices, datasets, networks)      does what results.json does not have yet; returns all of it
-    table(results)                                         that as text
-
-where `networks` are {'random', 'learned'}, each a Network.
+There are two kinds of stages. Those of TRAINED learn: modules with NAME, SPLITS, BASE, SHOWN, check, plan, init_state,
+train_step, evaluator and illustrator, which training/loop.py runs. EVALUATIONS find out what the learned features are
+good for: modules as training/evaluation.py has them, which runs them.
 """
 
 import contextlib
+import dataclasses
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
 from artifacts_jax import config as configuration
 from artifacts_jax.data import left_out, splits
+from artifacts_jax.data.splits import Datasets
 from artifacts_jax.devices import host, processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.exchange import exports
 from artifacts_jax.features import probe
 from artifacts_jax.pretraining import artifacts, autoencoder
-from artifacts_jax.training import checkpoint, loop, replay, results, trees
-from artifacts_jax.transfer import knn, stl10
+from artifacts_jax.training import checkpoint, evaluation, loop, replay, results, trees
+from artifacts_jax.training.evaluation import Network, Run
+from artifacts_jax.training.state import select
+from artifacts_jax.transfer import knn, segmentation_probe, stl10
 from artifacts_jax.transfer.layerwise import task as layerwise
-from artifacts_jax.transfer.segmentation_probe import task as segmentation_probe
 from artifacts_jax.transfer.voc import svm_task as voc_svm
 from artifacts_jax.transfer.voc.classification import task as voc_classification
 from artifacts_jax.transfer.voc.detection import task as voc_detection
@@ -50,57 +41,6 @@ EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts:
 INSTEAD = {autoencoder: 'autoencoder.pretrained', artifacts: 'pretrained'}  # the keys that have an export of it
 
 
-class Network(NamedTuple):
-    """A discriminator that is evaluated."""
-
-    made_from: str  # names its state
-    variables: Callable[[], dict]  # returns {'params': ..., 'batch_stats': ...}
-
-
-class Datasets(dict):
-    """{'train', 'probe_train', 'test'}: the config's splits, each opened when it is first asked for."""
-
-    def __init__(self, config: ConfigDict):
-        super().__init__()
-        self._config = config
-        self._data = self._file = None
-
-    def __missing__(self, name):
-        config = self._config
-        split = config.data[name]
-        for other, dataset in self.items():  # splits that are the same data are held once
-            if config.data[other] == split:
-                self[name] = dataset
-                return dataset
-        self._data = splits.open_data(config.data) if self._data is None else self._data
-        self[name] = splits.load(
-            config.data,
-            split,
-            seed=config.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            data=self._data,
-        )
-        if self._file:
-            self[name].left_out.keep(self._file)
-        return self[name]
-
-    def warn_of_common(self) -> None:
-        """Warns of images that evaluations learn from and are tested on."""
-        if {'probe_train', 'test'} <= self.keys():
-            splits.warn_of_common(self._config.data, self._data)
-
-    def keep_left_out(self, file: Path) -> None:
-        """Names what is left out of the splits in a file, from now on; see data/left_out.py."""
-        self._file = file
-        for dataset in self.values():
-            dataset.left_out.keep(file)
-
-    def say_left_out(self) -> None:
-        """Says how much of the streamed splits has been left out."""
-        left_out.say_streamed(dataset.left_out for dataset in self.values())
-
-
 def run(config: ConfigDict, workdir: str | Path) -> dict:
     """Runs the config's stages and returns the results, {} if no evaluation is among them.
 
@@ -111,13 +51,23 @@ def run(config: ConfigDict, workdir: str | Path) -> dict:
     Raises:
       ForeseenError: one of its kinds, with a message for the user.
     """
-    workdir = host.folder(workdir, 'workdir')
-    devices, datasets = Devices(config.parallel), Datasets(config)
-    done, begun = _check(config, workdir, devices, datasets)  # before the work directory keeps the configuration
+    workdir, devices = host.folder(workdir, 'workdir'), Devices(config.parallel)
+    resolved = Run(config, workdir, devices, Datasets(config))
+    trained, begun = _check(resolved)  # before the work directory keeps the configuration
     with _at_work(config, workdir, force=config.force or not begun):
-        datasets.keep_left_out(workdir / left_out.FILE)
-        found = _stages(config, workdir, devices, datasets, done)
-        datasets.say_left_out()
+        print(f'{workdir}: {", ".join(config.stages)} on {len(devices.devices)} x {jax.devices()[0].device_kind}')
+        resolved.datasets.keep_left_out(workdir / left_out.FILE)
+        for stage in TRAINED:
+            if stage in trained:
+                print(f'{stage.NAME}: taken from {_pretrained(config, stage)}')
+            elif stage.NAME in config.stages and not (stage is autoencoder and artifacts in trained):
+                base = stage.BASE and _learned(stage.BASE, trained, config, workdir, devices)
+                state = loop.run(stage, config, workdir, devices, resolved.datasets, base)
+                trained[stage] = state.learned(config.optim.use_ema)
+                print(f'{stage.NAME}: all {stage.plan(config)[0]:,} steps are done')
+                _export(stage, trained[stage], config, workdir)
+        found = _evaluate(resolved, trained)
+        resolved.datasets.say_left_out()
         return found
 
 
@@ -125,21 +75,24 @@ def check(config: ConfigDict, workdir: str | Path) -> None:
     """Raises what `run` would raise before it begins anything."""
     streamed = config.copy_and_resolve_references()
     streamed.data.loading = 'stream'  # of which a few images are read
-    _check(config, host.folder(workdir, 'workdir'), Devices(config.parallel), Datasets(streamed))
+    _check(Run(config, host.folder(workdir, 'workdir'), Devices(config.parallel), Datasets(streamed)))
 
 
-def _check(config, workdir, devices, datasets):
+def _check(run):
     """Returns what is imported, {stage: variables}, and whether the work directory has been begun."""
+    config, workdir, devices = run.config, run.workdir, run.devices
     for task in _tasks(config):
         if task in EVALUATIONS or not _pretrained(config, task):
             task.check(config, devices)
     _check_bases(config, workdir)
-    done = {stage: _import(stage, config, devices) for stage in TRAINED if _pretrained(config, stage)}
-    _ = results.read(workdir)  # which may be a study's, or damaged
+    imported = {stage: _import(stage, config, devices) for stage in TRAINED if _pretrained(config, stage)}
+    found = results.read(workdir)  # which may be a study's, or damaged
+    for task in _tasks(config):
+        evaluation.check_results(task, config, found)
     begun = _begun(workdir)  # until then it takes any configuration
     if not begun or configuration.compare(config, workdir, force=config.force) is not None:
-        _examine(config, datasets, done)
-    return done, begun
+        _examine(run, imported)
+    return imported, begun
 
 
 def _check_bases(config, workdir):
@@ -163,23 +116,28 @@ def _begun(workdir):
     return saved or (workdir / results.NUMBERS).exists()
 
 
-def _examine(config, datasets, done):
-    """Looks at the data that the stages will need, so that nothing of it is found missing after hours.
+def _examine(run, imported):
+    """Opens the data that the stages will need, so that nothing of it is found missing after hours.
 
     Raises:
-      DataError: it is not there, or no stage can use it.
+      DataError: it is missing or invalid, or no stage can use it.
     """
-    tasks = [task for task in _tasks(config) if task not in done and not (task is autoencoder and artifacts in done)]
+    tasks = _tasks(run.config)
+    tasks = [task for task in tasks if task not in imported and not (task is autoencoder and artifacts in imported)]
     used = len(tasks)
     for task in tasks:
         for name in task.SPLITS:
-            _ = datasets[name]
-        if task in EVALUATIONS and (reason := task.examine(config, datasets)):
-            print(f'{task.NAME} will be left out: {reason}', flush=True)
-            used -= 1
-    datasets.warn_of_common()
+            _ = run.datasets[name]
+        if task in EVALUATIONS:
+            try:
+                run.data(task)
+            except evaluation.NotApplicable as reason:
+                print(f'{task.NAME} will be left out: {reason}', flush=True)
+                used -= 1
+    run.datasets.warn_of_common()
     if not used:
-        raise splits.DataError(f'nothing to do: of {", ".join(config.stages)} all are imported, or have to be left out')
+        stages = ', '.join(run.config.stages)
+        raise splits.DataError(f'nothing to do: of {stages} all are imported, or have to be left out')
 
 
 def replay_nonfinite(config: ConfigDict, workdir: str | Path) -> dict:
@@ -221,53 +179,48 @@ def _at_work(config, workdir, *, force=False):
         processes.wait('the end')  # of what the first process writes
 
 
-def _stages(config, workdir, devices, datasets, done):
-    """Runs the stages; `done` has the variables of those that are imported, {stage: variables}."""
+def _learned(stage, trained, config, workdir, devices):
+    """Returns the variables of a stage that is trained, in this call or an earlier one, or imported."""
+    if stage not in trained:
+        trained[stage] = loop.finished(stage, config, workdir, devices).learned(config.optim.use_ema)
+    return trained[stage]
 
-    def learned(stage):
-        """The variables of a stage that is done, in this call or an earlier one, or imported."""
-        if stage not in done:
-            done[stage] = loop.finished(stage, config, workdir, devices).learned(config.optim.use_ema)
-        return done[stage]
 
-    print(f'{workdir}: {", ".join(config.stages)} on {len(devices.devices)} x {jax.devices()[0].device_kind}')
-    for stage in TRAINED:
-        if stage in done:
-            print(f'{stage.NAME}: taken from {_pretrained(config, stage)}')
-        elif stage.NAME in config.stages and not (stage is autoencoder and artifacts in done):
-            base = stage.BASE and learned(stage.BASE)
-            state = loop.run(stage, config, workdir, devices, datasets, base)
-            done[stage] = state.learned(config.optim.use_ema)
-            print(f'{stage.NAME}: all {stage.plan(config)[0]:,} steps are done')
-            _export(stage, done[stage], config, workdir)
-    tasks, found = [task for task in EVALUATIONS if task.NAME in config.stages], {}
-    if tasks or artifacts in done:
-        networks = _networks(config, devices, partial(learned, artifacts))
-        results.retire(workdir, networks['learned'].made_from)
+def _evaluate(run, trained):
+    """Returns the results of the evaluations among the stages, {} if there are none."""
+    tasks, found = [task for task in EVALUATIONS if task.NAME in run.config.stages], {}
+    if tasks or artifacts in trained:
+        run = dataclasses.replace(run, networks=_networks(run, trained))
+        results.retire(run.workdir, run.networks['learned'].made_from)
     for task in tasks:
-        if task.NAME not in results.read(workdir) and (reason := task.examine(config, datasets)):
-            print(f'{task.NAME}: left out: {reason}')
+        found = evaluation.evaluate(task, run)
+        run.opened.pop(task.NAME, None)
+        if task.NAME not in found:
             continue
-        found = task.run(config, workdir, devices, datasets, networks)
         tables = '\n'.join(each.table(found) for each in EVALUATIONS if each.NAME in found)
-        results.write_tables(workdir, tables)
-        print(f'\n{task.table(found)}\n{task.NAME}: done; tables are in {workdir / results.TABLES}, all numbers in')
-        figures = f', figures in {workdir}/figures' if (workdir / 'figures').is_dir() else ''
-        print(f'{workdir / results.NUMBERS}{figures}')
+        results.write_tables(run.workdir, tables)
+        print(f'\n{task.table(found)}\n{task.NAME}: done; tables are in {run.workdir / results.TABLES}, all numbers in')
+        figures = f', figures in {run.workdir}/figures' if (run.workdir / 'figures').is_dir() else ''
+        print(f'{run.workdir / results.NUMBERS}{figures}')
     return found
 
 
-def _networks(config, devices, learned):
-    """Returns the networks that are evaluated; `learned` returns the variables of the artifacts stage."""
-    taken = _pretrained(config, artifacts)
-    name = RANDOM if taken == RANDOM else 'imported' if taken else f'{artifacts.NAME} at step {config.artifacts.steps}'
-    state = trees.fingerprint(artifacts.discriminator(learned()))
+def _networks(run, trained):
+    """Returns the networks that are evaluated."""
+    config, devices, imported = run.config, run.devices, _pretrained(run.config, artifacts)
+    name = RANDOM if imported == RANDOM else 'imported' if imported else f'artifacts at step {config.artifacts.steps}'
+
+    def untrained():
+        return select(loop.initial(artifacts, config, devices, None).variables, ('discriminator',))
+
+    def learned():
+        return select(_learned(artifacts, trained, config, run.workdir, devices), ('discriminator',))
+
+    network = Network('', learned)
+    made_from = f'{name}{results.LEARNED}{trees.fingerprint(network.variables)}'
     return {
-        'random': Network(
-            f'seed {config.seed} at step 0',
-            lambda: artifacts.discriminator(loop.initial(artifacts, config, devices, None).variables),
-        ),
-        'learned': Network(f'{name}{results.LEARNED}{state}', lambda: artifacts.discriminator(learned())),
+        'random': Network(f'seed {config.seed} at step 0', untrained),
+        'learned': dataclasses.replace(network, made_from=made_from),
     }
 
 

@@ -67,7 +67,7 @@ def write(export: str, images: Path, out: Path, *, least: float = 0.5, proposals
 def _detected(export, folder, out, least, proposals):
     """Draws the boxes of images; returns (the rows of the table, how many images)."""
     from artifacts_jax.drawing import boxes as drawn
-    from artifacts_jax.transfer.voc.detection import loading, pictures
+    from artifacts_jax.transfer.voc.detection import detections, loading
     from artifacts_jax.transfer.voc.detection import proposals as searched
 
     find, names = loading.load(export)
@@ -76,7 +76,7 @@ def _detected(export, folder, out, least, proposals):
     rows, found = [('image', 'label', 'score', 'x1', 'y1', 'x2', 'y2')], find(images, boxes)
     for row, each in found.items():
         name = images[row].name
-        shown = pictures.photograph(images[row].image(), each, names, least)
+        shown = detections.photograph(images[row].image(), each, names, least)
         drawn.draw(out / f'{name}.png', [shown], classes=names)
         for label, score, box in zip(shown.names, shown.scores, shown.boxes.tolist()):
             rows.append((name, label, f'{score:.4f}', *(f'{x:.1f}' for x in box)))
@@ -88,9 +88,9 @@ def _segmented(export, folder, out):
     import numpy as np
 
     from artifacts_jax.drawing import label_maps
-    from artifacts_jax.transfer.voc.segmentation import loading
+    from artifacts_jax.transfer.voc.segmentation import segmenter
 
-    find, names = loading.load(export)
+    find, names = segmenter.load(export)
     images = _records(folder)
     if within := [record.name for record in images if record.name.startswith('labels/')]:
         raise configuration.ConfigError(f'{folder / within[0]}: labels/ is for the maps in --out; rename that folder')
@@ -109,16 +109,16 @@ def _records(folder):
     """Returns the images of a folder, but those that cannot be read, which are said."""
     from artifacts_jax.data import decoding, folders
     from artifacts_jax.data.errors import DataError
-    from artifacts_jax.transfer.voc import annotations, records
+    from artifacts_jax.data.voc.records import Record
 
-    found, nothing = [], annotations.objects([])
+    found = []
     for name in folders.paths(folder):
         try:
             size = decoding.shape(folder / name)
         except decoding.UnusableError as error:
             print(f'warning: left out {name} ({error})', file=sys.stderr)
             continue
-        found.append(records.Record(name, size, nothing, annotations.presence(nothing), folder / name))
+        found.append(Record(name, folder / name, size))
     if not found:
         raise DataError(f'no image in {folder} can be read')
     return found

@@ -68,7 +68,7 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
             del settings[name]
     import jax
 
-    from artifacts_jax import pipeline
+    from artifacts_jax.data.splits import Datasets
     from artifacts_jax.devices.parallel import Devices
     from artifacts_jax.features import probe
     from artifacts_jax.pretraining import artifacts, autoencoder
@@ -105,7 +105,7 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
                 results.write_config(folder, chosen)
             if not path.exists():
                 print(f'{name}, seed {seed}', flush=True)
-                datasets = datasets or pipeline.Datasets(chosen)
+                datasets = datasets or Datasets(chosen)
                 try:
                     result = untrained(chosen, datasets) if name == RANDOM else play(chosen, folder, datasets)
                 except loop.NonFiniteError as error:  # a variant may diverge; the others should not wait for it

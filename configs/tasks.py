@@ -41,7 +41,7 @@ VOC_CLASSIFICATION = {
 VOC_SVM = {
     'layers': free(subset(('conv5',), of=LAYERS)),  # a set of support vector machines for each
     'parts': free(subset(PARTS, of=PARTS)),  # machines of all training images; of a few with each class
-    'view': choice('whole', 'centre'),  # the image squashed, or its centre at data.size (transfer/voc/squares.py)
+    'view': choice('whole', 'centre'),  # the image squashed, or its centre at data.size (transfer/voc/svm_task.py)
     'crop_size': positive(224),  # side of what the trunk sees, pixels
     'geometry': choice('torch', 'same', 'caffe', 'centred'),  # what stands around the trunk's maps
     'costs': each((0.01, 0.1, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1000.0), '(0, inf)'),  # C, to pick from
@@ -52,7 +52,7 @@ VOC_SVM = {
 }
 
 VOC_DETECTION = {
-    'preset': choice('single_scale', 'multi_scale'),  # the protocol, of voc/detection/presets.py
+    'preset': choice('single_scale', 'multi_scale'),  # the protocol, of voc/detection/scales.py
     'frozen': within(1, '[0, 5]'),  # convolutional layers that do not learn, from conv1 on
     'steps': within(0, '[0, inf)'),  # updates, 0: the preset's; the rate drops in proportion
     'learning_rate': within(0.0, '[0, inf)'),  # at the first update, 0: the preset's
@@ -83,7 +83,7 @@ SEGMENTATION_PROBE = {
 }
 
 VOC_SEGMENTATION = {
-    'preset': choice('fcn', 'zhang'),  # the protocol, of voc/segmentation/presets.py
+    'preset': choice('fcn', 'zhang'),  # the protocol, of voc/segmentation/stage.py
     'steps': within(0, '[0, inf)'),  # updates, 0: the preset's; the rate drops in proportion
     'learning_rate': within(0.0, '[0, inf)'),  # at the first update, 0: the preset's
     'batch_size': positive(20),  # images whose gradients are averaged for an update; accumulate=20: one at a time

@@ -14,7 +14,7 @@ from tests import changed
         ('artifacts_jax/models/layers.py', 'tests.pretraining.artifacts_test', 'tests.data.npz_test'),
         ('artifacts_jax/main.py', 'tests.command_test', 'tests.models.layers_test'),  # in a process
         ('configs/tasks.py', 'tests.config_test', 'tests.data.npz_test'),
-        ('tests/transfer/voc/trees.py', 'tests.transfer.voc.devkit_test', 'tests.models.layers_test'),
+        ('tests/transfer/voc/trees.py', 'tests.data.voc.devkit_test', 'tests.models.layers_test'),
         ('docs/speed.md', 'tests.docs_test', 'tests.models.layers_test'),
         ('launch/slurm.sh', 'tests.launch_test', 'tests.config_test'),
     ],

@@ -1,4 +1,5 @@
 import ast
+import importlib
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from artifacts_jax.pretraining import losses
 from artifacts_jax.training import keys, metrics
 
 MODULES = sorted(Path(artifacts_jax.__file__).parent.rglob('*.py'))
-UNTYPED = ('self', 'cls', 'stage', 'module')  # a stage is a module, or an object with the same names
+UNTYPED = ('self', 'cls', 'stage', 'module', 'task')  # modules, or objects with the same names
 IMAGES, MASK = jnp.zeros((2, 16, 16, 3)), jnp.ones((2, 4, 4, 1))
 
 
@@ -55,12 +56,24 @@ def test_results_are_checked(monkeypatch):
         losses.squared_error(IMAGES, IMAGES)
 
 
+def _overrides(path, scope, function):
+    """Whether a method is an inherited one's, whose types it has."""
+    if isinstance(scope, ast.Module) or not scope.bases:
+        return False
+    name = '.'.join(path.relative_to(Path(artifacts_jax.__file__).parents[1]).with_suffix('').parts)
+    bases = getattr(importlib.import_module(name), scope.name).__mro__[1:]
+    inherited = [vars(base)[function.name] for base in bases if function.name in vars(base)]
+    return any(getattr(each, 'fget', each).__annotations__ for each in inherited)
+
+
 @pytest.mark.parametrize('path', MODULES, ids=lambda path: path.stem)
 def test_public_functions_say_the_types_of_their_arguments(path):
     module = ast.parse(path.read_text())
     scopes = [module, *(node for node in module.body if isinstance(node, ast.ClassDef))]
-    for function in (node for scope in scopes for node in scope.body if isinstance(node, ast.FunctionDef)):
-        if function.name == '__call__' or not function.name.startswith('_'):
+    functions = [(scope, node) for scope in scopes for node in scope.body if isinstance(node, ast.FunctionDef)]
+    for scope, function in functions:
+        public = function.name == '__call__' or not function.name.startswith('_')
+        if public and not _overrides(path, scope, function):
             each = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
             missing = [x.arg for x in each if x.annotation is None and x.arg not in UNTYPED]
             assert not missing, f'{function.name}, line {function.lineno}'

@@ -37,7 +37,7 @@ def test_every_key_has_a_comment_and_is_read():
     commented = declarations.comments(''.join((ROOT / 'configs' / name).read_text() for name in declarations.FILES))
     for key in configuration.flatten(default.get_config().to_dict()):
         name = key.split('.')[-1]
-        splits = ('data.train', 'data.probe_train', 'data.test')  # read by name, in pipeline.Datasets
+        splits = ('data.train', 'data.probe_train', 'data.test')  # read by name, in splits.Datasets
         assert name in read or key in splits, f'{key} is never read'
         assert key in commented, f'{key} has no comment'
 

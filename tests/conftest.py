@@ -19,7 +19,7 @@ from artifacts_jax.configs import default
 from artifacts_jax.drawing import plots, sheet
 from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import keys
-from artifacts_jax.transfer.voc.segmentation import canvases
+from artifacts_jax.transfer.voc.segmentation import batches
 from tests import changed
 from tests.earlier import workdirs
 from tests.forks import Forks
@@ -187,7 +187,7 @@ def earlier(unpacked, tmp_path, monkeypatch):
     """A copy of it, which becomes the current directory: all paths in it are relative."""
     folder = shutil.copytree(unpacked, tmp_path / 'earlier')
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(canvases, 'STEP', 24)
+    monkeypatch.setattr(batches, 'STEP', 24)
     return folder
 
 
@@ -195,7 +195,7 @@ def earlier(unpacked, tmp_path, monkeypatch):
 def earlier_data(unpacked, monkeypatch):
     """Its data and exports, not copied, in the current directory, for tests that write nothing."""
     monkeypatch.chdir(unpacked)
-    monkeypatch.setattr(canvases, 'STEP', 24)
+    monkeypatch.setattr(batches, 'STEP', 24)
     return unpacked
 
 

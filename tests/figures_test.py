@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from artifacts_jax import config as configuration
-from artifacts_jax import figures, pipeline
-from artifacts_jax.data import augment
+from artifacts_jax import figures
+from artifacts_jax.data import augment, splits
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.features import extraction as layer_features
 from artifacts_jax.models import architecture
@@ -64,7 +64,7 @@ def test_neighbours_are_the_nearest_by_brute_force_and_no_copies(mapping, config
     devices = Devices(mapping)
     state = stage_states[artifacts]
     variables = artifacts.discriminator(state.variables)
-    dataset = pipeline.Datasets(config)['probe_train']
+    dataset = splits.Datasets(config)['probe_train']
     order = np.array([dataset._row(n) for n in range(35)])
     queries = {name: x[order[:3]] for name, x in (('image', dataset.images), ('label', dataset.labels))}
     queries['index'] = np.arange(3)
@@ -166,7 +166,7 @@ def test_command_line_says_that_a_checkpoint_is_damaged(copy):
 @pytest.mark.slow
 def test_a_gan_has_no_mask_to_predict(config, stage_states, photograph_folder, tmp_path, read_png):
     config.data.name, config.artifacts.generator = str(photograph_folder), 'gan'
-    devices, datasets = Devices('jit'), pipeline.Datasets(config)
+    devices, datasets = Devices('jit'), splits.Datasets(config)
     state = loop.initial(artifacts, config, devices, stage_states[autoencoder].variables)
     draw = artifacts.illustrator(config, devices, datasets, examples=2)
     draw(state, keys.stage_key(0, artifacts.NAME), tmp_path)

@@ -266,11 +266,11 @@ def test_a_probe_that_the_data_cannot_have_is_left_out_by_name(
             pipeline.run(config, tmp_path / 'run')
 
 
-def test_images_that_are_learned_from_and_tested_on_are_said(config, photograph_folder, capsys):
+def test_images_that_are_learned_from_and_tested_on_are_said(config, photograph_folder, tmp_path, capsys):
     config.stages = ('probe',)
     for test, warned in (('train[24:]', False), ('train[12:]', True), ('test', False)):
         config.data.update(name=str(photograph_folder), probe_train='train[:24]', test=test)
-        pipeline._examine(config, pipeline.Datasets(config), ())
+        pipeline._examine(pipeline.Run(config, tmp_path, pipeline.Devices('jit'), splits.Datasets(config)), {})
         assert (f'12 of the 36 images of {test} are learned from, too' in capsys.readouterr().err) == warned
 
 
@@ -278,7 +278,7 @@ def test_fewer_images_than_neighbours_all_vote(config, tmp_path, stage_states):
     write_arrays(tmp_path / 'data', 6, np.arange(6) % 2)
     config.data.name, config.monitor.neighbours = str(tmp_path / 'data'), 20
     devices = pipeline.Devices('jit', jax.devices()[:1])
-    measure = pipeline.artifacts.held_out.extraction.monitor(config, devices, pipeline.Datasets(config))
+    measure = pipeline.artifacts.held_out.extraction.monitor(config, devices, splits.Datasets(config))
     values = measure(pipeline.artifacts.discriminator(stage_states[pipeline.artifacts].variables))
     assert 0 <= values['knn/conv5'] <= 1
 

@@ -12,7 +12,7 @@ from artifacts_jax.data import decoding
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.exchange import exports
 from artifacts_jax.transfer.voc.detection import loading, proposal_files
-from artifacts_jax.transfer.voc.segmentation import loading as segmentation
+from artifacts_jax.transfer.voc.segmentation import segmenter as segmentation
 from tests.transfer.voc.detection import made
 from tests.transfer.voc.segmentation.made import segmenter
 

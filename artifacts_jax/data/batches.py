@@ -1,11 +1,12 @@
 """Batches of images of one size with one label each, in memory or streamed, in the order of ordered.py."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
-from artifacts_jax.data import decoding, ordered, sources
+from artifacts_jax.data import decoding, ordered, reading, sources
 from artifacts_jax.data.errors import DataError
 
 
@@ -61,17 +62,28 @@ class InMemory(ordered.Held):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Streamed(ordered.Read):
+class Streamed(reading.Read):
     """A split of which each example is read and decoded as it is needed. Its batches are those of InMemory."""
 
-    source: sources.Source
-    size: int
     label_names: tuple[str, ...]
 
-    @property
-    def num_examples(self) -> int:
-        """The examples of the split, over all hosts."""
-        return len(self.source)
+    @classmethod
+    def create(cls, source: sources.Source, size: int, label_names: tuple[str, ...], **options) -> 'Streamed':
+        """Returns the split.
+
+        Args:
+          source: its examples.
+          size: of the images, pixels.
+          label_names: of the classes, () where there are no labels.
+          **options: other fields of reading.Read.
+        """
+        return cls(
+            records=source,
+            load=partial(_load, size=size, classes=len(source.label_names)),
+            shapes={'image': ((size, size, 3), np.uint8), 'label': ((), np.int32)},
+            label_names=label_names,
+            **options,
+        )
 
     @property
     def num_classes(self) -> int:
@@ -81,7 +93,7 @@ class Streamed(ordered.Read):
     @property
     def present(self) -> set[int]:
         """The classes that there is an image of; all of them where that is not known before reading."""
-        part = self.source
+        part = self.records
         labels = getattr(part.whole, 'labels', None) if isinstance(part, sources.Part) else None
         return set(range(self.num_classes) if labels is None else np.unique(labels[part.rows]).tolist())
 
@@ -101,18 +113,10 @@ class Streamed(ordered.Read):
         columns = self.read_all()
         return InMemory(columns['image'], columns['label'], self.label_names, **self.shared())
 
-    def empty(self, count: int) -> dict[str, np.ndarray]:
-        """Returns zeros for so many examples."""
-        return {'image': np.zeros((count, self.size, self.size, 3), np.uint8), 'label': np.zeros(count, np.int32)}
 
-    def example(self, row: int) -> dict:
-        """Returns 'image' uint8 [size, size, 3] and 'label' of an example, {} of one that is left out."""
-        example = self.source[row]
-        try:
-            image = decoding.decode(example.image, self.size)
-            if not -1 <= example.label < (len(self.source.label_names) or np.inf):
-                raise decoding.UnusableError(f'label {example.label} of {len(self.source.label_names)} classes')
-        except decoding.UnusableError as error:
-            self.left_out.add(example.name, str(error))
-            return {}
-        return {'image': image, 'label': example.label}
+def _load(example, size, classes):
+    """Returns 'image' uint8 [size, size, 3] and 'label' of an example of a source."""
+    image = decoding.decode(example.image, size)
+    if not -1 <= example.label < (classes or np.inf):
+        raise decoding.UnusableError(f'label {example.label} of {classes} classes')
+    return {'image': image, 'label': example.label}

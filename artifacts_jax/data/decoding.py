@@ -73,16 +73,36 @@ def decode(image: bytes | Path | np.ndarray, size: int) -> UInt8[np.ndarray, '{s
     return _pixels(image, size)
 
 
-def decode_whole(image: bytes | Path) -> UInt8[np.ndarray, 'H W 3']:
+def decode_whole(image: bytes | Path | np.ndarray) -> UInt8[np.ndarray, 'H W 3']:
     """Returns the whole of an image at its own size, in RGB, 0 to 255.
 
     Args:
-      image: a file's content, or its path.
+      image: a file's content, its path, or pixels, which are returned as they are.
 
     Raises:
       UnusableError: as decode does.
     """
-    return _pixels(image, None)
+    return image if isinstance(image, np.ndarray) else _pixels(image, None)
+
+
+def squash(image: UInt8[np.ndarray, 'H W 3'], size: int) -> UInt8[np.ndarray, '{size} {size} 3']:
+    """Returns the whole of an image as a square, antialiased."""
+    return scale(image, (size, size))
+
+
+def fit(image: UInt8[np.ndarray, 'H W 3'], size: int) -> UInt8[np.ndarray, '_ _ 3']:
+    """Returns an image scaled down, antialiased, such that its larger side has so many pixels; a smaller one stays."""
+    longest = max(image.shape[:2])
+    if longest <= size:
+        return image
+    height, width = (max(1, round(length * size / longest)) for length in image.shape[:2])
+    return scale(image, (height, width))
+
+
+def scale(image: UInt8[np.ndarray, 'H W 3'], size: tuple[int, int]) -> UInt8[np.ndarray, '_ _ 3']:
+    """Returns an image of this height and width, bilinearly, antialiased where it is smaller."""
+    resized = PIL.Image.fromarray(image).resize(size[::-1], PIL.Image.Resampling.BILINEAR)
+    return np.asarray(resized)
 
 
 def shape(image: bytes | Path) -> tuple[int, int]:

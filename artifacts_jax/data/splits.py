@@ -1,19 +1,67 @@
 """Splits of data sets, opened: of whatever holds the images, in memory or streamed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import arrays, decoding, folders, listings, parts, places, prepared, sources
+from artifacts_jax.data import arrays, decoding, folders, left_out, listings, parts, places, prepared, reading, sources
 from artifacts_jax.data.batches import InMemory, Streamed
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.data.left_out import LeftOut
 
-__all__ = ['DataError', 'InMemory', 'Streamed', 'classes', 'load', 'original_order']
+__all__ = ['DataError', 'Datasets', 'InMemory', 'Streamed', 'classes', 'load', 'original_order']
 
 LOOKED_AT = 16  # images of a split that are looked at before anything is made of it
+
+
+class Datasets(dict):
+    """{'train', 'probe_train', 'test'}: the splits of a run's config, each opened when it is first asked for."""
+
+    def __init__(self, config: ConfigDict):
+        super().__init__()
+        self._config = config
+        self._data = self._file = None
+        self._opened = {}
+
+    def __missing__(self, name):
+        config = self._config
+        split = config.data[name]
+        for other, dataset in self.items():  # splits that are the same data are held once
+            if config.data[other] == split:
+                self[name] = dataset
+                return dataset
+        self._data = open_data(config.data) if self._data is None else self._data
+        hosts = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
+        self[name] = load(config.data, split, seed=config.seed, data=self._data, **hosts)
+        if self._file:
+            self[name].left_out.keep(self._file)
+        return self[name]
+
+    def once(self, key: Hashable, open_data: Callable[[], Any]) -> Any:
+        """Returns what open_data() returns, called once for all tasks that ask for the same key."""
+        if key not in self._opened:
+            self._opened[key] = open_data()
+        return self._opened[key]
+
+    def warn_of_common(self) -> None:
+        """Warns of images that evaluations learn from and are tested on."""
+        if {'probe_train', 'test'} <= self.keys():
+            warn_of_common(self._config.data, self._data)
+
+    def keep_left_out(self, file: Path) -> None:
+        """Names what is left out of the splits in a file, from now on; see data/left_out.py."""
+        self._file = file
+        for dataset in self.values():
+            dataset.left_out.keep(file)
+
+    def say_left_out(self) -> None:
+        """Says how much of the streamed splits has been left out."""
+        left_out.say_streamed(dataset.left_out for dataset in self.values())
 
 
 def load(
@@ -43,8 +91,7 @@ def load(
     name, rows = sources.rows(data, split, config)
     if name == 'train' and parts.name_of(split) == 'test':
         print(f'{config.name} has no split test: {len(rows):,} images of {name}, always the same, stand for it')
-    fits = len(rows) * config.size**2 * 3 <= config.memory_limit_gb * 1e9
-    in_memory = config.loading == 'memory' or (config.loading == 'auto' and fits)
+    in_memory = reading.in_memory(config, len(rows), config.size)
     part = split.replace(parts.name_of(split), name, 1) if parts.name_of(split) in sources.ALIASES else split
     record = LeftOut(f'{part} of {config.name}', len(rows), live=not in_memory)
     shared = {'seed': seed, 'process_index': process_index, 'process_count': process_count, 'left_out': record}
@@ -57,7 +104,9 @@ def load(
             images, labels, rows = images[rows], labels[rows], None
         return InMemory(images, labels, whole.label_names, rows, **shared)
     source = sources.Part(whole, rows)
-    streamed = Streamed(source, config.size, _look(source, config.size, record), workers=config.workers, **shared)
+    streamed = Streamed.create(
+        source, config.size, _look(source, config.size, record), workers=config.workers, **shared
+    )
     return streamed.decode() if in_memory else streamed
 
 

@@ -133,12 +133,12 @@ class Devices:
         """Maps function(variables, batch) -> tree of [B, ...]; the result takes a host's part of a batch.
 
         It gives numpy arrays with the examples of all hosts, one host's after another's, but for those that the
-        batch's 'mask' leaves out. Hosts call it together, with parts of one size, which may be any: they are padded to
+        batch's 'valid' leaves out. Hosts call it together, with parts of one size, which may be any: they are padded to
         the devices.
         """
 
         def whole(variables, batch, axis_name=None):
-            values = function(variables, batch), batch['mask']
+            values = function(variables, batch), batch['valid']
             return jax.tree.map(partial(gather, axis_name=axis_name), values)
 
         if self.mapping == 'pmap':
@@ -155,10 +155,10 @@ class Devices:
         def run(variables, batch):
             size = len(jax.tree.leaves(batch)[0])
             padding = -size % len(self.local)
-            batch = {'mask': np.ones(size, bool), **batch}
+            batch = {'valid': np.ones(size, bool), **batch}
             padded = jax.tree.map(lambda x: np.pad(x, ((0, padding),) + ((0, 0),) * (x.ndim - 1)), batch)
-            values, mask = jax.device_get(mapped(variables, self.put(padded)))
-            return jax.tree.map(lambda x: x[mask], values)
+            values, valid = jax.device_get(mapped(variables, self.put(padded)))
+            return jax.tree.map(lambda x: x[valid], values)
 
         return run
 

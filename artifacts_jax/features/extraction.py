@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 from ml_collections import ConfigDict
 
+from artifacts_jax.config import ConfigError
 from artifacts_jax.data import augment
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.features import linear
@@ -47,6 +48,24 @@ def sizes(config: ConfigDict, max_values: int) -> dict[str, int]:
         return {name: linear.pool(x.astype('float32'), max_values) for name, x in maps.items()}
 
     return {name: x.shape[1] for name, x in jax.eval_shape(maps, jax.random.key(0)).items()}
+
+
+def check_memory(config: ConfigDict, task: str, each: int, images: int) -> None:
+    """Raises ConfigError if the features that a task holds of test images need more memory than the config allows.
+
+    Args:
+      config: the run's configuration.
+      task: the section of the config that has max_test and max_values.
+      each: bytes held of an image.
+      images: how many are held.
+    """
+    limit = config.data.memory_limit_gb * 1e9
+    if each * images > limit:
+        raise ConfigError(
+            f'{task} holds {each * images / 1e9:.1f} GB for {images:,} test images, more than data.memory_limit_gb='
+            f'{config.data.memory_limit_gb:g}: set {task}.max_test={int(limit // each)} or less, or a lower'
+            f' {task}.max_values={config[task].max_values} (0 is the least)'
+        )
 
 
 def of_views(config: ConfigDict, devices: Devices, function: Callable) -> Callable:

@@ -1,18 +1,18 @@
 """Stage 3: linear classifiers on frozen features, layer by layer, of the learned and of a random network."""
 
-import itertools
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from artifacts_jax.data import parts, splits
+from artifacts_jax.data.splits import Datasets
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.drawing import plots
 from artifacts_jax.features import extraction, lbfgs, linear, sgd
 from artifacts_jax.training import keys, results
+from artifacts_jax.training.evaluation import Entry, Network, NotApplicable, Run
 
 NAME = 'probe'
 SPLITS = ('probe_train', 'test')  # of the data, that it needs
@@ -25,78 +25,78 @@ def check(config: ConfigDict, devices: Devices) -> None:
     processes.check_batch('probe.batch_size', config.probe.batch_size)
 
 
-def examine(config: ConfigDict, datasets: dict) -> str:
-    """Returns why the data leaves the probe out: it has no labels, or too few images or classes; '' if it does not."""
+def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
+    """Returns the data sets.
+
+    Raises:
+      NotApplicable: the data has no labels, or too few images or classes.
+    """
     for name in SPLITS:
         dataset = datasets[name]
         if not dataset.num_classes:
-            return f'split {config.data[name]!r} of {config.data.name} has no labels'
+            raise NotApplicable(f'split {config.data[name]!r} of {config.data.name} has no labels')
     train = datasets['probe_train']
     if train.num_classes == 1:
-        return f'{config.data.name} has one class, which any classifier tells'
+        raise NotApplicable(f'{config.data.name} has one class, which any classifier tells')
     count = _count(config.probe.max_train, train)
     if not 0 < round(config.probe.held_out * count) < count:
-        return (
+        raise NotApplicable(
             f'of {count} training images, probe.held_out={config.probe.held_out} are'
             f' {round(config.probe.held_out * count)}: none is left to fit, or to pick the penalty'
         )
-    return ''
+    return datasets
 
 
-def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, networks: dict) -> dict:
-    """Probes every layer of every network, and raw pixels; adds them to results.json, and draws a figure.
+def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
+    """Returns {network: itself}, and first {'pixels': none}."""
+    del config
+    return {PIXELS: Network(PIXELS, dict), **results.distinct(networks)}
 
-    Results are written after each network, and a network that is in results.json already is not probed again.
 
-    Args:
-      config: the run's configuration.
-      workdir: the run's work directory.
-      devices: the mapping over devices.
-      datasets: {'probe_train', 'test'}: labelled data sets.
-      networks: {'random', 'learned'}: discriminators, each with made_from, which names its state, and variables().
+def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
+    """Probes every layer of a network, or raw pixels.
 
     Returns:
-      What is in results.json: 'dataset', 'train', 'test', and 'probe': {network: {layer: {'accuracy', 'correct',
-      'count', 'penalty', 'held_out_accuracy', 'dimensions'}}}, accuracies in %.
+      {layer: {'accuracy', 'correct', 'count', 'penalty', 'held_out_accuracy', 'dimensions'}}, accuracies in %.
     """
-    found, networks = results.read(workdir), results.distinct(networks)
-    probed = found.setdefault(NAME, {})
-    made_from = {PIXELS: PIXELS, **{name: network.made_from for name, network in networks.items()}}
-    for name in made_from:
-        if not results.current(found, f'{NAME}/{name}', results.origin(made_from[name], config, NAME)):
-            print(f'{NAME}: {name}', flush=True)
-            variables = networks[name].variables() if name in networks else None
-            probed[name] = probe(config, devices, datasets, variables)
-            train, test = datasets['probe_train'], datasets['test']
-            found.update(
-                dataset=config.data.name,
-                train=min(config.probe.max_train or train.used, train.used),
-                test=min(config.probe.max_test or test.used, test.used),
-            )
-            results.write(workdir, found)
+    variables = None if entry.key == PIXELS else entry.network.variables
+    return probe(run.config, run.devices, data, variables)
+
+
+def about(run: Run, data: Datasets) -> dict:
+    """Returns the data set's name and how many images of it are used."""
+    counts = {
+        'train': (run.config.probe.max_train, data['probe_train']),
+        'test': (run.config.probe.max_test, data['test']),
+    }
+    return {
+        'dataset': run.config.data.name,
+        **{name: min(limit or dataset.used, dataset.used) for name, (limit, dataset) in counts.items()},
+    }
+
+
+def summary(row: dict) -> list[str]:
+    """Returns the accuracy of each layer."""
+    return [f'{layer} {_percent(each)} %' for layer, each in row.items()]
+
+
+def finish(run: Run, found: dict) -> None:
+    """Draws the accuracies as bars."""
     if processes.is_first():
         accuracies = {
-            network: {layer: row['accuracy'] for layer, row in layers.items()} for network, layers in probed.items()
+            name: {layer: row['accuracy'] for layer, row in rows.items()} for name, rows in found[NAME].items()
         }
-        plots.probe_bars(Path(workdir) / 'figures' / 'probe.png', accuracies)
-    return found
+        plots.probe_bars(run.workdir / 'figures' / 'probe.png', accuracies)
 
 
 def table(found: dict) -> str:
-    """Returns what `run` does as a table of text: accuracies in %, with counts."""
-    networks = dict(found[NAME])
-    pixels = networks.pop(PIXELS, {}).get(PIXELS)
-    layers = next(iter(networks.values()), ())  # none if the probe was stopped after the pixels
-
-    def cells(layer):
-        pairs = ((_percent(rows[layer]), results.fraction(rows[layer])) for rows in networks.values())
-        return [layer, *itertools.chain(*pairs)]
-
-    headings = ['layer', *itertools.chain(*((network, 'correct') for network in networks))]
-    rows = [cells(layer) for layer in layers]
+    """Returns the rows of all networks as a table of text: accuracies in %, with counts."""
+    networks = {name: {(layer,): row for layer, row in rows.items()} for name, rows in found[NAME].items()}
+    pixels = networks.pop(PIXELS, {}).get((PIXELS,))
+    rows = results.network_table(['layer'], networks, lambda row: {'': _percent(row), 'correct': results.fraction(row)})
     return (
         f'Linear classifiers on frozen features of {found["dataset"]}, {found["train"]:,} training and'
-        f' {found["test"]:,} test images; accuracy in %\n\n{results.table(headings, rows)}'
+        f' {found["test"]:,} test images; accuracy in %\n\n{rows}'
         + (f'\nraw pixels: {_percent(pixels)} % ({results.fraction(pixels)})\n' if pixels else '')
     )
 
@@ -130,7 +130,6 @@ def probe(config: ConfigDict, devices: Devices, datasets: dict, variables: dict 
             'held_out_accuracy': 100 * classifier.held_out_accuracy,
             'dimensions': len(classifier.mean),
         }
-        print(f'{NAME}:   {layer} {_percent(found[layer])} %', flush=True)
     return found
 
 

@@ -17,7 +17,7 @@ from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices, accumulated, mean, total
 from artifacts_jax.models import architecture, layers
 from artifacts_jax.pretraining import autoencoder, game, held_out, history, optim
-from artifacts_jax.training import keys
+from artifacts_jax.training import keys, measure
 from artifacts_jax.training.state import State, select
 
 NAME = 'artifacts'
@@ -32,6 +32,11 @@ def check(config: ConfigDict, devices: Devices) -> None:
     """Raises ConfigError if a batch does not divide by the devices, or by the processes where features are watched."""
     devices.check_batch('batch_size', config.batch_size, config.accumulate)
     processes.check_batch('probe.batch_size', config.probe.batch_size)
+
+
+def sample_batch(config: ConfigDict) -> dict:
+    """Returns a host batch of noise, for the benchmark."""
+    return measure.synthetic(config)
 
 
 def plan(config: ConfigDict) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from artifacts_jax.devices import parallel, processes
 from artifacts_jax.drawing import grids
 from artifacts_jax.models import architecture
 from artifacts_jax.pretraining import losses, optim
-from artifacts_jax.training import keys, metrics
+from artifacts_jax.training import keys, measure, metrics
 from artifacts_jax.training.state import State, select
 
 NAME = 'autoencoder'
@@ -28,6 +28,11 @@ SHOWN = {'PSNR (dB)': 'psnr', 'mean squared error': 'mse'}  # of what the evalua
 def check(config: ConfigDict, devices: parallel.Devices) -> None:
     """Raises ConfigError if a batch does not divide by the devices."""
     devices.check_batch('batch_size', config.batch_size, config.accumulate)
+
+
+def sample_batch(config: ConfigDict) -> dict:
+    """Returns a host batch of noise, for the benchmark."""
+    return measure.synthetic(config)
 
 
 def plan(config: ConfigDict) -> tuple[int, int]:

@@ -54,7 +54,7 @@ def stage(
     *,
     steps: int,
     limits: dict,
-    noise: dict | None = None,
+    sample: dict,
     batches: Iterator[dict] | None = None,
 ) -> dict:
     """Measures the training steps of a stage on all devices.
@@ -64,7 +64,7 @@ def stage(
       config: the run's configuration; its batch_size is global.
       steps: how many steps are timed, after two that are not.
       limits: of one device, as `machine` returns.
-      noise: the batch that stays on the devices; `synthetic` by default.
+      sample: the host batch that stays on the devices, as of the stage's sample_batch.
       batches: iterator over host batches, to measure the steps with data, too.
 
     Returns:
@@ -78,7 +78,7 @@ def stage(
     devices.check_batch('batch_size', config.batch_size)
     base = module.BASE and _state(module.BASE, config, devices, key, None).variables
     state = _state(module, config, devices, key, base)
-    batch = devices.put(synthetic(config) if noise is None else noise)
+    batch = devices.put(sample)
 
     def compiled(config):
         return devices.train_step(partial(module.train_step, config=config)).lower(state, batch, key)

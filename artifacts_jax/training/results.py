@@ -4,7 +4,8 @@ import functools
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -51,27 +52,54 @@ def origin(network: str, config: ConfigDict, task: str) -> dict:
     return {'network': network, 'settings': digest}
 
 
-def current(found: dict, part: str, made_from: dict) -> bool:
-    """Returns whether results have a part that was made from what is there now, and notes what it is made from.
+def get(found: dict, name: str) -> dict | None:
+    """Returns a row of the results, None if there is none.
 
-    A part of something else is kept under 'replaced', and has to be made anew.
+    Args:
+      found: the results.
+      name: such as 'probe/learned': the keys that lead to it.
+    """
+    for key in name.split('/'):
+        found = found.get(key, {})
+    return found or None
+
+
+def is_current(found: dict, name: str, made_from: dict) -> bool:
+    """Returns whether results have a row that was made from what is there now; arguments as of `get` and `put`."""
+    return get(found, name) is not None and found.get('made_from', {}).get(name) == made_from
+
+
+def put(found: dict, name: str, row: dict, made_from: dict) -> None:
+    """Adds a row to the results.
 
     Args:
       found: the results, which are changed.
-      part: such as 'probe/learned': the keys that lead to it.
-      made_from: says what it is made from, such as a network's step and fingerprint.
+      name: as of `get`.
+      row: numbers and texts.
+      made_from: names what it was made from, as of `origin`.
     """
-    notes = found.setdefault('made_from', {})
-    *path, last = part.split('/')
-    place = functools.reduce(lambda tree, name: tree.setdefault(name, {}), path, found)
-    if last in place and notes.get(part) == made_from:
-        return True
-    if last in place:
-        old = {'part': part, 'made_from': notes.get(part), 'result': place.pop(last)}
-        found.setdefault('replaced', []).append(old)
-        print(f'{part}: what results.json has was made from something else; it is now under "replaced"', flush=True)
-    notes[part] = made_from
-    return False
+    *path, last = name.split('/')
+    functools.reduce(lambda tree, key: tree.setdefault(key, {}), path, found)[last] = row
+    found.setdefault('made_from', {})[name] = made_from
+
+
+def replace(found: dict, name: str) -> None:
+    """Moves a row, if there is one, to the list 'replaced' of the results, and prints that; arguments as of `get`."""
+    if (row := get(found, name)) is None:
+        return
+    _pop(found, name.split('/'))
+    note = found.get('made_from', {}).pop(name, None)
+    found.setdefault('replaced', []).append({'part': name, 'made_from': note, 'result': row})
+    print(f'{name}: what results.json has was made from something else; it is now under "replaced"', flush=True)
+
+
+def _pop(tree, path):
+    """Removes the row at a path of keys, and what then holds nothing."""
+    key, *rest = path
+    if rest:
+        _pop(tree[key], rest)
+    if not rest or not tree[key]:
+        del tree[key]
 
 
 def label(found: dict, part: str) -> str:
@@ -79,7 +107,7 @@ def label(found: dict, part: str) -> str:
 
     Args:
       found: the results.
-      part: as of `current`.
+      part: its row's name, as of `get`.
     """
     note = found.get('made_from', {}).get(part, {})
     return 'here, random network' if note.get('network', '').startswith(UNTRAINED) else 'here'
@@ -98,10 +126,10 @@ def retire(workdir: Path, made_from: str) -> None:
     """Moves to 'replaced' the results of learned networks other than the one that is named."""
     found = read(workdir)
     notes = found.get('made_from', {})
-    older = [part for part, note in notes.items() if LEARNED in note['network'] and note['network'] != made_from]
-    for part in older:
-        current(found, part, {'network': made_from})
-        del notes[part]
+    older = [name for name, note in notes.items() if LEARNED in note['network'] and note['network'] != made_from]
+    for name in older:
+        replace(found, name)
+        notes.pop(name, None)
     if older:
         write(workdir, found)
 
@@ -139,6 +167,35 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int =
     return ''.join(line + '\n' for line in console.file.getvalue().splitlines() if line.strip())
 
 
+def network_table(
+    headings: Sequence[str],
+    networks: dict[str, dict[tuple[str, ...], dict]],
+    columns: Callable[[dict], dict[str, str]],
+) -> str:
+    """Returns a table of text of what networks reach at layers, side by side.
+
+    Args:
+      headings: of the first columns.
+      networks: {network: {what is in the first columns: result}}, with the same keys in each.
+      columns: returns the cells of a result, {heading: text}; the heading '' becomes the network's name.
+    """
+    results = {name: [columns(row) for row in rows.values()] for name, rows in networks.items()}
+    heads = [heading or name for name, cells in results.items() for heading in cells[0]]
+    keys = list(networks.values())[-1] if networks else ()
+    rows = [[*key, *(x for cells in results.values() for x in cells[n].values())] for n, key in enumerate(keys)]
+    return table([*headings, *heads], rows)
+
+
 def fraction(row: dict) -> str:
     """Returns 'correct / count' of a result."""
     return f'{row["correct"]:,} / {row["count"]:,}'
+
+
+def percent(value: float | None) -> float | None:
+    """Returns a fraction in %, None of None or nan."""
+    return None if value is None or math.isnan(value) else 100 * float(value)
+
+
+def text(value: float | None, digits: int = 1) -> str:
+    """Returns a number for a table, '-' where there is none."""
+    return '-' if value is None else f'{value:.{digits}f}'

@@ -7,18 +7,18 @@ what it holds grows with the test images alone.
 
 import itertools
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from artifacts_jax.config import ConfigError
 from artifacts_jax.data import splits
+from artifacts_jax.data.splits import Datasets
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.features import extraction
 from artifacts_jax.training import results
+from artifacts_jax.training.evaluation import Entry, Network, Run
 from artifacts_jax.transfer import neighbours
 from artifacts_jax.transfer.neighbours import Nearest
 
@@ -34,73 +34,66 @@ def check(config: ConfigDict, devices: Devices) -> None:
     processes.check_batch('knn.batch_size', config.knn.batch_size)
 
 
-def examine(config: ConfigDict, datasets: dict) -> str:
-    """Raises DataError for want of labels, ConfigError if the test images' features need too much memory; returns ''.
+def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
+    """Returns the data sets, which have labels and test images whose features fit into memory.
 
     Held of an image are four bytes for each value of its features, and eight for each neighbour.
+
+    Raises:
+      DataError: there are no labels, or test images of classes without training images.
+      ConfigError: the test images' features need too much memory.
     """
     splits.check_learned(config.data, datasets, stage=NAME)
     options, count = config.knn, datasets['test'].num_examples
     sizes = extraction.sizes(config, options.max_values)
     each = sum(4 * size + 8 * max(options.neighbours) for size in sizes.values())
-    limit, tests = config.data.memory_limit_gb * 1e9, min(options.max_test or count, count)
-    if each * tests > limit:
-        raise ConfigError(
-            f'knn holds {each * tests / 1e9:.1f} GB for {tests:,} test images, more than data.memory_limit_gb='
-            f'{config.data.memory_limit_gb:g}: set knn.max_test={int(limit // each)} or less, or a lower'
-            f' knn.max_values={options.max_values} (0 is the least)'
-        )
-    return ''
+    extraction.check_memory(config, NAME, each, min(options.max_test or count, count))
+    return datasets
 
 
-def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, networks: dict) -> dict:
-    """Classifies the test images by every layer of every network; adds it to results.json.
+def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
+    """Returns {network: itself}."""
+    del config
+    return results.distinct(networks)
 
-    Results are written after each network, and a network that is in results.json already is passed over.
 
-    Args:
-      config: the run's configuration.
-      workdir: the run's work directory.
-      devices: the mapping over devices.
-      datasets: {'probe_train', 'test'}: labelled data sets.
-      networks: {'random', 'learned'}: discriminators, each with made_from, which names its state, and variables().
+def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
+    """Classifies the test images by every layer of a network.
 
     Returns:
-      What is in results.json: under 'knn' {network: {'dataset', 'train', 'test', 'layers': {layer: {k as text:
-      {'accuracy', 'top5' in %, 'correct', 'count'}}}}}.
+      {'dataset', 'train', 'test', 'layers': {layer: {k as text: {'accuracy', 'top5' in %, 'correct', 'count'}}}}.
     """
-    found = results.read(workdir)
-    rows = found.setdefault(NAME, {})
-    for name, network in results.distinct(networks).items():
-        if results.current(found, f'{NAME}/{name}', results.origin(network.made_from, config, NAME)):
-            continue
-        print(f'{NAME}: {name}', flush=True)
-        rows[name] = classify(config, devices, datasets, network.variables())
-        results.write(workdir, found)
-        for layer, row in rows[name]['layers'].items():
-            accuracies = ', '.join(f'{each["accuracy"]:.2f} % of {k}' for k, each in row.items())
-            print(f'{NAME}:   {layer} {accuracies}', flush=True)
-    return found
+    return classify(run.config, run.devices, data, entry.network.variables)
+
+
+def summary(row: dict) -> list[str]:
+    """Returns the accuracies of each layer."""
+    layers = (
+        (layer, ', '.join(f'{each["accuracy"]:.2f} % of {k}' for k, each in x.items()))
+        for layer, x in row['layers'].items()
+    )
+    return [f'{layer} {accuracies}' for layer, accuracies in layers]
 
 
 def table(found: dict) -> str:
-    """Returns what `run` does as a table of text: accuracies in %."""
+    """Returns the rows of all networks as a table of text: accuracies in %."""
     networks = found[NAME]
     last = list(networks.values())[-1]
-    rows = []
-    for layer, row in last['layers'].items():
-        for k in row:
-            pairs = ([f'{x["layers"][layer][k][key]:.2f}' for key in ('accuracy', 'top5')] for x in networks.values())
-            rows.append([layer, k, *itertools.chain(*pairs)])
-    headings = itertools.chain(*((name, 'top 5') for name in networks))
+    rows = {
+        name: {(layer, k): each for layer, ks in row['layers'].items() for k, each in ks.items()}
+        for name, row in networks.items()
+    }
     return (
         f'k nearest neighbours on frozen features of {last["dataset"]}, {last["train"]:,} training and'
-        f' {last["test"]:,} test images; accuracy in %\n\n{results.table(["layer", "k", *headings], rows)}'
+        f' {last["test"]:,} test images; accuracy in %\n\n'
+        + results.network_table(
+            ['layer', 'k'], rows, lambda row: {'': f'{row["accuracy"]:.2f}', 'top 5': f'{row["top5"]:.2f}'}
+        )
     )
 
 
 def classify(config: ConfigDict, devices: Devices, datasets: dict, variables: dict) -> dict:
-    """Returns the result of one network, as in `run`."""
+    """Returns the result of one network, as `evaluate`."""
     options, bank, tests = config.knn, datasets['probe_train'], datasets['test']
     extract = partial(_extractor(config, devices, options.max_values), variables)
     queries, labels = extraction.collect(extract, tests.eval_batches(options.batch_size, limit=options.max_test))
@@ -150,11 +143,11 @@ def _blocks(extract, dataset, options):
 
 
 def _chunks(tree, count, devices):
-    """Yields (rows, this process's part of them in a tree of [count, ...]), parts of one size with a 'mask'."""
+    """Yields (rows, this process's part of them in a tree of [count, ...]), parts of one size with 'valid'."""
     size = processes.divisible(min(QUERIES * len(devices.devices), count))
     for start in range(0, count, size):
         rows = np.arange(start, start + size)
-        chosen = {**jax.tree.map(lambda x, rows=rows: x[np.minimum(rows, count - 1)], tree), 'mask': rows < count}
+        chosen = {**jax.tree.map(lambda x, rows=rows: x[np.minimum(rows, count - 1)], tree), 'valid': rows < count}
         yield slice(start, min(start + size, count)), processes.part(chosen)
 
 

@@ -46,11 +46,22 @@ def initialise(key: Key[Array, ''], params: dict, model: AlexNet, images: Images
     return {**params, 'head': head}
 
 
-def connected(key: Key[Array, ''], inputs: Float[Array, 'N D'], units: int) -> tuple[dict, Float[Array, 'N _']]:
-    """Returns (a connected layer drawn as `initialise` does, by its inputs; what it computes of them after ReLU)."""
-    kernel = jax.random.normal(key, (inputs.shape[1], units))
-    layer = _normalised(kernel, inputs @ kernel)
-    return layer, nn.relu(inputs @ layer['kernel'] + layer['bias'][None])
+def connected_layers(key: Key[Array, ''], head: dict, inputs: Float[Array, 'N D'], units: int) -> dict:
+    """Returns a head's parameters with fc6 and fc7 drawn as `initialise` does, by what fc6 sees.
+
+    Args:
+      key: draws the weights.
+      head: {layer: {'kernel', 'bias'}}; kernels of convolutions keep their shape.
+      inputs: what fc6 sees.
+      units: outputs of each layer.
+    """
+    head = dict(head)
+    for name, layer_key in zip(NEW, jax.random.split(key, len(NEW))):
+        kernel = jax.random.normal(layer_key, (inputs.shape[1], units))
+        layer = _normalised(kernel, inputs @ kernel)
+        inputs = nn.relu(inputs @ layer['kernel'] + layer['bias'][None])
+        head[name] = {**layer, 'kernel': layer['kernel'].reshape(head[name]['kernel'].shape)}
+    return head
 
 
 def _normalised(kernel, seen):

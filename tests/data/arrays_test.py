@@ -44,7 +44,7 @@ def write(request):
 
 def read(dataset):
     """All images of a data set and their labels, in order."""
-    batches = [{name: x[batch['mask']] for name, x in batch.items()} for batch in dataset.eval_batches(10)]
+    batches = [{name: x[batch['valid']] for name, x in batch.items()} for batch in dataset.eval_batches(10)]
     return tuple(np.concatenate([batch[name] for batch in batches]) for name in ('image', 'label'))
 
 
@@ -67,7 +67,7 @@ def test_hosts_share_every_batch(save, load, tmp_path):
     joined = np.concatenate([next(part.train_batches(6))['image'] for part in parts])
     np.testing.assert_array_equal(joined, next(load(size=8, test='train').train_batches(6))['image'])
     last = [list(part.eval_batches(15))[-1] for part in parts]  # three examples, of which the last host has none
-    assert [batch['mask'].sum() for batch in last] == [3, 0, 0]
+    assert [batch['valid'].sum() for batch in last] == [3, 0, 0]
 
 
 @pytest.mark.parametrize('loading', ['auto', 'memory', 'stream'])

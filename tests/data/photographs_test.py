@@ -30,7 +30,7 @@ def test_hosts_share_a_part_of_a_split(built):
     built.loading = 'stream'
     for n in (0, 1):
         for b in splits.load(built, part, seed=0, process_index=n, process_count=2).eval_batches(8):
-            read.update({i: x for i, x, keep in zip(b['index'], b['image'], b['mask']) if keep})
+            read.update({i: x for i, x, keep in zip(b['index'], b['image'], b['valid']) if keep})
     np.testing.assert_array_equal(np.stack([read[i] for i in range(37)]), whole.images)
 
 

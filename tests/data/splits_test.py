@@ -9,7 +9,7 @@ import pytest
 
 from artifacts_jax.configs import default
 from artifacts_jax.data import left_out, sources, splits
-from artifacts_jax.data.ordered import TOGETHER
+from artifacts_jax.data.reading import TOGETHER
 
 
 def options(**changes):
@@ -40,7 +40,7 @@ def same(a, b):
 
 def prints(batches):
     """One number for each image that the batches' masks count: the crops are all different."""
-    return [hash(x.tobytes()) for b in batches for x, keep in zip(b['image'], b.get('mask', b['index'] >= 0)) if keep]
+    return [hash(x.tobytes()) for b in batches for x, keep in zip(b['image'], b.get('valid', b['index'] >= 0)) if keep]
 
 
 def test_training_restarts_bit_for_bit_at_any_step(load):
@@ -76,11 +76,11 @@ def test_evaluation_counts_every_example_once(load, count, limit):
     batches = [list(host.eval_batches(6, limit=limit)) for host in hosts]
     assert {len(b) for b in batches} == {host.eval_steps(6, limit) for host in hosts}
     assert len({len(b) for b in batches}) == 1
-    examples = [i for host in batches for b in host for i in b['index'][b['mask']]]
+    examples = [i for host in batches for b in host for i in b['index'][b['valid']]]
     assert sorted(examples) == list(range(limit or 20))
     everything = prints(itertools.chain.from_iterable(batches))
     assert len(everything) == len(set(everything)) == (limit or 20)
-    assert all(len(b['image']) == 6 // count and not b['image'][~b['mask']].any() for h in batches for b in h)
+    assert all(len(b['image']) == 6 // count and not b['image'][~b['valid']].any() for h in batches for b in h)
 
 
 @pytest.mark.parametrize('limit', [1, 5, 19, 20, 21])
@@ -88,7 +88,7 @@ def test_evaluation_ends_with_the_limit_or_the_data(load, limit):
     dataset, count = load(split='test'), min(limit, 20)
     batches = list(dataset.eval_batches(5, limit=limit))
     assert len(batches) == dataset.eval_steps(5, limit) == -(-count // 5)
-    np.testing.assert_array_equal(np.concatenate([b['index'][b['mask']] for b in batches]), np.arange(count))
+    np.testing.assert_array_equal(np.concatenate([b['index'][b['valid']] for b in batches]), np.arange(count))
     assert len(prints(batches)) == count
 
 
@@ -104,7 +104,7 @@ def test_one_example_is_enough():
         assert (batch['image'] == 7).all()
         np.testing.assert_array_equal(batch['index'], np.arange(3))
     (batch,) = one.eval_batches(3)
-    np.testing.assert_array_equal(batch['mask'], [True, False, False])
+    np.testing.assert_array_equal(batch['valid'], [True, False, False])
     np.testing.assert_array_equal(batch['image'][:, 0, 0, 0], [7, 0, 0])
 
 
@@ -135,7 +135,7 @@ class Counted:
 
 def counted(count, **options):
     source = Counted(count)
-    return source, splits.Streamed(source, 4, ('a',), workers=1, seed=0, **options)
+    return source, splits.Streamed.create(source, 4, ('a',), workers=1, seed=0, **options)
 
 
 def test_hosts_read_their_own_part_alone():
@@ -262,7 +262,7 @@ def test_images_that_cannot_be_read_are_left_out_and_named_once(damaged_folder, 
     dataset, file = splits.load(config, 'train', seed=0), tmp_path / 'left_out.tsv'
     for _ in range(2):
         batches = list(dataset.eval_batches(3))
-        assert sum(batch['mask'].sum() for batch in batches) == 4
+        assert sum(batch['valid'].sum() for batch in batches) == 4
         dataset.left_out.keep(file)
     assert len(dataset.left_out) == dataset.used == 4
     lines = [line.split('\t') for line in file.read_text().splitlines()]
@@ -271,7 +271,7 @@ def test_images_that_cannot_be_read_are_left_out_and_named_once(damaged_folder, 
     assert all(place == f'train of {damaged_folder}' and reason for place, _, reason in lines)
     (warning,) = capsys.readouterr().err.splitlines()
     assert f'left out {4 if loading == "memory" else 1} of 8 images of train of' in warning
-    images = {image.tobytes() for b in batches for image, keep in zip(b['image'], b['mask']) if keep}
+    images = {image.tobytes() for b in batches for image, keep in zip(b['image'], b['valid']) if keep}
     first = take(dataset.train_batches(8), 4)
     assert {image.tobytes() for batch in first for image in batch['image']} == images
     assert same(first[2:], take(dataset.train_batches(8, start_step=2), 2))

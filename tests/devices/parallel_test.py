@@ -131,7 +131,7 @@ def test_per_example_pads_and_keeps_the_order(mapping):
     batch = {'x': np.arange(6, dtype=np.float32)}
     doubled = devices.per_example(lambda scale, batch: {'y': scale * batch['x']})(2.0, batch)
     np.testing.assert_array_equal(doubled['y'], 2 * batch['x'])
-    some = devices.per_example(lambda scale, batch: batch['x'])(1.0, {**batch, 'mask': batch['x'] != 2})
+    some = devices.per_example(lambda scale, batch: batch['x'])(1.0, {**batch, 'valid': batch['x'] != 2})
     np.testing.assert_array_equal(some, [0, 1, 3, 4, 5])
 
 

@@ -30,7 +30,7 @@ from artifacts_jax import pipeline
 from artifacts_jax.configs import default
 from artifacts_jax.data import photographs
 from artifacts_jax.transfer.voc.detection import proposal_files
-from artifacts_jax.transfer.voc.segmentation import canvases
+from artifacts_jax.transfer.voc.segmentation import batches
 
 SIZE = (20, 24)  # of the images of VOC, pixels
 CLASSES = {'cat': 8, 'dog': 12}  # {name: its value in masks}
@@ -137,7 +137,7 @@ def outputs(image):
 def main(out):
     """Makes the work directories in a temporary folder, and the archive."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        canvases.STEP = 24  # of segmentation: small images need no more
+        batches.STEP = 24  # of segmentation: small images need no more
         write_arrays(Path('images'))
         write_voc(Path('VOCdevkit/VOC2007'))
         run('pretraining', ('autoencoder', 'artifacts', 'probe', 'knn', 'transfer', 'layerwise'), {'name': 'images'})

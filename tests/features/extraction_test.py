@@ -15,7 +15,7 @@ def variables(stage_states):
 
 def test_pooled_features_are_the_trunks(config, batch, variables):
     extract = extraction.extractor(config, Devices('jit'), 0)  # one mean for each channel
-    some = {'image': batch['image'][:6], 'label': np.arange(6), 'index': batch['index'][:6], 'mask': np.arange(6) != 4}
+    some = {'image': batch['image'][:6], 'label': np.arange(6), 'index': batch['index'][:6], 'valid': np.arange(6) != 4}
     pooled, examples = extract(variables, some)
     np.testing.assert_array_equal(examples['label'], [0, 1, 2, 3, 5])
     trunk = {kind: tree['trunk'] for kind, tree in variables.items()}

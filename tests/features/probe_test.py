@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from artifacts_jax import pipeline
+from artifacts_jax.data import splits
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.features import probe
 from artifacts_jax.pretraining import artifacts
@@ -14,7 +14,7 @@ def test_every_layer_is_probed_by_either_solver(config, photograph_folder, stage
     config.data.name = str(photograph_folder)
     config.probe.update(solver=solver, penalties=(1e-3, 1e-2), held_out=0.25, epochs=10)
     variables = artifacts.discriminator(stage_states[artifacts].variables)
-    datasets = pipeline.Datasets(config)
+    datasets = splits.Datasets(config)
     results = probe.probe(config, Devices('jit', jax.devices()[:1]), datasets, variables)
     assert list(results) == ['conv1', 'conv2', 'conv3', 'conv4', 'conv5']
     for row in results.values():

@@ -2,7 +2,6 @@ import jax
 import numpy as np
 import pytest
 
-from artifacts_jax import pipeline
 from artifacts_jax.data import splits
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.drawing import grids
@@ -60,7 +59,7 @@ def test_the_figure_of_masks_says_how_much_is_found_of_all_held_out_images(
     mapping, config, stage_states, photograph_folder, tmp_path, monkeypatch
 ):
     config.data.name = str(photograph_folder)
-    devices, datasets = Devices(mapping), pipeline.Datasets(config)
+    devices, datasets = Devices(mapping), splits.Datasets(config)
     state, key = loop.initial(artifacts, config, devices, stage_states[autoencoder].variables), keys.stage_key(0, 'x')
     titles = []
     monkeypatch.setattr(held_out.grids, 'mask_prediction', lambda *_, title, **options: titles.append(title))

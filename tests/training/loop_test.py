@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 
-from artifacts_jax import pipeline
 from artifacts_jax.config import ConfigError
 from artifacts_jax.data import splits
 from artifacts_jax.devices.parallel import Devices
@@ -25,7 +24,7 @@ def devices():
 @pytest.fixture
 def datasets(config, photograph_folder):
     config.data.name = str(photograph_folder)
-    return pipeline.Datasets(config)
+    return splits.Datasets(config)
 
 
 def rows(workdir, stage):

@@ -22,18 +22,22 @@ def test_a_table_is_markdown_with_numbers_to_the_right():
 
 
 def test_a_result_is_trusted_only_if_it_was_made_from_what_is_there_now(capsys):
-    found, then, now = {}, {'network': 'a, state 1'}, {'network': 'a, state 2'}
-    assert not results.current(found, 'probe/learned', then)
-    found['probe']['learned'] = 71
-    assert results.current(found, 'probe/learned', then)
-    assert not results.current(found, 'probe/learned', now)
-    assert found['probe'] == {}
-    assert found['replaced'] == [{'part': 'probe/learned', 'made_from': then, 'result': 71}]
+    found, name, then, now = {}, 'probe/learned', {'network': 'a, state 1'}, {'network': 'a, state 2'}
+    assert not results.is_current(found, name, then)
+    results.replace(found, name)  # nothing
+    assert found == {}
+    results.put(found, name, {'conv1': 71}, then)
+    assert results.is_current(found, name, then)
+    assert not results.is_current(found, name, now)
+    assert found == {'probe': {'learned': {'conv1': 71}}, 'made_from': {name: then}}  # a question changes nothing
+    results.replace(found, name)
+    assert 'probe' not in found
+    assert found['replaced'] == [{'part': name, 'made_from': then, 'result': {'conv1': 71}}]
     assert 'probe/learned: what results.json has was made from something else' in capsys.readouterr().out
 
 
 def test_results_of_an_earlier_state_are_retired_whoever_made_them(tmp_path):
-    found = {'probe': {'random': 1, 'learned': 2}, 'transfer': {'linear': {'all': 3}}}
+    found = {'probe': {'random': {'a': 1}, 'learned': {'a': 2}}, 'transfer': {'linear': {'all': {'a': 3}}}}
     random, old, new = 'seed 0 at step 0', 'artifacts at step 6, state 1', 'artifacts at step 9, state 2'
     found['made_from'] = {
         'probe/random': {'network': random},
@@ -45,12 +49,12 @@ def test_results_of_an_earlier_state_are_retired_whoever_made_them(tmp_path):
     assert results.read(tmp_path) == found
     results.retire(tmp_path, new)
     kept = results.read(tmp_path)
-    assert kept['probe'] == {'random': 1}
-    assert kept['transfer'] == {'linear': {}}
+    assert kept['probe'] == {'random': {'a': 1}}
+    assert 'transfer' not in kept
     assert kept['made_from'] == {'probe/random': {'network': random}}
     assert [(old['part'], old['result']) for old in kept['replaced']] == [
-        ('probe/learned', 2),
-        ('transfer/linear/all', 3),
+        ('probe/learned', {'a': 2}),
+        ('transfer/linear/all', {'a': 3}),
     ]
 
 

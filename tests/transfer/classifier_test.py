@@ -24,7 +24,7 @@ def settings(protocol):
     config.transfer.update(epochs=3, batch_size=8, hidden=16)
     if protocol == 'reference':
         protocol, config.transfer.batch_norm = 'linear', 'reference'
-    return config, classifier.Stage(f'transfer/{protocol}/all', protocol, images=20, classes=5)
+    return config, classifier.Stage(NAME=f'transfer/{protocol}/all', protocol=protocol, images=20, classes=5)
 
 
 @pytest.fixture(scope='module')
@@ -134,6 +134,7 @@ def test_pmap_with_the_references_batch_norm_equals_jit_on_one(steps, stage_stat
 def test_an_epoch_has_whole_batches_and_at_least_one():
     config, stage = settings('linear')
     assert stage.plan(config) == (2 * 3, 8)
-    assert classifier.Stage('transfer/linear/fold_1', 'linear', images=7, classes=5).plan(config) == (3, 8)
+    fold, whole = (classifier.Stage(NAME='a', protocol='linear', images=images, classes=5) for images in (7, 5000))
+    assert fold.plan(config) == (3, 8)
     default = configuration.ConfigDict({'transfer': {'epochs': 400, 'batch_size': 128}})
-    assert classifier.Stage('transfer/linear/all', 'linear', images=5000, classes=10).plan(default) == (39 * 400, 128)
+    assert whole.plan(default) == (39 * 400, 128)

@@ -7,11 +7,11 @@ from artifacts_jax.configs.transfer import voc12_segmentation
 from artifacts_jax.models import alexnet, fcn, roi_pooling
 from artifacts_jax.transfer.layerwise import presets as layerwise
 from artifacts_jax.transfer.voc import crops
-from artifacts_jax.transfer.voc.classification import presets as classification
-from artifacts_jax.transfer.voc.detection import detection_precision, nms, sampling, selection
-from artifacts_jax.transfer.voc.detection import presets as detection
-from artifacts_jax.transfer.voc.segmentation import network
-from artifacts_jax.transfer.voc.segmentation import presets as segmentation
+from artifacts_jax.transfer.voc.classification import stage as classification
+from artifacts_jax.transfer.voc.detection import boxes, detections, detector, scales, targets
+from artifacts_jax.transfer.voc.detection import stage as detection
+from artifacts_jax.transfer.voc.segmentation import segmenter
+from artifacts_jax.transfer.voc.segmentation import stage as segmentation
 
 IMAGENET = 1_281_167  # training images
 
@@ -106,32 +106,32 @@ CONSTANTS = {  # {protocol: (the constants, by hand)}
         (10, 0.000001, 2, 10),
     ),
     'classification, crops': ((crops.SIDE, crops.SCALES), (227, (0.5, 2.0))),
-    'detection, single_scale': (detection.PRESETS['single_scale'], ((600,), 1000, 40_000, 0.001, 30_000)),
+    'detection, single_scale': (scales.PRESETS['single_scale'], ((600,), 1000, 40_000, 0.001, 30_000)),
     'detection, multi_scale': (
-        detection.PRESETS['multi_scale'],
+        scales.PRESETS['multi_scale'],
         ((480, 576, 688, 864, 1200), 2000, 40_000, 0.001, 30_000),
     ),
     'detection': ((detection.DECAY, detection.BIAS_RATE, detection.DROP), (0.0005, 2, 0.1)),
-    'detection, regions': ((sampling.COUNT, sampling.SHARE, sampling.BACKGROUND), (64, 0.25, 0.1)),
-    'detection, tests': ((selection.MOST, selection.AVERAGE, nms.THRESHOLD), (100, 40, 0.3)),
-    'detection, pooling': ((roi_pooling.SIZE, roi_pooling.SCALE, detection.VIEWED), (6, 1 / 16, 224)),
-    'detection, average precision': (detection_precision.OVERLAP, 0.5),
+    'detection, regions': ((targets.COUNT, targets.SHARE, targets.BACKGROUND), (64, 0.25, 0.1)),
+    'detection, tests': ((detector.MOST, detector.AVERAGE, boxes.SUPPRESSION), (100, 40, 0.3)),
+    'detection, pooling': ((roi_pooling.SIZE, roi_pooling.SCALE, detector.VIEWED), (6, 1 / 16, 224)),
+    'detection, average precision': (detections.OVERLAP, 0.5),
     'segmentation, fcn': (segmentation.PRESETS['fcn'], (100_000, 0.0001, (), 1, 0.0005)),
     'segmentation, zhang': (segmentation.PRESETS['zhang'], (150_000, 0.0001, (50_000, 100_000), 2, 0)),
     'segmentation': (
-        (segmentation.IMAGES, segmentation.MOMENTUM, segmentation.DECAY, segmentation.DROP),
+        (segmentation.GRADIENTS, segmentation.MOMENTUM, segmentation.DECAY, segmentation.DROP),
         (20, 0.9, 0.0005, 0.1),
     ),
     'segmentation, biases': (segmentation.SCORE_BIAS_RATE, 2),
     'segmentation, padding': (
-        (fcn.PADDING * 4, fcn.offset(), fcn.WINDOW, len(network.CLASSES)),
+        (fcn.PADDING * 4, fcn.offset(), fcn.WINDOW, len(segmenter.CLASSES)),
         (100, 18, 6, 21),
     ),
 }
 PRESETS = {
     'layerwise': layerwise.PRESETS,
     'voc_classification': classification.PRESETS,
-    'voc_detection': detection.PRESETS,
+    'voc_detection': scales.PRESETS,
     'voc_segmentation': segmentation.PRESETS,
 }
 RATES = {  # {preset: {step: rate}}, of ImageNet
@@ -166,9 +166,9 @@ def test_defaults_are_those_of_the_protocols():
     assert (config.voc_classification.batch_size, config.voc_classification.crop_size) == (16, crops.SIDE)
     assert tasks.VOC_CLASSIFICATION['train'].values.split(', ') == list(classification.TRAINED)
     options = config.voc_detection
-    assert (options.frozen, options.batch_size, options.regions) == (1, 2, sampling.COUNT)
-    assert config.voc_segmentation.batch_size == segmentation.IMAGES
-    assert voc12_segmentation.get_config().accumulate == segmentation.IMAGES
+    assert (options.frozen, options.batch_size, options.regions) == (1, 2, targets.COUNT)
+    assert config.voc_segmentation.batch_size == segmentation.GRADIENTS
+    assert voc12_segmentation.get_config().accumulate == segmentation.GRADIENTS
     assert tuple(alexnet.GEOMETRIES) == tasks.GEOMETRIES
     assert {preset.geometry for preset in layerwise.PRESETS.values()} <= set(tasks.GEOMETRIES)
 

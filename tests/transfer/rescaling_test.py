@@ -73,12 +73,17 @@ def test_gradients_are_of_weights_and_random_at_the_outputs(params):
 
 
 @pytest.mark.slow
-def test_a_layer_is_drawn_by_its_inputs():
+def test_layers_are_drawn_by_their_inputs():
     inputs = jnp.asarray(np.random.default_rng(0).gamma(2.0, 3.0, (200, 20)), jnp.float32)
-    layer, outputs = rescaling.connected(jax.random.key(0), inputs, 7)
-    seen = np.asarray(inputs @ layer['kernel'] + layer['bias'][None])
-    np.testing.assert_allclose(seen.mean(0), 0.1, atol=1e-3)
-    np.testing.assert_allclose(seen.std(0), 1, atol=1e-3)
-    np.testing.assert_allclose(outputs, np.maximum(seen, 0), atol=1e-4)
-    layer, _ = rescaling.connected(jax.random.key(0), 0 * inputs, 7)
-    np.testing.assert_array_equal(layer['bias'], np.float32(0.1))
+    head = {'fc6': {'kernel': jnp.zeros((2, 2, 5, 7))}, 'fc7': {'kernel': jnp.zeros((7, 7))}, 'score': 3}
+    found = rescaling.connected_layers(jax.random.key(0), head, inputs, 7)
+    assert found['score'] == 3
+    seen = inputs
+    for name, shape in (('fc6', (2, 2, 5, 7)), ('fc7', (7, 7))):
+        assert found[name]['kernel'].shape == shape
+        seen = np.asarray(seen @ found[name]['kernel'].reshape(-1, 7) + found[name]['bias'][None])
+        np.testing.assert_allclose(seen.mean(0), 0.1, atol=1e-3)
+        np.testing.assert_allclose(seen.std(0), 1, atol=1e-3)
+        seen = np.maximum(seen, 0)
+    blind = rescaling.connected_layers(jax.random.key(0), head, 0 * inputs, 7)
+    np.testing.assert_array_equal(blind['fc6']['bias'], np.float32(0.1))

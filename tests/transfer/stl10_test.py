@@ -63,8 +63,8 @@ def test_every_test_image_is_counted_in_every_part(run):
 
 def test_the_last_state_is_what_is_tested(run):
     config, workdir, results = run
-    stage = classifier.Stage('transfer/linear/all', 'linear', images=48, classes=2)
-    devices, datasets = Devices('jit'), pipeline.Datasets(config)
+    stage = classifier.Stage(NAME='transfer/linear/all', protocol='linear', images=48, classes=2)
+    devices, datasets = Devices('jit'), splits.Datasets(config)
     state = loop.finished(stage, config, workdir, devices)
     images = augment.test_view(config, datasets['test'].images)
     logits = jax.jit(architecture.make_classifier('linear', 2, config=config).apply)(state.variables, images)
@@ -133,13 +133,14 @@ def test_training_goes_on_where_it_stopped(run, undrawn, tmp_path, monkeypatch):
 
 def test_held_out_folds_train_on_the_others_and_test_on_the_fold(run):
     config, _, _ = run
-    datasets, fold = pipeline.Datasets(config), np.arange(0, 48, 4)
-    split = stl10._split('held_out_fold_2', datasets, [fold + 1, fold])
+    datasets, fold = splits.Datasets(config), np.arange(0, 48, 4)
+    data = stl10.Data(datasets['probe_train'], datasets['test'], 2, np.array([fold + 1, fold]), {})
+    split = data.split('held_out_fold_2')
     np.testing.assert_array_equal(split['test'].images, datasets['probe_train'].images[fold])
     assert split['train'].num_examples == 36
     both = np.concatenate([split['train'].images, split['test'].images])
     assert len(np.unique(both, axis=0)) == len(np.unique(datasets['probe_train'].images, axis=0))
-    official = stl10._split('fold_2', datasets, [fold + 1, fold])
+    official = data.split('fold_2')
     np.testing.assert_array_equal(official['train'].labels, datasets['probe_train'].labels[fold])
     assert official['test'] is datasets['test']
 

@@ -6,116 +6,48 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from artifacts_jax.data import views
-from artifacts_jax.devices.parallel import Devices, mean, total
+from artifacts_jax.devices.parallel import Devices, mean
 from artifacts_jax.models import alexnet, architecture
 from artifacts_jax.models.discriminator import Geometry
-from artifacts_jax.pretraining import artifacts, losses
-from artifacts_jax.training import keys
-from artifacts_jax.training.state import State
+from artifacts_jax.pretraining import losses
+from artifacts_jax.training import keys, measure
 from artifacts_jax.transfer import sgd
 from artifacts_jax.transfer.layerwise import presets
 from artifacts_jax.transfer.layerwise.heads import Heads
 from artifacts_jax.transfer.layerwise.presets import LAYERS, PRESETS
+from artifacts_jax.transfer.stage import TrunkStage
 
 TOP = 5
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """The training, as loop.run takes it. Its networks are 'heads', trained, and 'trunk', frozen."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage(TrunkStage):
+    """The training. Its networks are 'heads', trained, and 'trunk', frozen."""
 
-    NAME: str  # also its folder
     images: int  # in the training split
     classes: int
-    count: Callable | None = None  # of `counter`, for evaluation
 
-    BASE = artifacts
-    SHOWN = {layer: f'accuracy/{layer}' for layer in LAYERS}  # noqa: RUF012 (of every stage)
+    SHOWN = {layer: f'accuracy/{layer}' for layer in LAYERS}  # noqa: RUF012 (ClassVar, as in TrunkStage)
+    NORMS = 'each'
 
-    def plan(self, config: ConfigDict) -> tuple[int, int]:
-        """Returns (steps, images in a global batch)."""
+    def plan(self, config):
+        """As TrunkStage.plan."""
         options = config.layerwise
         return presets.plan(PRESETS[options.preset], self.images, batch_size=options.batch_size, epochs=options.epochs)
 
-    def init_state(self, key: Key[Array, ''], base: dict, *, config: ConfigDict) -> State:
-        """Returns the state at step 0.
-
-        Args:
-          key: draws the first weights.
-          base: the variables of the artifacts stage, whose trunk is used.
-          config: the run's configuration.
-        """
-        trunk = {kind: tree['trunk'] for kind, tree in artifacts.discriminator(base).items()}
+    def first_variables(self, key, trunk, config):
+        """As TrunkStage.first_variables: the heads are trained, the trunk is frozen."""
         trunk, size = alexnet.absorb(trunk), crop_size(config)
         _, maps = make_trunk(config).apply(trunk, jnp.zeros((1, size, size, 3)))
         drawn = make_heads(config, self.classes).init(key, maps, train=False)
         trained = {kind: {'heads': drawn.get(kind, {})} for kind in ('params', 'batch_stats')}
-        frozen = {'params': {'trunk': trunk['params']}, 'batch_stats': {}}
-        return State.create(trained, {('heads',): self._optimiser(config)}, ema=False, frozen=frozen)
+        return trained, {'params': {'trunk': trunk['params']}, 'batch_stats': {}}
 
-    def train_step(
-        self, state: State, batch: dict, key: Key[Array, ''], *, config: ConfigDict, axis_name: str | None = None
-    ) -> tuple[State, dict]:
-        """One update: minimises the sum of all classifiers' cross-entropies.
-
-        Args:
-          state: with the networks 'heads' and 'trunk'.
-          batch: 'image' uint8 [B, H, W, 3], 'label' int32 [B] and 'index' int32 [B], this device's part of the batch.
-          key: the stage's key.
-          config: the run's configuration.
-          axis_name: the devices' axis under pmap.
-
-        Returns:
-          (state, {name: scalar}); 'accuracy/LAYER' in [0, 1] is that of the first learning rate.
-        """
-        (crop_keys,) = keys.example_keys(key, state.step, batch['index'], 1)
-        crop = getattr(views, PRESETS[config.layerwise.preset].crop)
-        images = crop(crop_keys, batch['image'], crop_size(config))
-        _, maps = make_trunk(config).apply({'params': state.frozen['params']['trunk']}, images)
-        heads = make_heads(config, self.classes, axis_name)
-
-        def loss(params):
-            variables = {'params': params['heads'], 'batch_stats': state.batch_stats['heads']}
-            logits, updates = heads.apply(variables, maps, train=True, mutable=['batch_stats'])
-            terms = {
-                layer: sum(mean(losses.class_loss(rate, batch['label']), axis_name) for rate in x)
-                for layer, x in logits.items()
-            }
-            right = {
-                f'accuracy/{layer}': mean((x[0].argmax(-1) == batch['label']).astype(jnp.float32), axis_name)
-                for layer, x in logits.items()
-            }
-            values = {f'loss/{layer}': term for layer, term in terms.items()} | right
-            return sum(terms.values()), (values, updates.get('batch_stats', {}))
-
-        grads, (values, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
-        grads, values = total((grads, values), axis_name)
-        new = state.descend(self._optimiser(config), grads)
-        new = new.replace(step=state.step + 1, batch_stats={'heads': batch_stats})
-        return new, {**values, 'grad_norm/heads': optax.tree.norm(grads)}
-
-    def evaluator(self, config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
-        """Returns evaluate(state, key) -> {'accuracy/LAYER': in [0, 1]} on some of the test images."""
-        del devices
-
-        def evaluate(state, key):
-            del key
-            right, count = self.count(state.variables, datasets['test'], config.eval_examples)
-            return {f'accuracy/{layer}': right[layer][0, 0] / count for layer in LAYERS}
-
-        return evaluate
-
-    def illustrator(self, config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
-        """Returns draw(state, key, folder), which draws nothing: the loop draws the curves."""
-        del config, devices, datasets
-        return lambda state, key, folder: None
-
-    def _optimiser(self, config):
+    def optimiser(self, config):
+        """As TrunkStage.optimiser: the preset's."""
         preset, (steps, _) = PRESETS[config.layerwise.preset], self.plan(config)
 
         def is_bias(path):
@@ -133,6 +65,53 @@ class Stage:
             multiplier=lambda path: preset.bias_rate if is_bias(path) else 1.0,
             factors=config.layerwise.rate_factors,
         )
+
+    def inputs(self, variables, batch, key, step, *, config, axis_name):
+        """As TrunkStage.inputs: the maps of crops, and labels."""
+        del axis_name
+        (crop_keys,) = keys.example_keys(key, step, batch['index'], 1)
+        crop = getattr(views, PRESETS[config.layerwise.preset].crop)
+        images = crop(crop_keys, batch['image'], crop_size(config))
+        _, maps = make_trunk(config).apply({'params': variables['params']['trunk']}, images)
+        return maps, batch['label']
+
+    def loss(self, variables, inputs, *, config, axis_name):
+        """As TrunkStage.loss: the cross-entropies of all classifiers, and the accuracies of the first learning rate."""
+        maps, labels = inputs
+        heads = {kind: variables[kind]['heads'] for kind in ('params', 'batch_stats')}
+        model = make_heads(config, self.classes, axis_name)
+        logits, updates = model.apply(heads, maps, train=True, mutable=['batch_stats'])
+        values = {
+            f'loss/{layer}': sum(mean(losses.class_loss(rate, labels), axis_name) for rate in x)
+            for layer, x in logits.items()
+        }
+        values |= {
+            f'accuracy/{layer}': mean((x[0].argmax(-1) == labels).astype(jnp.float32), axis_name)
+            for layer, x in logits.items()
+        }
+        return values, {'heads': updates.get('batch_stats', {})}
+
+    def measure(self, predicted, dataset):
+        """Returns {'accuracy/LAYER': in [0, 1]} of what `counter` counts."""
+        del dataset
+        right, count = predicted
+        return {f'accuracy/{layer}': right[layer][0, 0] / count for layer in LAYERS}
+
+    def sample_batch(self, config):
+        """As TrunkStage.sample_batch."""
+        batch = measure.synthetic(config)
+        labels = np.random.default_rng(1).integers(0, self.classes, config.batch_size, dtype=np.int32)
+        return {**batch, 'label': labels}
+
+    def measure_parts(self, config, batch, steps):
+        """Returns {'trunk_s': seconds of the trunk's forward pass}."""
+        trunk, size = make_trunk(config), crop_size(config)
+        variables = jax.jit(trunk.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))
+
+        def maps(variables, images):
+            return trunk.apply(variables, images)[1]
+
+        return {'trunk_s': measure.seconds(maps, variables, views.centre(batch['image'], size), steps=steps)}
 
 
 def make_trunk(config: ConfigDict, **options):
@@ -202,3 +181,6 @@ def counter(classes: int, config: ConfigDict, devices: Devices, *, ten_crop: boo
         return sums, examples
 
     return count
+
+
+BENCHMARK = Stage(NAME='layerwise', images=1_281_167, classes=1000)  # ImageNet's

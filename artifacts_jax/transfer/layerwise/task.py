@@ -1,15 +1,14 @@
 """The task: linear classifiers on conv1 to conv5, learned from data.probe_train and tested on data.test."""
 
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
 from artifacts_jax.config import ConfigError
 from artifacts_jax.data import splits
-from artifacts_jax.devices import processes
+from artifacts_jax.data.splits import Datasets
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.models import architecture
-from artifacts_jax.training import loop, results
+from artifacts_jax.training import results
+from artifacts_jax.training.evaluation import Entry, Network, Run
 from artifacts_jax.transfer import published
 from artifacts_jax.transfer.layerwise import presets, stage
 from artifacts_jax.transfer.layerwise.presets import LAYERS, PRESETS
@@ -31,59 +30,58 @@ def check(config: ConfigDict, devices: Devices) -> None:
     architecture.check_size('layerwise.crop_size', size, config, stage.geometry(config))
 
 
-def examine(config: ConfigDict, datasets: dict) -> str:
-    """Raises DataError if there are no labels, or classes to tell that none can be learned of; returns ''."""
+def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
+    """Returns the data sets.
+
+    Raises:
+      DataError: there are no labels, or test images of classes without training images.
+    """
     splits.check_learned(config.data, datasets, stage=NAME)
-    return ''
+    return datasets
 
 
-def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, networks: dict) -> dict:
-    """Trains and tests the classifiers; adds them to results.json.
+def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
+    """Returns {preset: the learned network}."""
+    return {config.layerwise.preset: networks['learned']}
 
-    Args:
-      config: the run's configuration.
-      workdir: the run's work directory.
-      devices: the mapping over devices.
-      datasets: {'probe_train', 'test'}: labelled data sets.
-      networks: {'learned'}: the discriminator, with made_from, which names its state, and variables().
+
+def is_complete(config: ConfigDict, row: dict) -> bool:
+    """Returns whether a row has the ten crops, if they are asked for."""
+    return not config.layerwise.ten_crop or 'ten_crop' in row
+
+
+def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
+    """Trains and tests the classifiers.
 
     Returns:
-      What is in results.json: under 'layerwise' {preset: {'dataset', 'train', 'test', 'steps', 'rates', 'layers':
-      {layer: {'accuracy', 'top5' in %, 'correct', 'count'} for each rate}, 'ten_crop': the same, if asked}}.
+      {'dataset', 'train', 'test', 'steps', 'rates', 'layers': {layer: {'accuracy', 'top5' in %, 'correct', 'count'} for
+      each rate}, 'ten_crop': the same, if asked}.
     """
-    found, preset = results.read(workdir), config.layerwise.preset
-    made_from = results.origin(networks['learned'].made_from, config, NAME)
-    rows = found.setdefault(NAME, {})
-    done = results.current(found, f'{NAME}/{preset}', made_from)
-    if done and (not config.layerwise.ten_crop or 'ten_crop' in rows[preset]):
-        return found
-    classes = splits.classes(config.data, 'probe_train', datasets['probe_train'], stage=NAME)
-    train, test = datasets['probe_train'], datasets['test']
-    count = stage.counter(classes, config, devices)
-    training = stage.Stage(f'{NAME}/{preset}', train.num_examples, classes, count)
-    base = {kind: {'discriminator': tree} for kind, tree in networks['learned'].variables().items()}
-    split = {'train': train, 'test': test}
-    state = loop.run(training, config, Path(workdir), devices, split, base, settings=made_from['settings'])
+    config, train, test = run.config, data['probe_train'], data['test']
+    classes = splits.classes(config.data, 'probe_train', train, stage=NAME)
+    count = stage.counter(classes, config, run.devices)
+    training = stage.Stage(NAME=entry.name, images=train.num_examples, classes=classes, predict=count)
+    state = run.train(training, entry, {'train': train, 'test': test})
     row = {
         'dataset': config.data.name,
         'train': train.used,
         'steps': training.plan(config)[0],
-        'rates': [PRESETS[preset].rate * factor for factor in config.layerwise.rate_factors],
+        'rates': [PRESETS[entry.key].rate * factor for factor in config.layerwise.rate_factors],
         'layers': _accuracies(*count(state.variables, test)),
     }
     if config.layerwise.ten_crop:
-        ten = stage.counter(classes, config, devices, ten_crop=True)
+        ten = stage.counter(classes, config, run.devices, ten_crop=True)
         row['ten_crop'] = _accuracies(*ten(state.variables, test))
-    rows[preset] = row
-    results.write(workdir, found)
-    if processes.is_first():
-        for layer, accuracies in row['layers'].items():
-            print(f'{NAME}:   {layer} {accuracies[0]["accuracy"]:.2f} %', flush=True)
-    return found
+    return row
+
+
+def summary(row: dict) -> list[str]:
+    """Returns the accuracy of each layer, of the first learning rate."""
+    return [f'{layer} {accuracies[0]["accuracy"]:.2f} %' for layer, accuracies in row['layers'].items()]
 
 
 def table(found: dict) -> str:
-    """Returns what `run` does as tables of text: top-1 accuracies in %, for ImageNet beside the published ones."""
+    """Returns the rows as tables of text: top-1 accuracies in %, for ImageNet beside the published ones."""
     text = ''
     for preset, row in found[NAME].items():
         ours = {}

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float, Float64, Int, Int8
 
 from artifacts_jax.data.errors import DataError
+from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.transfer.voc import average_precision
-from artifacts_jax.transfer.voc.annotations import NAMES
 
 COSTS = (0.01, 0.1, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1000.0)  # C
 SHOTS = (1, 2, 4, 8, 16, 32, 64, 96)

@@ -4,24 +4,25 @@ Features are the maps of the trunk, pooled by the windows of VISSL's linear clas
 layers come of one pass over the images; the machines are fitted on CPU, by each process alike.
 """
 
-import functools
-from pathlib import Path
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from artifacts_jax.config import ConfigError
-from artifacts_jax.data import views
-from artifacts_jax.data.left_out import FILE, LeftOut
+from artifacts_jax.data import decoding, reading, views
+from artifacts_jax.data.splits import Datasets
+from artifacts_jax.data.voc import devkit
+from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.models import alexnet, architecture
 from artifacts_jax.training import results
+from artifacts_jax.training.evaluation import Entry, Network, Run
 from artifacts_jax.transfer.layerwise.heads import shrink
 from artifacts_jax.transfer.layerwise.presets import LAYERS, PRESETS
-from artifacts_jax.transfer.voc import devkit, svm
-from artifacts_jax.transfer.voc.squares import Squares
+from artifacts_jax.transfer.voc import svm
 
 NAME = 'voc_svm'
 SPLITS = ()  # the data is opened here
@@ -38,60 +39,69 @@ def check(config: ConfigDict, devices: Devices) -> None:
     architecture.check_size('voc_svm.crop_size', size, config, alexnet.GEOMETRIES[options.geometry])
 
 
-def examine(config: ConfigDict, datasets: dict) -> str:
-    """Raises DataError if data.name is not VOC, has not the splits, or has too few images of a class; returns ''."""
-    del datasets
-    opened = _open(config)
-    devkit.check_known(opened, config.data.name)
-    _check_labels(config, *(_labels(opened[split]) for split in (config.data.probe_train, config.data.test)))
-    return ''
+class Data:
+    """Records of the training and the test images, and the features that have been extracted of them."""
+
+    def __init__(self, config: ConfigDict, records: dict[str, Sequence]):
+        self.records = [records[split] for split in (config.data.probe_train, config.data.test)]
+        self._features = {}
+
+    def features(self, run: Run, entry: Entry) -> tuple:
+        """Returns ({layer: features}, labels) of both splits, of all layers that an entry's network is asked for."""
+        if entry.network.made_from not in self._features:
+            extract, trunk = _extractor(run.config, run.devices), entry.network.trunk
+            found = tuple(_collect(run, extract, trunk, records) for records in self.records)
+            _check_labels(run.config, *(labels for _, labels in found))  # some images may have been left out
+            self._features = {entry.network.made_from: found}
+        return self._features[entry.network.made_from]
 
 
-def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, networks: dict) -> dict:
-    """Trains and tests the machines of the layers; adds them to results.json.
+def open_data(config: ConfigDict, datasets: Datasets) -> Data:
+    """Returns the data.
 
-    Results are written after each part of a layer, and one that is in results.json already is not made again.
+    Raises:
+      DataError: data.name is not VOC, has not the splits, or has too few images of a class.
+    """
+    records = devkit.open_splits(config, datasets)
+    devkit.check_known(records, config.data.name)
+    data = Data(config, records)
+    _check_labels(config, *(np.stack([record.labels for record in split]) for split in data.records))
+    return data
 
-    Args:
-      config: the run's configuration.
-      workdir: the run's work directory.
-      devices: the mapping over devices.
-      datasets: not used.
-      networks: {'learned'}: the discriminator, with made_from, which names its state, and variables().
+
+def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
+    """Returns {'LAYER/PART': the learned network}."""
+    options = config.voc_svm
+    asked = [(layer, part) for layer in LAYERS if layer in options.layers for part in PARTS if part in options.parts]
+    return {'/'.join(each): networks['learned'] for each in asked}
+
+
+def evaluate(run: Run, data: Data, entry: Entry) -> dict:
+    """Trains and tests the machines of a layer.
 
     Returns:
-      What is in results.json: under 'voc_svm' {layer: {'all': what svm.all_images returns, 'low_shot': what
-      svm.low_shot does, with numbers of shots as text}}, each with 'dataset', 'train' and 'test'.
+      What svm.all_images or svm.low_shot returns, with numbers of shots as text, and 'dataset', 'train' and 'test'.
 
     Raises:
       DataError: of a class there are fewer images than low-shot training draws.
     """
-    found, options = results.read(workdir), config.voc_svm
-    made_from = results.origin(networks['learned'].made_from, config, NAME)
-    asked = [(layer, part) for layer in LAYERS if layer in options.layers for part in PARTS if part in options.parts]
-    missing = [each for each in asked if not results.current(found, '/'.join((NAME, *each)), made_from)]
-    if not missing:
-        return found
-    trunk = {kind: tree['trunk'] for kind, tree in networks['learned'].variables().items()}
-    layers = tuple(dict.fromkeys(layer for layer, _ in missing))
-    extract = _extractor(config, devices, layers)
-    opened, splits = _open(config), (config.data.probe_train, config.data.test)
-    (train, labels), (test, test_labels) = (_collect(config, workdir, extract, trunk, opened[x]) for x in splits)
-    _check_labels(config, labels, test_labels)  # some images may have been left out
-    for layer, part in missing:
-        print(f'{NAME}: {layer}, {part}', flush=True)
-        shared = {'seed': config.seed, 'costs': options.costs, 'iterations': options.iterations}
-        data = train[layer], labels, test[layer], test_labels
-        if part == 'all':
-            row = svm.all_images(*data, **shared)
-        else:
-            row = svm.low_shot(*data, shots=options.shots, draws=options.draws, **shared)
-            row['shots'] = {str(shot): numbers for shot, numbers in row['shots'].items()}
-        counts = {'dataset': config.data.name, 'train': len(labels), 'test': len(test_labels)}
-        found[NAME].setdefault(layer, {})[part] = {**row, **counts}
-        results.write(workdir, found)
-        print(f'{NAME}:   {", ".join(_cells(found[NAME][layer], part))}', flush=True)
-    return found
+    options, (layer, part) = run.config.voc_svm, entry.key.split('/')
+    (train, labels), (test, test_labels) = data.features(run, entry)
+    shared = {'seed': run.config.seed, 'costs': options.costs, 'iterations': options.iterations}
+    given = train[layer], labels, test[layer], test_labels
+    if part == 'all':
+        row = svm.all_images(*given, **shared)
+    else:
+        row = svm.low_shot(*given, shots=options.shots, draws=options.draws, **shared)
+        row['shots'] = {str(shot): numbers for shot, numbers in row['shots'].items()}
+    return {**row, 'dataset': run.config.data.name, 'train': len(labels), 'test': len(test_labels)}
+
+
+def summary(row: dict) -> list[str]:
+    """Returns the mean average precisions."""
+    if 'shots' not in row:
+        return [results.text(row['map'], 2)]
+    return [f'{shot}: {_spread(numbers)}' for shot, numbers in row['shots'].items()]
 
 
 def table(found: dict) -> str:
@@ -103,7 +113,7 @@ def table(found: dict) -> str:
     for layer, parts in rows.items():
         low = parts.get('low_shot', {}).get('shots', {})
         cells = [_spread(low[shot]) if shot in low else '-' for shot in shots]
-        lines.append([layer, *(_cells(parts, 'all') if 'all' in parts else ['-']), *cells])
+        lines.append([layer, results.text(parts.get('all', {}).get('map'), 2), *cells])
     return (
         f'{one["dataset"]}, linear support vector machines on frozen layers, {one["train"]:,} training and'
         f' {one["test"]:,} test images; mean average precision in %, of all training images, and of 1, 2, ... with each'
@@ -111,27 +121,32 @@ def table(found: dict) -> str:
     )
 
 
-def _cells(parts, part):
-    row = parts[part]
-    if part == 'all':
-        return ['-' if row['map'] is None else f'{row["map"]:.2f}']
-    return [f'{shot}: {_spread(numbers)}' for shot, numbers in row['shots'].items()]
-
-
 def _spread(numbers):
     return f'{numbers["mean"]:.2f} +- {numbers["deviation"]:.2f}'
 
 
-def _open(config):
-    """Returns {split: records} of the training and the test images."""
-    data = config.data
-    return devkit.opened(data.name, (data.probe_train, data.test), data.data_dir)
+def open_images(config: ConfigDict, records: Sequence) -> reading.Read:
+    """Returns batches of images as squares, 'image' uint8 [b, size, size, 3], with 'labels' int8 [b, 20].
 
+    | view | an image becomes | whose |
+    |---|---|---|
+    | `whole` | all of it, squashed to a square | VISSL's, for AlexNet |
+    | `centre` | its central square | VISSL's, for ResNet |
 
-@functools.lru_cache(maxsize=2)
-def _labels(records):
-    """Returns the labels of a split's images, int8 [N, 20], read once: those that tfds has prepared lie in files."""
-    return np.stack([record.labels for record in records])
+    Source: facebookresearch/vissl, configs/config/benchmark/linear_image_classification/voc07, which resizes an image
+    twice where this does once.
+    """
+    options = config.voc_svm
+    size = config.data.size if options.view == 'centre' else options.crop_size
+
+    def load(record):
+        whole = options.view == 'whole'
+        image = decoding.squash(record.image(), size) if whole else decoding.decode(record.file, size)
+        return {'image': image, 'labels': record.labels}
+
+    shapes = {'image': ((size, size, 3), np.uint8), 'labels': ((len(NAMES),), np.int8)}
+    fields = reading.shared(config, records, f'VOC ({config.data.name})', live=False)
+    return reading.Read(load=load, shapes=shapes, **fields)
 
 
 def _check_labels(config, labels, test_labels):
@@ -143,33 +158,24 @@ def _check_labels(config, labels, test_labels):
         svm.check_learned(labels, test_labels)
 
 
-def _extractor(config, devices, layers):
+def _extractor(config, devices):
     """Returns extract(trunk's variables, batch) -> ({layer: [B, D]}, labels [B, 20])."""
     options, preset = config.voc_svm, PRESETS['vissl']
     model = architecture.make_trunk(config, geometry=alexnet.GEOMETRIES[options.geometry], normalise=False)
 
     def extract(variables, batch):
         _, maps = model.apply(alexnet.absorb(variables), views.centre(batch['image'], options.crop_size))
-        small = {layer: shrink(maps[layer].astype('float32'), preset, LAYERS.index(layer)) for layer in layers}
+        small = {layer: shrink(maps[layer].astype('float32'), preset, LAYERS.index(layer)) for layer in options.layers}
         return {layer: x.reshape(len(x), -1) for layer, x in small.items()}, batch['labels']
 
     return devices.per_example(extract)
 
 
-def _collect(config, workdir, extract, trunk, records):
+def _collect(run, extract, trunk, records):
     """Returns ({layer: features [N, D]}, labels [N, 20]) of the images of a split that can be used."""
-    options, place = config.voc_svm, f'VOC ({config.data.name})'
-    squares = Squares(
-        records,
-        config.data.size if options.view == 'centre' else options.crop_size,
-        options.view,
-        seed=config.seed,
-        workers=config.data.workers,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        left_out=LeftOut(place, len(records)),
-    )
-    squares.left_out.keep(Path(workdir) / FILE)
-    parts = [extract(trunk, batch) for batch in squares.eval_batches(options.batch_size)]
+    config, options = run.config, run.config.voc_svm
+    squares = open_images(config, records)
+    run.watch(squares)
+    found = [extract(trunk, batch) for batch in squares.eval_batches(options.batch_size)]
     squares.left_out.say()
-    return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+    return jax.tree.map(lambda *xs: np.concatenate(xs), *found)

@@ -42,7 +42,7 @@ def trained(datasets, photograph_folder, tmp_path_factory):
     def train(preset, devices=ONE, folder=None, **options):
         config = small(photograph_folder, preset=preset, **options)
         count = stage.counter(2, config, devices)
-        training = stage.Stage('layerwise/test', datasets['train'].num_examples, 2, count)
+        training = stage.Stage(NAME='layerwise/test', images=datasets['train'].num_examples, classes=2, predict=count)
         base = loop.initial(artifacts, config, devices, None).variables
         folder = folder or tmp_path_factory.mktemp('layerwise')
         return loop.run(training, config, folder, devices, datasets, base)
@@ -83,7 +83,7 @@ def test_a_resumed_training_equals_a_whole_one_bit_for_bit(trained, tmp_path, mo
 def test_untrained_classifiers_of_zeros_are_right_about_nothing(datasets, photograph_folder):
     config = small(photograph_folder, preset='zhang2016')
     base = loop.initial(artifacts, config, ONE, None).variables
-    training = stage.Stage('layerwise/test', 48, 2)
+    training = stage.Stage(NAME='layerwise/test', images=48, classes=2)
     state = training.init_state(jax.random.key(0), base, config=config)
     right, _ = stage.counter(2, config, ONE)(state.variables, datasets['test'])
     assert all((x[:, 0] == 0).all() for x in right.values())  # all logits are the same

@@ -8,7 +8,7 @@ import PIL.Image
 import PIL.ImageDraw
 
 from artifacts_jax.data import photographs
-from artifacts_jax.transfer.voc.annotations import NAMES
+from artifacts_jax.data.voc.annotations import NAMES
 from tests.transfer.voc import trees
 
 # {photograph: (class, x and y of the corners, in % of its width and height), ...}; what comes later lies in front.

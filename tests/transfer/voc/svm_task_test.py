@@ -7,10 +7,12 @@ import pytest
 
 from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
+from artifacts_jax.data import splits
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.models import alexnet, architecture
 from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import loop
+from artifacts_jax.training.evaluation import Run
 from artifacts_jax.transfer.layerwise import presets
 from artifacts_jax.transfer.layerwise.heads import shrink
 from artifacts_jax.transfer.voc import svm_task
@@ -62,16 +64,17 @@ def test_a_run_says_its_table_and_makes_only_what_is_missing(devkit, tmp_path, c
     again = pipeline.run(config, tmp_path)
     assert again['voc_svm']['conv5'] == parts
     assert set(again['voc_svm']['conv2']) == {'all'}
-    assert 'conv5, all' not in capsys.readouterr().out
+    assert 'conv5/all' not in capsys.readouterr().out
 
 
 def test_features_are_those_of_the_trunk_pooled_by_the_windows_of_vissl(devkit, tmp_path):
     config, devices = small(devkit), Devices('jit')
     variables = artifacts.discriminator(loop.initial(artifacts, config, devices, None).variables)
     trunk = {kind: tree['trunk'] for kind, tree in variables.items()}
-    records = svm_task._open(config)['test']
-    extract = svm_task._extractor(config, devices, ('conv1', 'conv5'))
-    features, labels = svm_task._collect(config, tmp_path, extract, trunk, records)
+    config.voc_svm.layers = ('conv1', 'conv5')
+    run = Run(config, tmp_path, devices, splits.Datasets(config))
+    records = run.data(svm_task).records[1]
+    features, labels = svm_task._collect(run, svm_task._extractor(config, devices), trunk, records)
     np.testing.assert_array_equal(labels, [record.labels for record in records])
     squashed = np.stack(
         [PIL.Image.fromarray(record.image()).resize((16, 16), PIL.Image.Resampling.BILINEAR) for record in records]

@@ -6,8 +6,8 @@ from sklearn.model_selection import cross_val_score
 from sklearn.svm import LinearSVC
 
 from artifacts_jax.data.errors import DataError
+from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.transfer.voc import average_precision, svm
-from artifacts_jax.transfer.voc.annotations import NAMES
 
 COSTS = (0.01, 1.0)
 PRESENT = 3  # classes that there are

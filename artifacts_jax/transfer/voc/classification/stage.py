@@ -1,7 +1,17 @@
-"""The training of AlexNet to tell which of VOC's twenty classes an image has, as the loop runs it."""
+"""The training of AlexNet to tell which of VOC's twenty classes an image has, as the loop runs it.
+
+The published protocols: every constant. philkr is that of philkr/voc-classification, src/train_cls.py. deepcluster is
+the same program as it is run by facebookresearch/deepcluster, eval_voc_classif_all.sh and eval_voc_classif_fc6_8.sh.
+
+What they share: the crops of voc/crops.py, the mean over the batch of the sum over classes of sigmoid cross-entropies,
+Caffe's momentum of 0.9, biases that learn twice as fast, weight decay of weights and biases, and a gradient whose norm
+is cut.
+"""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,141 +20,128 @@ import optax
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from artifacts_jax.devices.parallel import Devices, mean, total
+from artifacts_jax.data import decoding, reading
+from artifacts_jax.data.ordered import Held
+from artifacts_jax.data.voc.annotations import NAMES
+from artifacts_jax.devices.parallel import Devices, mean
 from artifacts_jax.models import alexnet, architecture
 from artifacts_jax.models.discriminator import CHANNEL_MEANS
-from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import keys
-from artifacts_jax.training.state import State
 from artifacts_jax.transfer import rescaling, sgd
+from artifacts_jax.transfer.stage import TrunkStage
 from artifacts_jax.transfer.voc import average_precision, crops
-from artifacts_jax.transfer.voc.annotations import NAMES
-from artifacts_jax.transfer.voc.classification import presets
 
+CROPS = 10  # of a test image, over which the outputs are summed
+DECAY = 1e-6
+BIAS_RATE = 2.0
+CLIP = 10.0
+TRAINED = ('all', 'fc6', 'fc8')  # from which layer on, conv1 being 'all'
+SIDE = 500  # of an image in a batch, pixels: the largest side of VOC's images
 MEANS = np.array(CHANNEL_MEANS, np.float32)  # the trunk's own, where the protocol has 123, 117 and 104
 LAST = {'trunk': 'all', 'fc6': 'fc6', 'fc7': 'fc6', 'fc8': 'fc8'}  # until which choice of TRAINED a layer learns
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """The training, as loop.run takes it. Its networks are 'trunk' and 'head'."""
+class Preset(NamedTuple):
+    """Updates, the first learning rate, and after how many updates it is halved, again and again."""
 
-    NAME: str  # also its folder
-    score: Callable | None = None  # of `scorer`, for evaluation
+    steps: int
+    rate: float
+    halved: int
 
-    BASE = artifacts
-    SHOWN = {'mAP': 'map'}  # noqa: RUF012 (of every stage)
 
-    def plan(self, config: ConfigDict) -> tuple[int, int]:
-        """Returns (steps, images in a global batch)."""
+PRESETS = {
+    'philkr': dict.fromkeys(TRAINED, Preset(80_000, 1e-3, 10_000)),
+    'deepcluster': {
+        'all': Preset(150_000, 1e-3, 20_000),
+        'fc6': Preset(150_000, 3e-3, 5_000),
+        'fc8': Preset(150_000, 3e-3, 5_000),  # not in the source: as from fc6
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage(TrunkStage):
+    """The training. Its networks are 'trunk' and 'head'."""
+
+    SHOWN = {'mAP': 'map'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
+
+    def plan(self, config):
+        """As TrunkStage.plan."""
         options = config.voc_classification
         return options.steps or chosen(config).steps, options.batch_size
 
-    def init_state(self, key: Key[Array, ''], base: dict, *, config: ConfigDict) -> State:
-        """Returns the state at step 0, before `prepare`.
-
-        Args:
-          key: draws the head.
-          base: the variables of the artifacts stage, whose trunk this one starts from.
-          config: the run's configuration.
-        """
-        trunk = {kind: tree['trunk'] for kind, tree in artifacts.discriminator(base).items()}
+    def first_variables(self, key, trunk, config):
+        """As TrunkStage.first_variables: the head is trained, the trunk only with all layers."""
         side = config.voc_classification.crop_size
         drawn = make_network(config).init(key, jnp.zeros((1, side, side, 3)))['params']
-        params = {'head': drawn['head'], 'trunk': alexnet.absorb(trunk)['params']}
-        frozen = {}
+        params, frozen = {'head': drawn['head'], 'trunk': alexnet.absorb(trunk)['params']}, {}
         if config.voc_classification.train != 'all':
             frozen = {'trunk': params.pop('trunk')}
-        variables = {'params': params, 'batch_stats': {}}
-        return State.create(
-            variables,
-            {tuple(params): self._optimiser(config)},
-            ema=False,
-            frozen={'params': frozen, 'batch_stats': {}},
-        )
+        return {'params': params, 'batch_stats': {}}, {'params': frozen, 'batch_stats': {}}
 
-    def prepare(self, state: State, *, config: ConfigDict, devices: Devices, datasets: dict) -> State:
-        """Returns the state at step 0 with layers initialised by the data, as `rescale` says."""
-        choice = config.voc_classification.rescale
-        if choice == 'none':
-            return state
-        images, model = _first_crops(config, devices, datasets['train']), make_network(config)
-        draw, pull = jax.random.split(keys.stage_key(config.seed, f'{self.NAME}/rescale'))
-        whole = jax.device_get(state.variables['params'])
-        params = rescaling.initialise(draw, whole, model, images)
-        if choice == 'all':
-            params = rescaling.balance(pull, params, model, images)
-            params['head']['fc8'] = whole['head']['fc8']
-        trained, frozen = (
-            jax.device_put({name: jax.device_get(params[name]) for name in tree}, devices.replicated)
-            for tree in (state.params, state.frozen['params'])
-        )
-        return state.replace(params=trained, frozen={**state.frozen, 'params': frozen})
+    def learns(self, path, config):
+        """As TrunkStage.learns: from the layer on that `train` names."""
+        layer = path[0].key if path[0].key == 'trunk' else path[1].key
+        return TRAINED.index(config.voc_classification.train) <= TRAINED.index(LAST[layer])
 
-    def train_step(
-        self, state: State, batch: dict, key: Key[Array, ''], *, config: ConfigDict, axis_name: str | None = None
-    ) -> tuple[State, dict]:
-        """One update on random crops.
-
-        Args:
-          state: with the networks 'head' and, trained or frozen, 'trunk'.
-          batch: as of voc/batches.py, this device's part of it.
-          key: the stage's key.
-          config: the run's configuration.
-          axis_name: the devices' axis under pmap.
-
-        Returns:
-          (state, {name: scalar}).
-        """
-        crop_keys, *dropout_keys = keys.example_keys(key, state.step, batch['index'], 3)
-        images = views(config, crop_keys, batch)
-        model, variables = make_network(config), state.variables
-
-        def loss(params):
-            everything = {'params': {**variables['params'], **params}}
-            outputs = model.apply(everything, images, jnp.stack(dropout_keys, axis=1))
-            value = mean(label_loss(outputs, batch['labels']), axis_name)
-            return value, {'loss/labels': value}
-
-        grads, values = jax.grad(loss, has_aux=True)(state.params)
-        grads, values = total((grads, values), axis_name)
-        grads = jax.tree_util.tree_map_with_path(lambda path, g: g if _learns(config, path) else 0 * g, grads)
-        new = state.descend(self._optimiser(config), grads).replace(step=state.step + 1)
-        return new, {**values, 'grad_norm/all': optax.tree.norm(grads)}
-
-    def evaluator(self, config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
-        """Returns evaluate(state, key) -> {'map': in %} of one crop of some of the test images."""
-        del devices
-
-        def evaluate(state, key):
-            del key
-            scores, labels = self.score(state.variables, datasets['test'], 1, config.eval_examples)
-            value = average_precision.mean(average_precision.of_classes(scores, labels))
-            return {'map': 100 * (value or 0.0)}
-
-        return evaluate
-
-    def illustrator(self, config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
-        """Returns draw(state, key, folder), which draws nothing: the loop draws the curves."""
-        del config, devices, datasets
-        return lambda state, key, folder: None
-
-    def _optimiser(self, config):
+    def optimiser(self, config):
+        """As TrunkStage.optimiser: the preset's."""
         preset, (steps, _) = chosen(config), self.plan(config)
         rate = config.voc_classification.learning_rate or preset.rate
         halved = max(1, round(preset.halved * steps / preset.steps))
         return sgd.sgd(
             optax.exponential_decay(rate, halved, 0.5, staircase=True),
             form='caffe',
-            decay=lambda path: presets.DECAY if _learns(config, path) else 0.0,
-            multiplier=lambda path: presets.BIAS_RATE if path[-1].key == 'bias' else 1.0,
-            clip=presets.CLIP,
+            decay=lambda path: DECAY if self.learns(path, config) else 0.0,
+            multiplier=lambda path: BIAS_RATE if path[-1].key == 'bias' else 1.0,
+            clip=CLIP,
         )
 
+    def inputs(self, variables, batch, key, step, *, config, axis_name):
+        """As TrunkStage.inputs: random crops, labels, and keys for dropout."""
+        del variables, axis_name
+        crop_keys, *dropout_keys = keys.example_keys(key, step, batch['index'], 3)
+        return views(config, crop_keys, batch), batch['labels'], jnp.stack(dropout_keys, axis=1)
 
-def chosen(config: ConfigDict) -> presets.Preset:
+    def loss(self, variables, inputs, *, config, axis_name):
+        """As TrunkStage.loss: the cross-entropies of the classes."""
+        images, labels, dropout_keys = inputs
+        outputs = make_network(config).apply({'params': variables['params']}, images, dropout_keys)
+        return {'loss/labels': mean(label_loss(outputs, labels), axis_name)}, {}
+
+    def initialise(self, key, params, config, devices, dataset):
+        """As TrunkStage.initialise: as `rescale` says."""
+        choice = config.voc_classification.rescale
+        if choice == 'none':
+            return None
+        images, model = _first_crops(config, devices, dataset), make_network(config)
+        draw, pull = jax.random.split(key)
+        found = rescaling.initialise(draw, params, model, images)
+        if choice == 'all':
+            found = rescaling.balance(pull, found, model, images)
+            found['head']['fc8'] = params['head']['fc8']
+        return found
+
+    def measure(self, predicted, dataset):
+        """Returns {'map': in %} of what `scorer` scores."""
+        del dataset
+        value = average_precision.mean(average_precision.of_classes(*predicted))
+        return {'map': 100 * (value or 0.0)}
+
+    def sample_batch(self, config):
+        """As TrunkStage.sample_batch."""
+        random, count = np.random.default_rng(0), config.batch_size
+        return {
+            'image': random.integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8),
+            'size': np.full((count, 2), (375, 500), np.int32),
+            'labels': random.integers(-1, 2, (count, len(NAMES)), dtype=np.int8),
+            'index': np.arange(count, dtype=np.int32),
+        }
+
+
+def chosen(config: ConfigDict) -> Preset:
     """Returns the constants of the configuration's preset, for the layers that are trained."""
-    return presets.PRESETS[config.voc_classification.preset][config.voc_classification.train]
+    return PRESETS[config.voc_classification.preset][config.voc_classification.train]
 
 
 def make_network(config: ConfigDict) -> alexnet.AlexNet:
@@ -152,6 +149,33 @@ def make_network(config: ConfigDict) -> alexnet.AlexNet:
     options = config.voc_classification
     trunk = architecture.make_trunk(config, geometry=alexnet.GEOMETRIES[options.geometry], normalise=False)
     return alexnet.AlexNet(trunk, alexnet.Connected(len(NAMES), options.hidden, options.dropout, trunk.dtype))
+
+
+def open_images(config: ConfigDict, records: Sequence, place: str, side: int = SIDE) -> reading.Read | Held:
+    """Returns batches of images with the labels of their classes, in memory or streamed.
+
+    As in the protocol, a split is shuffled once, by the seed, and read in this order again and again.
+
+    | name | what |
+    |---|---|
+    | `image` | uint8 [b, S, S, 3]: each in the upper left corner; what is larger is scaled down, antialiased |
+    | `size` | int32 [b, 2]: its height and width there |
+    | `labels` | int8 [b, 20]: of each class 1 it is there, 0 not known, -1 it is not |
+
+    Args:
+      config: the run's configuration.
+      records: of a split.
+      place: names it, for messages.
+      side: S, pixels.
+
+    Raises:
+      DataError: no image can be decoded.
+    """
+    decoded = reading.in_memory(config.data, len(records), side)
+    shapes = {'image': ((side, side, 3), np.uint8), 'size': ((2,), np.int32), 'labels': ((len(NAMES),), np.int8)}
+    fields = reading.shared(config, records, place, live=not decoded)
+    images = reading.Read(load=partial(_load, side=side), shapes=shapes, reshuffle=False, **fields)
+    return images.decode() if decoded else images
 
 
 def views(config: ConfigDict, crop_keys: Key[Array, ' B'], batch: dict) -> Float[Array, 'B S S 3']:
@@ -168,7 +192,7 @@ def label_loss(outputs: Float[Array, 'B K'], labels: Array) -> Float[Array, ' B'
 
 
 def scorer(config: ConfigDict, devices: Devices) -> Callable:
-    """Returns score(variables, dataset, crops, limit=0) -> (sums over random crops [N, 20], labels int8 [N, 20]).
+    """Returns score(variables, dataset, limit=0, crops=1) -> (sums over random crops [N, 20], labels int8 [N, 20]).
 
     Crops are a function of the seed, the image's place in the split, and the crop's number.
     """
@@ -180,10 +204,10 @@ def scorer(config: ConfigDict, devices: Devices) -> Callable:
 
     mapped = devices.per_example(judge)
 
-    def score(variables, dataset, count, limit=0):
+    def score(variables, dataset, limit=0, crops=1):
         scores, labels = [], []
         for batch in dataset.eval_batches(config.voc_classification.batch_size, limit=limit):
-            numbers = [np.full(len(batch['index']), n, np.int32) for n in range(count)]
+            numbers = [np.full(len(batch['index']), n, np.int32) for n in range(crops)]
             found = [mapped(variables, {**batch, 'crop': number}) for number in numbers]
             scores.append(sum(outputs for outputs, _ in found))
             labels.append(found[0][1])
@@ -192,10 +216,9 @@ def scorer(config: ConfigDict, devices: Devices) -> Callable:
     return score
 
 
-def _learns(config, path):
-    """Returns whether the parameter at a tree path, {network: ...}, is trained."""
-    layer = path[0].key if path[0].key == 'trunk' else path[1].key
-    return presets.TRAINED.index(config.voc_classification.train) <= presets.TRAINED.index(LAST[layer])
+def _load(record, side):
+    image = decoding.fit(record.image(), side)
+    return {'image': reading.pad(image, (side, side)), 'size': image.shape[:2], 'labels': record.labels}
 
 
 def _first_crops(config, devices, dataset):
@@ -211,3 +234,6 @@ def _first_crops(config, devices, dataset):
         batch = next(batches)
         found.append(cut(key, {**batch, 'step': np.full(len(batch['index']), step, np.int32)}))
     return jnp.asarray(np.concatenate(found))
+
+
+BENCHMARK = Stage(NAME='voc_classification')

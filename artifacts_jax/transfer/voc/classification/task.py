@@ -1,19 +1,19 @@
 """The task: AlexNet learns VOC's classes from data.probe_train, such as trainval, and is tested on data.test."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
-import jax
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import left_out
-from artifacts_jax.devices import processes
+from artifacts_jax.data.splits import Datasets
+from artifacts_jax.data.voc import devkit
+from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.models import alexnet, architecture
-from artifacts_jax.training import loop, results
+from artifacts_jax.training import results
+from artifacts_jax.training.evaluation import Entry, Network, Run
 from artifacts_jax.transfer import published
-from artifacts_jax.transfer.voc import average_precision, batches, devkit
-from artifacts_jax.transfer.voc.annotations import NAMES
-from artifacts_jax.transfer.voc.classification import presets, stage
+from artifacts_jax.transfer.voc import average_precision
+from artifacts_jax.transfer.voc.classification import stage
 
 NAME = 'voc_classification'
 SPLITS = ()  # of the data of other tasks; it opens its own
@@ -27,77 +27,68 @@ def check(config: ConfigDict, devices: Devices) -> None:
     architecture.check_size(f'{NAME}.crop_size', options.crop_size, config, geometry, connected=True)
 
 
-def examine(config: ConfigDict, datasets: dict) -> str:
-    """Raises DataError if VOC or a split is not there, is not what it should be, or has no objects; returns ''."""
-    del datasets
-    devkit.check_known(_open(config), config.data.name)
-    return ''
+def open_data(config: ConfigDict, datasets: Datasets) -> dict[str, Sequence]:
+    """Returns {split: records} of the training and the test images.
+
+    Raises:
+      DataError: VOC or a split is not there, is not what it should be, or has no objects.
+    """
+    records = devkit.open_splits(config, datasets)
+    devkit.check_known(records, config.data.name)
+    return records
 
 
-def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, networks: dict) -> dict:
-    """Trains and tests the network; adds what it finds to results.json.
+def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
+    """Returns {the layers that learn: the learned network}."""
+    return {config.voc_classification.train: networks['learned']}
 
-    Args:
-      config: the run's configuration.
-      workdir: the run's work directory.
-      devices: the mapping over devices.
-      datasets: not used.
-      networks: {'learned'}: the discriminator, with made_from, which names its state, and variables().
+
+def evaluate(run: Run, data: dict[str, Sequence], entry: Entry) -> dict:
+    """Trains and tests the network.
 
     Returns:
-      What is in results.json: under 'voc_classification' {layers that learned: {'dataset', 'preset', 'steps', 'train',
-      'count', 'map' and 'map_1_crop' in %, 'ap': {class: in %, None of one that no test image has}}}.
+      {'dataset', 'preset', 'steps', 'train', 'count', 'map' and 'map_1_crop' in %, 'ap': {class: in %, None of one that
+      no test image has}}.
     """
-    del datasets
-    found, options = results.read(workdir), config.voc_classification
-    made_from = results.origin(networks['learned'].made_from, config, NAME)
-    rows = found.setdefault(NAME, {})
-    if results.current(found, f'{NAME}/{options.train}', made_from):
-        return found
-    records = _open(config)
-    shared = {'seed': config.seed, 'process_index': jax.process_index(), 'process_count': jax.process_count()}
+    config = run.config
     splits = {'train': config.data.probe_train, 'test': config.data.test}
     opened = {
-        name: batches.load(records[split], config.data, place=f'{split} of {config.data.name}', **shared)
-        for name, split in splits.items()
+        name: stage.open_images(config, data[split], f'{split} of {config.data.name}') for name, split in splits.items()
     }
-    for images in opened.values():
-        images.left_out.keep(Path(workdir) / left_out.FILE)
-    score = stage.scorer(config, devices)
-    training = stage.Stage(f'{NAME}/{options.train}', score)
-    base = {kind: {'discriminator': tree} for kind, tree in networks['learned'].variables().items()}
-    state = loop.run(training, config, Path(workdir), devices, opened, base, settings=made_from['settings'])
+    run.watch(*opened.values())
+    score = stage.scorer(config, run.devices)
+    state = run.train(stage.Stage(NAME=entry.name, predict=score), entry, opened)
     values = {}
-    for name, count in (('map_1_crop', 1), ('map', presets.CROPS)):
-        scores, labels = score(state.variables, opened['test'], count)
+    for name, count in (('map_1_crop', 1), ('map', stage.CROPS)):
+        scores, labels = score(state.variables, opened['test'], crops=count)
         each = average_precision.of_classes(scores, labels)
-        values[name] = _percent(average_precision.mean(each))
-    rows[options.train] = {
+        values[name] = results.percent(average_precision.mean(each))
+    return {
         'dataset': config.data.name,
-        'preset': options.preset,
+        'preset': config.voc_classification.preset,
         'steps': int(state.step),
         'train': opened['train'].used,
         'count': len(labels),
         **values,
-        'ap': {name: _percent(value) for name, value in zip(NAMES, each)},
+        'ap': {name: results.percent(value) for name, value in zip(NAMES, each)},
     }
-    results.write(workdir, found)
-    left_out.say_streamed(images.left_out for images in opened.values())
-    if processes.is_first():
-        print(f'{NAME}: mAP {_text(values["map"])} % over {presets.CROPS} crops', flush=True)
-    return found
+
+
+def summary(row: dict) -> list[str]:
+    """Returns the mean average precision."""
+    return [f'mAP {results.text(row["map"])} % over {stage.CROPS} crops']
 
 
 def table(found: dict) -> str:
-    """Returns what `run` does as tables of text: mean average precisions beside the published, then every class's."""
+    """Returns the rows as tables of text: mean average precisions beside the published, then every class's."""
     rows, settings = [[name, row[0], '', ''] for name, *row in published.beside(published.VOC, {})], ''
     for train, row in found[NAME].items():
         here = results.label(found, f'{NAME}/{train}')
         label = f'{here}, {row["preset"]}, {"all layers" if train == "all" else f"from {train} on"}'
-        rows.append([label, _text(row['map']), _text(row['map_1_crop']), f'{row["steps"]:,}'])
+        rows.append([label, results.text(row['map']), results.text(row['map_1_crop']), f'{row["steps"]:,}'])
         settings += setting(label, train, row)
     counts = [f'{row["train"]:,} training and {row["count"]:,} test images' for row in found[NAME].values()]
-    classes = [[name, *(_text(row['ap'][name]) for row in found[NAME].values())] for name in NAMES]
+    classes = [[name, *(results.text(row['ap'][name]) for row in found[NAME].values())] for name in NAMES]
     return (
         f'VOC classification: mean average precision, %, over ten random crops; {"; ".join(sorted(set(counts)))}\n\n'
         + results.table(['', 'mAP', 'one crop', 'updates'], rows)
@@ -107,19 +98,5 @@ def table(found: dict) -> str:
 
 def setting(name: str, train: str, row: dict) -> str:
     """Returns a line of what the row of a choice of `train` was reached on, beside what is published of VOC2007."""
-    there = published.Setting(*published.VOC07_IMAGES, presets.PRESETS[row['preset']][train].steps)
+    there = published.Setting(*published.VOC07_IMAGES, stage.PRESETS[row['preset']][train].steps)
     return published.setting(name, row['dataset'], published.Setting(row['train'], row['count'], row['steps']), there)
-
-
-def _open(config):
-    """Returns {split: records} of the training and the test images."""
-    data = config.data
-    return devkit.opened(data.name, (data.probe_train, data.test), data.data_dir)
-
-
-def _percent(value):
-    return None if value is None else 100 * value
-
-
-def _text(value):
-    return '-' if value is None else f'{value:.1f}'

@@ -1,17 +1,20 @@
-"""Boxes in an image: how they overlap, move, end at its borders, and are mirrored.
+"""Boxes in an image: how they overlap, move, end at its borders, are mirrored, and which remain of those that overlap.
 
 A box is x1 y1 x2 y2: its first and last pixels, which both belong to it, counted from 0, as Fast R-CNN has them. VOC
 counts from 1: `from_voc`. Areas are of pixels, so x2 - x1 + 1 wide; a box with x2 < x1 or y2 < y1 has none, and
 overlaps nothing. In regression widths are x2 - x1 + EPS, as published: what moves a box one pixel wide is huge, but
 finite.
 
-Source: rbgirshick/fast-rcnn, lib/fast_rcnn/test.py and lib/roi_data_layer/roidb.py.
+Source: rbgirshick/fast-rcnn, lib/fast_rcnn/test.py, lib/roi_data_layer/roidb.py and lib/utils/nms.pyx.
 """
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Num
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Num
 
 EPS = 1e-14  # pixels
+SUPPRESSION = 0.3  # the IoU from which on a box suppresses one of a lower score
 
 
 def from_voc(boxes: Num[ArrayLike, '*N 4']) -> Num[ArrayLike, '*N 4']:
@@ -19,12 +22,20 @@ def from_voc(boxes: Num[ArrayLike, '*N 4']) -> Num[ArrayLike, '*N 4']:
     return boxes - 1
 
 
-def iou(boxes: Float[ArrayLike, 'N 4'], others: Float[ArrayLike, 'M 4']) -> Float[Array, 'N M']:
-    """Returns the intersection over the union, in pixels, of each box with each of the others: in [0, 1]."""
-    boxes, others = jnp.asarray(boxes)[:, None], jnp.asarray(others)[None]
-    common = _area(jnp.maximum(boxes[..., :2], others[..., :2]), jnp.minimum(boxes[..., 2:], others[..., 2:]))
+def iou(boxes: Num[ArrayLike, 'N 4'], others: Num[ArrayLike, 'M 4']) -> Float[ArrayLike, 'N M']:
+    """Returns the intersection over the union, in pixels, of each box with each of the others: in [0, 1].
+
+    NumPy's arrays give NumPy's in float64, JAX's give JAX's.
+
+    Args:
+      boxes: any.
+      others: whose pixels are counted from the same number.
+    """
+    xp, dtype = (jnp, None) if any(isinstance(x, jax.Array) for x in (boxes, others)) else (np, np.float64)
+    boxes, others = xp.asarray(boxes, dtype)[:, None], xp.asarray(others, dtype)[None]
+    common = _area(xp.maximum(boxes[..., :2], others[..., :2]), xp.minimum(boxes[..., 2:], others[..., 2:]))
     union = _area(boxes[..., :2], boxes[..., 2:]) + _area(others[..., :2], others[..., 2:]) - common
-    return jnp.where(common > 0, common / jnp.where(common > 0, union, 1.0), 0.0)
+    return xp.where(common > 0, common / xp.where(common > 0, union, 1.0), 0.0)
 
 
 def encode(boxes: Float[ArrayLike, '*N 4'], goals: Float[ArrayLike, '*N 4']) -> Float[Array, '*N 4']:
@@ -67,8 +78,37 @@ def flip(boxes: Float[ArrayLike, '*N 4'], width: Num[ArrayLike, '']) -> Float[Ar
     return jnp.stack([width - 1 - x2, y1, width - 1 - x1, y2], axis=-1)
 
 
+def keep(
+    boxes: Float[Array, 'N 4'], scores: Float[Array, ' N'], mask: Bool[Array, ' N'], *, threshold: float = SUPPRESSION
+) -> Bool[Array, ' N']:
+    """Returns which boxes remain after non-maximum suppression, of one class; under vmap, of several.
+
+    From the highest score down, a box is dropped if its IoU with one that is kept is at least the threshold. Of equal
+    scores the first box comes first.
+
+    Args:
+      boxes: memory grows with their number's square.
+      scores: finite.
+      mask: False for what pads them, which is not kept and drops nothing.
+      threshold: of IoU.
+    """
+    place = jnp.arange(len(scores))
+    higher = (scores[:, None] > scores[None]) | ((scores[:, None] == scores[None]) & (place[:, None] < place[None]))
+    drops = higher & (iou(boxes, boxes) >= threshold)
+
+    # What the first n boxes by score do is settled after n rounds, but in practice all is after a few.
+    def again(state):
+        _, kept = state
+        return kept, mask & ~(drops & kept[:, None]).any(axis=0)
+
+    def unsettled(state):
+        return (state[0] != state[1]).any()
+
+    return jax.lax.while_loop(unsettled, again, again((mask, mask)))[1]
+
+
 def _area(first, last):
-    return jnp.maximum(last - first + 1, 0).prod(axis=-1)
+    return (last - first + 1).clip(0).prod(axis=-1)
 
 
 def _centred(boxes):

@@ -1,27 +1,41 @@
-"""A detector's scores and boxes for the proposals of images, on one scale or several, on all devices.
+"""A detector's scores and boxes for the proposals of images, on one scale or several, and the detections among them.
 
 Of several scales each proposal is looked at on the one that makes its area nearest to 224 x 224 pixels. Those that
 come to the same cells of conv5 are looked at once, as the first of them. An image may have any number of proposals:
 so many as `config.voc_detection.boxes` are looked at at a time.
 
-Source: rbgirshick/fast-rcnn, lib/fast_rcnn/test.py.
+Of each class an image keeps its best 100 boxes. All images together keep 40 times as many as there are images, of each
+class: those above the score that would be the last. Then boxes that overlap a better one are dropped.
+
+Source: rbgirshick/fast-rcnn, lib/fast_rcnn/test.py, which raises the least score image by image, to the same effect.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Bool, Float32, Int
 from ml_collections import ConfigDict
 
+from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.models import architecture, fast_rcnn
-from artifacts_jax.transfer.voc.annotations import NAMES
 from artifacts_jax.transfer.voc.detection import boxes as geometry
-from artifacts_jax.transfer.voc.detection import presets, scales, selection
+from artifacts_jax.transfer.voc.detection import scales
 from artifacts_jax.transfer.voc.detection.detections import Detections
 
-Found = dict[int, Detections]
+MOST = 100  # boxes of a class in an image
+AVERAGE = 40  # and over all images
+VIEWED = 224  # pixels: of several scales, a box is tested at the one that makes its area nearest to that of this square
+
+
+class Candidates(NamedTuple):
+    """The best boxes of each class in an image, the best first."""
+
+    scores: Float32[np.ndarray, 'K M']
+    boxes: Float32[np.ndarray, 'K M 4']
+    mask: Bool[np.ndarray, 'K M']  # False for what pads them
 
 
 def level_of(boxes: Float32[np.ndarray, 'N 4'], factors: Sequence[float]) -> Int[np.ndarray, ' N']:
@@ -33,7 +47,7 @@ def level_of(boxes: Float32[np.ndarray, 'N 4'], factors: Sequence[float]) -> Int
     """
     areas = (boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1, dtype=np.float64)
     scaled = areas[:, None] * np.square(np.array(factors, np.float64))[None]
-    return np.abs(scaled - presets.VIEWED**2).argmin(axis=1)
+    return np.abs(scaled - VIEWED**2).argmin(axis=1)
 
 
 def distinct(
@@ -53,7 +67,7 @@ def distinct(
     return first, place.reshape(-1)
 
 
-def make(config: ConfigDict, devices: Devices) -> Callable[..., Found]:
+def make(config: ConfigDict, devices: Devices) -> Callable[..., dict[int, Detections]]:
     """Returns detect(variables, images, limit=0) -> {position in the split: Detections}.
 
     `images` are batches.Images, of which the first `limit` or all are looked at, but for those that cannot be decoded;
@@ -84,10 +98,52 @@ def make(config: ConfigDict, devices: Devices) -> Callable[..., Found]:
                 if parts[row]:
                     boxes, _, place = looked_at[row]
                     scores, moved = (np.concatenate(x)[: len(boxes)][place] for x in zip(*parts[row]))
-                    found[row] = selection.best(scores, moved)
-        return dict(zip(found, selection.select(list(found.values()))))
+                    found[row] = best(scores, moved)
+        return dict(zip(found, select(list(found.values()))))
 
     return detect
+
+
+def best(scores: Float32[np.ndarray, 'N K'], boxes: Float32[np.ndarray, 'N K 4']) -> Candidates:
+    """Returns the candidates of an image; of equal scores the first box comes first.
+
+    Args:
+      scores: of each box to be of each class.
+      boxes: each as it is moved for each class.
+    """
+    classes = scores.shape[1]
+    order = np.argsort(-scores, axis=0, kind='stable')[:MOST].T
+    missing = MOST - order.shape[1]
+    columns = np.arange(classes)[:, None]
+    return Candidates(
+        np.pad(scores[order, columns], ((0, 0), (0, missing))),
+        np.pad(boxes[order, columns], ((0, 0), (0, missing), (0, 0))),
+        np.tile(np.arange(MOST) < order.shape[1], (classes, 1)),
+    )
+
+
+def select(found: Sequence[Candidates]) -> list[Detections]:
+    """Returns the detections of images, by class, the best first.
+
+    Args:
+      found: the candidates of each image; how many images there are decides which scores are too low.
+    """
+    if not found:
+        return []
+    least = [_least(np.concatenate([each.scores[k][each.mask[k]] for each in found]), AVERAGE * len(found))
+             for k in range(len(found[0].scores))]  # fmt: skip
+    return [_suppressed(each, each.mask & (each.scores > np.array(least, np.float32)[:, None])) for each in found]
+
+
+def _least(scores, most):
+    """Returns the score that a detection has to be above, such that fewer than so many are; any, if there are fewer."""
+    return np.partition(scores, -most)[-most] if len(scores) > most else -np.inf
+
+
+def _suppressed(each, mask):
+    kept = np.asarray(_keep(each.boxes, each.scores, mask))
+    labels, places = np.nonzero(kept)
+    return Detections(labels.astype(np.int32), each.scores[labels, places], each.boxes[labels, places])
 
 
 def _part(looked_at, images, row, start, most):
@@ -119,3 +175,6 @@ def _judge(config):
         return batch['index'], jax.nn.softmax(scores)[..., 1:], jax.vmap(geometry.clip)(moved, batch['extent'])
 
     return judge
+
+
+_keep = jax.jit(jax.vmap(geometry.keep))

@@ -11,10 +11,11 @@ from jaxtyping import Float32
 from ml_collections import ConfigDict
 
 from artifacts_jax.data.left_out import LeftOut
+from artifacts_jax.data.voc.annotations import NAMES
+from artifacts_jax.data.voc.records import Record
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.exchange import exports, images
-from artifacts_jax.transfer.voc import annotations, records
-from artifacts_jax.transfer.voc.detection import batches, detector, presets, proposals, selective_search
+from artifacts_jax.transfer.voc.detection import batches, detector, proposals, scales, selective_search
 from artifacts_jax.transfer.voc.detection.detections import Detections
 
 
@@ -37,7 +38,7 @@ def save(folder: Path, variables: dict, config: ConfigDict, source: dict) -> Non
     """
     params = dict(variables['params'])
     params['head'] = absorb(params['head'], params.pop('targets'))
-    head = {'protocol': 'detection', 'names': list(annotations.NAMES)}
+    head = {'protocol': 'detection', 'names': list(NAMES)}
     exports.save(folder, {'params': params, 'batch_stats': {}}, config, head=head, source=source)
 
 
@@ -77,7 +78,7 @@ def load_detector(folder: str | Path, *, value_range: tuple[float, float] = (-1.
     def detect(image: Any, boxes: Any = None) -> Found:
         pixels = images.to_pixels(image, value_range)
         boxes = selective_search.search(pixels) if boxes is None else _boxes(boxes, pixels.shape[:2])
-        (found,) = find([records.Given(pixels)], [boxes]).values()
+        (found,) = find([Record('the image', pixels, pixels.shape[:2])], [boxes]).values()
         order = np.argsort(-found.scores, kind='stable')
         return Found(tuple(names[n] for n in found.labels[order]), found.scores[order], found.boxes[order])
 
@@ -97,12 +98,13 @@ def load(folder: str | Path) -> tuple[Callable[..., dict[int, Detections]], Sequ
     targets = {'means': jnp.zeros((len(names), 4)), 'deviations': jnp.ones((len(names), 4))}
     variables = {'params': {**restored['params'], 'targets': targets}}
     detect = detector.make(config, Devices('jit', jax.local_devices()[:1]))
-    scales, longest = presets.seen_at(config)
+    shorter, longest = scales.seen_at(config)
 
     def find(given, boxes):
         left_out = LeftOut('those given', len(given), live=True)
-        seen_at = scales['test'], longest, config.voc_detection.boxes
-        return detect(variables, batches.Images(given, boxes, *seen_at, seed=0, left_out=left_out))
+        options = {'shorter': shorter['test'], 'longest': longest, 'most': config.voc_detection.boxes}
+        images = batches.Images(records=given, proposals=boxes, seed=0, left_out=left_out, **options)
+        return detect(variables, images)
 
     return find, names
 
@@ -117,5 +119,5 @@ def _boxes(boxes, size):
         return np.zeros((0, 4), np.float32)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f'boxes of shape {boxes.shape}: expected [N, 4], x1 y1 x2 y2')
-    (cleaned,) = proposals.cleaned([boxes], [records.Given.name], [size], 'the boxes')
+    (cleaned,) = proposals.cleaned([boxes], ['the image'], [size], 'the boxes')
     return cleaned

@@ -19,9 +19,9 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from artifacts_jax.data.errors import DataError
-from artifacts_jax.transfer.voc.annotations import Objects
+from artifacts_jax.data.voc.annotations import Objects
 from artifacts_jax.transfer.voc.detection import boxes as geometry
-from artifacts_jax.transfer.voc.detection import overlaps, proposal_files, selective_search
+from artifacts_jax.transfer.voc.detection import proposal_files, selective_search
 
 SEARCH = 'selective_search'
 THRESHOLDS = (0.5, 0.7)
@@ -95,7 +95,7 @@ def recall(
     best = []
     for truth, each in zip(objects, boxes, strict=True):
         wanted = geometry.from_voc(truth.boxes[~truth.is_difficult])
-        best.append(overlaps.pairs(wanted, each).max(axis=1, initial=0.0))
+        best.append(geometry.iou(wanted, each).max(axis=1, initial=0.0))
     best = np.concatenate([np.zeros(0), *best])
     return [float((best >= threshold).mean()) if len(best) else None for threshold in thresholds], len(best)
 

@@ -29,7 +29,6 @@ from rich.progress import track
 from artifacts_jax.data import decoding, npz
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.devices import host
-from artifacts_jax.transfer.voc import canvas
 
 SIDE = 500  # of a larger image, when it is searched: the largest side of VOC's images
 SETTINGS = {'mode': 'fast', 'side': SIDE}
@@ -48,7 +47,7 @@ def search(image: UInt8[np.ndarray, 'H W 3']) -> Float32[np.ndarray, 'N 4']:
       DataError: OpenCV with its contributed modules is not installed.
     """
     method = _opencv().ximgproc.segmentation.createSelectiveSearchSegmentation()
-    fitted, _ = canvas.fit(image, np.zeros((0, 4), np.float32), SIDE)
+    fitted = decoding.fit(image, SIDE)
     method.setBaseImage(np.ascontiguousarray(fitted[..., ::-1]))  # it reads BGR
     method.switchToSelectiveSearchFast()
     found = method.process().astype(np.float32)  # x, y, width, height

@@ -1,157 +1,63 @@
-"""The training of Fast R-CNN on VOC's objects, as the loop runs it."""
+"""The training of Fast R-CNN on VOC's objects, as the loop runs it, by the published protocol: every constant.
+
+Source: rbgirshick/fast-rcnn, models/CaffeNet/{solver,train}.prototxt and tools/train_net.py; targets.py, boxes.py and
+detector.py have those of regions and of detections.
+"""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Bool, Float, Int32, Key
 from ml_collections import ConfigDict
 
+from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.devices import processes
-from artifacts_jax.devices.parallel import Devices, total
-from artifacts_jax.models import alexnet, architecture, fast_rcnn
-from artifacts_jax.pretraining import artifacts
-from artifacts_jax.training import keys
-from artifacts_jax.training.state import State
+from artifacts_jax.devices.parallel import total
+from artifacts_jax.models import alexnet, architecture, fast_rcnn, roi_pooling
+from artifacts_jax.training import keys, measure
 from artifacts_jax.transfer import rescaling, sgd
+from artifacts_jax.transfer.stage import TrunkStage
 from artifacts_jax.transfer.voc import average_precision
-from artifacts_jax.transfer.voc.annotations import NAMES
 from artifacts_jax.transfer.voc.detection import boxes as geometry
-from artifacts_jax.transfer.voc.detection import (
-    detection_precision,
-    losses,
-    pictures,
-    presets,
-    sampling,
-    targets,
-)
+from artifacts_jax.transfer.voc.detection import detections, scales, targets
 
+DECAY = 5e-4  # of weights; biases have none
+BIAS_RATE = 2.0
+DROP = 0.1  # the learning rate becomes this part of it, once
 IMAGES = 32  # whose regions new layers are initialised by
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """The training, as loop.run takes it. Its networks are 'trunk' and 'head'; 'targets' normalises moves of boxes."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage(TrunkStage):
+    """The training. Its networks are 'trunk' and 'head'; 'targets' normalises moves of boxes."""
 
-    NAME: str  # also its folder
-    detect: Callable | None = None  # of detector.make, for evaluation
+    SHOWN = {'mAP': 'map'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
 
-    BASE = artifacts
-    SHOWN = {'mAP': 'map'}  # noqa: RUF012 (of every stage)
-
-    def plan(self, config: ConfigDict) -> tuple[int, int]:
-        """Returns (steps, images in a global batch)."""
+    def plan(self, config):
+        """As TrunkStage.plan."""
         options = config.voc_detection
-        return options.steps or presets.PRESETS[options.preset].steps, options.batch_size
+        return options.steps or scales.PRESETS[options.preset].steps, options.batch_size
 
-    def init_state(self, key: Key[Array, ''], base: dict, *, config: ConfigDict) -> State:
-        """Returns the state at step 0, before `prepare`.
-
-        Args:
-          key: draws the head.
-          base: the variables of the artifacts stage, whose trunk this one starts from.
-          config: the run's configuration.
-        """
-        trunk = {kind: tree['trunk'] for kind, tree in artifacts.discriminator(base).items()}
+    def first_variables(self, key, trunk, config):
+        """As TrunkStage.first_variables: head and trunk are trained."""
         side = max(config.model.kernels[0], 8 * config.model.conv1_stride)
         image, box = jnp.zeros((1, side, side, 3)), jnp.zeros((1, 1, 4))
-        drawn = architecture.make_detector(config, len(NAMES)).init(key, image, box, jnp.ones((1, 1), bool))['params']
+        drawn = _network(config).init(key, image, box, jnp.ones((1, 1), bool))['params']
         params = {'head': drawn['head'], 'trunk': alexnet.absorb(trunk)['params']}
         normal = {'means': jnp.zeros((len(NAMES), 4)), 'deviations': jnp.ones((len(NAMES), 4))}
-        return State.create(
-            {'params': params, 'batch_stats': {}},
-            {tuple(params): self._optimiser(config)},
-            ema=False,
-            frozen={'params': {'targets': normal}, 'batch_stats': {}},
-        )
+        return {'params': params, 'batch_stats': {}}, {'params': {'targets': normal}, 'batch_stats': {}}
 
-    def prepare(self, state: State, *, config: ConfigDict, devices: Devices, datasets: dict) -> State:
-        """Returns the state at step 0 with the statistics of targets, and new layers initialised as `rescale` says."""
-        images = datasets['train']
-        normal = dict(zip(('means', 'deviations'), targets.over(images.records, images.proposals)))
-        frozen = {**state.frozen, 'params': {'targets': jax.device_put(normal, devices.replicated)}}
-        state = state.replace(frozen=frozen)
-        if config.voc_detection.rescale == 'none':
-            return state
-        pooled = _first_regions(config, devices, state.variables, images)
-        head, hidden = dict(jax.device_get(state.params['head'])), config.voc_detection.hidden
-        key = keys.stage_key(config.seed, f'{self.NAME}/rescale')
-        for name, layer_key in zip(('fc6', 'fc7'), jax.random.split(key)):
-            head[name], pooled = rescaling.connected(layer_key, pooled, hidden)
-        head = jax.device_put(jax.device_get(head), devices.replicated)
-        return state.replace(params={**state.params, 'head': head})
+    def learns(self, path, config):
+        """As TrunkStage.learns: all but the first layers, of which `frozen` says how many."""
+        return path[0].key != 'trunk' or int(path[1].key.removeprefix('conv')) > config.voc_detection.frozen
 
-    def train_step(
-        self, state: State, batch: dict, key: Key[Array, ''], *, config: ConfigDict, axis_name: str | None = None
-    ) -> tuple[State, dict]:
-        """One update on regions drawn from a batch.
-
-        Args:
-          state: with the networks 'trunk' and 'head'.
-          batch: as of batches.py, this device's part of it.
-          key: the stage's key.
-          config: the run's configuration.
-          axis_name: the devices' axis under pmap.
-
-        Returns:
-          (state, {name: scalar}).
-        """
-        sample_keys, *dropout_keys = keys.example_keys(key, state.step, batch['index'], 3)
-        model, variables = architecture.make_detector(config, len(NAMES)), state.variables
-        images = fast_rcnn.prepared(batch['image'], batch['size'])
-        regions = sample(config, sample_keys, batch, variables['params']['targets'])
-        boxes = regions.boxes * batch['scale'][:, None, None]
-        count = jnp.maximum(total(regions.mask.sum(), axis_name), 1)
-
-        def loss(params):
-            fixed = jax.tree_util.tree_map_with_path(
-                lambda path, x: x if _learns(config, path) else jax.lax.stop_gradient(x), params
-            )
-            scores, moves = model.apply({'params': fixed}, images, boxes, regions.mask, jnp.stack(dropout_keys, axis=1))
-            terms = {
-                'loss/class': losses.class_loss(scores, regions.labels, regions.mask) / count,
-                'loss/boxes': losses.box_loss(moves, regions.targets, regions.labels) / count,
-            }
-            found = {'regions/all': regions.mask.sum(), 'regions/foreground': (regions.labels > 0).sum()}
-            return sum(terms.values()), {**terms, **{name: x.astype(jnp.float32) for name, x in found.items()}}
-
-        grads, values = jax.grad(loss, has_aux=True)(state.params)
-        grads, values = total((grads, values), axis_name)
-        new = state.descend(self._optimiser(config), grads).replace(step=state.step + 1)
-        return new, {**values, 'grad_norm/all': optax.tree.norm(grads)}
-
-    def evaluator(self, config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
-        """Returns evaluate(state, key) -> {'map': in %} of some of the test images."""
-        del devices
-
-        def evaluate(state, key):
-            del key
-            images = datasets['test']
-            found = self.detect(state.variables, images, config.eval_examples)
-            each = precision(images.records, found)
-            return {'map': 100 * (average_precision.mean(each) or 0.0)}
-
-        return evaluate
-
-    def illustrator(self, config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
-        """Returns draw(state, key, folder), which writes detections.png of the first test images."""
-        del config, devices
-
-        def draw(state, key, folder):
-            del key
-            images = datasets['test']
-            found = self.detect(state.variables, images, pictures.COUNT)
-            if processes.is_first():
-                pictures.draw(Path(folder) / pictures.FILE, images.records, found, step=int(state.step))
-
-        return draw
-
-    def _optimiser(self, config):
-        preset, (steps, _) = presets.PRESETS[config.voc_detection.preset], self.plan(config)
+    def optimiser(self, config):
+        """As TrunkStage.optimiser: the preset's."""
+        preset, (steps, _) = scales.PRESETS[config.voc_detection.preset], self.plan(config)
         rate = config.voc_detection.learning_rate or preset.rate
         dropped = max(1, round(preset.dropped * steps / preset.steps))
 
@@ -159,14 +65,133 @@ class Stage:
             return path[-1].key == 'bias'
 
         return sgd.sgd(
-            optax.piecewise_constant_schedule(rate, {dropped: presets.DROP}),
+            optax.piecewise_constant_schedule(rate, {dropped: DROP}),
             form='caffe',
-            decay=lambda path: presets.DECAY if _learns(config, path) and not is_bias(path) else 0.0,
-            multiplier=lambda path: presets.BIAS_RATE if is_bias(path) else 1.0,
+            decay=lambda path: DECAY if self.learns(path, config) and not is_bias(path) else 0.0,
+            multiplier=lambda path: BIAS_RATE if is_bias(path) else 1.0,
         )
 
+    def inputs(self, variables, batch, key, step, *, config, axis_name):
+        """As TrunkStage.inputs: images, regions, scaled boxes, keys for dropout, and how many regions there are."""
+        sample_keys, *dropout_keys = keys.example_keys(key, step, batch['index'], 3)
+        images = fast_rcnn.prepared(batch['image'], batch['size'])
+        regions = sample(config, sample_keys, batch, variables['params']['targets'])
+        boxes = regions.boxes * batch['scale'][:, None, None]
+        count = jnp.maximum(total(regions.mask.sum(), axis_name), 1)
+        return images, regions, boxes, jnp.stack(dropout_keys, axis=1), count
 
-def sample(config: ConfigDict, sample_keys: Key[Array, ' B'], batch: dict, normal: dict) -> sampling.Sample:
+    def loss(self, variables, inputs, *, config, axis_name):
+        """As TrunkStage.loss: the losses of classes and boxes, means over the regions."""
+        del axis_name
+        images, regions, boxes, dropout_keys, count = inputs
+        params = {name: variables['params'][name] for name in ('head', 'trunk')}
+        scores, moves = _network(config).apply({'params': params}, images, boxes, regions.mask, dropout_keys)
+        values = {
+            'loss/class': class_loss(scores, regions.labels, regions.mask) / count,
+            'loss/boxes': box_loss(moves, regions.targets, regions.labels) / count,
+            'regions/all': regions.mask.sum().astype(jnp.float32),
+            'regions/foreground': (regions.labels > 0).sum().astype(jnp.float32),
+        }
+        return values, {}
+
+    def initialise(self, key, params, config, devices, dataset):
+        """As TrunkStage.initialise: the statistics of targets, and new layers as `rescale` says."""
+        normal = dict(zip(('means', 'deviations'), targets.over(dataset.records, dataset.proposals)))
+        params = {**params, 'targets': normal}
+        if config.voc_detection.rescale == 'none':
+            return params
+        pooled = _first_regions(config, devices, params, dataset)
+        head = rescaling.connected_layers(key, params['head'], pooled, config.voc_detection.hidden)
+        return {**params, 'head': head}
+
+    def measure(self, predicted, dataset):
+        """Returns {'map': in %} of what is detected."""
+        return {'map': 100 * (average_precision.mean(precision(dataset.records, predicted)) or 0.0)}
+
+    def draw(self, state, dataset, folder):
+        """Writes detections.png of the first test images."""
+        found = self.predict(state.variables, dataset, limit=detections.PHOTOGRAPHS)
+        if processes.is_first():
+            detections.draw(folder / detections.FIGURE, dataset.records, found, step=int(state.step))
+
+    def sample_batch(self, config):
+        """Returns noise as wide as most of VOC's images, with proposals most of which overlap an object."""
+        random, count, most = np.random.default_rng(0), config.batch_size, config.voc_detection.boxes
+        seen, longest = scales.seen_at(config)
+        height, width = next(size for size in scales.padded_sizes(seen['train'], longest) if size[0] < size[1])
+        size = (round(height / 1.6), round(width / 1.6))
+        corners = random.uniform(0, 0.5, (count, OBJECTS, 2)) * size[::-1]
+        objects = np.concatenate([corners, corners + random.uniform(0.2, 0.5, corners.shape) * size[::-1]], axis=2)
+        sides = np.tile(objects[..., 2:] - objects[..., :2], 2)
+        which = random.integers(0, OBJECTS, (count, most))[..., None]
+        near, sides = (np.take_along_axis(x, which, axis=1) for x in (objects, sides))
+        proposals = near + random.uniform(-0.4, 0.4, near.shape) * sides
+        proposals[..., 2:] = np.maximum(proposals[..., 2:], proposals[..., :2] + 1)
+        return {
+            'image': random.integers(0, 256, (count, height, width, 3), dtype=np.uint8),
+            'size': np.full((count, 2), (height, width), np.int32),
+            'scale': np.full(count, 1.6, np.float32),
+            'mirrored': np.arange(count) % 2 > 0,
+            'width': np.full(count, size[1], np.int32),
+            'proposals': np.clip(proposals, 0, np.tile(size[::-1], 2) - 1).astype(np.float32),
+            'valid_proposals': np.ones((count, most), bool),
+            'objects': objects.astype(np.float32),
+            'labels': random.integers(0, len(NAMES), (count, OBJECTS)).astype(np.int32),
+            'valid_objects': np.ones((count, OBJECTS), bool),
+            'index': np.arange(count, dtype=np.int32),
+        }
+
+    def measure_parts(self, config, batch, steps):
+        """Returns {'pooling_s': seconds of RoI pooling of a batch's regions, and of its gradient}."""
+        model, sample_keys = _network(config), jax.random.split(jax.random.key(0), len(batch['index']))
+        normal = {'means': np.zeros((len(NAMES), 4), np.float32), 'deviations': np.ones((len(NAMES), 4), np.float32)}
+        regions = jax.jit(lambda keys: sample(config, keys, batch, normal))(sample_keys)
+        boxes = regions.boxes * batch['scale'][:, None, None]
+        stride = 4 * config.model.conv1_stride
+        rows, columns = (side // stride + 1 for side in batch['image'].shape[1:3])
+        shape = (len(sample_keys), rows, columns, config.model.widths[-1])
+        features = jax.random.normal(jax.random.key(1), shape, model.trunk.dtype)
+
+        def loss(features, boxes, mask):
+            return jnp.square(roi_pooling.pool(features, boxes, mask, scale=1 / stride)).sum()
+
+        seconds = measure.seconds(jax.value_and_grad(loss), features, boxes, regions.mask, steps=steps)
+        return {'pooling_s': seconds}
+
+
+def class_loss(
+    scores: Float[Array, 'B R K'], labels: Int32[Array, 'B R'], mask: Bool[Array, 'B R']
+) -> Float[Array, '']:
+    """Returns the sum over regions of the cross-entropy.
+
+    Args:
+      scores: of background, which is 0, and of the classes.
+      labels: the class of each region.
+      mask: False for what pads the regions.
+    """
+    losses = optax.softmax_cross_entropy_with_integer_labels(scores, labels)
+    return jnp.where(mask, losses, 0.0).sum()
+
+
+def box_loss(
+    moves: Float[Array, 'B R K 4'], targets: Float[Array, 'B R 4'], labels: Int32[Array, 'B R']
+) -> Float[Array, '']:
+    """Returns the sum over foreground, and over the four numbers of a box, of the smooth L1 distance.
+
+    It is half the square of distances below 1, and the distance less a half beyond. Only the moves of a region's own
+    class count. Source: caffe-fast-rcnn, src/caffe/layers/smooth_L1_loss_layer.cpp.
+
+    Args:
+      moves: for each class, normalised; those of background, which is 0, are not used.
+      targets: normalised.
+      labels: the class of each region; 0 for background, and for what pads the regions.
+    """
+    own = jnp.take_along_axis(moves, labels[..., None, None], axis=2)[:, :, 0]
+    losses = optax.huber_loss(own, targets, delta=1.0).sum(axis=-1)
+    return jnp.where(labels > 0, losses, 0.0).sum()
+
+
+def sample(config: ConfigDict, sample_keys: Key[Array, ' B'], batch: dict, normal: dict) -> targets.Sample:
     """Returns the regions of each image that a step learns from, in the pixels of the images before they are scaled.
 
     Args:
@@ -176,12 +201,12 @@ def sample(config: ConfigDict, sample_keys: Key[Array, ' B'], batch: dict, norma
       normal: {'means', 'deviations'} of targets.
     """
 
-    def one(key, mirrored, width, proposals, there, objects, labels, object_there):
+    def one(key, mirrored, width, proposals, valid_proposals, objects, labels, valid_objects):
         proposals, objects = (jnp.where(mirrored, geometry.flip(x, width), x) for x in (proposals, objects))
-        given = key, proposals, there, objects, labels, object_there
-        return sampling.draw(*given, **normal, count=config.voc_detection.regions)
+        given = key, proposals, valid_proposals, objects, labels, valid_objects
+        return targets.draw(*given, **normal, count=config.voc_detection.regions)
 
-    names = 'mirrored', 'width', 'proposals', 'there', 'objects', 'labels', 'object_there'
+    names = 'mirrored', 'width', 'proposals', 'valid_proposals', 'objects', 'labels', 'valid_objects'
     return jax.vmap(one)(sample_keys, *(batch[name] for name in names))
 
 
@@ -192,17 +217,16 @@ def precision(records: Sequence, found: dict) -> list[float | None]:
       records: of the split.
       found: {position in the split: Detections} of the images that count.
     """
-    return detection_precision.of_classes([records[n].objects for n in found], list(found.values()))
+    return detections.average_precisions([records[n].objects for n in found], list(found.values()))
 
 
-def _learns(config, path):
-    """Returns whether the parameter at a tree path, {network: ...}, is trained."""
-    return path[0].key != 'trunk' or int(path[1].key.removeprefix('conv')) > config.voc_detection.frozen
+def _network(config):
+    return architecture.make_detector(config, len(NAMES))
 
 
-def _first_regions(config, devices, variables, images):
+def _first_regions(config, devices, params, images):
     """Returns the bins of regions of the first training images [N, D], the same on all hosts."""
-    model, key = architecture.make_detector(config, len(NAMES)), keys.stage_key(config.seed, 'voc_detection/rescale')
+    model, key = _network(config), keys.stage_key(config.seed, 'voc_detection/rescale')
     batch_size, found, batches = config.voc_detection.batch_size, [], None
 
     def look(variables, batch):
@@ -214,6 +238,10 @@ def _first_regions(config, devices, variables, images):
     mapped, batches = devices.per_example(look), images.train_batches(batch_size)
     for step in range(-(-IMAGES // batch_size)):
         batch = next(batches)
-        pooled, mask = mapped(variables, {**batch, 'step': np.full(len(batch['index']), step, np.int32)})
+        pooled, mask = mapped({'params': params}, {**batch, 'step': np.full(len(batch['index']), step, np.int32)})
         found.append(pooled[mask].reshape(mask.sum(), -1))
     return jnp.asarray(np.concatenate(found), jnp.float32)
+
+
+OBJECTS = 3  # in a benchmark's image of noise
+BENCHMARK = Stage(NAME='voc_detection')

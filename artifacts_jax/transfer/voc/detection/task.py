@@ -1,31 +1,23 @@
 """The task: Fast R-CNN learns VOC's objects from data.probe_train, such as trainval, and is tested on data.test."""
 
-import functools
+from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
 from artifacts_jax.config import ConfigError
-from artifacts_jax.data import left_out
+from artifacts_jax.data import reading
+from artifacts_jax.data.splits import Datasets
+from artifacts_jax.data.voc import devkit
+from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.models import architecture, fast_rcnn
-from artifacts_jax.training import loop, results
+from artifacts_jax.training import results
+from artifacts_jax.training.evaluation import Entry, Network, Run
 from artifacts_jax.transfer import published
-from artifacts_jax.transfer.voc import average_precision, devkit
-from artifacts_jax.transfer.voc.annotations import NAMES
-from artifacts_jax.transfer.voc.detection import (
-    batches,
-    canvases,
-    detections,
-    detector,
-    loading,
-    pictures,
-    presets,
-    proposals,
-    stage,
-)
+from artifacts_jax.transfer.voc import average_precision
+from artifacts_jax.transfer.voc.detection import batches, detections, detector, loading, proposals, scales, stage
 
 NAME = 'voc_detection'
 SPLITS = ()  # of the data of other tasks; it opens its own
@@ -34,9 +26,9 @@ SPLITS = ()  # of the data of other tasks; it opens its own
 def check(config: ConfigDict, devices: Devices) -> None:
     """Raises ConfigError for a batch that the devices do not divide, or scales that the trunk cannot take."""
     devices.check_batch(f'{NAME}.batch_size', config.voc_detection.batch_size)
-    scales, longest = presets.seen_at(config)
+    shorter_sides, longest = scales.seen_at(config)
     geometry = fast_rcnn.geometry(config.model.kernels[0])
-    for key, shorter in zip(('scales', 'test_scales'), scales.values()):
+    for key, shorter in zip(('scales', 'test_scales'), shorter_sides.values()):
         if min(shorter) < 1 or longest < max(shorter):
             raise ConfigError(
                 f'{NAME}.{key}={shorter} with {NAME}.longest={longest}: expected lengths of the shorter side, from 1 up'
@@ -45,84 +37,114 @@ def check(config: ConfigDict, devices: Devices) -> None:
         architecture.check_size(f'{NAME}.{key}', min(shorter), config, geometry)
 
 
-def examine(config: ConfigDict, datasets: dict) -> str:
-    """Raises DataError if VOC, a split, which must have objects, or its proposals are not as they must; returns ''."""
-    del datasets
-    records = _open(config)
+class Data:
+    """Records and proposals of a configuration; those of selective search are searched when they are asked for."""
+
+    def __init__(self, config: ConfigDict, records: dict[str, Sequence]):
+        self.config, self.records = config, records
+        self._proposals = {}
+        if config.voc_detection.proposals != proposals.SEARCH:
+            for split in records:
+                _ = self.proposals(split, None)
+
+    def proposals(self, split: str, workdir: Path | None) -> list:
+        """Returns the boxes of each image of a split, read or searched once."""
+        if split not in self._proposals:
+            options, folder = self.config.voc_detection, None
+            source = options.proposals.replace('{split}', split)
+            if source == proposals.SEARCH:
+                given = options.proposal_folder
+                folder = Path(given).expanduser() if given else workdir / NAME / 'proposals'
+            place, workers = f'{split} of {self.config.data.name}', self.config.data.workers
+            self._proposals[split] = proposals.load(
+                self.records[split], source, place=place, folder=folder, workers=workers
+            )
+        return self._proposals[split]
+
+    def images(self, workdir: Path) -> dict[str, batches.Images]:
+        """Returns {'train', 'test'}."""
+        config, (shorter, longest) = self.config, scales.seen_at(self.config)
+        return {
+            name: batches.Images(
+                proposals=self.proposals(split, workdir),
+                shorter=shorter[name],
+                longest=longest,
+                most=config.voc_detection.boxes,
+                **reading.shared(config, self.records[split], f'{split} of {config.data.name}'),
+            )
+            for name, split in {'train': config.data.probe_train, 'test': config.data.test}.items()
+        }
+
+
+def open_data(config: ConfigDict, datasets: Datasets) -> Data:
+    """Returns the data.
+
+    Raises:
+      DataError: VOC, a split, which must have objects, or its proposals are not as they must.
+    """
+    records = devkit.open_splits(config, datasets)
     devkit.check_known(records, config.data.name)
-    if config.voc_detection.proposals != proposals.SEARCH:
-        for split in records:
-            _proposals(config, split, records[split], None)
-    return ''
+    return Data(config, records)
 
 
-def run(config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, networks: dict) -> dict:
-    """Trains and tests the detector; adds what it finds to results.json.
+def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
+    """Returns {the preset and how many layers are frozen: the learned network}."""
+    options = config.voc_detection
+    return {f'{options.preset}_frozen{options.frozen}': networks['learned']}
 
-    WORKDIR/voc_detection/PART gets the export, and the devkit's files of detections; figures/detections.png is drawn.
 
-    Args:
-      config: the run's configuration.
-      workdir: the run's work directory.
-      devices: the mapping over devices.
-      datasets: not used.
-      networks: {'learned'}: the discriminator, with made_from, which names its state, and variables().
+def evaluate(run: Run, data: Data, entry: Entry) -> dict:
+    """Trains and tests the detector.
+
+    WORKDIR/voc_detection/ENTRY gets the export, and the devkit's files of detections; figures/detections.png is drawn.
 
     Returns:
-      What is in results.json: under 'voc_detection' {PART, the preset and how many layers are frozen: {'dataset',
-      'preset', 'frozen', 'steps', 'train', 'count', 'map' in %, 'ap': {class: in %, None of one that no test image
-      has}}}.
+      {'dataset', 'preset', 'frozen', 'steps', 'train', 'count', 'map' in %, 'ap': {class: in %, None of one that no
+      test image has}}.
     """
-    del datasets
-    workdir, found, options = Path(workdir), results.read(workdir), config.voc_detection
-    part = f'{options.preset}_frozen{options.frozen}'
-    made_from = results.origin(networks['learned'].made_from, config, NAME)
-    rows = found.setdefault(NAME, {})
-    if results.current(found, f'{NAME}/{part}', made_from):
-        return found
-    opened = _images(config, workdir)
-    detect = detector.make(config, devices)
-    training = stage.Stage(f'{NAME}/{part}', detect)
-    base = {kind: {'discriminator': tree} for kind, tree in networks['learned'].variables().items()}
-    state = loop.run(training, config, workdir, devices, opened, base, settings=made_from['settings'])
-    folder = workdir / NAME / part
-    loading.save(folder / 'export', state.variables, config, {'stage': f'{NAME}/{part}', 'step': int(state.step)})
+    config, folder, options = run.config, run.workdir / entry.name, run.config.voc_detection
+    opened, detect = data.images(run.workdir), detector.make(config, run.devices)
+    run.watch(*opened.values())
+    if processes.is_first():
+        print(f'{NAME}: {scales.described(opened["train"].padded_sizes)}', flush=True)
+    state = run.train(stage.Stage(NAME=entry.name, predict=detect), entry, opened)
+    loading.save(folder / 'export', state.variables, config, {'stage': entry.name, 'step': int(state.step)})
     test = opened['test']
     detected = detect(state.variables, test)
     each = stage.precision(test.records, detected)
-    rows[part] = {
+    if processes.is_first():
+        names = [test.records[row].name for row in detected]
+        detections.write(folder / 'detections', config.data.test, names, list(detected.values()))
+        first = {row: detected[row] for row in list(detected)[: detections.PHOTOGRAPHS]}
+        detections.draw(run.workdir / 'figures' / detections.FIGURE, test.records, first, step=int(state.step))
+        print(f"{NAME}: the devkit's files and the export are in {folder}", flush=True)
+    return {
         'dataset': config.data.name,
         'preset': options.preset,
         'frozen': options.frozen,
         'steps': int(state.step),
         'train': opened['train'].used,
         'count': len(detected),
-        'map': _percent(average_precision.mean(each)),
-        'ap': {name: _percent(value) for name, value in zip(NAMES, each)},
+        'map': results.percent(average_precision.mean(each)),
+        'ap': {name: results.percent(value) for name, value in zip(NAMES, each)},
     }
-    if processes.is_first():
-        names = [test.records[row].name for row in detected]
-        detections.write(folder / 'detections', config.data.test, names, list(detected.values()))
-        first = {row: detected[row] for row in list(detected)[: pictures.COUNT]}
-        pictures.draw(workdir / 'figures' / pictures.FILE, test.records, first, step=int(state.step))
-        print(
-            f"{NAME}: mAP {_text(rows[part]['map'])} %; the devkit's files and the export are in {folder}", flush=True
-        )
-    results.write(workdir, found)
-    left_out.say_streamed(images.left_out for images in opened.values())
-    return found
+
+
+def summary(row: dict) -> list[str]:
+    """Returns the mean average precision."""
+    return [f'mAP {results.text(row["map"])} %']
 
 
 def table(found: dict) -> str:
-    """Returns what `run` does as tables of text: mean average precisions beside the published, then every class's."""
+    """Returns the rows as tables of text: mean average precisions beside the published, then every class's."""
     rows = [[name, row[1], ''] for name, *row in published.beside(published.VOC, {})]
     for part, row in found[NAME].items():
         frozen = f'conv1 to conv{row["frozen"]} frozen' if row['frozen'] > 1 else ['nothing frozen', 'conv1 frozen']
         frozen = frozen if isinstance(frozen, str) else frozen[row['frozen']]
         label = f'{results.label(found, f"{NAME}/{part}")}, {row["preset"]}, {frozen}'
-        rows.append([label, _text(row['map']), f'{row["steps"]:,}'])
+        rows.append([label, results.text(row['map']), f'{row["steps"]:,}'])
     counts = {f'{row["train"]:,} training and {row["count"]:,} test images' for row in found[NAME].values()}
-    classes = [[name, *(_text(row['ap'][name]) for row in found[NAME].values())] for name in NAMES]
+    classes = [[name, *(results.text(row['ap'][name]) for row in found[NAME].values())] for name in NAMES]
     return (
         f'VOC detection: mean average precision at IoU 0.5, %, at eleven recalls; {"; ".join(sorted(counts))}\n\n'
         + results.table(['', 'mAP', 'updates'], rows)
@@ -132,60 +154,5 @@ def table(found: dict) -> str:
 
 def setting(name: str, row: dict) -> str:
     """Returns a line of what a row was reached on, beside what is published of VOC2007."""
-    there = published.Setting(*published.VOC07_IMAGES, presets.PRESETS[row['preset']].steps)
+    there = published.Setting(*published.VOC07_IMAGES, scales.PRESETS[row['preset']].steps)
     return published.setting(name, row['dataset'], published.Setting(row['train'], row['count'], row['steps']), there)
-
-
-def _images(config, workdir):
-    """Returns {'train', 'test'}: batches.Images."""
-    records, (scales, longest) = _open(config), presets.seen_at(config)
-    opened = {}
-    for name, split in {'train': config.data.probe_train, 'test': config.data.test}.items():
-        opened[name] = batches.Images(
-            records[split],
-            _proposals(config, split, records[split], workdir),
-            scales[name],
-            longest,
-            config.voc_detection.boxes,
-            config.data.workers,
-            seed=config.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            left_out=left_out.LeftOut(_place(config, split), len(records[split]), live=True),
-        )
-        opened[name].left_out.keep(workdir / left_out.FILE)
-    if processes.is_first():
-        print(f'{NAME}: {canvases.described(opened["train"].canvases)}', flush=True)
-    return opened
-
-
-def _open(config):
-    """Returns {split: records} of the training and the test images."""
-    data = config.data
-    return devkit.opened(data.name, (data.probe_train, data.test), data.data_dir)
-
-
-def _proposals(config, split, records, workdir):
-    """Returns the proposals of a split, read or searched once."""
-    source, folder = config.voc_detection.proposals.replace('{split}', split), None
-    if source == proposals.SEARCH:
-        given = config.voc_detection.proposal_folder
-        folder = Path(given).expanduser() if given else workdir / NAME / 'proposals'
-    return _loaded(records, source, _place(config, split), folder, config.data.workers)
-
-
-@functools.lru_cache(maxsize=2)
-def _loaded(records, source, place, folder, workers):
-    return proposals.load(records, source, place=place, folder=folder, workers=workers)
-
-
-def _place(config, split):
-    return f'{split} of {config.data.name}'
-
-
-def _percent(value):
-    return None if value is None else 100 * value
-
-
-def _text(value):
-    return '-' if value is None else f'{value:.1f}'

@@ -2,102 +2,66 @@
 
 | name | what |
 |---|---|
-| `image` | uint8 [b, H, W, 3]: each in the upper left corner of its canvas, zeros elsewhere |
+| `image` | uint8 [b, H, W, 3]: each in the upper left corner, zeros elsewhere |
 | `size` | int32 [b, 2]: its height and width |
 | `labels` | uint8 [b, H, W], in training: as of Record.mask, VOID elsewhere, and of an image that cannot be decoded |
 | `index` | int32 [b]: the position in the global batch or, in tests, in the split |
-| `mask` | bool [b], in tests: False for what pads a batch and for images that cannot be decoded |
+| `valid` | bool [b], in tests: False for what pads a batch and for images that cannot be decoded |
 
 Training images are drawn with replacement, each as it is. A batch is a function of (seed, step), of which each host has
-its slice, and its canvas is that of the whole.
+its slice. Height and width are those of the largest image of the whole, in steps, since a program is compiled for each.
+Neither what is learned nor what is predicted of an image depends on them: see models/fcn.py.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import UInt8
 
-from artifacts_jax.data import decoding, ordered
-from artifacts_jax.transfer.voc.records import VOID
-from artifacts_jax.transfer.voc.segmentation import canvases
+from artifacts_jax.data import reading
+from artifacts_jax.data.voc.records import VOID
+
+STEP = 125  # pixels: most of VOC's images have sides of 375 and 500
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Images(ordered.Ordered):
+class Images(reading.Padded):
     """The images of a split, each read as it is needed."""
 
-    records: Sequence  # of records.Record, with masks
-    workers: int = 0  # threads, 0: as many as there are CPUs
-
-    @property
-    def num_examples(self) -> int:
-        """The images of the split, over all hosts."""
-        return len(self.records)
-
-    @property
-    def used(self) -> int:
-        """The images of the split but those that have been left out so far, over all hosts."""
-        return len(self.records) - self.left_out.ever()
-
-    def batch(self, step: int, batch_size: int) -> dict[str, np.ndarray]:
-        """Returns this host's part of the global batch at a step."""
-        index, rows = self._share(batch_size), self.rows(step, batch_size)
-        canvas = canvases.smallest([self.records[row].size for row in rows])
-        records = [self.records[rows[n]] for n in index]
-        images, labels = zip(*(self._example(record, canvas) for record in records))
-        return {
-            'image': np.stack(images),
-            'labels': np.stack(labels),
-            'size': np.array([record.size for record in records], np.int32),
-            'index': index,
-        }
-
-    def rows(self, step: int, batch_size: int) -> list[int]:
+    def views(self, step, batch_size):
         """Returns which images are in the global batch at a step."""
         draws = np.random.default_rng((self.seed, step))
         return draws.integers(len(self.records), size=batch_size).tolist()
 
-    def train_batches(self, batch_size: int, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Yields the batches of start_step, start_step + 1, ... for ever."""
-        return ordered.ahead(lambda step: self.batch(step, batch_size), start_step, ordered.LAST, workers=self.workers)
-
-    def test_batch(self, number: int, batch_size: int, limit: int = 0) -> dict[str, np.ndarray]:
-        """Returns this host's part of a test batch; arguments as of eval_batches."""
-        count = min(limit or len(self.records), len(self.records))
-        everyone = range(number * batch_size, min((number + 1) * batch_size, count))
-        canvas = canvases.smallest([self.records[n].size for n in everyone])
-        index = number * batch_size + self._share(batch_size)
-        pixels = [self._pixels(self.records[n]) if n < count else None for n in index]
+    def collate(self, views, everyone):
+        """As Padded.collate."""
+        size = self._padded_size(everyone)
+        images = [self.image(row) for row in views]
+        void = np.zeros((0, 0), np.uint8)
+        masks = [void if image is None else self.records[row].mask() for row, image in zip(views, images)]
         return {
-            'image': np.stack([_placed(image, canvas) for image in pixels]),
-            'size': np.array([canvas if image is None else image.shape[:2] for image in pixels], np.int32),
-            'index': index,
-            'mask': np.array([image is not None for image in pixels]),
+            'image': np.stack([_pad(image, size) for image in images]),
+            'labels': np.stack([reading.pad(mask, size, VOID) for mask in masks]),
+            'size': np.array([self.records[row].size for row in views], np.int32),
         }
 
-    def eval_batches(self, batch_size: int, limit: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Yields every image once, in order, or the first `limit`, 0: all."""
-        count = self.eval_steps(batch_size, limit)
-        return ordered.ahead(lambda n: self.test_batch(n, batch_size, limit), 0, count, workers=self.workers)
+    def collate_test(self, rows, images, everyone):
+        """As Padded.collate_test."""
+        size = self._padded_size(everyone)
+        return {
+            'image': np.stack([_pad(image, size) for image in images]),
+            'size': np.array([size if image is None else image.shape[:2] for image in images], np.int32),
+        }
 
-    def _example(self, record, canvas):
-        """Returns an image and its labels on a canvas."""
-        labels, pixels = np.full(canvas, VOID, np.uint8), self._pixels(record)
-        if pixels is not None:
-            labels[: record.size[0], : record.size[1]] = record.mask()
-        return _placed(pixels, canvas), labels
-
-    def _pixels(self, record) -> UInt8[np.ndarray, 'H W 3'] | None:
-        try:
-            return record.image()
-        except decoding.UnusableError as error:
-            self.left_out.add(record.name, str(error))
-            return None
+    def _padded_size(self, rows):
+        return padded_size([self.records[row].size for row in rows])
 
 
-def _placed(pixels, canvas):
-    placed = np.zeros((*canvas, 3), np.uint8)
-    if pixels is not None:
-        placed[: pixels.shape[0], : pixels.shape[1]] = pixels
-    return placed
+def padded_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Returns the height and width, in steps, that hold images of these heights and widths."""
+    height, width = (-(-max(size[axis] for size in sizes) // STEP) * STEP for axis in (0, 1))
+    return height, width
+
+
+def _pad(image, size):
+    return np.zeros((*size, 3), np.uint8) if image is None else reading.pad(image, size)

@@ -3,9 +3,16 @@
 An image that both have comes once, with VOC's mask. None that is tested on may be among those that are learned from,
 which would make the result worthless: SBD's train has many of VOC12's val. The one exception is said: the same list
 for both.
+
+The Semantic Boundaries Dataset has masks of 11,355 of VOC's images, as benchmark_RELEASE has them:
+
+    dataset/img/NAME.jpg
+            cls/NAME.mat      masks, in GTcls.Segmentation; or NAME.png, as others convert them
+            train.txt         names, 8,498 of them; and val.txt
+
+Source: Hariharan et al., "Semantic contours from inverse detectors", ICCV 2011.
 """
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +20,14 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from artifacts_jax.config import ConfigError
-from artifacts_jax.data import parts
+from artifacts_jax.data import decoding, parts, reading
 from artifacts_jax.data.errors import DataError
-from artifacts_jax.transfer import masks
-from artifacts_jax.transfer.voc import devkit
-from artifacts_jax.transfer.voc.segmentation import sbd
+from artifacts_jax.data.voc import devkit, records
+from artifacts_jax.data.voc.annotations import NAMES
+from artifacts_jax.transfer.voc.segmentation.batches import Images
+
+FOLDERS = ('img', 'cls')  # of SBD
+MASKS = ('.mat', '.png')
 
 
 class Lists(NamedTuple):
@@ -26,17 +36,14 @@ class Lists(NamedTuple):
     train: Sequence
     tests: dict[str, Sequence]  # by the names in config.data.test
 
+    def images(self, config: ConfigDict) -> tuple[Images, dict[str, Images]]:
+        """Returns (the images of training, those of each test)."""
 
-def opened(config: ConfigDict) -> Lists:
-    """Returns the images of a configuration, once: of thousands the beginnings are read, and all masks.
+        def of(records, name):
+            return Images(**reading.shared(config, records, f'{name} of {config.data.name}'))
 
-    Raises:
-      DataError: something is missing, is not what it should be, or is on both sides.
-    """
-    data, options = config.data, config.voc_segmentation
-    train = data.probe_train if options.voc else ''
-    tests = (data.test,) if Path(data.test).expanduser().is_file() else tuple(data.test.split('+'))
-    return _opened(data.name, train, tests, options.sbd, options.sbd_list, data.workers)
+        tests = {name: of(records, name) for name, records in self.tests.items()}
+        return of(self.train, 'the images to learn from'), tests
 
 
 def check(config: ConfigDict) -> None:
@@ -55,11 +62,18 @@ _ADVICE = {
 }
 
 
-@functools.lru_cache(maxsize=1)
-def _opened(name, train, tests, folder, listed, workers):
+def open_lists(config: ConfigDict) -> Lists:
+    """Returns the images of a configuration: of thousands the beginnings are read, and all masks.
+
+    Raises:
+      DataError: something is missing, is not what it should be, or is on both sides.
+    """
+    data, options = config.data, config.voc_segmentation
+    train, folder = data.probe_train if options.voc else '', options.sbd
+    tests = (data.test,) if Path(data.test).expanduser().is_file() else tuple(data.test.split('+'))
     splits = tuple(dict.fromkeys((*tests, train))) if train else tests
-    found = devkit.open_voc(name, splits, lists='Segmentation')
-    learned = {record.name: record for record in sbd.open_sbd(folder, listed)} if folder else {}
+    found = devkit.open_voc(data.name, splits, lists='Segmentation')
+    learned = {record.name: record for record in open_sbd(folder, options.sbd_list)} if folder else {}
     learned |= {record.name: record for record in found[train]} if train else {}
     for test in tests:
         common = [record.name for record in found[test] if record.name in learned]
@@ -70,7 +84,54 @@ def _opened(name, train, tests, folder, listed, workers):
                 f'{len(common):,} of the {len(found[test]):,} images of {test} are among the {len(learned):,} to learn'
                 f' from, such as {common[0]}: {_ADVICE["sbd" if folder else "voc"]}'
             )
-    masks.check(tuple(learned.values()), f'the images to learn from of {name}', classes=2, workers=workers)
+    records.check_masks(
+        tuple(learned.values()), f'the images to learn from of {data.name}', classes=2, workers=data.workers
+    )
     for test in tests:
-        masks.check(found[test], f'{test} of {name}', classes=1, workers=workers)
+        records.check_masks(found[test], f'{test} of {data.name}', classes=1, workers=data.workers)
     return Lists(tuple(learned.values()), {test: found[test] for test in tests})
+
+
+def open_sbd(name: str, split: str) -> tuple[records.Record, ...]:
+    """Opens a list of images; no pixels are read, and of masks in .mat nothing.
+
+    Args:
+      name: the folder benchmark_RELEASE, or dataset in it.
+      split: 'train', 'val' or another list there, or the path of a .txt.
+
+    Returns:
+      A Record of each image, without objects, in the order of the list.
+
+    Raises:
+      DataError: it is not there, or is not what it should be; the message names the first file that is not.
+    """
+    given = Path(name).expanduser()
+    holds = [x for x in (given, given / 'dataset', given / 'benchmark_RELEASE' / 'dataset') if (x / 'img').is_dir()]
+    if not holds:
+        raise DataError(f'{name} holds no SBD: expected is benchmark_RELEASE, with dataset/img and dataset/cls in it')
+    folder = holds[0]
+    path = Path(split).expanduser() if split.endswith('.txt') else folder / f'{split}.txt'
+    if not path.exists():
+        there = ', '.join(sorted(x.stem for x in folder.glob('*.txt'))) or 'none'
+        raise DataError(f'there is no list {path} of the images of {split!r}; there are: {there}')
+    names = devkit.read_names(path)
+    images, masks = (
+        devkit.list_files(folder / place, suffixes) for place, suffixes in zip(FOLDERS, (decoding.SUFFIXES, MASKS))
+    )
+    for what, place, files in zip(('image', 'mask'), FOLDERS, (images, masks)):
+        if missing := [name for name in names if name not in files]:
+            raise DataError(
+                f'{path}: {len(missing):,} of {len(names):,} images have no {what} in {folder / place}, such as'
+                f' {missing[0]}'
+            )
+    return tuple(_record(name, images[name], masks[name]) for name in names)
+
+
+def _record(name, image, mask):
+    try:
+        size = decoding.shape(image)
+    except decoding.UnusableError as error:
+        raise DataError(f'{image}: {error}') from error
+    if mask.suffix.lower() != '.mat':
+        records.check_mask(mask, size)
+    return records.Record(name, image, size, mask_file=mask, classes=1 + len(NAMES))

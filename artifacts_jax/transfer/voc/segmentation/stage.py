@@ -1,133 +1,78 @@
-"""The training of FCN-32s on VOC's masks, as the loop runs it."""
+"""The training of FCN-32s on VOC's masks, as the loop runs it, by the published protocols: every constant.
+
+fcn is that of shelhamer/fcn.berkeleyvision.org, voc-fcn-alexnet/{net.py,solver.prototxt,train.prototxt}; zhang that of
+richzhang/colorization, feature_learning_tests/segmentation/{train_val.prototxt,solver0,solver1,solver2}.
+
+What they share: the mean over the valid pixels of each image of the cross-entropy, the mean of 20 such gradients for an
+update, Caffe's momentum, and scores whose bias learns twice as fast and does not decay. The network file of the source
+of fcn has the sum over pixels; its solver says that its rate is for the mean.
+"""
 
 import dataclasses
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Key
-from ml_collections import ConfigDict
+from jaxtyping import Array, Float32, UInt8
 
+from artifacts_jax.data.voc.records import VOID
 from artifacts_jax.devices import processes
-from artifacts_jax.devices.parallel import Devices, accumulated, mean, total
+from artifacts_jax.devices.parallel import mean
 from artifacts_jax.models import alexnet, fcn
-from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import keys
-from artifacts_jax.training.state import State
 from artifacts_jax.transfer import confusion, rescaling, sgd
-from artifacts_jax.transfer.voc.segmentation import losses, network, pictures, presets, segmenter
+from artifacts_jax.transfer.stage import TrunkStage
+from artifacts_jax.transfer.voc.segmentation import segmenter
 
+GRADIENTS = 20  # images of an update, drawn with replacement
+MOMENTUM = 0.9
+DECAY = 5e-4
+DROP = 0.1  # the learning rate becomes this part of it
+SCORE_BIAS_RATE = 2.0  # and no decay
 IMAGES = 32  # that new layers are initialised by
 PLACES = 32  # in each of them
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """The training, as loop.run takes it. Its networks are 'trunk' and 'head'."""
+class Preset(NamedTuple):
+    """The schedule, and what biases of the trunk, of fc6 and of fc7 have."""
 
-    NAME: str  # also its folder
-    segment: Callable | None = None  # of segmenter.make, for evaluation
+    steps: int
+    rate: float
+    dropped: tuple[int, ...]  # after so many updates
+    bias_rate: float
+    bias_decay: float
 
-    BASE = artifacts
-    SHOWN = {'mIoU': 'miou'}  # noqa: RUF012 (of every stage)
 
-    def plan(self, config: ConfigDict) -> tuple[int, int]:
-        """Returns (steps, images in a global batch)."""
+PRESETS = {
+    'fcn': Preset(100_000, 1e-4, (), 1.0, DECAY),
+    'zhang': Preset(150_000, 1e-4, (50_000, 100_000), 2.0, 0.0),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage(TrunkStage):
+    """The training. Its networks are 'trunk' and 'head'."""
+
+    SHOWN = {'mIoU': 'miou'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
+    ACCUMULATES = True
+
+    def plan(self, config):
+        """As TrunkStage.plan."""
         options = config.voc_segmentation
-        return options.steps or presets.PRESETS[options.preset].steps, options.batch_size
+        return options.steps or PRESETS[options.preset].steps, options.batch_size
 
-    def init_state(self, key: Key[Array, ''], base: dict, *, config: ConfigDict) -> State:
-        """Returns the state at step 0, before `prepare`.
-
-        Args:
-          key: draws the head.
-          base: the variables of the artifacts stage, whose trunk this one starts from.
-          config: the run's configuration.
-        """
-        trunk = {kind: tree['trunk'] for kind, tree in artifacts.discriminator(base).items()}
-        drawn = network.make(config).init(key, jnp.zeros((1, 1, 1, 3)))['params']
+    def first_variables(self, key, trunk, config):
+        """As TrunkStage.first_variables: head and trunk are trained."""
+        drawn = segmenter.make_network(config).init(key, jnp.zeros((1, 1, 1, 3)))['params']
         params = {'head': drawn['head'], 'trunk': alexnet.absorb(trunk)['params']}
-        return State.create({'params': params, 'batch_stats': {}}, {tuple(params): self._optimiser(config)}, ema=False)
+        return {'params': params, 'batch_stats': {}}, None
 
-    def prepare(self, state: State, *, config: ConfigDict, devices: Devices, datasets: dict) -> State:
-        """Returns the state at step 0 with new layers initialised as `rescale` says."""
-        if config.voc_segmentation.rescale == 'none':
-            return state
-        seen = _first_windows(config, devices, state.variables, datasets['train'])
-        head, hidden = dict(jax.device_get(state.params['head'])), config.voc_segmentation.hidden
-        key = keys.stage_key(config.seed, f'{self.NAME}/rescale')
-        for name, layer_key in zip(rescaling.NEW, jax.random.split(key)):
-            shape = head[name]['kernel'].shape
-            layer, seen = rescaling.connected(layer_key, seen, hidden)
-            head[name] = {**layer, 'kernel': layer['kernel'].reshape(shape)}
-        head = jax.device_put(jax.device_get(head), devices.replicated)
-        return state.replace(params={**state.params, 'head': head})
-
-    def train_step(
-        self, state: State, batch: dict, key: Key[Array, ''], *, config: ConfigDict, axis_name: str | None = None
-    ) -> tuple[State, dict]:
-        """One update by the mean of the gradients of images, in `config.accumulate` parts, one after another.
-
-        Args:
-          state: with the networks 'trunk' and 'head'.
-          batch: as of batches.py, this device's part of it.
-          key: the stage's key.
-          config: the run's configuration.
-          axis_name: the devices' axis under pmap.
-
-        Returns:
-          (state, {name: scalar}).
-        """
-        dropout_keys = keys.example_keys(key, state.step, batch['index'], 2)
-        model = network.make(config)
-
-        def loss(params, part):
-            images, sizes, labels, *dropout_keys = part
-            scores = model.apply({'params': params}, network.prepared(images), sizes, jnp.stack(dropout_keys, axis=1))
-            entropy, right = losses.of_images(scores, labels)
-            value = mean(entropy, axis_name)
-            return value, {'loss/class': value, 'accuracy': mean(right, axis_name)}
-
-        gradients = partial(jax.grad(loss, has_aux=True), state.params)
-        whole = (batch['image'], batch['size'], batch['labels'], *dropout_keys)
-        grads, values = total(accumulated(gradients, config.accumulate, whole), axis_name)
-        new = state.descend(self._optimiser(config), grads).replace(step=state.step + 1)
-        return new, {**values, 'grad_norm/all': optax.tree.norm(grads)}
-
-    def evaluator(self, config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
-        """Returns evaluate(state, key) -> {'miou', 'pixel_accuracy' in %} of some of the test images."""
-        del devices
-
-        def evaluate(state, key):
-            del key
-            images = datasets['test']
-            counts, _ = segmenter.counted(images.records, self.segment(state.variables, images, config.eval_examples))
-            found = {'miou': confusion.mean_iou(counts), 'pixel_accuracy': confusion.pixel_accuracy(counts)}
-            return {name: 100 * float(np.nan_to_num(value)) for name, value in found.items()}
-
-        return evaluate
-
-    def illustrator(self, config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
-        """Returns draw(state, key, folder), which writes segmentation.png of the first test images."""
-        del config, devices
-
-        def draw(state, key, folder):
-            del key
-            images = datasets['test']
-            found = dict(self.segment(state.variables, images, pictures.COUNT))
-            if processes.is_first():
-                pictures.draw(Path(folder) / pictures.FILE, images.records, found, step=int(state.step))
-
-        return draw
-
-    def _optimiser(self, config):
+    def optimiser(self, config):
+        """As TrunkStage.optimiser: the preset's."""
         options, (steps, _) = config.voc_segmentation, self.plan(config)
-        preset = presets.PRESETS[options.preset]
-        drops = {max(1, round(n * steps / preset.steps)): presets.DROP for n in preset.dropped}
+        preset = PRESETS[options.preset]
+        drops = {max(1, round(n * steps / preset.steps)): DROP for n in preset.dropped}
 
         def of(path, weight, bias, score_bias):
             if path[-1].key != 'bias':
@@ -137,20 +82,83 @@ class Stage:
         return sgd.sgd(
             optax.piecewise_constant_schedule(options.learning_rate or preset.rate, drops),
             form='caffe',
-            momentum=presets.MOMENTUM,
-            decay=lambda path: of(path, presets.DECAY, preset.bias_decay, 0.0),
-            multiplier=lambda path: of(path, 1.0, preset.bias_rate, presets.SCORE_BIAS_RATE),
+            momentum=MOMENTUM,
+            decay=lambda path: of(path, DECAY, preset.bias_decay, 0.0),
+            multiplier=lambda path: of(path, 1.0, preset.bias_rate, SCORE_BIAS_RATE),
         )
+
+    def inputs(self, variables, batch, key, step, *, config, axis_name):
+        """As TrunkStage.inputs: images, their sizes, labels, and keys for dropout."""
+        del variables, config, axis_name
+        dropout_keys = keys.example_keys(key, step, batch['index'], 2)
+        return batch['image'], batch['size'], batch['labels'], *dropout_keys
+
+    def loss(self, variables, inputs, *, config, axis_name):
+        """As TrunkStage.loss: the mean over images of their pixels' cross-entropy."""
+        images, sizes, labels, *dropout_keys = inputs
+        params, dropout_keys = {'params': variables['params']}, jnp.stack(dropout_keys, axis=1)
+        scores = segmenter.make_network(config).apply(params, segmenter.to_network(images), sizes, dropout_keys)
+        entropy, right = pixel_losses(scores, labels)
+        return {'loss/class': mean(entropy, axis_name), 'accuracy': mean(right, axis_name)}, {}
+
+    def initialise(self, key, params, config, devices, dataset):
+        """As TrunkStage.initialise: new layers as `rescale` says."""
+        if config.voc_segmentation.rescale == 'none':
+            return None
+        seen = _first_windows(config, devices, {'params': params}, dataset)
+        head = rescaling.connected_layers(key, params['head'], seen, config.voc_segmentation.hidden)
+        return {**params, 'head': head}
+
+    def measure(self, predicted, dataset):
+        """Returns {'miou', 'pixel_accuracy' in %} of what is segmented."""
+        counts, _ = segmenter.counted(dataset.records, predicted)
+        found = {'miou': confusion.mean_iou(counts), 'pixel_accuracy': confusion.pixel_accuracy(counts)}
+        return {name: 100 * float(np.nan_to_num(value)) for name, value in found.items()}
+
+    def draw(self, state, dataset, folder):
+        """Writes segmentation.png of the first test images."""
+        found = dict(self.predict(state.variables, dataset, limit=segmenter.PHOTOGRAPHS))
+        if processes.is_first():
+            segmenter.draw(folder / segmenter.FIGURE, dataset.records, found, step=int(state.step))
+
+    def sample_batch(self, config):
+        """As TrunkStage.sample_batch."""
+        random, count = np.random.default_rng(0), config.batch_size
+        return {
+            'image': random.integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8),
+            'labels': random.integers(0, len(segmenter.CLASSES), (count, SIDE, SIDE), dtype=np.uint8),
+            'size': np.full((count, 2), SIDE, np.int32),
+            'index': np.arange(count, dtype=np.int32),
+        }
+
+
+def pixel_losses(
+    scores: Float32[Array, 'B H W K'], labels: UInt8[Array, 'B H W']
+) -> tuple[Float32[Array, ' B'], Float32[Array, ' B']]:
+    """Returns (the cross-entropy, the part of pixels that score highest for their class), the mean over each image.
+
+    Args:
+      scores: before softmax.
+      labels: in [0, K), or VOID, which does not count. Of an image of nothing else both are 0.
+    """
+    valid = labels != VOID
+    labels = jnp.where(valid, labels, 0).astype(jnp.int32)
+    entropy = optax.softmax_cross_entropy_with_integer_labels(scores, labels)
+    return _mean(entropy, valid), _mean((scores.argmax(-1) == labels).astype(jnp.float32), valid)
+
+
+def _mean(values, valid):
+    return jnp.where(valid, values, 0.0).sum((1, 2)) / jnp.maximum(valid.sum((1, 2)), 1)
 
 
 def _first_windows(config, devices, variables, images):
     """Returns what fc6 sees at some places of the first training images [N, 6 * 6 * C], the same on all hosts."""
-    model, options, batches = network.make(config), config.voc_segmentation, []
+    model, options, batches = segmenter.make_network(config), config.voc_segmentation, []
     kernel, stride = config.model.kernels[0], config.model.conv1_stride
 
     def look(variables, batch):
         pooled = model.apply(
-            {'params': variables['params']}, network.prepared(batch['image']), batch['size'], method='pooled'
+            {'params': variables['params']}, segmenter.to_network(batch['image']), batch['size'], method='pooled'
         )
         return pooled, batch['size']
 
@@ -167,3 +175,7 @@ def _first_windows(config, devices, variables, images):
         chosen = random.integers((rows, columns), size=(PLACES, 2))
         found.append(places[chosen[:, 0], chosen[:, 1]].transpose(0, 2, 3, 1).reshape(PLACES, -1))
     return jnp.asarray(np.concatenate(found), jnp.float32)
+
+
+SIDE = 500  # of a benchmark's image of noise, pixels
+BENCHMARK = Stage(NAME='voc_segmentation')

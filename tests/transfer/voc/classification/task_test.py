@@ -8,10 +8,10 @@ import pytest
 from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
 from artifacts_jax.data.errors import DataError
+from artifacts_jax.data.voc import devkit, records
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import loop
-from artifacts_jax.transfer.voc import batches, devkit, records
 from artifacts_jax.transfer.voc.classification import stage
 from tests.conftest import tiny
 from tests.transfer.voc import photographs, trees
@@ -55,10 +55,10 @@ def train(tree, start, tmp_path):
         config = small(tree, **options)
         opened = devkit.open_voc(str(tree), ('trainval', 'test'))
         datasets = {
-            name: batches.load(opened[split], config.data, place=split, seed=0, side=24)
+            name: stage.open_images(config, opened[split], split, side=24)
             for name, split in (('train', 'trainval'), ('test', 'test'))
         }
-        training = stage.Stage('voc_classification/test', stage.scorer(config, devices))
+        training = stage.Stage(NAME='voc_classification/test', predict=stage.scorer(config, devices))
         return loop.run(training, config, folder, devices, datasets, start)
 
     return train
@@ -81,7 +81,8 @@ def test_the_loss_is_summed_over_known_classes():
 def test_layers_learn_from_the_one_that_is_named(train, learn):
     config = small('voc', train=train)
     paths = [('trunk', f'conv{n}') for n in range(1, 6)] + [('head', f'fc{n}') for n in (6, 7, 8)]
-    learning = [stage._learns(config, tuple(map(jax.tree_util.DictKey, path))) for path in paths]
+    stage_of = stage.Stage(NAME='a')
+    learning = [stage_of.learns(tuple(map(jax.tree_util.DictKey, path)), config) for path in paths]
     assert learning == [False] * (8 - learn) + [True] * learn
 
 
@@ -93,7 +94,7 @@ def test_only_what_is_to_learn_changes(train, start, tmp_path):
     assert set(states['fc8'].params) == {'head'}
     assert not changed(whole['conv1'], states['fc8'].frozen['params']['trunk']['conv1'])
     config = small('voc', train='fc8')
-    begun = stage.Stage('voc_classification/test').init_state(jax.random.key(0), start, config=config)
+    begun = stage.Stage(NAME='voc_classification/test').init_state(jax.random.key(0), start, config=config)
     assert changed(begun.params['head']['fc6'], states['fc8'].params['head']['fc6'])  # by the data, before training
 
 

@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from artifacts_jax.transfer.voc import devkit
-from artifacts_jax.transfer.voc.annotations import NAMES
+from artifacts_jax.data.voc import devkit
+from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.transfer.voc.detection import batches
 from tests.data.splits_test import same
 from tests.transfer.voc.trees import add, an_object, annotation, listed
@@ -31,7 +31,9 @@ def load(records):
     boxes = [np.array([[x, 1, x + 3, 7] for x in range(2 * n)], np.float32).reshape(-1, 4) for n in range(len(SIZES))]
 
     def load(shorter=(24,), longest=40, seed=0, **hosts):
-        return batches.Images(records, boxes, shorter, longest, 5, 2, seed=seed, **hosts)
+        return batches.Images(
+            records=records, proposals=boxes, shorter=shorter, longest=longest, most=5, workers=2, seed=seed, **hosts
+        )
 
     return load
 
@@ -68,10 +70,10 @@ def test_pixels_and_boxes_are_on_one_scale(load, records):
         near = batch['image'][0][: batch['size'][0][0], : batch['size'][0][1]][0].mean(axis=0)
         np.testing.assert_allclose(near, mean, atol=25)
         count = len(record.objects.labels)
-        assert batch['object_there'].sum() == count
+        assert batch['valid_objects'].sum() == count
         np.testing.assert_array_equal(batch['objects'][0, :count], record.objects.boxes - 1)
         assert [NAMES[label] for label in batch['labels'][0, :count]] == ['cat', 'dog'][:count]
-        assert batch['there'].sum() == min(5, 2 * row)
+        assert batch['valid_proposals'].sum() == min(5, 2 * row)
 
 
 def _sizes(record):
@@ -80,7 +82,9 @@ def _sizes(record):
 
 
 def test_more_proposals_than_fit_are_drawn_anew_each_time(load):
-    drawn = [batch['proposals'][0] for batch in take(load().train_batches(1), 40) if batch['there'].sum() == 5]
+    drawn = [
+        batch['proposals'][0] for batch in take(load().train_batches(1), 40) if batch['valid_proposals'].sum() == 5
+    ]
     assert len({x.tobytes() for x in drawn}) > 3
     assert all(len(np.unique(x, axis=0)) == 5 for x in drawn)
 
@@ -115,7 +119,7 @@ def _hosts():
 def test_a_test_has_every_image_in_order_on_every_scale(load, records):
     found = list(load(shorter=(24, 48), longest=80).eval_batches(2))
     assert [batch['index'].tolist() for batch in found] == [[0, 1], [2, 3], [4, 5]]
-    assert [batch['mask'].tolist() for batch in found] == [[True, True], [True, True], [True, False]]
+    assert [batch['valid'].tolist() for batch in found] == [[True, True], [True, True], [True, False]]
     for level, shorter in enumerate((24, 48)):
         sizes = np.concatenate([batch[f'size_{level}'] for batch in found])
         np.testing.assert_array_equal(sizes[:5].min(axis=1), shorter)
@@ -131,7 +135,7 @@ def test_what_cannot_be_decoded_adds_nothing_and_is_said(load, records):
     assert len(blank) == 2
     for batch in blank:
         assert not batch['image'].any()
-        assert not batch['there'].any()
-        assert not batch['object_there'].any()
-    assert next(iter(dataset.eval_batches(5)))['mask'].tolist() == [True] * 4 + [False]
+        assert not batch['valid_proposals'].any()
+        assert not batch['valid_objects'].any()
+    assert next(iter(dataset.eval_batches(5)))['valid'].tolist() == [True] * 4 + [False]
     assert len(dataset.left_out) == 1

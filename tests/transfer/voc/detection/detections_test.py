@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from artifacts_jax.transfer.voc.annotations import NAMES
+from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.transfer.voc.detection import detections
 from artifacts_jax.transfer.voc.detection.detections import Detections
 from tests.transfer.voc.detection import made

@@ -3,12 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from artifacts_jax.data.voc import devkit
+from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.models import architecture, fast_rcnn
 from artifacts_jax.models.discriminator import CHANNEL_MEANS, preprocess
-from artifacts_jax.transfer.voc import devkit
-from artifacts_jax.transfer.voc.annotations import NAMES
-from artifacts_jax.transfer.voc.detection import batches, detector, scales, selection
+from artifacts_jax.transfer.voc.detection import batches, detector, scales
 from tests.transfer.voc import trees
 from tests.transfer.voc.detection import made
 
@@ -25,7 +25,9 @@ def images(tmp_path):
     records, random = devkit.open_voc(str(tmp_path), ['test'])['test'], np.random.default_rng(0)
     corners = [random.integers(0, 8, (count, 2)) for count in COUNTS]
     boxes = [np.concatenate([x, x + random.integers(3, 11, x.shape)], axis=1).astype(np.float32) for x in corners]
-    return lambda *shorter: batches.Images(records, boxes, shorter, 80, 4, 2, seed=0)
+    return lambda *shorter: batches.Images(
+        records=records, proposals=boxes, shorter=shorter, longest=80, most=4, workers=2, seed=0
+    )
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def slow(config, variables, images, row):
 @pytest.mark.slow
 @pytest.mark.parametrize('shorter', [(20,), (20, 40)])
 def test_it_finds_what_a_slow_twin_does(shorter, config, variables, images, monkeypatch):
-    monkeypatch.setattr(selection, 'select', lambda found: found)
+    monkeypatch.setattr(detector, 'select', lambda found: found)
     monkeypatch.setattr(detector, 'distinct', lambda boxes, *_: 2 * (np.arange(len(boxes)),))
     found = detector.make(config, Devices('jit', jax.devices()[:1]))(variables, images(*shorter))
     assert list(found) == [0, 1, 2]
@@ -66,7 +68,7 @@ def test_it_finds_what_a_slow_twin_does(shorter, config, variables, images, monk
         expected = slow(config, variables, images(*shorter), row)
         scores = np.array([x for x, _ in expected], np.float32).reshape(-1, 20)
         moved = np.array([x for _, x in expected], np.float32).reshape(-1, 20, 4)
-        wanted = selection.best(scores, moved)
+        wanted = detector.best(scores, moved)
         np.testing.assert_array_equal(each.mask, wanted.mask)
         np.testing.assert_allclose(each.scores, wanted.scores, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(each.boxes, wanted.boxes, rtol=1e-4, atol=1e-3)

@@ -4,10 +4,10 @@ import pytest
 
 import artifacts_jax
 from artifacts_jax.data.errors import DataError
+from artifacts_jax.data.voc import records
+from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.exchange import exports
-from artifacts_jax.transfer.voc import records
-from artifacts_jax.transfer.voc.annotations import NAMES
 from artifacts_jax.transfer.voc.detection import batches, detector, loading
 from tests.conftest import tiny
 from tests.transfer.voc.detection import made
@@ -33,7 +33,14 @@ def exported(tmp_path_factory):
 def test_a_loaded_detector_finds_what_the_trained_one_does(exported, image):
     variables, config, folder = exported
     detect = detector.make(config, Devices('jit', jax.devices()[:1]))
-    images = batches.Images([records.Given(image)], [BOXES], (24,), 40, 4, 1, seed=0)
+    images = batches.Images(
+        records=[records.Record('a', image, image.shape[:2])],
+        proposals=[BOXES],
+        shorter=(24,),
+        longest=40,
+        most=4,
+        seed=0,
+    )
     (expected,) = detect(variables, images).values()
     load = artifacts_jax.load_detector(folder)
     found = load(image, BOXES)

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from artifacts_jax.data.voc import annotations
+from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.models import architecture
-from artifacts_jax.transfer.voc import annotations
-from artifacts_jax.transfer.voc.annotations import NAMES
 from artifacts_jax.transfer.voc.detection.detections import Detections
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from artifacts_jax.data.errors import DataError
-from artifacts_jax.transfer.voc import devkit, records
+from artifacts_jax.data.voc import devkit, records
 from artifacts_jax.transfer.voc.detection import proposal_files, proposals
 from tests.transfer.voc import photographs
 from tests.transfer.voc.detection import made
@@ -15,7 +15,7 @@ def images():
     """Records of three images, of 20 x 10 pixels and in turn of 10 x 20; there is an object in the first."""
     objects = made.objects(('dog', (5, 2, 12, 8)), ('cat', (0, 0, 5, 9)), ('cat', (18, 0, 19, 1), True))
     return [
-        records.Record(name, size, objects if name == 'a' else made.objects(), np.zeros(20, np.int8), b'')
+        records.Record(name, b'', size, objects if name == 'a' else made.objects())
         for name, size in (('a', (10, 20)), ('b', (20, 10)), ('c', (10, 20)))
     ]
 

@@ -30,3 +30,37 @@ def test_each_image_has_its_scale_and_all_are_drawn():
 def test_no_image_is_scaled_away():
     assert scales.scaled((375, 500), 1.6) == (600, 800)
     assert scales.scaled((1, 500), 0.2) == (1, 100)
+
+
+def test_there_are_few_for_one_scale_and_for_five():
+    single, multi = (scales.padded_sizes(preset.scales, preset.longest) for preset in scales.PRESETS.values())
+    assert single == ((600, 816), (816, 600), (600, 1000), (1000, 600), (816, 816), (1000, 1000))
+    assert len(multi) == 12
+    assert multi[0] == (576, 784)
+    assert multi[-1] == (2000, 2000)
+
+
+@pytest.mark.parametrize('preset', scales.PRESETS.values(), ids=scales.PRESETS)
+def test_every_image_fits_into_the_last(preset):
+    found = scales.padded_sizes(preset.scales, preset.longest)
+    for size in ((375, 500), (500, 375), (500, 500), (1, 500), (500, 120), (4000, 3000)):
+        for shorter in preset.scales:
+            taken = scales.scaled(size, scales.scale_of(size, shorter, preset.longest))
+            assert max(taken) <= preset.longest
+            padded = scales.smallest(found, [taken])
+            assert padded[0] >= taken[0]
+            assert padded[1] >= taken[1]
+
+
+def test_a_batch_has_the_smallest_that_holds_all():
+    found = scales.padded_sizes((600,), 1000)
+    assert scales.smallest(found, [(600, 800), (600, 600)]) == (600, 816)
+    assert scales.smallest(found, [(600, 800), (800, 600)]) == (816, 816)
+    assert scales.smallest(found, [(600, 800), (600, 817)]) == (600, 1000)
+    assert scales.smallest(found, [(600, 800), (1000, 200)]) == (1000, 1000)
+
+
+def test_they_are_said():
+    assert scales.described(((4, 6), (6, 4))) == (
+        'images are padded to one of 2 sizes, 4x6, 6x4, each compiled when it first comes'
+    )

@@ -3,15 +3,16 @@ import heapq
 import numpy as np
 import pytest
 
-from artifacts_jax.transfer.voc.detection import overlaps, selection
+from artifacts_jax.transfer.voc.detection import boxes as geometry
+from artifacts_jax.transfer.voc.detection import detector
 
 CLASSES = 3
 
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(selection, 'MOST', 6)
-    monkeypatch.setattr(selection, 'AVERAGE', 3)
+    monkeypatch.setattr(detector, 'MOST', 6)
+    monkeypatch.setattr(detector, 'AVERAGE', 3)
 
 
 def drawn(random, count):
@@ -41,7 +42,7 @@ def slow(images, most, average):
             chosen = []
             for score, box in candidates:
                 others = np.array([other for _, other in chosen]).reshape(-1, 4)
-                if score > least[k] and not (overlaps.pairs(box[None], others) >= 0.3).any():
+                if score > least[k] and not (geometry.iou(box[None], others) >= 0.3).any():
                     chosen.append((score, box))
             rows += [(k, score, box) for score, box in chosen]
         found.append(rows)
@@ -52,7 +53,7 @@ def test_detections_are_those_of_a_slow_twin(few):
     random = np.random.default_rng(0)
     for counts in ([20, 0, 3, 30], [1, 2], [9] * 10):
         images = [drawn(random, count) for count in counts]
-        found = selection.select([selection.best(*image) for image in images])
+        found = detector.select([detector.best(*image) for image in images])
         for each, rows in zip(found, slow(images, 6, 3), strict=True):
             assert each.labels.tolist() == [row[0] for row in rows]
             np.testing.assert_array_equal(each.scores, np.array([row[1] for row in rows], np.float32))
@@ -60,6 +61,6 @@ def test_detections_are_those_of_a_slow_twin(few):
 
 
 def test_nothing_is_found_in_nothing():
-    assert selection.select([]) == []
-    (found,) = selection.select([selection.best(np.zeros((0, 20), np.float32), np.zeros((0, 20, 4), np.float32))])
+    assert detector.select([]) == []
+    (found,) = detector.select([detector.best(np.zeros((0, 20), np.float32), np.zeros((0, 20, 4), np.float32))])
     assert len(found.labels) == len(found.scores) == len(found.boxes) == 0

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from artifacts_jax.data.errors import DataError
-from artifacts_jax.transfer.voc import annotations, records
+from artifacts_jax.data.voc import records
 from artifacts_jax.transfer.voc.detection import selective_search
 
 SIZE = (48, 60)
@@ -35,8 +35,7 @@ def images(tmp_path):
     made = []
     for name, pixels in SCENES.items():
         PIL.Image.fromarray(pixels).save(tmp_path / f'{name}.png')
-        labels = np.full(20, -1, np.int8)
-        made.append(records.Record(name, SIZE, annotations.objects([]), labels, tmp_path / f'{name}.png'))
+        made.append(records.Record(name, tmp_path / f'{name}.png', SIZE))
     return made
 
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from artifacts_jax.transfer.voc import annotations
+from artifacts_jax.data.voc import annotations
 from artifacts_jax.transfer.voc.detection import boxes as geometry
 from artifacts_jax.transfer.voc.detection import targets
 from tests.transfer.voc.detection.boxes_test import covered, move

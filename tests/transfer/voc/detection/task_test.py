@@ -12,11 +12,12 @@ from jax.tree_util import DictKey
 import artifacts_jax
 from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
+from artifacts_jax.data import splits
 from artifacts_jax.data.errors import DataError
+from artifacts_jax.data.voc import devkit
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import loop
-from artifacts_jax.transfer.voc import devkit
 from artifacts_jax.transfer.voc.detection import batches, detector, proposal_files, stage, task
 from tests import stopping
 from tests.conftest import tiny
@@ -57,6 +58,11 @@ def tree(tmp_path_factory):
     return year
 
 
+def images(config, workdir):
+    """{'train', 'test'}: what the task reads."""
+    return task.open_data(config, splits.Datasets(config)).images(workdir)
+
+
 @pytest.fixture(scope='module')
 def start():
     """The variables of an artifacts stage that has learned nothing."""
@@ -69,8 +75,8 @@ def train(tree, start, tmp_path, monkeypatch):
 
     def train(devices=ONE, folder=tmp_path, **options):
         config = small(tree, **options)
-        datasets = task._images(config, folder)
-        training = stage.Stage('voc_detection/test', detector.make(config, devices))
+        datasets = images(config, folder)
+        training = stage.Stage(NAME='voc_detection/test', predict=detector.make(config, devices))
         return loop.run(training, config, folder, devices, datasets, jax.device_put(start, devices.replicated))
 
     return train
@@ -90,10 +96,10 @@ def test_a_run_says_every_class_and_writes_the_devkits_files(tree, tmp_path, cap
     assert len(list(folder.iterdir())) == 20
     assert len((folder / 'comp3_det_test_cat.txt').read_text().splitlines()) > 6
     assert (tmp_path / 'figures' / 'detections.png').is_file()
-    images = task._images(config, tmp_path)['test']
-    detected = artifacts_jax.load_detector(folder.parent / 'export')(images.records[1].image(), images.proposals[1])
+    test = images(config, tmp_path)['test']
+    detected = artifacts_jax.load_detector(folder.parent / 'export')(test.records[1].image(), test.proposals[1])
     lines = [line.split() for line in (folder / 'comp3_det_test_cat.txt').read_text().splitlines()]
-    best = max(float(line[1]) for line in lines if line[0] == images.records[1].name)
+    best = max(float(line[1]) for line in lines if line[0] == test.records[1].name)
     assert best == pytest.approx(detected.scores[detected.labels.index('cat')], abs=5e-4)
     assert 'images are padded to one of 6 sizes' in capsys.readouterr().out
 
@@ -109,15 +115,15 @@ def test_a_resumed_training_equals_a_whole_one_bit_for_bit(train, tmp_path, monk
 def test_frozen_layers_do_not_change(frozen, learn, tree, start):
     config = small(tree, frozen=frozen)
     paths = [('trunk', f'conv{n}') for n in range(1, 6)] + [('head', name) for name in ('fc6', 'cls_score')]
-    learning = [stage._learns(config, tuple(map(DictKey, path))) for path in paths]
+    learning = [stage.Stage(NAME='a').learns(tuple(map(DictKey, path)), config) for path in paths]
     assert learning == [False] * frozen + [True] * (learn + 2)
 
 
 def test_a_step_changes_what_learns_alone(tree, start):
     config = small(tree, frozen=2)
-    training, key = stage.Stage('voc_detection/test'), jax.random.key(0)
+    training, key = stage.Stage(NAME='voc_detection/test'), jax.random.key(0)
     before = jax.jit(partial(training.init_state, config=config))(key, start)
-    batch = next(task._images(config, tree)['train'].train_batches(4))
+    batch = next(images(config, tree)['train'].train_batches(4))
     step = jax.jit(lambda state, batch: training.train_step(state, batch, key, config=config))
     after, values = step(before, batch)
     changed = jax.tree.map(lambda a, b: bool(np.not_equal(a, b).any()), before.params, after.params)
@@ -127,7 +133,11 @@ def test_a_step_changes_what_learns_alone(tree, start):
     assert 0 < values['regions/foreground'] <= 4 * 2
     assert values['loss/class'] == pytest.approx(np.log(21), rel=0.2)  # of a network that knows nothing
     # Images that cannot be decoded, or in which nothing was drawn, add nothing, and leave finite numbers.
-    nothing = {**batch, 'there': 0 * batch['there'] > 0, 'object_there': 0 * batch['object_there'] > 0}
+    nothing = {
+        **batch,
+        'valid_proposals': 0 * batch['valid_proposals'] > 0,
+        'valid_objects': 0 * batch['valid_objects'] > 0,
+    }
     _, values = step(before, {**nothing, 'size': 0 * batch['size']})
     assert values['loss/class'] == values['loss/boxes'] == values['grad_norm/all'] == 0
 
@@ -136,14 +146,14 @@ def test_a_step_changes_what_learns_alone(tree, start):
 def test_targets_are_normalised_and_new_layers_by_what_they_see(tree, start, monkeypatch):
     monkeypatch.setattr(stage, 'IMAGES', 8)
     config = small(tree)
-    training, images = stage.Stage('voc_detection/test'), task._images(config, tree)
+    training, datasets = stage.Stage(NAME='voc_detection/test'), images(config, tree)
     before = training.init_state(jax.random.key(0), start, config=config)
-    after = training.prepare(before, config=config, devices=ONE, datasets=images)
+    after = training.prepare(before, config=config, devices=ONE, datasets=datasets)
     normal = after.frozen['params']['targets']
     assert normal['deviations'][7].min() > 0.01
     np.testing.assert_array_equal(normal['deviations'][0], 1)  # of no object
     np.testing.assert_allclose(normal['means'][7, 0], 0, atol=1e-6)  # with mirror images, x moves neither way
-    pooled = stage._first_regions(config, ONE, before.replace(frozen=after.frozen).variables, images['train'])
+    pooled = stage._first_regions(config, ONE, {**before.params, 'targets': normal}, datasets['train'])
     layer = after.params['head']['fc6']
     seen = np.asarray(pooled @ layer['kernel'] + layer['bias'][None])
     np.testing.assert_allclose(seen.mean(0), 0.1, atol=1e-4)
@@ -168,22 +178,19 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(options, error
 
 def test_damaged_images_are_named_in_the_work_directory_and_do_not_count(tree, tmp_path):
     config = small(trees.damaged(tree, tmp_path / 'voc', '000004'), proposals=str(tree.parent / 'boxes.npz'))
-    images = task._images(config, tmp_path)
-    assert sum(batch['mask'].sum() for batch in images['test'].eval_batches(4)) == images['test'].used == 5
+    opened = images(config, tmp_path)
+    for each in opened.values():
+        each.left_out.keep(tmp_path / 'left_out.tsv')
+    assert sum(batch['valid'].sum() for batch in opened['test'].eval_batches(4)) == opened['test'].used == 5
     ((place, name, _),) = [line.split('\t') for line in (tmp_path / 'left_out.tsv').read_text().splitlines()]
     assert (place, name) == (f'test of {config.data.name}', '000004')
-    assert images['train'].used == 6  # of which none was read
+    assert opened['train'].used == 6  # of which none was read
 
 
 def test_proposals_of_other_images_are_refused(tree, tmp_path):
     proposal_files.write(tmp_path / 'other.npz', ['000100'], [np.ones((1, 4), np.float32)])
     with pytest.raises(DataError, match='no boxes of 6 of the 6 images'):
         pipeline.run(configuration.check(small(tree, proposals=str(tmp_path / 'other.npz'))), tmp_path / 'run')
-
-
-def test_records_are_read_once(tree):
-    assert task._open(small(tree)) is task._open(small(tree))
-    assert devkit.opened.cache_info().maxsize == 1
 
 
 def proposals_near(records):

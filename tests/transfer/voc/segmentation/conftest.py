@@ -1,8 +1,8 @@
-"""What the tests of segmentation share: a small tree, and small canvases."""
+"""What the tests of segmentation share: a small tree, and small steps of sizes."""
 
 import pytest
 
-from artifacts_jax.transfer.voc.segmentation import canvases, stage
+from artifacts_jax.transfer.voc.segmentation import batches, stage
 from tests.transfer.voc.segmentation import trees
 
 
@@ -16,4 +16,4 @@ def tree(tmp_path_factory):
 @pytest.fixture
 def little(monkeypatch):
     monkeypatch.setattr(stage, 'IMAGES', 4)
-    monkeypatch.setattr(canvases, 'STEP', 24)
+    monkeypatch.setattr(batches, 'STEP', 24)

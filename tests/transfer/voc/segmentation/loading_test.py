@@ -5,7 +5,7 @@ import pytest
 
 import artifacts_jax
 from artifacts_jax.exchange import exports
-from artifacts_jax.transfer.voc.segmentation import loading, network
+from artifacts_jax.transfer.voc.segmentation import segmenter
 from tests.transfer.voc.segmentation import made
 
 
@@ -18,14 +18,14 @@ def image():
 def exported(config, tmp_path):
     """(the network, its variables, its export)."""
     variables = made.segmenter(config)
-    loading.save(tmp_path / 'export', variables, config, {'stage': 'voc_segmentation/test', 'step': 1})
-    return network.make(config), variables, tmp_path / 'export'
+    segmenter.save(tmp_path / 'export', variables, config, {'stage': 'voc_segmentation/test', 'step': 1})
+    return segmenter.make_network(config), variables, tmp_path / 'export'
 
 
 def test_a_loaded_segmenter_sees_what_the_trained_one_does(exported, image):
     model, variables, folder = exported
     segment = artifacts_jax.load_segmenter(folder)
-    scores = jax.jit(model.apply)({'params': variables['params']}, network.prepared(image[None]))
+    scores = jax.jit(model.apply)({'params': variables['params']}, segmenter.to_network(image[None]))
     expected = np.asarray(scores.argmax(-1)[0])
     found = segment(image)
     assert found.shape == (20, 24)

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import loop
-from artifacts_jax.transfer.voc.segmentation import network
+from artifacts_jax.transfer.voc.segmentation import lists
+from artifacts_jax.transfer.voc.segmentation import segmenter as segmentation
 from tests.conftest import tiny
 
 ONE = Devices('jit', jax.devices()[:1])
@@ -27,10 +28,15 @@ def start():
     return loop.initial(artifacts, tiny(), ONE, None).variables
 
 
+def images(config):
+    """(the images of training, those of each test) of a configuration."""
+    return lists.open_lists(config).images(config)
+
+
 def segmenter(config):
     """Returns the variables of a segmenter that a config describes, as of stage.Stage's state; its scores differ."""
     config.voc_segmentation.hidden = 8
-    params = jax.jit(network.make(config).init)(jax.random.key(0), jnp.zeros((1, 1, 1, 3)))['params']
+    params = jax.jit(segmentation.make_network(config).init)(jax.random.key(0), jnp.zeros((1, 1, 1, 3)))['params']
     for name in ('fc6', 'fc7'):
         params['head'][name]['kernel'] *= 100
     shape = params['head']['score']['kernel'].shape

@@ -3,7 +3,7 @@ import pytest
 import scipy.io
 
 from artifacts_jax.data.errors import DataError
-from artifacts_jax.transfer.voc.segmentation import sbd
+from artifacts_jax.transfer.voc.segmentation import lists
 from tests.transfer.voc.segmentation import trees
 
 
@@ -11,7 +11,7 @@ from tests.transfer.voc.segmentation import trees
 def test_masks_are_read_as_published_or_converted(suffix, tmp_path):
     trees.sbd(tmp_path, 3, 1, suffix=suffix)
     for folder in (tmp_path, tmp_path / 'dataset'):
-        found = sbd.open_sbd(str(folder), 'train')
+        found = lists.open_sbd(str(folder), 'train')
         assert [record.name for record in found] == ['2008_000003', '2008_000001']
         for record, n in zip(found, (3, 1)):
             pixels, mask = trees.picture(n, record.size)
@@ -24,22 +24,22 @@ def test_another_list_is_taken_by_its_path(tmp_path):
     (tmp_path / 'train_noval.txt').write_text('2008_000002\n')
     upper = tmp_path / 'dataset' / 'cls' / '2008_000002.MAT'
     upper.with_suffix('.mat').rename(upper)
-    (record,) = sbd.open_sbd(str(tmp_path), str(tmp_path / 'train_noval.txt'))
+    (record,) = lists.open_sbd(str(tmp_path), str(tmp_path / 'train_noval.txt'))
     assert record.mask().shape == record.size
     with pytest.raises(DataError, match=r"no list .*dataset/val.txt of the images of 'val'; there are: train$"):
-        sbd.open_sbd(str(tmp_path), 'val')
+        lists.open_sbd(str(tmp_path), 'val')
 
 
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(DataError, match=r'holds no SBD: expected is benchmark_RELEASE'):
-        sbd.open_sbd(str(tmp_path), 'train')
+        lists.open_sbd(str(tmp_path), 'train')
     trees.sbd(tmp_path, 0, 1, 2)
     (tmp_path / 'dataset' / 'cls' / '2008_000001.mat').unlink()
     with pytest.raises(DataError, match=r'1 of 3 images have no mask in .*cls, such as 2008_000001'):
-        sbd.open_sbd(str(tmp_path), 'train')
+        lists.open_sbd(str(tmp_path), 'train')
     (tmp_path / 'dataset' / 'train.txt').write_text('')
     with pytest.raises(DataError, match=r'train.txt: names no image'):
-        sbd.open_sbd(str(tmp_path), 'train')
+        lists.open_sbd(str(tmp_path), 'train')
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_matrix_that_is_no_mask_is_refused(content, message, tmp_path):
         path.write_bytes(content)
     else:
         trees.mask_of_sbd(path, content)
-    (record,) = sbd.open_sbd(str(tmp_path), 'train')
+    (record,) = lists.open_sbd(str(tmp_path), 'train')
     with pytest.raises(DataError, match=message):
         record.mask()
 
@@ -69,6 +69,6 @@ def test_a_matrix_without_a_segmentation_is_refused(tmp_path):
     trees.sbd(tmp_path, 0)
     for content in ({'GTinst': 1}, {'GTcls': np.zeros((20, 24), np.uint8)}, {'GTcls': {'Boundaries': 1}}):
         scipy.io.savemat(tmp_path / 'dataset' / 'cls' / '2008_000000.mat', content)
-        (record,) = sbd.open_sbd(str(tmp_path), 'train')
+        (record,) = lists.open_sbd(str(tmp_path), 'train')
         with pytest.raises(DataError, match=r'cannot be read \(there is no GTcls.Segmentation in it\)'):
             record.mask()

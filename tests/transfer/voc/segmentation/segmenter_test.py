@@ -5,7 +5,7 @@ import pytest
 
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.transfer import confusion
-from artifacts_jax.transfer.voc.segmentation import network, segmenter, stage, task
+from artifacts_jax.transfer.voc.segmentation import segmenter, stage
 from tests.transfer.voc.segmentation import made
 
 pytestmark = pytest.mark.usefixtures('little')
@@ -14,17 +14,17 @@ pytestmark = pytest.mark.usefixtures('little')
 @pytest.mark.slow
 def test_the_classes_of_pixels_are_those_of_images_alone(tree):
     config = made.small(tree)
-    training = stage.Stage('voc_segmentation/test')
+    training = stage.Stage(NAME='voc_segmentation/test')
     state = training.init_state(jax.random.key(0), made.start(), config=config)
     score = {'kernel': jax.random.normal(jax.random.key(1), (1, 1, 8, 21)), 'bias': jnp.zeros(21)}
     variables = {'params': {**state.params, 'head': {**state.params['head'], 'score': score}}, 'batch_stats': {}}
-    images, _ = task._images(config)
+    images, _ = made.images(config)
     found = dict(segmenter.make(config, Devices('jit'))(variables, images, 2))
     assert set(found) == {0, 1}
-    apply, counts = jax.jit(network.make(config).apply), 0
+    apply, counts = jax.jit(segmenter.make_network(config).apply), 0
     for row, labels in found.items():
         record = images.records[row]
-        scores = apply({'params': variables['params']}, network.prepared(record.image()[None]))
+        scores = apply({'params': variables['params']}, segmenter.to_network(record.image()[None]))
         np.testing.assert_array_equal(labels, np.asarray(scores)[0].argmax(-1))
         counts += confusion.matrix(record.mask(), labels, 21)
     np.testing.assert_array_equal(segmenter.counted(images.records, found.items())[0], counts)

@@ -8,7 +8,7 @@ import pytest
 from artifacts_jax.configs import default
 from artifacts_jax.models import fcn
 from artifacts_jax.training import keys
-from artifacts_jax.transfer.voc.segmentation import network, stage, task
+from artifacts_jax.transfer.voc.segmentation import segmenter, stage
 from tests import stopping
 from tests.transfer.voc.segmentation import made
 
@@ -23,11 +23,11 @@ def start():
 @pytest.mark.slow
 def test_a_step_is_the_mean_of_the_gradients_of_images(tree, start):
     config = made.small(tree, dropout=0.0, learning_rate=0.01)
-    training, key = stage.Stage('voc_segmentation/test'), keys.stage_key(0, 'test')
+    training, key = stage.Stage(NAME='voc_segmentation/test'), keys.stage_key(0, 'test')
     before = training.init_state(key, start, config=config)
     score = {'kernel': jax.random.normal(key, (1, 1, 8, 21)), 'bias': jnp.zeros(21)}
     before = before.replace(params={**before.params, 'head': {**before.params['head'], 'score': score}})
-    images, _ = task._images(config)
+    images, _ = made.images(config)
     batch, results = images.batch(0, 2), []
     for config.accumulate in (1, 2):
         results.append(jax.jit(partial(training.train_step, config=config))(before, batch, key))
@@ -42,7 +42,7 @@ def test_a_step_is_the_mean_of_the_gradients_of_images(tree, start):
 @pytest.mark.slow
 def test_new_layers_begin_by_what_they_see(tree, start):
     config = made.small(tree)
-    training, (images, _) = stage.Stage('voc_segmentation/test'), task._images(config)
+    training, (images, _) = stage.Stage(NAME='voc_segmentation/test'), made.images(config)
     before = training.init_state(jax.random.key(0), start, config=config)
     after = training.prepare(before, config=config, devices=made.ONE, datasets={'train': images})
     seen = stage._first_windows(config, made.ONE, before.variables, images)
@@ -53,14 +53,16 @@ def test_new_layers_begin_by_what_they_see(tree, start):
     np.testing.assert_allclose(outputs.std(0), 1, rtol=1e-3)
     # And they see what a convolution does.
     image = images.records[0].image()[None]
-    pooled = network.make(config).apply({'params': before.params}, network.prepared(image), method='pooled')
+    pooled = segmenter.make_network(config).apply(
+        {'params': before.params}, segmenter.to_network(image), method='pooled'
+    )
     slid = jax.lax.conv(pooled.transpose(0, 3, 1, 2), layer['kernel'].transpose(3, 2, 0, 1), (1, 1), 'VALID') + layer[
         'bias'
     ].reshape(1, -1, 1, 1)
     assert abs(float(slid.mean())) < 1
     assert not after.params['head']['score']['kernel'].any()
     config.voc_segmentation.rescale = 'none'
-    assert training.prepare(before, config=config, devices=made.ONE, datasets={}) is before
+    assert training.prepare(before, config=config, devices=made.ONE, datasets={'train': None}) is before
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_new_layers_begin_by_what_they_see(tree, start):
 def test_the_optimiser_has_the_rules_of_biases_and_the_drops(preset, bias, rates):
     config = default.get_config()
     config.voc_segmentation.update(preset=preset, steps=150)
-    optimiser = stage.Stage('a')._optimiser(config)
+    optimiser = stage.Stage(NAME='a').optimiser(config)
     layer = {'kernel': jnp.full(1, 2.0), 'bias': jnp.full(1, 2.0)}
     params = {'head': {'fc7': layer, 'score': layer}, 'trunk': {'conv1': {'group0': layer}}}
     ones = {'head': {'fc7': layer, 'score': layer}, 'trunk': {'conv1': {'group0': layer}}}

@@ -6,7 +6,7 @@ import pytest
 from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
 from artifacts_jax.data.errors import DataError
-from artifacts_jax.transfer.voc.segmentation import canvases
+from artifacts_jax.transfer.voc.segmentation import batches
 from tests.transfer.voc import photographs
 from tests.transfer.voc import trees as of_voc
 from tests.transfer.voc.segmentation import made, trees
@@ -70,7 +70,7 @@ def test_what_is_tested_on_is_not_learned_from(tree, tmp_path):
     ],
 )
 def test_the_masks_of_photographs_are_overfitted(names, steps, least, tmp_path, monkeypatch, undrawn):
-    monkeypatch.setattr(canvases, 'STEP', 64)
+    monkeypatch.setattr(batches, 'STEP', 64)
     year = photographs.devkit(tmp_path, side=64, names=names)
     config = made.small(year, steps=steps, learning_rate=0.008, hidden=128, dropout=0.0)
     config.model.update(widths=(16,) * 5)

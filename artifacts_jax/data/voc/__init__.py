@@ -1,0 +1,1 @@
+"""PASCAL VOC, as its devkit and tfds have it: images with objects and masks."""

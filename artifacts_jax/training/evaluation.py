@@ -1,0 +1,155 @@
+"""The driver of every evaluation: what results.json has and is current stays; the rest is evaluated and written.
+
+An evaluation, or task, is a module with
+
+    NAME                                  in config.stages, and the name of its section of the config
+    SPLITS                                of the data, that it needs: keys of config.data
+    check(config, devices)                raises ConfigError for what this machine cannot do
+    open_data(config, datasets)           returns its validated data; raises DataError, or NotApplicable
+    entries(config, networks)             returns {entry: the Network that it evaluates}, in order
+    evaluate(run, data, entry)            returns the row of an Entry, as results.json has it
+    summary(row)                          returns a row's numbers, one text a line, to be printed
+    table(found)                          returns all its rows in the results as text
+
+and, where it needs them, `is_complete(config, row)`: whether a current row has all that is asked for;
+`check_results(config, found)`: raises for results that it cannot add to; `about(run, data)`: keys that it writes beside
+its section; `finish(run, found)`: what follows once every entry is current.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from artifacts_jax.data import left_out
+from artifacts_jax.data.splits import Datasets
+from artifacts_jax.devices import processes
+from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.training import loop, results
+from artifacts_jax.training.state import State
+
+
+class NotApplicable(Exception):  # noqa: N818 (no error: the run continues without the task)
+    """The data does not suit a task, which is skipped; the message is the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A discriminator that is evaluated."""
+
+    made_from: str  # names its state
+    load: Callable[[], dict]  # returns {'params': {'discriminator': tree}, 'batch_stats': ...}, as stages start from
+
+    @property
+    def variables(self) -> dict:
+        """The discriminator's variables, {'params': ..., 'batch_stats': ...}."""
+        return {kind: tree['discriminator'] for kind, tree in self.load().items()}
+
+    @property
+    def trunk(self) -> dict:
+        """Its trunk's variables."""
+        return {kind: tree['trunk'] for kind, tree in self.variables.items()}
+
+
+class Entry(NamedTuple):
+    """What one row of the results is about."""
+
+    name: str  # such as voc_detection/single_scale_frozen1, also the folder of what is trained
+    network: Network
+    settings: str  # a digest of the settings that its result depends on
+    rows: dict  # of the task so far, as results.json has them
+
+    @property
+    def key(self) -> str:
+        """The name without the task's."""
+        return self.name.partition('/')[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run, resolved once: what every task needs of it."""
+
+    config: ConfigDict
+    workdir: Path
+    devices: Devices
+    datasets: Datasets
+    networks: dict[str, Network] = dataclasses.field(default_factory=dict)  # 'random' and 'learned'
+    opened: dict[str, Any] = dataclasses.field(default_factory=dict)  # {task: its data}
+    watched: list = dataclasses.field(default_factory=list)  # data sets of the task that runs
+
+    def data(self, task) -> Any:
+        """Returns the validated data of a task, opened once.
+
+        Raises:
+          DataError: it is missing or invalid.
+          NotApplicable: the task does not suit it.
+        """
+        if task.NAME not in self.opened:
+            self.opened[task.NAME] = task.open_data(self.config, self.datasets)
+        return self.opened[task.NAME]
+
+    def train(self, stage, entry: Entry, datasets: dict) -> State:
+        """Trains a stage on an entry's network to its last step; arguments and errors are those of loop.run."""
+        base = entry.network.load()
+        return loop.run(stage, self.config, self.workdir, self.devices, datasets, base, settings=entry.settings)
+
+    def watch(self, *readers: Any) -> None:
+        """Reports the examples that a task's data sets leave out: in left_out.tsv at once, printed when it is done."""
+        for reader in readers:
+            reader.left_out.keep(self.workdir / left_out.FILE)
+        self.watched.extend(readers)
+
+
+def evaluate(task, run: Run) -> dict:
+    """Evaluates what the results of a work directory lack of a task, and returns all results.
+
+    Results are written after each entry. A row that was made from another network or with other settings is kept under
+    'replaced'.
+
+    Args:
+      task: a module as above.
+      run: with its networks.
+
+    Raises:
+      DataError: the task's data is missing or invalid.
+    """
+    config, found = run.config, results.read(run.workdir)
+    check_results(task, config, found)
+    for key, network in task.entries(config, run.networks).items():
+        name, made_from = f'{task.NAME}/{key}', results.origin(network.made_from, config, task.NAME)
+        row = results.get(found, name)
+        if results.is_current(found, name, made_from) and _is_complete(task, config, row):
+            continue
+        try:
+            data = run.data(task)
+        except NotApplicable as reason:
+            print(f'{task.NAME}: left out: {reason}')
+            return found
+        if not results.is_current(found, name, made_from):
+            results.replace(found, name)
+        print(f'{name}: evaluation', flush=True)
+        row = task.evaluate(run, data, Entry(name, network, made_from['settings'], found.get(task.NAME, {})))
+        results.put(found, name, row, made_from)
+        if hasattr(task, 'about'):
+            found.update(task.about(run, data))
+        results.write(run.workdir, found)
+        if processes.is_first():
+            for line in task.summary(row):
+                print(f'{name}:   {line}', flush=True)
+    if hasattr(task, 'finish'):
+        task.finish(run, found)
+    left_out.say_streamed(reader.left_out for reader in run.watched)
+    run.watched.clear()
+    return found
+
+
+def check_results(task, config: ConfigDict, found: dict) -> None:
+    """Raises DataError if a task cannot add to the results that there are."""
+    if hasattr(task, 'check_results'):
+        task.check_results(config, found)
+
+
+def _is_complete(task, config, row):
+    return not hasattr(task, 'is_complete') or task.is_complete(config, row)

@@ -1,1 +1,0 @@
-"""A linear probe of frozen layers by segmentation, on any images with masks."""

@@ -1,0 +1,119 @@
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+from ml_collections import ConfigDict
+
+from artifacts_jax.data import masked, prepared
+from artifacts_jax.data.errors import DataError
+from artifacts_jax.data.voc import records
+from tests.transfer import masked_folder as made
+from tests.transfer.voc import trees
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return made.folder(tmp_path / 'parks')
+
+
+def test_a_folder_of_images_and_masks(folder, config):
+    config.data.update(name=str(folder), probe_train='training', test='validation[:50%]')
+    opened = masked.open_splits(config)
+    assert (len(opened.train), len(opened.test), opened.names) == (6, 1, ())
+    record = opened.train[5]
+    assert (record.name, record.image().shape) == ('town/2.png', (12, 16, 3))
+    assert set(np.unique(record.mask())) == {1, 2, 255}
+    mask, classes = folder / 'masks' / 'training' / 'town' / '2.png', record.mask()
+    mask.rename(mask.with_suffix('.PNG'))
+    np.testing.assert_array_equal(masked.open_splits(config).train[5].mask(), classes)
+
+
+def test_voc(tmp_path, config):
+    mask = np.array([[0, 8], [255, 8]], np.uint8).repeat(6, axis=0).repeat(8, axis=1)
+    for name in ('a', 'b'):
+        trees.add(tmp_path, name, mask=mask)
+    trees.listed(tmp_path, 'train', 'a', 'b', lists='Segmentation')
+    config.data.update(name=str(tmp_path), probe_train='train', test='train[:1]')
+    opened = masked.open_splits(config)
+    assert (len(opened.train), len(opened.test), opened.names[8]) == (2, 1, 'cat')
+
+
+def test_a_tfds_data_set(tmp_path, config, monkeypatch):
+    pytest.importorskip('tensorflow_datasets')
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    example = tf_example_pb2.Example()
+    for key, value in (('image', made.photograph(0)), ('segmentation_mask', made.mask(0))):
+        file = io.BytesIO()
+        PIL.Image.fromarray(value).save(file, 'PNG')
+        example.features.feature[key].bytes_list.value.append(file.getvalue())
+    info = ConfigDict({'features': {'image': 0, 'segmentation_mask': 0}, 'splits': {'train': {'num_examples': 3}}})
+    info.available_file_formats = lambda: {}
+    built = type('Built', (), {'info': info, 'data_dir': 'somewhere'})()
+    monkeypatch.setattr(prepared, 'builder', lambda config: built)
+    monkeypatch.setattr(prepared, 'records', lambda built, split: [example.SerializeToString()] * 3)
+    config.data.update(name='pets', probe_train='train[:2]', test='train[2:]')
+    opened = masked.open_splits(config)
+    assert (len(opened.train), len(opened.test)) == (2, 1)
+    np.testing.assert_array_equal(opened.train[1].mask(), made.mask(0))
+    built.info.features['name'] = 0
+    config.segmentation_probe.mask_key = 'name'
+    with pytest.raises(DataError, match=r"^the feature 'name' is no picture: set segmentation_probe.mask_key or data"):
+        masked.open_splits(config).train[0].mask()
+    config.segmentation_probe.mask_key = 'mask'
+    with pytest.raises(DataError, match="no masks 'mask'; it has image, name, segmentation_mask: set segm"):
+        masked.open_splits(config)
+
+
+def _without(folder):
+    (folder / 'masks' / 'training' / 'town' / '1.png').unlink()
+
+
+def _coloured(folder):
+    PIL.Image.fromarray(made.photograph(0)).save(folder / 'masks' / 'training' / 'park' / '0.png')
+
+
+def _small(folder):
+    PIL.Image.fromarray(made.mask(0)[1:]).save(folder / 'masks' / 'training' / 'park' / '0.png')
+
+
+def _damaged(folder):
+    (folder / 'masks' / 'training' / 'park' / '0.png').write_bytes(b'nothing')
+
+
+def _lossy(folder):
+    PIL.Image.fromarray(made.mask(0)).save(folder / 'masks' / 'training' / 'park' / '0.png', 'JPEG')
+
+
+def _shared(folder):
+    PIL.Image.fromarray(made.photograph(0)).save(folder / 'images' / 'training' / 'park' / '0.jpg')
+
+
+def _none(folder):
+    (folder / 'masks').rename(folder / 'labels')
+
+
+def _no_split(folder):
+    (folder / 'images' / 'validation').rename(folder / 'images' / 'val')
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'message'),
+    [
+        (_without, r'1 of 6 images of training have no mask, such as .*town/1\.png'),
+        (_coloured, 'is RGB, as Pillow calls it; expected a palette'),
+        (_small, 'has 11 x 16 pixels, and its image 12 x 16'),
+        (_shared, r'2 images of training have one mask, .*park/0\.png: name each image and its mask otherwise'),
+        (_lossy, 'is a JPEG, which changes values: make the mask anew, as PNG'),
+        (_damaged, r'park/0\.png: cannot be read'),
+        (_none, 'has images, but no masks: expected are'),
+        (_no_split, "has no split 'validation'; there are: training, val"),
+    ],
+)
+def test_what_is_not_as_it_should_be_is_one_line(folder, config, spoil, message):
+    spoil(folder)
+    config.data.update(name=str(folder), probe_train='training', test='validation')
+    with pytest.raises(DataError, match=message) as refused:
+        records.check_masks(masked.open_splits(config).train, 'training', classes=2)
+    assert '\n' not in str(refused.value)

@@ -1,0 +1,52 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from artifacts_jax.data.decoding import UnusableError
+from artifacts_jax.data.errors import DataError
+from artifacts_jax.data.voc import records as voc_records
+
+
+@dataclasses.dataclass
+class Record:
+    classes: tuple[int, ...]
+    damaged: bool = False
+    name: str = 'a'
+
+    def image(self):
+        if self.damaged:
+            raise UnusableError('it is cut')
+        return np.zeros((2, len(self.classes), 3), np.uint8)
+
+    def mask(self):
+        if self.damaged:
+            raise UnusableError('it is cut')
+        return np.array([self.classes] * 2, np.uint8)
+
+
+def test_splits_with_enough_classes_pass():
+    records = [Record((0, 255)), Record((), damaged=True), Record((3, 3))]
+    voc_records.check_masks(records, 'train', classes=2, images=2, workers=2)
+    voc_records.check_masks(records[:1], 'test', classes=1)
+
+
+@pytest.mark.parametrize(
+    ('records', 'message'),
+    [
+        (
+            [Record((0, 255))] * 2,
+            'the pixels of train have one class, expected 2 or more; 255 is none: where',
+        ),
+        ([Record((255, 255))], 'the pixels of train have no class, expected 2 or more'),
+        ([Record((0, 1)), Record((255,))], '1 images of train have pixels of a class, expected 2 or more'),
+        ([Record((0, 1), damaged=True)] * 40, r'none of 16 images of train can be used: a \(it is cut\); a'),
+    ],
+)
+def test_what_teaches_nothing_is_refused(records, message):
+    with pytest.raises(DataError, match=message):
+        voc_records.check_masks(records, 'train', classes=2, images=2)
+
+
+def test_one_usable_image_of_those_looked_at_is_enough():
+    voc_records.check_images([Record((), damaged=True)] * 15 + [Record((1,))], 'train')

@@ -1,0 +1,76 @@
+import struct
+import zlib
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from artifacts_jax.data import decoding
+from artifacts_jax.data.errors import DataError
+from artifacts_jax.data.voc import records
+
+
+@pytest.fixture
+def record(tmp_path):
+    """An image of 4 x 5 pixels, whose mask is in a palette."""
+    image, mask = PIL.Image.new('RGB', (5, 4), 'red'), PIL.Image.new('P', (5, 4), 20)
+    mask.putpalette(list(range(256)) * 3)
+    mask.putpixel((1, 2), 255)
+    image.save(tmp_path / 'a.png')
+    mask.save(tmp_path / 'mask.png')
+    return records.Record('a', tmp_path / 'a.png', (4, 5), mask_file=tmp_path / 'mask.png', classes=21)
+
+
+def test_pixels_and_mask_are_read_when_they_are_asked_for(record):
+    expected = np.full((4, 5), 20)
+    expected[2, 1] = 255
+    np.testing.assert_array_equal(record.mask(), expected)
+    np.testing.assert_array_equal(record.image(), np.broadcast_to([255, 0, 0], (4, 5, 3)))
+    record.file.unlink()
+    with pytest.raises(decoding.UnusableError, match='No such file'):
+        record.image()
+    record.mask_file.write_bytes(b'')
+    with pytest.raises(DataError, match=r'mask.png: cannot be read \('):
+        record.mask()
+
+
+def test_an_image_that_has_changed_is_not_used(record):
+    PIL.Image.new('RGB', (4, 5)).save(record.file)
+    with pytest.raises(decoding.UnusableError, match=r'it has \(5, 4\) rows and columns, and had \(4, 5\)'):
+        record.image()
+
+
+def test_a_mask_of_grey_values_is_one(record):
+    PIL.Image.new('L', (5, 4), 7).save(record.mask_file)
+    records.check_mask(record.mask_file, (4, 5))
+    np.testing.assert_array_equal(record.mask(), np.full((4, 5), 7))
+
+
+def test_a_mask_of_few_bits_has_the_values_of_its_file(record):
+    def chunk(name, content):
+        return struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(name + content))
+
+    rows = bytes([0, 0x01, 0x23, 0xF0]) * 4  # no filter; two pixels a byte
+    head = struct.pack('>IIBBBBB', 5, 4, 4, 0, 0, 0, 0)
+    parts = (chunk(b'IHDR', head), chunk(b'IDAT', zlib.compress(rows)), chunk(b'IEND', b''))
+    record.mask_file.write_bytes(b'\x89PNG\r\n\x1a\n' + b''.join(parts))
+    np.testing.assert_array_equal(record.mask(), [[0, 1, 2, 3, 15]] * 4)
+
+
+def test_a_mask_of_other_values_says_so(record):
+    PIL.Image.new('L', (5, 4), 21).save(record.mask_file)
+    with pytest.raises(DataError, match=r'mask.png: holds 21, expected 0 to 20 or 255'):
+        record.mask()
+
+
+def test_a_file_that_is_no_mask_is_refused_by_its_beginning(record):
+    with pytest.raises(DataError, match=r'a.png: is RGB, as Pillow calls it; expected a palette'):
+        records.check_mask(record.file, (4, 5))
+    with pytest.raises(DataError, match=r'mask.png: has 4 x 5 pixels, and its image 5 x 4'):
+        records.check_mask(record.mask_file, (5, 4))
+    PIL.Image.new('L', (5, 4), 7).save(record.mask_file, 'JPEG')
+    with pytest.raises(DataError, match=r'mask.png: is a JPEG, which changes values: make the mask anew, as PNG'):
+        records.check_mask(record.mask_file, (4, 5))
+    record.mask_file.write_bytes(b'no image')
+    with pytest.raises(DataError, match=r'mask.png: cannot be read'):
+        records.check_mask(record.mask_file, (4, 5))
