@@ -5,13 +5,15 @@ Pillow and matplotlib's font are imported when something is drawn, so that impor
 """
 
 import functools
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
+
+from artifacts_jax.files import write_atomically
 
 WIDTH = 960  # of a photograph beside another, pixels of the file; a figure is at most two of them wide
 HIGHEST = 4 * WIDTH  # row, pixels; photographs that would be higher are narrower
@@ -86,11 +88,9 @@ def draw(path: Path, photographs: Sequence[Photograph], *, classes: Sequence[str
             _centred(pen, each.caption, CAPTION, middle, across)
             left += across + GAP
         top += height + foot
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    figure.save(temporary, 'PNG')
-    os.replace(temporary, path)
+    written = io.BytesIO()
+    figure.save(written, 'PNG')
+    write_atomically(path, written.getvalue())
 
 
 def colour(n: int) -> tuple[int, int, int]:

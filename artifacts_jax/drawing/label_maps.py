@@ -4,13 +4,15 @@ Pillow and matplotlib's font are imported when something is drawn, so that impor
 """
 
 import functools
-import os
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Integer, UInt8
+
+from artifacts_jax.files import write_atomically
 
 WIDTH = 480  # of a picture, pixels of the file
 HIGHEST = 4 * WIDTH  # pixels; pictures that would be higher are narrower
@@ -99,11 +101,9 @@ def _size(height, width):
 
 
 def _save(path, figure):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    figure.save(temporary, 'PNG')
-    os.replace(temporary, path)
+    written = io.BytesIO()
+    figure.save(written, 'PNG')
+    write_atomically(path, written.getvalue())
 
 
 def _wrapped(names, width):

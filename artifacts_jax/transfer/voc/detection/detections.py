@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from artifacts_jax.devices import host
+from artifacts_jax.files import write_atomically
 from artifacts_jax.transfer.voc.annotations import NAMES
 
 FILE = 'comp3_det_{split}_{name}.txt'  # comp3: learned from VOC's own trainval, or from other data than its test
@@ -69,7 +69,7 @@ def write(folder: Path, split: str, names: Sequence[str], found: Sequence[Detect
             lines[label].append(LINE.format(image, score, *corners))
     paths = [Path(folder) / FILE.format(split=split, name=name) for name in NAMES]
     for path, each in zip(paths, lines):
-        host.write_whole(path, ''.join(each))
+        write_atomically(path, ''.join(each))
     return paths
 
 

@@ -88,10 +88,10 @@ def test_after_a_kill_what_is_missing_or_cut_short_is_searched(opencv, images, s
     found, _ = selective_search.of_records(images, folder, workers=1)
     (folder / 'a.npz').unlink()
     (folder / 'b.npz').write_bytes((folder / 'b.npz').read_bytes()[:-30])
-    (folder / 'a.tmp').write_bytes(b'cut sh')
+    (folder / '.a.npz.killed').write_bytes(b'cut sh')
     assert same(found, selective_search.of_records(images, folder, workers=1)[0])
     assert searched[3:] == searched[:2]
-    assert sorted(path.name for path in folder.iterdir()) == ['a.npz', 'b.npz', 'c.npz', 'lock']
+    assert sorted(path.name for path in folder.iterdir()) == ['.a.npz.killed', 'a.npz', 'b.npz', 'c.npz', 'lock']
 
 
 def test_another_image_of_the_name_and_other_settings_are_noticed(opencv, images, searched, tmp_path, monkeypatch):
