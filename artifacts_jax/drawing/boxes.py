@@ -18,20 +18,6 @@ HIGHEST = 4 * WIDTH  # row, pixels; photographs that would be higher are narrowe
 FONT = 22  # height of a label's letters, pixels
 LINE, EDGE = 4, 1  # widths of a box and of the dark edges that set it off
 PAD = 5  # around a label's text
-GOLDEN = 0.381966  # of the circle of hues: however many classes there are, those of few steps lie apart
-SHADES = ((0.69, 0.17), (0.53, 0.2), (0.87, 0.17))  # lightness and chroma in Oklab, where hues are equally bright
-# From Oklab to the cube roots of what cones receive, and from what these receive to linear RGB. Source: Ottosson, "A
-# perceptual color space for image processing", 2020.
-TO_CONES = np.array(
-    [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.291485548]]
-)
-TO_RGB = np.array(
-    [
-        [4.0767416621, -3.3077115913, 0.2309699292],
-        [-1.2684380046, 2.6097574011, -0.3413193965],
-        [-0.0041960863, -0.7034186147, 1.7076147010],
-    ]
-)
 
 
 class Photograph(NamedTuple):
@@ -79,13 +65,11 @@ def draw(path: Path, photographs: Sequence[Photograph], *, classes: Sequence[str
 
 
 def colour(n: int) -> tuple[int, int, int]:
-    """Returns the colour of the class at a position among all of them, RGB in 0 to 255."""
-    lightness, chroma = SHADES[n % len(SHADES)]
-    hue = 2 * np.pi * n * GOLDEN
-    linear = TO_RGB @ (TO_CONES @ (lightness, chroma * np.cos(hue), chroma * np.sin(hue))) ** 3
-    linear = np.clip(linear, 0, 1)
-    encoded = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return tuple(round(255 * float(x)) for x in encoded)
+    """Returns the colour of the class at a position among all of them, RGB in 0 to 255; those of 40 classes differ."""
+    from matplotlib import color_sequences
+
+    colours = [*color_sequences['tab20'], *color_sequences['tab20b']]
+    return tuple(round(255 * x) for x in colours[n % len(colours)])
 
 
 def _check(each):
