@@ -1,11 +1,11 @@
 """FCN-32s for VOC's classes, and images as it takes them."""
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, UInt8
 from ml_collections import ConfigDict
 
 from artifacts_jax.models import architecture
+from artifacts_jax.models.discriminator import scale_pixels
 from artifacts_jax.models.fcn import Segmenter
 from artifacts_jax.transfer.voc.annotations import NAMES
 
@@ -19,4 +19,4 @@ def make(config: ConfigDict) -> Segmenter:
 
 def prepared(images: UInt8[Array | np.ndarray, 'B H W 3']) -> Float32[Array, 'B H W 3']:
     """Returns images in [-1, 1]; what surrounds them on their canvases does not matter."""
-    return jnp.asarray(images, jnp.float32) / 127.5 - 1
+    return scale_pixels(images)
