@@ -149,6 +149,7 @@ def _searched(records, missing, folder, workers):
         yield from (_search_and_keep(n, records[n], folder) for n in missing)
         return
     # Threads of JAX and of others would not outlive a fork.
+    # joblib's processes stay for five minutes after the program was killed; these end at once.
     pool = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _begin)
     try:
         running = set()
