@@ -29,6 +29,7 @@ from ml_collections import config_flags
 from artifacts_jax import command
 from artifacts_jax import config as configuration
 from artifacts_jax.devices import host
+from artifacts_jax.files import write_atomically
 
 DATA = 'data'  # among the stages: the images alone
 TASKS = ('layerwise', 'voc_classification', 'voc_detection', 'voc_segmentation')
@@ -152,7 +153,7 @@ def main():
     results['host_peak_bytes'] = host.peak_memory()
     print(table(results))
     if out:
-        host.write_whole(out, json.dumps(results, indent=2) + '\n')
+        write_atomically(out, json.dumps(results, indent=2) + '\n')
 
 
 def _batches(sizes):

@@ -21,6 +21,7 @@ from absl import flags
 from artifacts_jax import command
 from artifacts_jax import config as configuration
 from artifacts_jax.devices import host
+from artifacts_jax.files import write_atomically
 
 TABLE = 'predictions.csv'
 
@@ -59,7 +60,7 @@ def write(export: str, images: Path, out: Path, *, least: float = 0.5, proposals
         raise DataError(f'no image in {images} can be read (see the warnings)')
     lines = io.StringIO()
     csv.writer(lines, lineterminator='\n').writerows(rows)
-    host.write_whole(out / TABLE, lines.getvalue())
+    write_atomically(out / TABLE, lines.getvalue())
     print(f'{count:,} images are drawn in {out}; the table is {out / TABLE}')
     return count
 

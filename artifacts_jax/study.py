@@ -20,6 +20,7 @@ from artifacts_jax import command
 from artifacts_jax import config as configuration
 from artifacts_jax.configs import variants
 from artifacts_jax.devices import host
+from artifacts_jax.files import write_atomically
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'configuration that the variants change')
 WORKDIR = flags.DEFINE_string('workdir', None, 'directory of the study; the same one again resumes it')
@@ -179,8 +180,7 @@ def autoencoder_folder(config: ConfigDict, workdir: Path) -> Path:
     relevant = {k: v for k, v in keys.items() if not k.startswith(GAME_ONLY) and not configuration.is_free(k)}
     digest = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:8]
     folder = Path(workdir) / 'autoencoder' / f'seed_{config.seed}_{digest}'
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'config.json').write_text(json.dumps(relevant, indent=2) + '\n')
+    write_atomically(folder / 'config.json', json.dumps(relevant, indent=2) + '\n')
     return folder
 
 

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from artifacts_jax import command
 from artifacts_jax import config as configuration
 from artifacts_jax.devices import host
+from artifacts_jax.files import write_atomically
 
 IMAGENET, PLACES, VOC = 'imagenet_linear', 'places_linear', 'voc07_classification'
 DETECTION, SEGMENTATION = 'voc07_detection', 'voc12_segmentation'
@@ -78,7 +79,7 @@ def run(
     for task, config in configs.items():
         pipeline.run(config, workdir / task)
     text = tables(workdir)
-    host.write_whole(workdir / TABLES, text)
+    write_atomically(workdir / TABLES, text)
     return text
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float32, Key, UInt8
 
 from artifacts_jax.data import augment
+from artifacts_jax.models.discriminator import scale_pixels
 
 Images = UInt8[Array | np.ndarray, 'B H W 3']
 Views = Float32[Array, 'B S S 3']
@@ -26,12 +27,12 @@ def random(keys: Key[Array, ' B'], images: Images, size: int) -> Views:
         square = jax.lax.dynamic_slice(image, (top, left, 0), (size, size, 3))
         return _mirrored(flip, square)
 
-    return _to_network(jax.vmap(crop)(keys, jnp.asarray(images)))
+    return scale_pixels(jax.vmap(crop)(keys, jnp.asarray(images)))
 
 
 def centre_mirrored(keys: Key[Array, ' B'], images: Images, size: int) -> Views:
     """The square in the middle, mirrored half of the time."""
-    return _to_network(jax.vmap(_mirrored)(keys, _square(jnp.asarray(images), *_middle(images, size), size)))
+    return scale_pixels(jax.vmap(_mirrored)(keys, _square(jnp.asarray(images), *_middle(images, size), size)))
 
 
 def resized(keys: Key[Array, ' B'], images: Images, size: int) -> Views:
@@ -72,14 +73,14 @@ def box(key: Key[Array, ''], shape: tuple[int, int]) -> tuple[Float32[Array, '']
 
 def centre(images: Images, size: int) -> Views:
     """The square in the middle."""
-    return _to_network(_square(jnp.asarray(images), *_middle(images, size), size))
+    return scale_pixels(_square(jnp.asarray(images), *_middle(images, size), size))
 
 
 def ten(images: Images, size: int) -> tuple[Views, ...]:
     """The four corners and the middle, and their mirror images."""
     bottom, right = images.shape[1] - size, images.shape[2] - size
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), _middle(images, size)]
-    squares = [_to_network(_square(jnp.asarray(images), *corner, size)) for corner in corners]
+    squares = [scale_pixels(_square(jnp.asarray(images), *corner, size)) for corner in corners]
     return (*squares, *(square[:, :, ::-1] for square in squares))
 
 
@@ -93,7 +94,3 @@ def _square(images, top, left, size):
 
 def _mirrored(key, image):
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
-
-
-def _to_network(images):
-    return images.astype(jnp.float32) / 127.5 - 1

@@ -164,14 +164,6 @@ def alone(folder: Path, *, patient: bool = False) -> Iterator[None]:
         yield
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file, text or bytes, whole or not at all, and makes the folders that it is in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix('.tmp')
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
-
-
 def peak_memory() -> int:
     """Returns the most memory that the process has held so far, bytes; 0 where the system does not say."""
     try:

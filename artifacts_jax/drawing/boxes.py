@@ -1,11 +1,8 @@
-"""Photographs with boxes around what is in them, its names and scores, as a PNG file that can go into a talk as it is.
+"""Photographs with boxes around what is in them, its names and scores, as a PNG file.
 
 Boxes and labels are as large on a small photograph as on a large one: photographs are scaled before they are drawn on.
-Pillow and matplotlib's font are imported when something is drawn, so that importing this module costs nothing.
 """
 
-import functools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,27 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from artifacts_jax.drawing import pictures
+from artifacts_jax.drawing.pictures import DARK, GAP, LIGHT, Cell
+
 WIDTH = 960  # of a photograph beside another, pixels of the file; a figure is at most two of them wide
 HIGHEST = 4 * WIDTH  # row, pixels; photographs that would be higher are narrower
-GAP = 16
-FONT, CAPTION, TITLE = 22, 26, 34  # heights of letters, pixels
+FONT = 22  # height of a label's letters, pixels
 LINE, EDGE = 4, 1  # widths of a box and of the dark edges that set it off
 PAD = 5  # around a label's text
-DARK, LIGHT = (20, 20, 20), (255, 255, 255)
-GOLDEN = 0.381966  # of the circle of hues: however many classes there are, those of few steps lie apart
-SHADES = ((0.69, 0.17), (0.53, 0.2), (0.87, 0.17))  # lightness and chroma in Oklab, where hues are equally bright
-# From Oklab to the cube roots of what cones receive, and from what these receive to linear RGB. Source: Ottosson, "A
-# perceptual color space for image processing", 2020.
-TO_CONES = np.array(
-    [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.291485548]]
-)
-TO_RGB = np.array(
-    [
-        [4.0767416621, -3.3077115913, 0.2309699292],
-        [-1.2684380046, 2.6097574011, -0.3413193965],
-        [-0.0041960863, -0.7034186147, 1.7076147010],
-    ]
-)
 
 
 class Photograph(NamedTuple):
@@ -61,8 +45,6 @@ def draw(path: Path, photographs: Sequence[Photograph], *, classes: Sequence[str
     Raises:
       ValueError: there is no photograph, or one has not a name and score for each box, or a box that is not finite.
     """
-    from PIL import Image, ImageDraw
-
     if not photographs:
         raise ValueError('there are no photographs to draw')
     for each in photographs:
@@ -70,37 +52,24 @@ def draw(path: Path, photographs: Sequence[Photograph], *, classes: Sequence[str
     occurring = sorted({name for each in photographs for name in each.names})
     classes = [*classes, *(name for name in occurring if name not in classes)]
     colours = {name: colour(n) for n, name in enumerate(classes)}
-    rows, width = _rows([each.pixels.shape[:2] for each in photographs])
-    head = 2 * GAP + TITLE if title else GAP
-    foot = GAP + CAPTION + GAP // 2 if any(each.caption for each in photographs) else GAP
-    figure = Image.new('RGB', (width, head + sum(height + foot for height, _ in rows)), LIGHT)
-    pen, top, left_over = ImageDraw.Draw(figure), head, iter(photographs)
-    if title:
-        _centred(pen, title, TITLE, (width / 2, head / 2), width - 2 * GAP)
-    for height, widths in rows:
-        left = (width - sum(widths) - GAP * (len(widths) - 1)) // 2
-        for across in widths:
-            each = next(left_over)
-            figure.paste(_drawn(each, (across, height), colours), (left, top))
-            middle = (left + across / 2, top + height + GAP / 2 + CAPTION / 2)
-            _centred(pen, each.caption, CAPTION, middle, across)
-            left += across + GAP
-        top += height + foot
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    figure.save(temporary, 'PNG')
-    os.replace(temporary, path)
+    columns = 1 if len(photographs) == 1 else 2 if len(photographs) < 5 else 3
+    inside = WIDTH * min(columns, 2) + GAP * (columns - 1)
+    rows, highest = [], HIGHEST
+    for n in range(0, len(photographs), columns):
+        row = photographs[n : n + columns]
+        limit = highest if len(row) < columns else HIGHEST  # fewer are as high as the row before
+        sizes = pictures.fit([each.pixels.shape[:2] for each in row], inside, limit)
+        rows.append([Cell(_drawn(each, size, colours), size[0], each.caption) for each, size in zip(row, sizes)])
+        highest = sizes[0][1]
+    pictures.draw(path, rows, inside + 2 * GAP, title=title)
 
 
 def colour(n: int) -> tuple[int, int, int]:
-    """Returns the colour of the class at a position among all of them, RGB in 0 to 255."""
-    lightness, chroma = SHADES[n % len(SHADES)]
-    hue = 2 * np.pi * n * GOLDEN
-    linear = TO_RGB @ (TO_CONES @ (lightness, chroma * np.cos(hue), chroma * np.sin(hue))) ** 3
-    linear = np.clip(linear, 0, 1)
-    encoded = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return tuple(round(255 * float(x)) for x in encoded)
+    """Returns the colour of the class at a position among all of them, RGB in 0 to 255; those of 40 classes differ."""
+    from matplotlib import color_sequences
+
+    colours = [*color_sequences['tab20'], *color_sequences['tab20b']]
+    return tuple(round(255 * x) for x in colours[n % len(colours)])
 
 
 def _check(each):
@@ -110,20 +79,6 @@ def _check(each):
         raise ValueError(f'{count} boxes have {len(each.names)} names and {scores} scores, expected as many')
     if not np.isfinite(each.boxes).all():
         raise ValueError('the boxes to draw hold nan or inf')
-
-
-def _rows(sizes):
-    """Returns ([(height, widths)] of rows, the figure's width) for photographs of these heights and widths."""
-    columns = 1 if len(sizes) == 1 else 2 if len(sizes) < 5 else 3
-    inside = WIDTH * min(columns, 2) + GAP * (columns - 1)
-    rows = []
-    for n in range(0, len(sizes), columns):
-        ratios = [width / height for height, width in sizes[n : n + columns]]
-        height = min(HIGHEST, (inside - GAP * (len(ratios) - 1)) / sum(ratios))
-        if len(ratios) < columns and rows:  # as high as the row before
-            height = min(height, rows[-1][0])
-        rows.append((max(1, round(height)), [max(1, round(height * ratio)) for ratio in ratios]))
-    return rows, inside + 2 * GAP
 
 
 def _drawn(each, size, colours):
@@ -157,7 +112,7 @@ def _frame(pen, corners, rgb):
 
 def _label(pen, text, corners, size, rgb, taken):
     """Writes a label at a corner of its box, where it covers least of those that are there."""
-    font = _font(FONT)
+    font = pictures.font(FONT)
     width, height = round(pen.textlength(text, font)) + 2 * PAD, FONT + 2 * PAD
     x1, y1, x2, y2 = (int(x) for x in corners)
     places = [
@@ -173,22 +128,7 @@ def _label(pen, text, corners, size, rgb, taken):
     pen.text((x + PAD, y + height / 2), text, ink, font, 'lm')
 
 
-def _centred(pen, text, height, middle, width):
-    """Writes a line of text around a point, smaller where it would be too wide."""
-    length = pen.textlength(text, _font(height))
-    pen.text(middle, text, DARK, _font(height * min(1, width / max(length, 1))), 'mm')
-
-
 def _shared(a, b):
     """Returns how many pixels two rectangles, x, y, width and height, have in common."""
     sides = [min(a[n] + a[n + 2], b[n] + b[n + 2]) - max(a[n], b[n]) for n in (0, 1)]
     return max(sides[0], 0) * max(sides[1], 0)
-
-
-@functools.cache
-def _font(height):
-    """Returns the font of the charts."""
-    from matplotlib import font_manager
-    from PIL import ImageFont
-
-    return ImageFont.truetype(font_manager.findfont('DejaVu Sans'), max(1, round(0.8 * height)))

@@ -3,12 +3,14 @@
 matplotlib is imported when a figure is drawn, so that importing this module costs nothing.
 """
 
-import os
+import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+
+from artifacts_jax.files import write_atomically
 
 DPI = 160
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
@@ -134,14 +136,12 @@ def canvas(path: Path, width: float, height: float, layout: str | None = None) -
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    path = Path(path)
+    written = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor='white')
         yield figure
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-        FigureCanvasAgg(figure).print_png(temporary)
-    os.replace(temporary, path)
+        FigureCanvasAgg(figure).print_png(written)
+    write_atomically(path, written.getvalue())
 
 
 def _colors(names):

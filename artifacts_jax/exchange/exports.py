@@ -21,6 +21,7 @@ from artifacts_jax.config import ForeseenError
 from artifacts_jax.data.errors import first_line
 from artifacts_jax.devices import host, processes
 from artifacts_jax.devices.parallel import shape_tree
+from artifacts_jax.files import write_atomically
 from artifacts_jax.models import architecture
 from artifacts_jax.training.checkpoint import hush
 from artifacts_jax.training.trees import differences, fingerprint
@@ -83,7 +84,7 @@ def save(
             shutil.rmtree(folder / network, ignore_errors=True)
 
     def complete():
-        host.write_whole(folder / 'config.json', json.dumps(description, indent=2) + '\n')
+        write_atomically(folder / 'config.json', json.dumps(description, indent=2) + '\n')
 
     processes.led(begin, f'write {folder}')
     try:

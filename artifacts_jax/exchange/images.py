@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
 
+from artifacts_jax.models.discriminator import scale_pixels
+
 LIKE = 'expected images [B, H, W, 3], RGB with the channels last'
 LIKE_ONE = 'expected one image [H, W, 3], RGB with the channels last'
 ADVICE = {  # by the number of channels
@@ -98,7 +100,7 @@ def to_pixels(image: Any, value_range: tuple[float, float] = (-1.0, 1.0)) -> UIn
 
 def scaled(images: Images) -> Float32[Array, 'B H W 3']:
     """Returns what `to_network` does as float32 in [-1, 1]."""
-    return images.astype(jnp.float32) / 127.5 - 1 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
+    return scale_pixels(images) if images.dtype == jnp.uint8 else images.astype(jnp.float32)
 
 
 def _check_shape(shape, size):

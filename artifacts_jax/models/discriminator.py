@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Float32, Int, Key
+from jaxtyping import Array, Float, Float32, Int, Key, Shaped
 
 from artifacts_jax.models import layers
 from artifacts_jax.models.cpu import products
@@ -145,6 +145,11 @@ def _whole_grid_init(grid, hidden):
         return layers.glorot_init(key, (*grid, hidden), dtype).reshape(shape)
 
     return init
+
+
+def scale_pixels(images: Shaped[Array | np.ndarray, 'B H W 3']) -> Float32[Array, 'B H W 3']:
+    """Maps images in [0, 255], of any type, to [-1, 1], as networks take them."""
+    return jnp.asarray(images, jnp.float32) / 127.5 - 1
 
 
 def preprocess(images: Float[Array | np.ndarray, 'B H W 3']) -> Float[Array, 'B H W 3']:

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt8
 
 from artifacts_jax.models import alexnet, layers, roi_pooling
-from artifacts_jax.models.discriminator import CHANNEL_MEANS, Geometry, Trunk
+from artifacts_jax.models.discriminator import CHANNEL_MEANS, Geometry, Trunk, scale_pixels
 
 
 class Regions(nn.Module):
@@ -98,4 +98,4 @@ def prepared(
     rows, columns = (jnp.arange(images.shape[axis])[None] < sizes[:, axis - 1, None] for axis in (1, 2))
     inside = (rows[:, :, None] & columns[:, None, :])[..., None]
     means = jnp.array(CHANNEL_MEANS, jnp.float32)[None, None, None]
-    return jnp.where(inside, images.astype(jnp.float32), means) / 127.5 - 1
+    return scale_pixels(jnp.where(inside, images.astype(jnp.float32), means))

@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from artifacts_jax.devices import host
 from artifacts_jax.drawing import plots
+from artifacts_jax.files import write_atomically
 from artifacts_jax.training import results, tensorboard
 
 
@@ -51,7 +51,7 @@ class Report:
 
     def __enter__(self):
         kept = [row for row in read(self._path) if self._start and row['step'] <= self._start]
-        host.write_whole(self._path, ''.join(json.dumps(row) + '\n' for row in kept))
+        write_atomically(self._path, ''.join(json.dumps(row) + '\n' for row in kept))
         self._file = self._path.open('a', buffering=1)
         self._scalars = tensorboard.Scalars(self._tensorboard)
         if self._progress:

@@ -11,7 +11,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from artifacts_jax import config as configuration
-from artifacts_jax.devices import host, processes
+from artifacts_jax.devices import processes
+from artifacts_jax.files import write_atomically
 
 LEARNED = ', state '  # in what names a learned network
 UNTRAINED = 'random'  # and what names one that stands in its place, and has learned nothing, begins with
@@ -137,13 +138,13 @@ def retire(workdir: Path, made_from: str) -> None:
 def write_tables(workdir: Path, text: str) -> None:
     """Writes the results as tables."""
     if processes.is_first():
-        host.write_whole(Path(workdir) / TABLES, text)
+        write_atomically(Path(workdir) / TABLES, text)
 
 
 def write_json(path: Path, value: dict | list) -> None:
     """Writes a JSON file, whole or not at all, and the folders that it is in; of several processes the first does."""
     if processes.is_first():
-        host.write_whole(path, json.dumps(value, indent=2) + '\n')
+        write_atomically(path, json.dumps(value, indent=2) + '\n')
 
 
 def write_config(workdir: Path, config: ConfigDict) -> None:

@@ -24,6 +24,7 @@ from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.drawing import label_maps
 from artifacts_jax.features import lbfgs, linear
 from artifacts_jax.models import architecture
+from artifacts_jax.models.discriminator import scale_pixels
 from artifacts_jax.training import keys, results
 from artifacts_jax.training.evaluation import Entry, Network, Run
 from artifacts_jax.transfer import confusion
@@ -234,7 +235,7 @@ def _maps(config):
     trunk, layers = architecture.make_trunk(config), config.segmentation_probe.layers
 
     def maps(variables, batch):
-        _, found = trunk.apply(variables, batch['image'].astype(jnp.float32) / 127.5 - 1)
+        _, found = trunk.apply(variables, scale_pixels(batch['image']))
         return {layer: found[layer].astype(jnp.float32) for layer in layers}, batch['index']
 
     return maps

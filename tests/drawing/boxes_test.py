@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+from skimage import color
 
 from artifacts_jax.drawing import boxes
 from artifacts_jax.drawing.boxes import DARK, GAP, WIDTH, Photograph
@@ -49,8 +50,9 @@ def test_a_class_has_one_colour_in_every_figure_and_those_of_classes_differ(read
     there, only = (read_png(tmp_path / f'{name}.png')[GAP + 300, GAP + 102] for name in 'ab')
     assert tuple(there) == boxes.colour(7)
     assert tuple(only) == boxes.colour(0)
-    for a, b in itertools.combinations(range(20), 2):
-        assert np.abs(np.subtract(boxes.colour(a), boxes.colour(b))).sum() > 50, (a, b)
+    seen = color.rgb2lab(np.array([DARK, *map(boxes.colour, range(21))]) / 255)
+    for a, b in itertools.combinations(range(22), 2):
+        assert color.deltaE_ciede2000(seen[a], seen[b]) > 10, (a, b)
 
 
 def test_the_better_score_lies_above(read_png, tmp_path):

@@ -23,7 +23,8 @@ def make_rows():
 
 
 def test_import_leaves_matplotlib_alone():
-    code = "import sys; from artifacts_jax.drawing import grids, plots; sys.exit('matplotlib' in sys.modules)"
+    imports = 'import sys; from artifacts_jax.drawing import boxes, grids, label_maps, plots'
+    code = f"{imports}; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, '-c', code], check=True)
 
 

@@ -25,7 +25,7 @@ from artifacts_jax.data.ordered import Held
 from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.devices.parallel import Devices, mean
 from artifacts_jax.models import alexnet, architecture
-from artifacts_jax.models.discriminator import CHANNEL_MEANS
+from artifacts_jax.models.discriminator import CHANNEL_MEANS, scale_pixels
 from artifacts_jax.training import keys
 from artifacts_jax.transfer import rescaling, sgd
 from artifacts_jax.transfer.stage import TrunkStage
@@ -182,7 +182,7 @@ def views(config: ConfigDict, crop_keys: Key[Array, ' B'], batch: dict) -> Float
     """Returns random crops of a batch's images, in [-1, 1] but for what lies outside an image: there, the means."""
     side = config.voc_classification.crop_size
     pixels = crops.sample(crop_keys, batch['image'], batch['size'], mean=MEANS, side=side) + MEANS[None, None, None]
-    return pixels / 127.5 - 1
+    return scale_pixels(pixels)
 
 
 def label_loss(outputs: Float[Array, 'B K'], labels: Array) -> Float[Array, ' B']:

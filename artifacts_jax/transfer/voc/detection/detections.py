@@ -25,8 +25,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, UInt8
 
 from artifacts_jax.data.voc.annotations import NAMES, Objects
-from artifacts_jax.devices import host
 from artifacts_jax.drawing import boxes as photographs
+from artifacts_jax.files import write_atomically
 from artifacts_jax.transfer.voc.detection import boxes as geometry
 
 FILE = 'comp3_det_{split}_{name}.txt'  # comp3: learned from VOC's own trainval, or from other data than its test
@@ -90,7 +90,7 @@ def write(folder: Path, split: str, names: Sequence[str], found: Sequence[Detect
             lines[label].append(LINE.format(image, score, *corners))
     paths = [Path(folder) / FILE.format(split=split, name=name) for name in NAMES]
     for path, each in zip(paths, lines):
-        host.write_whole(path, ''.join(each))
+        write_atomically(path, ''.join(each))
     return paths
 
 

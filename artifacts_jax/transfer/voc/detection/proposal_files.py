@@ -19,7 +19,7 @@ from jaxtyping import Float, Float64
 
 from artifacts_jax.data import npz
 from artifacts_jax.data.errors import DataError, first_line
-from artifacts_jax.devices import host
+from artifacts_jax.files import write_atomically
 
 SUFFIXES = ('.mat', '.npz')
 
@@ -78,7 +78,7 @@ def write(path: Path, names: Sequence[str], boxes: Sequence[Float[np.ndarray, '_
     np.savez_compressed(
         file, names=np.array(names, str), counts=np.array([len(each) for each in boxes], np.int64), boxes=whole
     )
-    host.write_whole(Path(path), file.getvalue())
+    write_atomically(Path(path), file.getvalue())
 
 
 def _read_npz(path):

@@ -29,6 +29,7 @@ from rich.progress import track
 from artifacts_jax.data import decoding, npz
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.devices import host
+from artifacts_jax.files import write_atomically
 
 SIDE = 500  # of a larger image, when it is searched: the largest side of VOC's images
 SETTINGS = {'mode': 'fast', 'side': SIDE}
@@ -147,6 +148,7 @@ def _searched(records, missing, folder, workers):
         yield from (_search_and_keep(n, records[n], folder) for n in missing)
         return
     # Threads of JAX and of others would not outlive a fork.
+    # joblib's processes stay for five minutes after the program was killed; these end at once.
     pool = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _begin)
     try:
         running = set()
@@ -184,7 +186,7 @@ def _search_and_keep(n, record, folder):
         return n, np.zeros((0, 4), np.float32), str(error)
     boxes, file = search(image), io.BytesIO()
     np.savez_compressed(file, boxes=boxes, made_from=_made_from(record), opencv=_opencv().__version__)
-    host.write_whole(_path(folder, record), file.getvalue())
+    write_atomically(_path(folder, record), file.getvalue())
     return n, boxes, ''
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int64, UInt8
+from jaxtyping import Int64, UInt8
 from ml_collections import ConfigDict
 
 from artifacts_jax.data.left_out import LeftOut
@@ -17,6 +17,7 @@ from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.drawing import label_maps
 from artifacts_jax.exchange import exports, images
 from artifacts_jax.models import architecture
+from artifacts_jax.models.discriminator import scale_pixels
 from artifacts_jax.models.fcn import Segmenter
 from artifacts_jax.transfer import confusion
 from artifacts_jax.transfer.voc.segmentation import batches
@@ -30,11 +31,6 @@ Segmented = Iterator[tuple[int, UInt8[np.ndarray, 'H W']]]
 def make_network(config: ConfigDict) -> Segmenter:
     """Makes the network that a config describes."""
     return architecture.make_segmenter(config, len(CLASSES))
-
-
-def to_network(images: UInt8[Array | np.ndarray, 'B H W 3']) -> Float32[Array, 'B H W 3']:
-    """Returns images in [-1, 1]; what surrounds them on their canvases does not matter."""
-    return jnp.asarray(images, jnp.float32) / 127.5 - 1
 
 
 def make(config: ConfigDict, devices: Devices) -> Callable[..., Segmented]:
@@ -147,7 +143,7 @@ def _judge(config):
     model = make_network(config)
 
     def judge(variables, batch):
-        images = to_network(batch['image'])
+        images = scale_pixels(batch['image'])
         scores = model.apply({'params': variables['params']}, images, batch['size'])
         return batch['index'], scores.argmax(-1).astype(jnp.uint8)
 

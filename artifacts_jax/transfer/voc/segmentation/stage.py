@@ -20,6 +20,7 @@ from artifacts_jax.data.voc.records import VOID
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import mean
 from artifacts_jax.models import alexnet, fcn
+from artifacts_jax.models.discriminator import scale_pixels
 from artifacts_jax.training import keys
 from artifacts_jax.transfer import confusion, rescaling, sgd
 from artifacts_jax.transfer.stage import TrunkStage
@@ -97,7 +98,7 @@ class Stage(TrunkStage):
         """As TrunkStage.loss: the mean over images of their pixels' cross-entropy."""
         images, sizes, labels, *dropout_keys = inputs
         params, dropout_keys = {'params': variables['params']}, jnp.stack(dropout_keys, axis=1)
-        scores = segmenter.make_network(config).apply(params, segmenter.to_network(images), sizes, dropout_keys)
+        scores = segmenter.make_network(config).apply(params, scale_pixels(images), sizes, dropout_keys)
         entropy, right = pixel_losses(scores, labels)
         return {'loss/class': mean(entropy, axis_name), 'accuracy': mean(right, axis_name)}, {}
 
@@ -158,7 +159,7 @@ def _first_windows(config, devices, variables, images):
 
     def look(variables, batch):
         pooled = model.apply(
-            {'params': variables['params']}, segmenter.to_network(batch['image']), batch['size'], method='pooled'
+            {'params': variables['params']}, scale_pixels(batch['image']), batch['size'], method='pooled'
         )
         return pooled, batch['size']
 

@@ -1,6 +1,12 @@
 import builtins
 import dataclasses
+import multiprocessing
 import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
 
 import numpy as np
 import PIL.Image
@@ -47,6 +53,15 @@ def searched(monkeypatch):
     return sums
 
 
+def wait_for(condition):
+    """Returns what a function returns, once that is not empty."""
+    end = time.monotonic() + 60
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return found
+
+
 def same(first, second):
     return len(first) == len(second) and all(map(np.array_equal, first, second))
 
@@ -87,10 +102,10 @@ def test_after_a_kill_what_is_missing_or_cut_short_is_searched(opencv, images, s
     found, _ = selective_search.of_records(images, folder, workers=1)
     (folder / 'a.npz').unlink()
     (folder / 'b.npz').write_bytes((folder / 'b.npz').read_bytes()[:-30])
-    (folder / 'a.tmp').write_bytes(b'cut sh')
+    (folder / '.a.npz.killed').write_bytes(b'cut sh')
     assert same(found, selective_search.of_records(images, folder, workers=1)[0])
     assert searched[3:] == searched[:2]
-    assert sorted(path.name for path in folder.iterdir()) == ['a.npz', 'b.npz', 'c.npz', 'lock']
+    assert sorted(path.name for path in folder.iterdir()) == ['.a.npz.killed', 'a.npz', 'b.npz', 'c.npz', 'lock']
 
 
 def test_another_image_of_the_name_and_other_settings_are_noticed(opencv, images, searched, tmp_path, monkeypatch):
@@ -126,6 +141,47 @@ def test_processes_find_the_same(opencv, images, tmp_path):
     shared, others = selective_search.of_records(images, tmp_path / 'shared', workers=2)
     assert same(alone, shared)
     assert reasons == others == {'c': 'No such file or directory'}
+
+
+def test_a_killed_process_is_one_line_and_what_was_found_is_kept(opencv, images, tmp_path):
+    folder, others = tmp_path / 'kept', {*multiprocessing.active_children()}
+    many = [dataclasses.replace(images[n % 3], name=f'{n:04}') for n in range(3000)]
+
+    def kill():
+        wait_for(lambda: list(folder.glob('*.npz')))
+        ({*multiprocessing.active_children()} - others).pop().kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with pytest.raises(DataError, match=r'was killed, .* run the same command again, with a smaller data\.workers$'):
+        selective_search.of_records(many, folder, workers=2)
+    thread.join()
+    assert {*multiprocessing.active_children()} <= others
+    assert any(boxes is not None for boxes in selective_search._kept(folder, many))
+
+
+PROGRAM = """
+import dataclasses
+import sys
+from pathlib import Path
+import numpy as np
+from artifacts_jax.transfer.voc import annotations, records
+from artifacts_jax.transfer.voc.detection import selective_search
+
+image, folder = map(Path, sys.argv[1:])
+record = records.Record('', (48, 60), annotations.objects([]), np.full(20, -1, np.int8), image)
+selective_search.of_records([dataclasses.replace(record, name=f'{n:04}') for n in range(3000)], folder, workers=2)
+"""
+
+
+def test_processes_end_with_the_program_that_was_killed(opencv, images, tmp_path):
+    command = [sys.executable, '-c', PROGRAM, images[0].file, tmp_path / 'kept']
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as program:
+        wait_for(lambda: list((tmp_path / 'kept').glob('*.npz')) or program.poll())
+        program.kill()
+        said, _ = program.communicate(timeout=20)  # until no process holds the pipe
+    assert program.returncode == -signal.SIGKILL, said
+    assert len(list((tmp_path / 'kept').glob('*.npz'))) < 3000
 
 
 def test_without_opencv_one_line_says_what_to_do(images, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import pytest
 
 import artifacts_jax
 from artifacts_jax.exchange import exports
+from artifacts_jax.models.discriminator import scale_pixels
 from artifacts_jax.transfer.voc.segmentation import segmenter
 from tests.transfer.voc.segmentation import made
 
@@ -25,7 +26,7 @@ def exported(config, tmp_path):
 def test_a_loaded_segmenter_sees_what_the_trained_one_does(exported, image):
     model, variables, folder = exported
     segment = artifacts_jax.load_segmenter(folder)
-    scores = jax.jit(model.apply)({'params': variables['params']}, segmenter.to_network(image[None]))
+    scores = jax.jit(model.apply)({'params': variables['params']}, scale_pixels(image[None]))
     expected = np.asarray(scores.argmax(-1)[0])
     found = segment(image)
     assert found.shape == (20, 24)

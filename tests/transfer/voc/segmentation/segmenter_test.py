@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from artifacts_jax.devices.parallel import Devices
+from artifacts_jax.models.discriminator import scale_pixels
 from artifacts_jax.transfer import confusion
 from artifacts_jax.transfer.voc.segmentation import segmenter, stage
 from tests.transfer.voc.segmentation import made
@@ -24,7 +25,7 @@ def test_the_classes_of_pixels_are_those_of_images_alone(tree):
     apply, counts = jax.jit(segmenter.make_network(config).apply), 0
     for row, labels in found.items():
         record = images.records[row]
-        scores = apply({'params': variables['params']}, segmenter.to_network(record.image()[None]))
+        scores = apply({'params': variables['params']}, scale_pixels(record.image()[None]))
         np.testing.assert_array_equal(labels, np.asarray(scores)[0].argmax(-1))
         counts += confusion.matrix(record.mask(), labels, 21)
     np.testing.assert_array_equal(segmenter.counted(images.records, found.items())[0], counts)

@@ -7,6 +7,7 @@ import pytest
 
 from artifacts_jax.configs import default
 from artifacts_jax.models import fcn
+from artifacts_jax.models.discriminator import scale_pixels
 from artifacts_jax.training import keys
 from artifacts_jax.transfer.voc.segmentation import segmenter, stage
 from tests import stopping
@@ -53,9 +54,7 @@ def test_new_layers_begin_by_what_they_see(tree, start):
     np.testing.assert_allclose(outputs.std(0), 1, rtol=1e-3)
     # And they see what a convolution does.
     image = images.records[0].image()[None]
-    pooled = segmenter.make_network(config).apply(
-        {'params': before.params}, segmenter.to_network(image), method='pooled'
-    )
+    pooled = segmenter.make_network(config).apply({'params': before.params}, scale_pixels(image), method='pooled')
     slid = jax.lax.conv(pooled.transpose(0, 3, 1, 2), layer['kernel'].transpose(3, 2, 0, 1), (1, 1), 'VALID') + layer[
         'bias'
     ].reshape(1, -1, 1, 1)
