@@ -16,7 +16,7 @@ if COMMAND and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
 def __getattr__(name):
     # JAX takes seconds to import; a misspelt command-line flag should not wait for it.
     if name == 'load_detector':
-        from artifacts_jax.transfer.voc.detection import loading as loaders
+        from artifacts_jax.transfer.voc.detection import detector as loaders
     elif name == 'load_segmenter':
         from artifacts_jax.transfer.voc.segmentation import segmenter as loaders
     elif name in __all__:

@@ -68,10 +68,10 @@ def write(export: str, images: Path, out: Path, *, least: float = 0.5, proposals
 def _detected(export, folder, out, least, proposals):
     """Draws the boxes of images; returns (the rows of the table, how many images)."""
     from artifacts_jax.drawing import boxes as drawn
-    from artifacts_jax.transfer.voc.detection import detections, loading
+    from artifacts_jax.transfer.voc.detection import detections, detector
     from artifacts_jax.transfer.voc.detection import proposals as searched
 
-    find, names = loading.load(export)
+    find, names = detector.load(export)
     images = _records(folder)
     boxes = searched.load(images, proposals or searched.SEARCH, place=str(folder), folder=out / 'proposals')
     rows, found = [('image', 'label', 'score', 'x1', 'y1', 'x2', 'y2')], find(images, boxes)

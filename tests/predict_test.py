@@ -11,7 +11,7 @@ from artifacts_jax import predict
 from artifacts_jax.data import decoding
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.exchange import exports
-from artifacts_jax.transfer.voc.detection import loading, proposal_files
+from artifacts_jax.transfer.voc.detection import detector, proposals
 from artifacts_jax.transfer.voc.segmentation import segmenter as segmentation
 from tests.transfer.voc.detection import made
 from tests.transfer.voc.segmentation.made import segmenter
@@ -20,7 +20,7 @@ from tests.transfer.voc.segmentation.made import segmenter
 @pytest.fixture
 def export(config, tmp_path):
     config.voc_detection.update(hidden=8, boxes=8, scales=(24,), longest=40)
-    loading.save(tmp_path / 'export', made.detector(config), config, {'stage': 'voc_detection/test', 'step': 1})
+    detector.save(tmp_path / 'export', made.detector(config), config, {'stage': 'voc_detection/test', 'step': 1})
     return str(tmp_path / 'export')
 
 
@@ -43,7 +43,7 @@ def images(photograph_folder, tmp_path):
 @pytest.mark.slow
 def test_each_image_is_drawn_and_its_boxes_are_listed(export, images, tmp_path, capsys):
     boxes = [np.array([(1, 2, 9, 12), (0, 0, 15, 15)], np.float32)] * 3
-    proposal_files.write(tmp_path / 'boxes.npz', ['a.png', 'below/a.png', 'half.jpg'], boxes)
+    proposals.write(tmp_path / 'boxes.npz', ['a.png', 'below/a.png', 'half.jpg'], boxes)
     out = tmp_path / 'out'
     assert predict.write(export, images, out, least=0.01, proposals=str(tmp_path / 'boxes.npz')) == 2
     with (out / 'predictions.csv').open() as file:

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Array, Float, Float32, Int, Shaped
 from ml_collections import ConfigDict
 
 from artifacts_jax.config import ConfigError
@@ -19,13 +19,25 @@ from artifacts_jax.training import metrics
 LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
 
 
-def extractor(config: ConfigDict, devices: Devices, max_values: int) -> Callable:
+def extractor(config: ConfigDict, devices: Devices, max_values: int, *, unit_length: bool = False) -> Callable:
     """Returns extract(variables, batch) -> ({layer: [B, D]}, {'label', 'index': [B]}), of the examples that count.
 
-    The features are average-pooled maps of at most max_values values. `variables` are the discriminator's, {'params':
-    ..., 'batch_stats': ...}; layers are conv1..conv5, after ReLU.
+    The features are average-pooled maps of at most max_values values, of their own length or of length 1. `variables`
+    are the discriminator's, {'params': ..., 'batch_stats': ...}; layers are conv1..conv5, after ReLU.
     """
-    return of_views(config, devices, pooled_maps(config, max_values))
+    maps = pooled_maps(config, max_values)
+
+    def unit_maps(variables, images):
+        return {layer: unit(x) for layer, x in maps(variables, images).items()}
+
+    return of_views(config, devices, unit_maps if unit_length else maps)
+
+
+def unit(features: Float[Array, 'B D']) -> Float32[Array, 'B D']:
+    """Returns features of length 1; those of length 0 stay."""
+    features = features.astype(jnp.float32)
+    length = jnp.linalg.norm(features, axis=1, keepdims=True)
+    return features / jnp.maximum(length, jnp.finfo(jnp.float32).tiny)
 
 
 def pooled_maps(config: ConfigDict, max_values: int) -> Callable:
@@ -50,20 +62,21 @@ def sizes(config: ConfigDict, max_values: int) -> dict[str, int]:
     return {name: x.shape[1] for name, x in jax.eval_shape(maps, jax.random.key(0)).items()}
 
 
-def check_memory(config: ConfigDict, task: str, each: int, images: int) -> None:
-    """Raises ConfigError if the features that a task holds of test images need more memory than the config allows.
+def check_memory(config: ConfigDict, task: str, each: int, images: int, *, split: str = 'test') -> None:
+    """Raises ConfigError if the features that a task holds of images need more memory than the config allows.
 
     Args:
       config: the run's configuration.
-      task: the section of the config that has max_test and max_values.
+      task: the section of the config that has max_values, and max_test or max_train.
       each: bytes held of an image.
       images: how many are held.
+      split: 'test' or 'train'.
     """
     limit = config.data.memory_limit_gb * 1e9
     if each * images > limit:
         raise ConfigError(
-            f'{task} holds {each * images / 1e9:.1f} GB for {images:,} test images, more than data.memory_limit_gb='
-            f'{config.data.memory_limit_gb:g}: set {task}.max_test={int(limit // each)} or less, or a lower'
+            f'{task} holds {each * images / 1e9:.1f} GB for {images:,} {split} images, more than data.memory_limit_gb='
+            f'{config.data.memory_limit_gb:g}: set {task}.max_{split}={int(limit // each)} or less, or a lower'
             f' {task}.max_values={config[task].max_values} (0 is the least)'
         )
 

@@ -95,7 +95,7 @@ def table(found: dict) -> str:
 def classify(config: ConfigDict, devices: Devices, datasets: dict, variables: dict) -> dict:
     """Returns the result of one network, as `evaluate`."""
     options, bank, tests = config.knn, datasets['probe_train'], datasets['test']
-    extract = partial(_extractor(config, devices, options.max_values), variables)
+    extract = partial(extraction.extractor(config, devices, options.max_values, unit_length=True), variables)
     queries, labels = extraction.collect(extract, tests.eval_batches(options.batch_size, limit=options.max_test))
     nearest = {layer: neighbours.none_yet(len(labels), max(options.neighbours)) for layer in queries}
     merge, images = devices.per_example(_merge), 0
@@ -117,16 +117,6 @@ def classify(config: ConfigDict, devices: Devices, datasets: dict, variables: di
         for count, (layer, numbers) in zip(itertools.repeat(len(labels)), right.items())
     }
     return {'dataset': config.data.name, 'train': images, 'test': len(labels), 'layers': layers}
-
-
-def _extractor(config, devices, max_values):
-    """Returns what extraction.extractor does, of features of length 1."""
-    plain = extraction.pooled_maps(config, max_values)
-
-    def function(variables, images):
-        return {layer: neighbours.unit(x) for layer, x in plain(variables, images).items()}
-
-    return extraction.of_views(config, devices, function)
 
 
 def _blocks(extract, dataset, options):

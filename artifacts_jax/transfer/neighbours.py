@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int32
+from jaxtyping import Array, Bool, Float32, Int32
 
 TOPS = (1, 5)
 VOTING = 64  # queries at a time whose neighbours are compared with one another
@@ -35,13 +35,6 @@ class Nearest(NamedTuple):
 def none_yet(queries: int, k: int) -> Nearest:
     """Returns the neighbours of so many queries in an empty bank."""
     return Nearest(np.full((queries, k), -np.inf, np.float32), np.full((queries, k), -1, np.int32))
-
-
-def unit(features: Float[Array, 'B D']) -> Float32[Array, 'B D']:
-    """Returns features of length 1; those of length 0 stay."""
-    features = features.astype(jnp.float32)
-    length = jnp.linalg.norm(features, axis=1, keepdims=True)
-    return features / jnp.maximum(length, jnp.finfo(jnp.float32).tiny)
 
 
 def merged(

@@ -29,7 +29,7 @@ from artifacts_jax import config as configuration
 from artifacts_jax import pipeline
 from artifacts_jax.configs import default
 from artifacts_jax.data import photographs
-from artifacts_jax.transfer.voc.detection import proposal_files
+from artifacts_jax.transfer.voc.detection import proposals
 from artifacts_jax.transfer.voc.segmentation import batches
 
 SIZE = (20, 24)  # of the images of VOC, pixels
@@ -108,7 +108,7 @@ def write_voc(year):
     for lists in ('Main', 'Segmentation'):
         for split, part in {'trainval': names[:6], 'test': names[6:]}.items():
             (year / 'ImageSets' / lists / f'{split}.txt').write_text(''.join(f'{name}\n' for name in part))
-    proposal_files.write('boxes.npz', names, boxes)
+    proposals.write('boxes.npz', names, boxes)
 
 
 def run(name, *arguments, **updates):

@@ -4,11 +4,11 @@ import pytest
 
 from artifacts_jax.configs import default, tasks
 from artifacts_jax.configs.transfer import voc12_segmentation
-from artifacts_jax.models import alexnet, fcn, roi_pooling
+from artifacts_jax.data import crops
+from artifacts_jax.models import alexnet, boxes, fcn, roi_pooling
 from artifacts_jax.transfer.layerwise import presets as layerwise
-from artifacts_jax.transfer.voc import crops
 from artifacts_jax.transfer.voc.classification import stage as classification
-from artifacts_jax.transfer.voc.detection import boxes, detections, detector, scales, targets
+from artifacts_jax.transfer.voc.detection import detections, detector, scales, targets
 from artifacts_jax.transfer.voc.detection import stage as detection
 from artifacts_jax.transfer.voc.segmentation import segmenter
 from artifacts_jax.transfer.voc.segmentation import stage as segmentation

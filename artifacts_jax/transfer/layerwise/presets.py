@@ -54,7 +54,7 @@ class Preset(NamedTuple):
     decay: float  # of weights
     bias_decay: float
     bias_rate: float  # factor on the rate
-    momentum: str  # of sgd.py: 'caffe' or 'torch'
+    momentum: str  # of caffe_sgd.py: 'caffe' or 'torch'
     ten_crop: str  # what is averaged over ten crops, if asked: 'logits' or 'softmax'
 
 
@@ -63,76 +63,32 @@ CAFFE |= {'epochs': 0, 'steps': 140_000, 'rate': 0.01, 'drops': (2 / 7, 4 / 7, 6
 CAFFE |= {'momentum': 'caffe', 'ten_crop': 'logits'}
 TORCH = {'geometry': 'torch', 'size': 224, 'steps': 0, 'rate': 0.01, 'bias_rate': 1.0, 'momentum': 'torch'}
 
+# fmt: off
 PRESETS = {
     'zhang2016': Preset(
-        crop='random',
-        pooling='resize',
-        windows=(),
-        statistics=64,
-        weights='zeros',
-        bias_decay=0.0,
-        bias_rate=2.0,
-        **CAFFE,
+        **CAFFE, crop='random', pooling='resize', windows=(), statistics=64, weights='zeros',
+        bias_decay=0.0, bias_rate=2.0,
     ),
     'fair': Preset(
-        crop='centre_mirrored',
-        pooling='average',
-        windows=OVERLAPPING,
-        statistics=32,
-        weights='gaussian',
-        bias_decay=5e-4,
-        bias_rate=1.0,
-        **CAFFE,
+        **CAFFE, crop='centre_mirrored', pooling='average', windows=OVERLAPPING, statistics=32, weights='gaussian',
+        bias_decay=5e-4, bias_rate=1.0,
     ),
     'vissl': Preset(
-        crop='random',
-        pooling='average',
-        windows=OVERLAPPING,
-        norm='affine',
-        norm_decay=0.9,
-        statistics=32,
-        weights='torch',
-        batch_size=256,
-        epochs=28,
-        drops=(8 / 28, 16 / 28, 24 / 28),
-        decay=5e-4,
-        bias_decay=5e-4,
+        **TORCH, crop='random', pooling='average', windows=OVERLAPPING, norm='affine', norm_decay=0.9, statistics=32,
+        weights='torch', batch_size=256, epochs=28, drops=(8 / 28, 16 / 28, 24 / 28), decay=5e-4, bias_decay=5e-4,
         ten_crop='logits',
-        **TORCH,
     ),
     'deepcluster': Preset(
-        crop='random',
-        pooling='average',
-        windows=DISJOINT,
-        norm='none',
-        norm_decay=0.0,
-        statistics=0,
-        weights='torch',
-        batch_size=256,
-        epochs=90,
-        drops=(),
-        decay=1e-4,
-        bias_decay=1e-4,
-        ten_crop='softmax',
-        **TORCH,
+        **TORCH, crop='random', pooling='average', windows=DISJOINT, norm='none', norm_decay=0.0, statistics=0,
+        weights='torch', batch_size=256, epochs=90, drops=(), decay=1e-4, bias_decay=1e-4, ten_crop='softmax',
     ),
     'asano': Preset(
-        crop='resized',
-        pooling='max',
-        windows=DISJOINT,
-        norm='plain',
-        norm_decay=0.9,
-        statistics=192,
-        weights='xavier',
-        batch_size=192,
-        epochs=36,
-        drops=(10 / 36, 20 / 36, 30 / 36),
-        decay=1e-5,
-        bias_decay=1e-5,
+        **TORCH, crop='resized', pooling='max', windows=DISJOINT, norm='plain', norm_decay=0.9, statistics=192,
+        weights='xavier', batch_size=192, epochs=36, drops=(10 / 36, 20 / 36, 30 / 36), decay=1e-5, bias_decay=1e-5,
         ten_crop='logits',
-        **TORCH,
     ),
 }
+# fmt: on
 
 
 def plan(preset: Preset, images: int, *, batch_size: int = 0, epochs: int = 0) -> tuple[int, int]:

@@ -13,8 +13,7 @@ from artifacts_jax.devices.parallel import Devices, mean
 from artifacts_jax.models import alexnet, architecture
 from artifacts_jax.models.discriminator import Geometry
 from artifacts_jax.pretraining import losses
-from artifacts_jax.training import keys, measure
-from artifacts_jax.transfer import sgd
+from artifacts_jax.training import caffe_sgd, keys, measure
 from artifacts_jax.transfer.layerwise import presets
 from artifacts_jax.transfer.layerwise.heads import Heads
 from artifacts_jax.transfer.layerwise.presets import LAYERS, PRESETS
@@ -58,7 +57,7 @@ class Stage(TrunkStage):
                 return preset.decay
             return preset.bias_decay if is_bias(path) else 0.0
 
-        return sgd.sgd(
+        return caffe_sgd.caffe_sgd(
             presets.schedule(preset, steps),
             form=preset.momentum,
             decay=decay,

@@ -3,7 +3,7 @@
 The published protocols: every constant. philkr is that of philkr/voc-classification, src/train_cls.py. deepcluster is
 the same program as it is run by facebookresearch/deepcluster, eval_voc_classif_all.sh and eval_voc_classif_fc6_8.sh.
 
-What they share: the crops of voc/crops.py, the mean over the batch of the sum over classes of sigmoid cross-entropies,
+What they share: the crops of data/crops.py, the mean over the batch of the sum over classes of sigmoid cross-entropies,
 Caffe's momentum of 0.9, biases that learn twice as fast, weight decay of weights and biases, and a gradient whose norm
 is cut.
 """
@@ -20,16 +20,16 @@ import optax
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import decoding, reading
+from artifacts_jax.data import crops, decoding, reading
 from artifacts_jax.data.ordered import Held
 from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.devices.parallel import Devices, mean
 from artifacts_jax.models import alexnet, architecture
 from artifacts_jax.models.discriminator import CHANNEL_MEANS, scale_pixels
-from artifacts_jax.training import keys
-from artifacts_jax.transfer import rescaling, sgd
+from artifacts_jax.training import caffe_sgd, keys
+from artifacts_jax.transfer import rescaling
 from artifacts_jax.transfer.stage import TrunkStage
-from artifacts_jax.transfer.voc import average_precision, crops
+from artifacts_jax.transfer.voc import average_precision
 
 CROPS = 10  # of a test image, over which the outputs are summed
 DECAY = 1e-6
@@ -89,7 +89,7 @@ class Stage(TrunkStage):
         preset, (steps, _) = chosen(config), self.plan(config)
         rate = config.voc_classification.learning_rate or preset.rate
         halved = max(1, round(preset.halved * steps / preset.steps))
-        return sgd.sgd(
+        return caffe_sgd.caffe_sgd(
             optax.exponential_decay(rate, halved, 0.5, staircase=True),
             form='caffe',
             decay=lambda path: DECAY if self.learns(path, config) else 0.0,

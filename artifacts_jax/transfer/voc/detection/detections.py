@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float, Float64, Int, UInt8
 from artifacts_jax.data.voc.annotations import NAMES, Objects
 from artifacts_jax.drawing import boxes as photographs
 from artifacts_jax.files import write_atomically
-from artifacts_jax.transfer.voc.detection import boxes as geometry
+from artifacts_jax.models import boxes as geometry
 
 FILE = 'comp3_det_{split}_{name}.txt'  # comp3: learned from VOC's own trainval, or from other data than its test
 SCORE_DECIMALS, BOX_DECIMALS = 3, 1

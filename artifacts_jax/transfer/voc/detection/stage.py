@@ -18,11 +18,11 @@ from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import total
 from artifacts_jax.models import alexnet, architecture, fast_rcnn, roi_pooling
-from artifacts_jax.training import keys, measure
-from artifacts_jax.transfer import rescaling, sgd
+from artifacts_jax.models import boxes as geometry
+from artifacts_jax.training import caffe_sgd, keys, measure
+from artifacts_jax.transfer import rescaling
 from artifacts_jax.transfer.stage import TrunkStage
 from artifacts_jax.transfer.voc import average_precision
-from artifacts_jax.transfer.voc.detection import boxes as geometry
 from artifacts_jax.transfer.voc.detection import detections, scales, targets
 
 DECAY = 5e-4  # of weights; biases have none
@@ -64,7 +64,7 @@ class Stage(TrunkStage):
         def is_bias(path):
             return path[-1].key == 'bias'
 
-        return sgd.sgd(
+        return caffe_sgd.caffe_sgd(
             optax.piecewise_constant_schedule(rate, {dropped: DROP}),
             form='caffe',
             decay=lambda path: DECAY if self.learns(path, config) and not is_bias(path) else 0.0,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key
 
 from artifacts_jax.data.voc.annotations import NAMES
-from artifacts_jax.transfer.voc.detection import boxes as geometry
+from artifacts_jax.models import boxes as geometry
 
 TOGETHER = 512  # proposals and objects are padded to multiples of, and of a sixteenth, for fewer programs
 FOREGROUND = 0.5  # the least IoU of a region with the object that it is taken for

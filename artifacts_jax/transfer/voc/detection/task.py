@@ -17,7 +17,7 @@ from artifacts_jax.training import results
 from artifacts_jax.training.evaluation import Entry, Network, Run
 from artifacts_jax.transfer import published
 from artifacts_jax.transfer.voc import average_precision
-from artifacts_jax.transfer.voc.detection import batches, detections, detector, loading, proposals, scales, stage
+from artifacts_jax.transfer.voc.detection import batches, detections, detector, proposals, scales, stage
 
 NAME = 'voc_detection'
 SPLITS = ()  # of the data of other tasks; it opens its own
@@ -108,7 +108,7 @@ def evaluate(run: Run, data: Data, entry: Entry) -> dict:
     if processes.is_first():
         print(f'{NAME}: {scales.described(opened["train"].padded_sizes)}', flush=True)
     state = run.train(stage.Stage(NAME=entry.name, predict=detect), entry, opened)
-    loading.save(folder / 'export', state.variables, config, {'stage': entry.name, 'step': int(state.step)})
+    detector.save(folder / 'export', state.variables, config, {'stage': entry.name, 'step': int(state.step)})
     test = opened['test']
     detected = detect(state.variables, test)
     each = stage.precision(test.records, detected)

@@ -21,8 +21,8 @@ from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import mean
 from artifacts_jax.models import alexnet, fcn
 from artifacts_jax.models.discriminator import scale_pixels
-from artifacts_jax.training import keys
-from artifacts_jax.transfer import confusion, rescaling, sgd
+from artifacts_jax.training import caffe_sgd, keys
+from artifacts_jax.transfer import confusion, rescaling
 from artifacts_jax.transfer.stage import TrunkStage
 from artifacts_jax.transfer.voc.segmentation import segmenter
 
@@ -80,7 +80,7 @@ class Stage(TrunkStage):
                 return weight
             return score_bias if path[-2].key == 'score' else bias
 
-        return sgd.sgd(
+        return caffe_sgd.caffe_sgd(
             optax.piecewise_constant_schedule(options.learning_rate or preset.rate, drops),
             form='caffe',
             momentum=MOMENTUM,

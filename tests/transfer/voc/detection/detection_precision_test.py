@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from artifacts_jax.data.voc.annotations import NAMES
+from artifacts_jax.models import boxes as geometry
 from artifacts_jax.transfer.voc import average_precision
-from artifacts_jax.transfer.voc.detection import boxes as geometry
 from artifacts_jax.transfer.voc.detection import detections
 from tests.transfer.voc.detection import made
 

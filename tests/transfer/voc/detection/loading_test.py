@@ -8,7 +8,7 @@ from artifacts_jax.data.voc import records
 from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.exchange import exports
-from artifacts_jax.transfer.voc.detection import batches, detector, loading
+from artifacts_jax.transfer.voc.detection import batches, detector
 from tests.conftest import tiny
 from tests.transfer.voc.detection import made
 
@@ -26,7 +26,7 @@ def exported(tmp_path_factory):
     config, folder = tiny(), tmp_path_factory.mktemp('detector')
     config.voc_detection.update(hidden=8, boxes=4, scales=(24,), longest=40)
     variables = made.detector(config)
-    loading.save(folder / 'export', variables, config, {'stage': 'voc_detection/test', 'step': 1})
+    detector.save(folder / 'export', variables, config, {'stage': 'voc_detection/test', 'step': 1})
     return variables, config, folder / 'export'
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.data.voc import devkit, records
-from artifacts_jax.transfer.voc.detection import proposal_files, proposals
+from artifacts_jax.transfer.voc.detection import proposals
 from tests.transfer.voc import photographs
 from tests.transfer.voc.detection import made
 
@@ -24,7 +24,7 @@ def images():
 def load(images, tmp_path):
     def load(*boxes):
         arrays = [np.array(each, np.float64).reshape(-1, 4) for each in boxes]
-        proposal_files.write(tmp_path / 'boxes.npz', [record.name for record in images], arrays)
+        proposals.write(tmp_path / 'boxes.npz', [record.name for record in images], arrays)
         return proposals.load(images, str(tmp_path / 'boxes.npz'), place='trainval of VOC')
 
     return load

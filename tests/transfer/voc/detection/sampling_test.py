@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from artifacts_jax.transfer.voc.detection import targets
-from tests.transfer.voc.detection.boxes_test import move
+from tests.models.boxes_test import move
 from tests.transfer.voc.detection.targets_test import CLASSES, image, matched
 
 MEANS = np.random.default_rng(0).normal(0, 0.1, (CLASSES, 4)).astype(np.float32)

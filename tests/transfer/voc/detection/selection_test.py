@@ -3,7 +3,7 @@ import heapq
 import numpy as np
 import pytest
 
-from artifacts_jax.transfer.voc.detection import boxes as geometry
+from artifacts_jax.models import boxes as geometry
 from artifacts_jax.transfer.voc.detection import detector
 
 CLASSES = 3

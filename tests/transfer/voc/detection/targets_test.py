@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from artifacts_jax.data.voc import annotations
-from artifacts_jax.transfer.voc.detection import boxes as geometry
+from artifacts_jax.models import boxes as geometry
 from artifacts_jax.transfer.voc.detection import targets
-from tests.transfer.voc.detection.boxes_test import covered, move
+from tests.models.boxes_test import covered, move
 
 CLASSES, WIDTH = 4, 40
 match = jax.jit(targets.match)

@@ -18,7 +18,7 @@ from artifacts_jax.data.voc import devkit
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import loop
-from artifacts_jax.transfer.voc.detection import batches, detector, proposal_files, stage, task
+from artifacts_jax.transfer.voc.detection import batches, detector, proposals, stage, task
 from tests import stopping
 from tests.conftest import tiny
 from tests.transfer.voc import photographs, trees
@@ -46,15 +46,15 @@ def tree(tmp_path_factory):
     """Six images of noise with a cat and perhaps a dog in them, for training and for testing, and their proposals."""
     year = tmp_path_factory.mktemp('voc') / 'VOC2007'
     names, random = [f'{n:06}' for n in range(len(SIZES))], np.random.default_rng(0)
-    proposals = []
+    boxes = []
     for n, (name, size) in enumerate(zip(names, SIZES)):
         objects = [trees.an_object(what, box) for what, box in zip(('cat', 'dog'), BOXES[: 1 + n % 2])]
         trees.add(year, name, trees.annotation(*objects, size=size), size=size)
         near = np.repeat(np.array(BOXES) - 1, 9, axis=0) + random.integers(-3, 4, (18, 4))
-        proposals.append(np.clip(near, 0, 17).astype(np.float32))
+        boxes.append(np.clip(near, 0, 17).astype(np.float32))
     for split in ('trainval', 'test'):
         trees.listed(year, split, *names)
-    proposal_files.write(year.parent / 'boxes.npz', names, proposals)
+    proposals.write(year.parent / 'boxes.npz', names, boxes)
     return year
 
 
@@ -188,7 +188,7 @@ def test_damaged_images_are_named_in_the_work_directory_and_do_not_count(tree, t
 
 
 def test_proposals_of_other_images_are_refused(tree, tmp_path):
-    proposal_files.write(tmp_path / 'other.npz', ['000100'], [np.ones((1, 4), np.float32)])
+    proposals.write(tmp_path / 'other.npz', ['000100'], [np.ones((1, 4), np.float32)])
     with pytest.raises(DataError, match='no boxes of 6 of the 6 images'):
         pipeline.run(configuration.check(small(tree, proposals=str(tmp_path / 'other.npz'))), tmp_path / 'run')
 
@@ -210,7 +210,7 @@ def proposals_near(records):
 def test_the_objects_of_photographs_are_overfitted(tmp_path):
     year = photographs.devkit(tmp_path, side=96)
     records = devkit.open_voc(str(year), ['trainval'])['trainval']
-    proposal_files.write(tmp_path / 'boxes.npz', [record.name for record in records], proposals_near(records))
+    proposals.write(tmp_path / 'boxes.npz', [record.name for record in records], proposals_near(records))
     config = small(year, steps=120, learning_rate=0.01, frozen=0, scales=(96,), longest=200)
     config.voc_detection.update(hidden=64, regions=32, boxes=300, dropout=0.0)
     config.model.update(

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from artifacts_jax.transfer.voc.detection import boxes as geometry
+from artifacts_jax.models import boxes as geometry
 
 keep = jax.jit(geometry.keep, static_argnames='threshold')
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from artifacts_jax.transfer.voc import crops
+from artifacts_jax.data import crops
 
 MEAN = np.array([123.0, 117.0, 104.0], np.float32)
 CANVAS = 60

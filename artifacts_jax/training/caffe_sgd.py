@@ -23,7 +23,7 @@ class Momentum(NamedTuple):
     trace: Any
 
 
-def sgd(
+def caffe_sgd(
     rate: optax.Schedule,
     *,
     form: str,

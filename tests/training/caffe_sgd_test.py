@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from artifacts_jax.transfer import sgd
+from artifacts_jax.training import caffe_sgd
 
 STEPS = 12
 START = {'a': {'kernel': np.array([[1.0, -2.0], [0.5, 3.0]]), 'bias': np.array([0.3, -0.7])}}
@@ -25,7 +25,7 @@ def run(optimiser):
     return np.concatenate([params['a']['kernel'].ravel(), params['a']['bias']])
 
 
-@pytest.mark.parametrize('form', sgd.FORMS)
+@pytest.mark.parametrize('form', caffe_sgd.FORMS)
 def test_updates_equal_a_slow_loop_of_numbers(form):
     rates = [0.1] * 4 + [0.01] * 4 + [0.001] * 4
     decays, multipliers, factors = [0.2] * 4 + [0.0] * 2, [1.0] * 4 + [2.0] * 2, [1, 1, 0.5, 0.5, 1, 0.5]
@@ -41,7 +41,7 @@ def test_updates_equal_a_slow_loop_of_numbers(form):
             else:
                 v[n] = 0.9 * v[n] + g
                 w[n] -= local * v[n]
-    optimiser = sgd.sgd(
+    optimiser = caffe_sgd.caffe_sgd(
         DROPS,
         form=form,
         decay=lambda path: 0.2 if path[-1].key == 'kernel' else 0.0,
@@ -54,7 +54,7 @@ def test_updates_equal_a_slow_loop_of_numbers(form):
 
 def test_torchs_form_is_optaxs_and_caffes_is_not_after_a_drop():
     optaxs = run(optax.sgd(DROPS, momentum=0.9))
-    np.testing.assert_allclose(run(sgd.sgd(DROPS, form='torch')), optaxs, rtol=1e-5)
-    assert np.abs(run(sgd.sgd(DROPS, form='caffe')) - optaxs).max() > 1e-2
+    np.testing.assert_allclose(run(caffe_sgd.caffe_sgd(DROPS, form='torch')), optaxs, rtol=1e-5)
+    assert np.abs(run(caffe_sgd.caffe_sgd(DROPS, form='caffe')) - optaxs).max() > 1e-2
     steady = optax.constant_schedule(0.1)
-    np.testing.assert_allclose(*(run(sgd.sgd(steady, form=form)) for form in sgd.FORMS), rtol=1e-4)
+    np.testing.assert_allclose(*(run(caffe_sgd.caffe_sgd(steady, form=form)) for form in caffe_sgd.FORMS), rtol=1e-4)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from artifacts_jax.transfer.voc.detection import boxes as geometry
+from artifacts_jax.models import boxes as geometry
 
 
 def drawn(seed, count):
