@@ -164,12 +164,11 @@ PROGRAM = """
 import dataclasses
 import sys
 from pathlib import Path
-import numpy as np
-from artifacts_jax.transfer.voc import annotations, records
+from artifacts_jax.data.voc import records
 from artifacts_jax.transfer.voc.detection import selective_search
 
 image, folder = map(Path, sys.argv[1:])
-record = records.Record('', (48, 60), annotations.objects([]), np.full(20, -1, np.int8), image)
+record = records.Record('', image, (48, 60))
 selective_search.of_records([dataclasses.replace(record, name=f'{n:04}') for n in range(3000)], folder, workers=2)
 """
 
