@@ -25,12 +25,7 @@ def extractor(config: ConfigDict, devices: Devices, max_values: int, *, unit_len
     The features are average-pooled maps of at most max_values values, of their own length or of length 1. `variables`
     are the discriminator's, {'params': ..., 'batch_stats': ...}; layers are conv1..conv5, after ReLU.
     """
-    maps = pooled_maps(config, max_values)
-
-    def unit_maps(variables, images):
-        return {layer: unit(x) for layer, x in maps(variables, images).items()}
-
-    return of_views(config, devices, unit_maps if unit_length else maps)
+    return of_views(config, devices, pooled_maps(config, max_values, unit_length=unit_length))
 
 
 def unit(features: Float[Array, 'B D']) -> Float32[Array, 'B D']:
@@ -40,13 +35,14 @@ def unit(features: Float[Array, 'B D']) -> Float32[Array, 'B D']:
     return features / jnp.maximum(length, jnp.finfo(jnp.float32).tiny)
 
 
-def pooled_maps(config: ConfigDict, max_values: int) -> Callable:
+def pooled_maps(config: ConfigDict, max_values: int, *, unit_length: bool = False) -> Callable:
     """Returns what `extractor` has at heart: a function(variables, images as the networks see them)."""
     trunk = architecture.make_trunk(config)
 
     def maps(variables, images):
         _, maps = trunk.apply({kind: tree['trunk'] for kind, tree in variables.items()}, images)
-        return {name: linear.pool(x.astype('float32'), max_values) for name, x in maps.items()}
+        maps = {name: linear.pool(x.astype('float32'), max_values) for name, x in maps.items()}
+        return {name: unit(x) for name, x in maps.items()} if unit_length else maps
 
     return maps
 
