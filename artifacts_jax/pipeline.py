@@ -24,7 +24,7 @@ from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import checkpoint, evaluation, loop, replay, results, trees
 from artifacts_jax.training.evaluation import Network, Run
 from artifacts_jax.training.state import select
-from artifacts_jax.transfer import knn, segmentation_probe, stl10
+from artifacts_jax.transfer import knn, retrieval, segmentation_probe, stl10
 from artifacts_jax.transfer.layerwise import task as layerwise
 from artifacts_jax.transfer.voc import svm_task as voc_svm
 from artifacts_jax.transfer.voc.classification import task as voc_classification
@@ -33,7 +33,7 @@ from artifacts_jax.transfer.voc.segmentation import task as voc_segmentation
 
 TRAINED = (autoencoder, artifacts)
 EVALUATIONS = (
-    *(probe, knn, stl10, layerwise, segmentation_probe),
+    *(probe, knn, retrieval, stl10, layerwise, segmentation_probe),
     *(voc_classification, voc_detection, voc_segmentation, voc_svm),
 )
 RANDOM = results.UNTRAINED  # config.pretrained of a network that has learned nothing

@@ -15,6 +15,13 @@ KNN = {
     'max_test': within(0, '[0, inf)'),  # use at most this many test images, 0: all
 }
 
+RETRIEVAL = {
+    'max_values': within(0, '[0, inf)'),  # feature maps are average-pooled to at most this many, 0: their mean
+    'batch_size': positive(256),  # images in a batch for feature extraction
+    'max_train': within(0, '[0, inf)'),  # rank at most this many training images, 0: all
+    'max_test': within(0, '[0, inf)'),  # use at most this many test images as queries, 0: all
+}
+
 LAYERWISE = {
     'preset': choice('zhang2016', 'fair', 'vissl', 'deepcluster', 'asano'),  # the protocol, of layerwise/presets.py
     'rate_factors': each((1.0,), '(0, inf)'),  # on its learning rate; a classifier for each, in the same passes
@@ -98,6 +105,7 @@ VOC_SEGMENTATION = {
 KEYS = {
     'knn': KNN,
     'layerwise': LAYERWISE,
+    'retrieval': RETRIEVAL,
     'segmentation_probe': SEGMENTATION_PROBE,
     'voc_classification': VOC_CLASSIFICATION,
     'voc_detection': VOC_DETECTION,

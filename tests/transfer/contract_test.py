@@ -16,7 +16,8 @@ from artifacts_jax.training import keys, loop, results
 from tests.earlier import workdirs
 
 TRAINED = ('transfer', 'layerwise', 'voc_classification', 'voc_detection', 'voc_segmentation')
-TASKS = (*TRAINED, 'knn', 'segmentation_probe', 'voc_svm')
+EARLIER = (*TRAINED, 'knn', 'segmentation_probe', 'voc_svm')  # that tests/earlier has completed
+TASKS = (*EARLIER, 'retrieval')
 
 
 def test_every_task_is_among_them():
@@ -31,10 +32,10 @@ def configure(task):
 
 
 def _completed(task):
-    return next(name for name, stages in workdirs.STAGES.items() if task in stages)
+    return next((name for name, stages in workdirs.STAGES.items() if task in stages), 'pretraining')
 
 
-@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('task', EARLIER)
 def test_a_completed_task_is_not_run_again(task, earlier, monkeypatch):
     workdir = _completed(task)
     config = workdirs.load(workdir, (task,))
@@ -70,7 +71,9 @@ def test_a_batch_that_does_not_divide_by_the_devices_is_refused(task, earlier_da
     _check_refused(config, f'{task}.batch_size=6 does not divide by the 4 devices: use 8', tmp_path)
 
 
-@pytest.mark.parametrize('task', [task for task in TASKS if task not in ('transfer', 'knn', 'voc_segmentation')])
+@pytest.mark.parametrize(
+    'task', [task for task in TASKS if task not in ('transfer', 'knn', 'retrieval', 'voc_segmentation')]
+)
 def test_crops_that_the_trunk_cannot_take_are_refused(task, earlier_data, tmp_path):
     config = configure(task)
     key = {'segmentation_probe': 'size', 'voc_detection': 'scales'}.get(task, 'crop_size')
