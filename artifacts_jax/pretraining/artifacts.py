@@ -4,8 +4,6 @@ Encoder and decoder are frozen, weights and statistics. The generator is the rep
 discriminator are updated in turn within one step.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,17 +99,18 @@ def train_step(
     Returns:
       (state, {name: scalar}).
     """
-    augment_keys, mask_keys, *other_keys = keys.example_keys(key, state.step, batch['index'], 8)
-    images = augment.training_view(config, augment_keys, batch['image'])
-    mask = layers.spatial_mask(mask_keys, architecture.mask_grid(config), config.artifacts.drop_rate)
-    return update(state, images, mask, other_keys, batch['index'], config=config, axis_name=axis_name)
+    purposes = len(game.ExampleKeys._fields)
+    drawn = game.ExampleKeys(*keys.example_keys(key, state.step, batch['index'], purposes))
+    images = augment.training_view(config, drawn.augment, batch['image'])
+    mask = layers.spatial_mask(drawn.mask, architecture.mask_grid(config), config.artifacts.drop_rate)
+    return update(state, images, mask, drawn, batch['index'], config=config, axis_name=axis_name)
 
 
 def update(
     state: State,
     images: Float[Array | np.ndarray, 'B H W 3'],
     mask: Float[Array | np.ndarray, 'B M N 1'],
-    example_keys: Sequence[Key[Array, ' B']] | None = None,
+    example_keys: game.ExampleKeys | None = None,
     index: Int[Array | np.ndarray, ' B'] | None = None,
     *,
     config: ConfigDict,
@@ -127,8 +126,7 @@ def update(
       state: as of `train_step`.
       images: in [-1, 1].
       mask: 1 kept, 0 dropped.
-      example_keys: six arrays: for dropout of reals and of fakes in the discriminator's pass, the
-        same in the generator's, for a GAN's noise, and for the history; None is without dropout, and without those two.
+      example_keys: for dropout, a GAN's noise and the history; None is without these.
       index: the examples' positions in the global batch, if there is a history.
       config: the run's configuration.
       axis_name: the devices' axis under pmap.
@@ -137,8 +135,8 @@ def update(
       (state, {name: scalar}).
     """
     images, mask, index = (x if x is None else jnp.asarray(x) for x in (images, mask, index))
-    drawn = example_keys or [None] * 6
-    batch = game.Batch(images, mask, tuple(drawn[:2]), tuple(drawn[2:4]), *drawn[4:], index)
+    nothing = game.ExampleKeys(*[None] * len(game.ExampleKeys._fields))
+    batch = game.Batch(images, mask, example_keys or nothing, index)
     kept = total(mean(mask, axis_name), axis_name)
     entered = state.step * (total(len(images), axis_name) // 2)
     play = game.Game(state, kept, entered, config, axis_name)

@@ -28,16 +28,36 @@ Keys = Key[Array, ' B'] | None  # None where nothing is drawn
 Outputs = tuple[Float[Array, 'E 2'], Float[Array, 'E M N 1']]  # logits of classes and of masks: B reals, then B fakes
 
 
+class ExampleKeys(NamedTuple):
+    """A key of every example for each thing that a step draws, in the order of `keys.example_keys`."""
+
+    augment: Keys  # the view of the image
+    mask: Keys  # what is dropped
+    real_dropout: Keys  # the discriminator's turn, where it sees the real example
+    fake_dropout: Keys  # the same, the fake
+    generator_real_dropout: Keys  # the generator's turn, where the discriminator sees the real example
+    generator_fake_dropout: Keys  # the same, the fake
+    noise: Keys  # what a GAN makes the fake of
+    history: Keys  # which earlier fake takes its place
+
+
 class Batch(NamedTuple):
     """What a step, or a part of it, is played on."""
 
     images: Float[Array, 'B H W 3']  # in [-1, 1]
     mask: Float[Array, 'B M N 1']  # 1 kept, 0 dropped
-    dropout_keys: tuple[Keys, Keys]  # of the discriminator's turn: of the real examples and of the fakes
-    generator_dropout_keys: tuple[Keys, Keys]  # the same, of the generator's turn
-    noise_keys: Keys  # that a GAN draws its fakes by
-    history_keys: Keys  # that choose earlier fakes
+    keys: ExampleKeys
     index: Int[Array, ' B'] | None  # the examples' positions in the global batch
+
+    @property
+    def dropout_keys(self) -> tuple[Keys, Keys]:
+        """Those of the discriminator's turn, of the real examples and of the fakes."""
+        return self.keys.real_dropout, self.keys.fake_dropout
+
+    @property
+    def generator_dropout_keys(self) -> tuple[Keys, Keys]:
+        """Those of the generator's turn."""
+        return self.keys.generator_real_dropout, self.keys.generator_fake_dropout
 
 
 class Examples(NamedTuple):
@@ -112,7 +132,7 @@ class Game:
                 variables,
                 phi,
                 batch.mask,
-                batch.noise_keys,
+                batch.keys.noise,
                 self.config,
                 train=True,
                 mutable=['batch_stats'],
@@ -148,7 +168,7 @@ class Game:
         """The discriminator learns to tell real from fake, and where the fakes were damaged."""
         state = self.state
         fake, mask = history.recall(
-            state.history, self.entered, batch.history_keys, batch.index, examples.fake, batch.mask
+            state.history, self.entered, batch.keys.history, batch.index, examples.fake, batch.mask
         )
         judged = self.judge(state.params['discriminator'], examples.real, fake, batch.dropout_keys)
 
