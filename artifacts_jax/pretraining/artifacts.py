@@ -166,7 +166,7 @@ def _alternate(play, batch):
         return turn
 
     first = accumulated(ask, parts, batch)
-    new, values = _descend(play, play.state, 'discriminator', first)
+    new, values = _descend(play, play.state, {'discriminator': first})
 
     def answer(part):
         examples = made or play.examples(part)
@@ -174,7 +174,7 @@ def _alternate(play, batch):
         return play.generator_turn(part, examples, judged)
 
     second = accumulated(answer, parts, batch)
-    new, more = _descend(play, new, play.config.artifacts.generator, second)
+    new, more = _descend(play, new, {play.config.artifacts.generator: second})
     return new, first, second, {**values, **more}
 
 
@@ -193,16 +193,17 @@ def _simultaneous(play, batch):
         return turn, play.generator_turn(part, examples, judged)
 
     first, second = accumulated(both, play.config.accumulate, batch)
-    new, values = _descend(play, play.state, 'discriminator', first, readers=[optim.norm(second.gradient)])
-    new, more = _descend(play, new, play.config.artifacts.generator, second)
-    return new, first, second, {**values, **more}
+    new, values = _descend(play, play.state, {'discriminator': first, play.config.artifacts.generator: second})
+    return new, first, second, values
 
 
-def _descend(play, state, network, turn, readers=()):
-    """Returns (state, {name: scalar}) after an update of one network by what it has learned in its turn."""
-    side = 'discriminator' if network == 'discriminator' else 'generator'
-    gradient = total(turn.gradient, play.axis_name)
-    state, decay, norm = optim.descend(
-        state, network, gradient, _optimiser(play.config), l2=play.config.optim.l2, readers=readers
-    )
-    return state, {f'loss/{side}_l2': decay, f'grad_norm/{network}': norm}
+def _descend(play, state, turns):
+    """Returns (state, {name: scalar}) after an update of each network by what it has learned, {network: its turn}."""
+    gradients = {network: total(turn.gradient, play.axis_name) for network, turn in turns.items()}
+    l2 = play.config.optim.l2
+    state, decays, norms = optim.descend(state, gradients, _optimiser(play.config), l2=l2)
+    sides = {network: 'discriminator' if network == 'discriminator' else 'generator' for network in turns}
+    return state, {
+        **{f'loss/{sides[network]}_l2': decay for network, decay in decays.items()},
+        **{f'grad_norm/{network}': norm for network, norm in norms.items()},
+    }
