@@ -23,7 +23,7 @@ SPLITS = ('train', 'probe_train', 'test')  # of the data, that it needs
 REPLAYED = True  # by --replay
 BASE = autoencoder  # the stage whose variables this one freezes
 SHOWN = held_out.SHOWN
-discriminator, evaluator, illustrator = held_out.discriminator, held_out.evaluator, held_out.illustrator
+discriminator, evaluator, illustrator = game.discriminator, held_out.evaluator, held_out.illustrator
 
 
 def check(config: ConfigDict, devices: Devices) -> None:
