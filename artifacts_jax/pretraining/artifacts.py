@@ -6,8 +6,7 @@ discriminator are updated in turn within one step.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from artifacts_jax.data import augment
@@ -87,7 +86,11 @@ def begin(variables: dict, *, config: ConfigDict) -> State:
 def train_step(
     state: State, batch: dict, key: Key[Array, ''], *, config: ConfigDict, axis_name: str | None = None
 ) -> tuple[State, dict]:
-    """One update of the discriminator and one of the generator, on augmented images and random masks.
+    """One step of the game (game.py): an update of the discriminator and one of the generator.
+
+    They play on augmented images and random masks. The discriminator always sees [real; fake] as one batch, whose
+    statistics conv5 and fc1 are normalised by (as in the 2018 code); its running averages follow its own update's pass
+    alone. With `accumulate` such a batch is a part, and the running averages follow the mean over the parts.
 
     Args:
       state: with the networks 'discriminator' and 'repair' (or 'gan'), and the frozen 'encoder' and 'decoder'.
@@ -99,49 +102,15 @@ def train_step(
     Returns:
       (state, {name: scalar}).
     """
-    purposes = len(game.ExampleKeys._fields)
-    drawn = game.ExampleKeys(*keys.example_keys(key, state.step, batch['index'], purposes))
+    drawn = game.ExampleKeys(*keys.example_keys(key, state.step, batch['index'], len(game.ExampleKeys._fields)))
     images = augment.training_view(config, drawn.augment, batch['image'])
     mask = layers.spatial_mask(drawn.mask, architecture.mask_grid(config), config.artifacts.drop_rate)
-    return update(state, images, mask, drawn, batch['index'], config=config, axis_name=axis_name)
-
-
-def update(
-    state: State,
-    images: Float[Array | np.ndarray, 'B H W 3'],
-    mask: Float[Array | np.ndarray, 'B M N 1'],
-    example_keys: game.ExampleKeys | None = None,
-    index: Int[Array | np.ndarray, ' B'] | None = None,
-    *,
-    config: ConfigDict,
-    axis_name: str | None = None,
-) -> tuple[State, dict]:
-    """One update of the discriminator and one of the generator: one step of the game (game.py).
-
-    The discriminator always sees [real; fake] as one batch, whose statistics conv5 and fc1 are normalised by (as
-    in the 2018 code); its running averages follow its own update's pass alone. With `accumulate` such a batch is a
-    part, and the running averages follow the mean over the parts.
-
-    Args:
-      state: as of `train_step`.
-      images: in [-1, 1].
-      mask: 1 kept, 0 dropped.
-      example_keys: for dropout, a GAN's noise and the history; None is without these.
-      index: the examples' positions in the global batch, if there is a history.
-      config: the run's configuration.
-      axis_name: the devices' axis under pmap.
-
-    Returns:
-      (state, {name: scalar}).
-    """
-    images, mask, index = (x if x is None else jnp.asarray(x) for x in (images, mask, index))
-    nothing = game.ExampleKeys(*[None] * len(game.ExampleKeys._fields))
-    batch = game.Batch(images, mask, example_keys or nothing, index)
+    whole = game.Batch(images, mask, drawn, jnp.asarray(batch['index']))
     kept = total(mean(mask, axis_name), axis_name)
     entered = state.step * (total(len(images), axis_name) // 2)
     play = game.Game(state, kept, entered, config, axis_name)
     take_turns = {'alternate': _alternate, 'simultaneous': _simultaneous}[config.artifacts.updates]
-    new, first, second, decay = take_turns(play, batch)
+    new, first, second, decay = take_turns(play, whole)
     new = new.replace(
         step=state.step + 1,
         batch_stats={config.artifacts.generator: second.batch_stats, 'discriminator': first.batch_stats},
@@ -170,7 +139,7 @@ def _alternate(play, batch):
 
     def answer(part):
         examples = made or play.examples(part)
-        judged = play.judge(new.params['discriminator'], examples.real, examples.fake, part.generator_dropout_keys)
+        judged = play.judge(new.params['discriminator'], examples.real, examples.fake, part.keys.generator_dropout)
         return play.generator_turn(part, examples, judged)
 
     second = accumulated(answer, parts, batch)
@@ -189,7 +158,7 @@ def _simultaneous(play, batch):
         turn, judged = play.discriminator_turn(part, examples)
         if play.state.history is not None:
             now = play.state.params['discriminator']
-            judged = play.judge(now, examples.real, examples.fake, part.generator_dropout_keys)
+            judged = play.judge(now, examples.real, examples.fake, part.keys.generator_dropout)
         return turn, play.generator_turn(part, examples, judged)
 
     first, second = accumulated(both, play.config.accumulate, batch)

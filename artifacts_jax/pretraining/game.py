@@ -22,7 +22,7 @@ from artifacts_jax.models.generator import Generator
 from artifacts_jax.pretraining import history, losses
 from artifacts_jax.training.state import State
 
-Keys = Key[Array, ' B'] | None  # None where nothing is drawn
+Keys = Key[Array, ' B']
 
 
 class ExampleKeys(NamedTuple):
@@ -37,6 +37,16 @@ class ExampleKeys(NamedTuple):
     noise: Keys  # what a GAN makes the fake of
     history: Keys  # which earlier fake takes its place
 
+    @property
+    def dropout(self) -> Key[Array, ' E']:
+        """Those of the discriminator's turn, for [real; fake]."""
+        return jnp.concatenate([self.real_dropout, self.fake_dropout])
+
+    @property
+    def generator_dropout(self) -> Key[Array, ' E']:
+        """Those of the generator's turn."""
+        return jnp.concatenate([self.generator_real_dropout, self.generator_fake_dropout])
+
 
 class Batch(NamedTuple):
     """What a step, or a part of it, is played on."""
@@ -44,17 +54,7 @@ class Batch(NamedTuple):
     images: Float[Array, 'B H W 3']  # in [-1, 1]
     mask: Float[Array, 'B M N 1']  # 1 kept, 0 dropped
     keys: ExampleKeys
-    index: Int[Array, ' B'] | None  # the examples' positions in the global batch
-
-    @property
-    def dropout_keys(self) -> tuple[Keys, Keys]:
-        """Those of the discriminator's turn, of the real examples and of the fakes."""
-        return self.keys.real_dropout, self.keys.fake_dropout
-
-    @property
-    def generator_dropout_keys(self) -> tuple[Keys, Keys]:
-        """Those of the generator's turn."""
-        return self.keys.generator_real_dropout, self.keys.generator_fake_dropout
+    index: Int[Array, ' B']  # the examples' positions in the global batch
 
 
 class Examples(NamedTuple):
@@ -153,7 +153,7 @@ class Game:
         params: dict,
         real: Float[Array, 'B H W 3'],
         fake: Float[Array, 'B H W 3'],
-        dropout_keys: tuple[Keys, Keys],
+        dropout_keys: Key[Array, ' E'],
     ) -> Judgement:
         """Shows [real; fake] to a discriminator as one batch, whose statistics normalise conv5 and fc1."""
         discriminator = architecture.make_discriminator(self.config, self.axis_name)
@@ -164,7 +164,7 @@ class Game:
                 {'params': params, 'batch_stats': batch_stats},
                 (real, fake),
                 train=True,
-                dropout_keys=None if dropout_keys[0] is None else jnp.concatenate(dropout_keys),
+                dropout_keys=dropout_keys,
                 mutable=['batch_stats'],
             )
             return outputs, updates['batch_stats']
@@ -177,7 +177,7 @@ class Game:
         fake, mask = history.recall(
             state.history, self.entered, batch.keys.history, batch.index, examples.fake, batch.mask
         )
-        judged = self.judge(state.params['discriminator'], examples.real, fake, batch.dropout_keys)
+        judged = self.judge(state.params['discriminator'], examples.real, fake, batch.keys.dropout)
 
         def loss(outputs):
             terms = losses.discriminator_terms(outputs, mask, config=self.config, axis_name=self.axis_name)
