@@ -107,6 +107,7 @@ def alone(folder: Path, *, patient: bool = False) -> Iterator[None]:
             'this system has no fcntl, which keeps two runs apart: use Linux or macOS (or WSL)'
         ) from error
     Path(folder).mkdir(parents=True, exist_ok=True)
+    # The package filelock knows no holder, waits for any alike, and may take a file's existence for a lock (of ENOSYS).
     with (Path(folder) / 'lock').open('a+') as file:
         end = time.monotonic() + LEASE_S
         while True:
