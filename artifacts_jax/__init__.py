@@ -1,16 +1,10 @@
 """Self-supervised visual features by learning to spot artifacts (Jenni & Favaro, CVPR 2018), in JAX and Flax."""
 
-import signal
-import sys
-from itertools import pairwise
+from artifacts_jax import startup
 
 __all__ = ['load_classifier', 'load_detector', 'load_features', 'load_segmenter']
 
-# Whether this is `python -m artifacts_jax.NAME`, and no script or notebook that imports the package.
-COMMAND = any(option == '-m' and name.startswith('artifacts_jax.') for option, name in pairwise(sys.orig_argv))
-
-if COMMAND and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a stack trace of imports, which take a moment
+startup.importing()
 
 
 def __getattr__(name):

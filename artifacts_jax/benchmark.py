@@ -26,7 +26,7 @@ from itertools import pairwise
 from absl import flags
 from ml_collections import config_flags
 
-from artifacts_jax import command
+from artifacts_jax import command, startup
 from artifacts_jax import config as configuration
 from artifacts_jax.devices import host
 from artifacts_jax.files import write_atomically
@@ -59,7 +59,9 @@ def peer(template: str, stage_name: str, batch: int) -> float:
         raise configuration.ConfigError(
             f'--peer={template}: {error}; braces are for {{stage}} and {{batch}}'
         ) from error
-    run = subprocess.run(shlex.split(line), capture_output=True, text=True, check=False, env=host.given_environment())
+    run = subprocess.run(
+        shlex.split(line), capture_output=True, text=True, check=False, env=startup.given_environment()
+    )
     try:
         return float(json.loads(run.stdout.splitlines()[-1])['images_per_s'])
     except (IndexError, KeyError, TypeError, ValueError) as error:

@@ -2,20 +2,17 @@
 
 import difflib
 import errno
-import importlib.util
 import os
 import signal
 import sys
-import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-import artifacts_jax
 from artifacts_jax import config as configuration
-from artifacts_jax import configs
+from artifacts_jax import configs, startup
 from artifacts_jax.devices import host
 
 KEPT = 'what was saved before is kept; the same command goes on from there'
@@ -49,10 +46,7 @@ def run(main: Callable[..., None], required: Sequence[str] = (), arguments: Sequ
         except (configuration.ForeseenError, OSError) as error:
             sys.exit(f'error: {explain(error)}')
 
-    if artifacts_jax.COMMAND:  # what a script or a notebook has done before would be done twice
-        host.keep_memory()
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
-        signal.signal(signal.SIGINT, _interrupted)
+    startup.begin(_interrupted)
     nowhere = open(os.devnull, 'w')  # noqa: SIM115 (for what has been closed from the start)
     sys.stdout, sys.stderr = (Listened(stream or nowhere) for stream in (sys.stdout, sys.stderr))
     app.run(start, flags_parser=parse)
@@ -73,7 +67,6 @@ def parse(arguments: list[str]) -> list[str]:
 
     A misspelt flag, key, file or variant ends the program with one line that says what would do.
     """
-    _lend_configs()
     try:
         arguments = _locate(arguments)
         rest = flags.FLAGS(arguments)
@@ -180,16 +173,6 @@ def _config_file(value):
     raise configuration.ConfigError(
         f'--config={value}: {path} {what}; it is a file of Python or JSON, such as {nearest}'
     )
-
-
-def _lend_configs():
-    """Lets files say `from configs import default` anywhere, if no other package of that name is in the way."""
-    spec = importlib.util.find_spec('configs')
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    if spec is None or not (spec.origin or any(Path(place, 'default.py').exists() for place in places)):
-        lent = types.ModuleType('configs')
-        lent.__path__ = [*places, str(configs.FOLDER)]
-        sys.modules['configs'] = lent
 
 
 def _reason(error):

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from artifacts_jax import benchmark
+from artifacts_jax import benchmark, startup
 from artifacts_jax import config as configuration
 from artifacts_jax.configs import default, demo
-from artifacts_jax.devices import host
 from artifacts_jax.pretraining import autoencoder
 from artifacts_jax.training import measure
 
@@ -60,7 +59,7 @@ def test_peer_is_a_command_that_prints_json(monkeypatch):
     tunables = "import json, os; print(json.dumps({{'images_per_s': len(os.environ.get('GLIBC_TUNABLES', ''))}}))"
     monkeypatch.setenv('GLIBC_TUNABLES', 'glibc.malloc.check=0')
     assert benchmark.peer(f'{sys.executable} -c "{tunables}"', 'artifacts', 16) == 20
-    monkeypatch.setenv(host.RESTARTED, '1')
+    monkeypatch.setenv(startup.RESTARTED, '1')
     assert benchmark.peer(f'{sys.executable} -c "{tunables}"', 'artifacts', 16) == 0
     with pytest.raises(configuration.ConfigError, match="ended with status 3 and 'nothing'"):
         benchmark.peer(f'{sys.executable} -c "raise SystemExit(3)"', 'artifacts', 16)

@@ -14,36 +14,7 @@ from pathlib import Path
 
 from artifacts_jax.config import ConfigError
 
-MEMORY = ':'.join(
-    f'glibc.malloc.{name}={value}'
-    for name, value in {
-        'hugetlb': 1,  # ask Linux for huge pages
-        'mmap_max': 0,  # take large blocks from the heap, too,
-        'trim_threshold': 1 << 40,  # of which nothing is given back
-    }.items()
-)
-RESTARTED = 'ARTIFACTS_JAX_RESTARTED'  # is set where GLIBC_TUNABLES is not the user's
 LEASE_S = 120  # for so long a network's file system may hold the lock of a host that is gone
-
-
-def keep_memory() -> None:
-    """Starts the program again, once, such that glibc keeps memory, in huge pages; call it before anything else.
-
-    On CPU, XLA takes the memory of all intermediate results afresh at every step and gives it back. To have it from
-    Linux each time costs a quarter of the step in pages of 4 kB, and in pages of 2 MB a tenth, or more than half where
-    Linux does not have so many at hand. The C library reads these settings only when a process begins. They are kept
-    out of the way of whoever sets GLIBC_TUNABLES.
-    """
-    if sys.platform == 'linux' and 'GLIBC_TUNABLES' not in os.environ:
-        os.environ.update({'GLIBC_TUNABLES': MEMORY, RESTARTED: '1'})
-        with contextlib.suppress(OSError):  # it is only for speed
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def given_environment() -> dict[str, str]:
-    """Returns the environment as it was before `keep_memory`, for other programs."""
-    ours = ('GLIBC_TUNABLES', RESTARTED) if RESTARTED in os.environ else ()
-    return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 def set_up_jax() -> None:
@@ -136,6 +107,7 @@ def alone(folder: Path, *, patient: bool = False) -> Iterator[None]:
             'this system has no fcntl, which keeps two runs apart: use Linux or macOS (or WSL)'
         ) from error
     Path(folder).mkdir(parents=True, exist_ok=True)
+    # The package filelock knows no holder, waits for any alike, and may take a file's existence for a lock (of ENOSYS).
     with (Path(folder) / 'lock').open('a+') as file:
         end = time.monotonic() + LEASE_S
         while True:

@@ -4,12 +4,9 @@ Encoder and decoder are frozen, weights and statistics. The generator is the rep
 discriminator are updated in turn within one step.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from artifacts_jax.data import augment
@@ -25,7 +22,7 @@ SPLITS = ('train', 'probe_train', 'test')  # of the data, that it needs
 REPLAYED = True  # by --replay
 BASE = autoencoder  # the stage whose variables this one freezes
 SHOWN = held_out.SHOWN
-discriminator, evaluator, illustrator = held_out.discriminator, held_out.evaluator, held_out.illustrator
+discriminator, evaluator, illustrator = game.discriminator, held_out.evaluator, held_out.illustrator
 
 
 def check(config: ConfigDict, devices: Devices) -> None:
@@ -94,7 +91,11 @@ def begin(variables: dict, *, config: ConfigDict) -> State:
 def train_step(
     state: State, batch: dict, key: Key[Array, ''], *, config: ConfigDict, axis_name: str | None = None
 ) -> tuple[State, dict]:
-    """One update of the discriminator and one of the generator, on augmented images and random masks.
+    """One step of the game (game.py): an update of the discriminator and one of the generator.
+
+    They play on augmented images and random masks. The discriminator always sees [real; fake] as one batch, whose
+    statistics conv5 and fc1 are normalised by (as in the 2018 code); its running averages follow its own update's pass
+    alone. With `accumulate` such a batch is a part, and the running averages follow the mean over the parts.
 
     Args:
       state: with the networks 'discriminator' and 'repair' (or 'gan'), and the frozen 'encoder' and 'decoder'.
@@ -106,49 +107,15 @@ def train_step(
     Returns:
       (state, {name: scalar}).
     """
-    augment_keys, mask_keys, *other_keys = keys.example_keys(key, state.step, batch['index'], 8)
-    images = augment.training_view(config, augment_keys, batch['image'])
-    mask = layers.spatial_mask(mask_keys, architecture.mask_grid(config), config.artifacts.drop_rate)
-    return update(state, images, mask, other_keys, batch['index'], config=config, axis_name=axis_name)
-
-
-def update(
-    state: State,
-    images: Float[Array | np.ndarray, 'B H W 3'],
-    mask: Float[Array | np.ndarray, 'B M N 1'],
-    example_keys: Sequence[Key[Array, ' B']] | None = None,
-    index: Int[Array | np.ndarray, ' B'] | None = None,
-    *,
-    config: ConfigDict,
-    axis_name: str | None = None,
-) -> tuple[State, dict]:
-    """One update of the discriminator and one of the generator: one step of the game (game.py).
-
-    The discriminator always sees [real; fake] as one batch, whose statistics conv5 and fc1 are normalised by (as
-    in the 2018 code); its running averages follow its own update's pass alone. With `accumulate` such a batch is a
-    part, and the running averages follow the mean over the parts.
-
-    Args:
-      state: as of `train_step`.
-      images: in [-1, 1].
-      mask: 1 kept, 0 dropped.
-      example_keys: six arrays: for dropout of reals and of fakes in the discriminator's pass, the
-        same in the generator's, for a GAN's noise, and for the history; None is without dropout, and without those two.
-      index: the examples' positions in the global batch, if there is a history.
-      config: the run's configuration.
-      axis_name: the devices' axis under pmap.
-
-    Returns:
-      (state, {name: scalar}).
-    """
-    images, mask, index = (x if x is None else jnp.asarray(x) for x in (images, mask, index))
-    drawn = example_keys or [None] * 6
-    batch = game.Batch(images, mask, tuple(drawn[:2]), tuple(drawn[2:4]), *drawn[4:], index)
+    drawn = game.ExampleKeys(*keys.example_keys(key, state.step, batch['index'], len(game.ExampleKeys._fields)))
+    images = augment.training_view(config, drawn.augment, batch['image'])
+    mask = layers.spatial_mask(drawn.mask, architecture.mask_grid(config), config.artifacts.drop_rate)
+    whole = game.Batch(images, mask, drawn, jnp.asarray(batch['index']))
     kept = total(mean(mask, axis_name), axis_name)
     entered = state.step * (total(len(images), axis_name) // 2)
     play = game.Game(state, kept, entered, config, axis_name)
     take_turns = {'alternate': _alternate, 'simultaneous': _simultaneous}[config.artifacts.updates]
-    new, first, second, decay = take_turns(play, batch)
+    new, first, second, decay = take_turns(play, whole)
     new = new.replace(
         step=state.step + 1,
         batch_stats={config.artifacts.generator: second.batch_stats, 'discriminator': first.batch_stats},
@@ -173,15 +140,15 @@ def _alternate(play, batch):
         return turn
 
     first = accumulated(ask, parts, batch)
-    new, values = _descend(play, play.state, 'discriminator', first)
+    new, values = _descend(play, play.state, {'discriminator': first})
 
     def answer(part):
         examples = made or play.examples(part)
-        judged = play.judge(new.params['discriminator'], examples.real, examples.fake, part.generator_dropout_keys)
+        judged = play.judge(new.params['discriminator'], examples.real, examples.fake, part.keys.generator_dropout)
         return play.generator_turn(part, examples, judged)
 
     second = accumulated(answer, parts, batch)
-    new, more = _descend(play, new, play.config.artifacts.generator, second)
+    new, more = _descend(play, new, {play.config.artifacts.generator: second})
     return new, first, second, {**values, **more}
 
 
@@ -196,20 +163,21 @@ def _simultaneous(play, batch):
         turn, judged = play.discriminator_turn(part, examples)
         if play.state.history is not None:
             now = play.state.params['discriminator']
-            judged = play.judge(now, examples.real, examples.fake, part.generator_dropout_keys)
+            judged = play.judge(now, examples.real, examples.fake, part.keys.generator_dropout)
         return turn, play.generator_turn(part, examples, judged)
 
     first, second = accumulated(both, play.config.accumulate, batch)
-    new, values = _descend(play, play.state, 'discriminator', first, readers=[optim.norm(second.gradient)])
-    new, more = _descend(play, new, play.config.artifacts.generator, second)
-    return new, first, second, {**values, **more}
+    new, values = _descend(play, play.state, {'discriminator': first, play.config.artifacts.generator: second})
+    return new, first, second, values
 
 
-def _descend(play, state, network, turn, readers=()):
-    """Returns (state, {name: scalar}) after an update of one network by what it has learned in its turn."""
-    side = 'discriminator' if network == 'discriminator' else 'generator'
-    gradient = total(turn.gradient, play.axis_name)
-    state, decay, norm = optim.descend(
-        state, network, gradient, _optimiser(play.config), l2=play.config.optim.l2, readers=readers
-    )
-    return state, {f'loss/{side}_l2': decay, f'grad_norm/{network}': norm}
+def _descend(play, state, turns):
+    """Returns (state, {name: scalar}) after an update of each network by what it has learned, {network: its turn}."""
+    gradients = {network: total(turn.gradient, play.axis_name) for network, turn in turns.items()}
+    l2 = play.config.optim.l2
+    state, decays, norms = optim.descend(state, gradients, _optimiser(play.config), l2=l2)
+    sides = {network: 'discriminator' if network == 'discriminator' else 'generator' for network in turns}
+    return state, {
+        **{f'loss/{sides[network]}_l2': decay for network, decay in decays.items()},
+        **{f'grad_norm/{network}': norm for network, norm in norms.items()},
+    }

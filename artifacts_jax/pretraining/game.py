@@ -12,20 +12,40 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from ml_collections import ConfigDict
 
 from artifacts_jax.devices.parallel import mean
-from artifacts_jax.models import architecture, layers
+from artifacts_jax.models import architecture
 from artifacts_jax.models.discriminator import FAKE, REAL
 from artifacts_jax.models.generator import Generator
 from artifacts_jax.pretraining import history, losses
 from artifacts_jax.training.state import State
 
-TINY = 1e-12  # less than any fraction of a batch
+Keys = Key[Array, ' B']
 
-Keys = Key[Array, ' B'] | None  # None where nothing is drawn
-Outputs = tuple[Float[Array, 'E 2'], Float[Array, 'E M N 1']]  # logits of classes and of masks: B reals, then B fakes
+
+class ExampleKeys(NamedTuple):
+    """A key of every example for each thing that a step draws, in the order of `keys.example_keys`."""
+
+    augment: Keys  # the view of the image
+    mask: Keys  # what is dropped
+    real_dropout: Keys  # the discriminator's turn, where it sees the real example
+    fake_dropout: Keys  # the same, the fake
+    generator_real_dropout: Keys  # the generator's turn, where the discriminator sees the real example
+    generator_fake_dropout: Keys  # the same, the fake
+    noise: Keys  # what a GAN makes the fake of
+    history: Keys  # which earlier fake takes its place
+
+    @property
+    def dropout(self) -> Key[Array, ' E']:
+        """Those of the discriminator's turn, for [real; fake]."""
+        return jnp.concatenate([self.real_dropout, self.fake_dropout])
+
+    @property
+    def generator_dropout(self) -> Key[Array, ' E']:
+        """Those of the generator's turn."""
+        return jnp.concatenate([self.generator_real_dropout, self.generator_fake_dropout])
 
 
 class Batch(NamedTuple):
@@ -33,11 +53,8 @@ class Batch(NamedTuple):
 
     images: Float[Array, 'B H W 3']  # in [-1, 1]
     mask: Float[Array, 'B M N 1']  # 1 kept, 0 dropped
-    dropout_keys: tuple[Keys, Keys]  # of the discriminator's turn: of the real examples and of the fakes
-    generator_dropout_keys: tuple[Keys, Keys]  # the same, of the generator's turn
-    noise_keys: Keys  # that a GAN draws its fakes by
-    history_keys: Keys  # that choose earlier fakes
-    index: Int[Array, ' B'] | None  # the examples' positions in the global batch
+    keys: ExampleKeys
+    index: Int[Array, ' B']  # the examples' positions in the global batch
 
 
 class Examples(NamedTuple):
@@ -52,9 +69,19 @@ class Examples(NamedTuple):
 class Judgement(NamedTuple):
     """What the discriminator says of [real; fake], and what both sides learn by."""
 
-    outputs: Outputs
+    outputs: losses.Outputs
     pull: Callable  # from a gradient of the outputs to those of (the discriminator's parameters, the fakes)
     batch_stats: PyTree  # the discriminator's running averages after it
+
+
+class Played(NamedTuple):
+    """The game as it stands, of which nobody learns: in evaluation mode, real examples and fakes judged apart."""
+
+    phi: Float[Array, 'B M N C']  # the features of the images
+    real: Float[Array, 'B H W 3']  # in [-1, 1]
+    fake: Float[Array, 'B H W 3']  # the same
+    of_real: losses.Outputs  # what the discriminator says of the real examples
+    of_fake: losses.Outputs  # and of the fakes
 
 
 class Ratio(NamedTuple):
@@ -65,7 +92,7 @@ class Ratio(NamedTuple):
 
     def value(self) -> Float[Array, '']:
         """Returns the ratio, 0 where the whole is nothing."""
-        return self.part / jnp.maximum(self.whole, TINY)
+        return self.part / jnp.maximum(self.whole, losses.TINY)
 
 
 class Turn(NamedTuple):
@@ -112,7 +139,7 @@ class Game:
                 variables,
                 phi,
                 batch.mask,
-                batch.noise_keys,
+                batch.keys.noise,
                 self.config,
                 train=True,
                 mutable=['batch_stats'],
@@ -126,7 +153,7 @@ class Game:
         params: dict,
         real: Float[Array, 'B H W 3'],
         fake: Float[Array, 'B H W 3'],
-        dropout_keys: tuple[Keys, Keys],
+        dropout_keys: Key[Array, ' E'],
     ) -> Judgement:
         """Shows [real; fake] to a discriminator as one batch, whose statistics normalise conv5 and fc1."""
         discriminator = architecture.make_discriminator(self.config, self.axis_name)
@@ -137,7 +164,7 @@ class Game:
                 {'params': params, 'batch_stats': batch_stats},
                 (real, fake),
                 train=True,
-                dropout_keys=None if dropout_keys[0] is None else jnp.concatenate(dropout_keys),
+                dropout_keys=dropout_keys,
                 mutable=['batch_stats'],
             )
             return outputs, updates['batch_stats']
@@ -148,12 +175,12 @@ class Game:
         """The discriminator learns to tell real from fake, and where the fakes were damaged."""
         state = self.state
         fake, mask = history.recall(
-            state.history, self.entered, batch.history_keys, batch.index, examples.fake, batch.mask
+            state.history, self.entered, batch.keys.history, batch.index, examples.fake, batch.mask
         )
-        judged = self.judge(state.params['discriminator'], examples.real, fake, batch.dropout_keys)
+        judged = self.judge(state.params['discriminator'], examples.real, fake, batch.keys.dropout)
 
         def loss(outputs):
-            terms = discriminator_terms(outputs, mask, config=self.config, axis_name=self.axis_name)
+            terms = losses.discriminator_terms(outputs, mask, config=self.config, axis_name=self.axis_name)
             return sum(terms.values()), {**terms, **_found(outputs, mask, self.axis_name)}
 
         gradient, values = jax.grad(loss, has_aux=True)(judged.outputs)
@@ -163,7 +190,7 @@ class Game:
         """The generator learns to pass for real before a discriminator, and to leave what is kept as it was."""
 
         def loss(outputs, fake):
-            terms = generator_terms(
+            terms = losses.generator_terms(
                 outputs, fake, batch.images, batch.mask, self.kept, config=self.config, axis_name=self.axis_name
             )
             return sum(terms.values()), terms
@@ -171,6 +198,35 @@ class Game:
         (gradient, direct), values = jax.grad(loss, (0, 1), has_aux=True)(judged.outputs, examples.fake)
         (gradient,) = examples.pull(direct + judged.pull(gradient)[1])
         return Turn(gradient, values, examples.batch_stats, None if self.state.history is None else examples.fake)
+
+
+def play(
+    variables: dict,
+    images: Float[Array, 'B H W 3'],
+    mask: Float[Array, 'B M N 1'],
+    noise_keys: Keys,
+    config: ConfigDict,
+) -> Played:
+    """Plays without learning.
+
+    Args:
+      variables: of all networks, {'params': {network: tree}, 'batch_stats': {network: tree}}.
+      images: in [-1, 1].
+      mask: 1 kept, 0 dropped.
+      noise_keys: that a GAN draws its fakes by.
+      config: the run's configuration.
+    """
+    generator, judge = architecture.make_generator(config), architecture.make_discriminator(config)
+    phi = generator.apply(variables, images, method='encode')
+    real = real_examples(generator, variables, images, phi, config)
+    fake = fake_examples(generator, variables, phi, mask, noise_keys, config)
+    (of_real, _), (of_fake, _) = (judge.apply(discriminator(variables), examples) for examples in (real, fake))
+    return Played(phi, real, fake, of_real, of_fake)
+
+
+def discriminator(variables: dict) -> dict:
+    """Returns the discriminator's part of a stage's variables, {'params': ..., 'batch_stats': ...}."""
+    return {kind: tree['discriminator'] for kind, tree in variables.items()}
 
 
 def real_examples(
@@ -211,50 +267,18 @@ def fake_examples(
     return generator.apply(variables, phi, mask, method='fake', **options)
 
 
-def discriminator_terms(
-    outputs: Outputs, mask: Float[Array, 'B M N 1'], *, config: ConfigDict, axis_name: str | None
-) -> dict[str, Float[Array, '']]:
-    """Returns the discriminator's loss terms for its outputs on [real; fake] and the fakes' mask (section 2)."""
-    logits, mask_logits = outputs
-    real, fake = jnp.split(logits, 2)
-    targets = jnp.concatenate([jnp.ones_like(mask), mask])
-    mask_error = mean(losses.mask_loss(mask_logits, targets), axis_name)
-    class_error = jnp.concatenate([losses.class_loss(real, REAL), losses.class_loss(fake, FAKE)])
-    return {
-        'loss/discriminator_class': mean(class_error, axis_name),
-        'loss/discriminator_mask': config.artifacts.mask_weight * mask_error,
-    }
-
-
-def generator_terms(
-    outputs: Outputs,
-    fake: Float[Array, 'B H W 3'],
-    images: Float[Array, 'B H W 3'],
+def rightly_told(
+    real_logits: Float[Array, 'B 2'],
+    fake_logits: Float[Array, 'B 2'],
+    mask_logits: Float[Array, 'B M N 1'],
     mask: Float[Array, 'B M N 1'],
-    kept: Float[Array, ''],
-    *,
-    config: ConfigDict,
-    axis_name: str | None,
-) -> dict[str, Float[Array, '']]:
-    """Returns the generator's loss terms: the class loss with swapped labels, and the mean error over kept pixels.
-
-    `kept` is the fraction of the whole batch's mask entries that are kept, of which this may be a part.
-    With `generator_objective='reference'` also the discriminator's terms, which the 2018 code leaves in: on a fake
-    the two class losses together are least at a probability of 1/2.
-    """
-    real_logits, fake_logits = jnp.split(outputs[0], 2)
-    # The real half has no path to the generator but through the batch statistics; the 2018 code counts it too.
-    class_error = jnp.concatenate([losses.class_loss(real_logits, FAKE), losses.class_loss(fake_logits, REAL)])
-    errors = layers.upsample_nearest(mask, images.shape[1:3]) * losses.squared_error(fake, images)
-    pixel_error = mean(errors, axis_name) / (images.shape[-1] * jnp.maximum(kept, TINY))
-    terms = {
-        'loss/generator_class': mean(class_error, axis_name),
-        'loss/generator_pixel': config.artifacts.pixel_weight * pixel_error,
+) -> dict[str, Bool[Array, 'B ...']]:
+    """Returns where the discriminator is right: of each real example, each fake, and each entry of the fakes' masks."""
+    return {
+        'accuracy/real': real_logits.argmax(-1) == REAL,
+        'accuracy/fake': fake_logits.argmax(-1) == FAKE,
+        'accuracy/mask': (mask_logits > 0) == (mask > 0),
     }
-    if config.artifacts.generator_objective == 'reference':
-        leak = discriminator_terms(outputs, mask, config=config, axis_name=axis_name)
-        terms['loss/generator_leak'] = sum(leak.values())
-    return terms
 
 
 def _found(outputs, mask, axis_name):
@@ -263,12 +287,10 @@ def _found(outputs, mask, axis_name):
     'mask/on_kept' and 'mask/on_dropped' are its mean probabilities that an entry was kept, of those that were and of
     those that were not: equal as long as it has not found the mask.
     """
-    (real, fake), mask_logits = jnp.split(outputs[0].argmax(-1), 2), jnp.split(outputs[1], 2)[1]
-    probability = jax.nn.sigmoid(mask_logits)
+    (real, fake), (_, mask_logits) = (jnp.split(x, 2) for x in outputs)
+    right, probability = rightly_told(real, fake, mask_logits, mask), jax.nn.sigmoid(mask_logits)
     return {
-        'accuracy/real': mean((real == REAL).astype(jnp.float32), axis_name),
-        'accuracy/fake': mean((fake == FAKE).astype(jnp.float32), axis_name),
-        'accuracy/mask': mean(((mask_logits > 0) == (mask > 0)).astype(jnp.float32), axis_name),
+        **{name: mean(x.astype(jnp.float32), axis_name) for name, x in right.items()},
         'mask/on_kept': Ratio(mean(probability * mask, axis_name), mean(mask, axis_name)),
         'mask/on_dropped': Ratio(mean(probability * (1 - mask), axis_name), mean(1 - mask, axis_name)),
     }

@@ -14,8 +14,8 @@ from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.drawing import grids
 from artifacts_jax.features import extraction
 from artifacts_jax.models import architecture, layers
-from artifacts_jax.models.discriminator import FAKE, REAL
-from artifacts_jax.pretraining.game import fake_examples, real_examples
+from artifacts_jax.models.discriminator import REAL
+from artifacts_jax.pretraining import game
 from artifacts_jax.training import keys, metrics
 
 SHOWN = {  # to a person, of what the evaluator finds
@@ -38,11 +38,6 @@ GAN_COLUMNS = ('original', 'decoded', 'generated\nfrom noise')
 POOL = 8  # images that each one shown is chosen from
 
 
-def discriminator(variables: dict) -> dict:
-    """Returns the discriminator's part of a stage's variables, {'params': ..., 'batch_stats': ...}."""
-    return {kind: tree['discriminator'] for kind, tree in variables.items()}
-
-
 def _views(config, batch, key):
     """Returns (test views of the images, masks that depend on the key and each example's index alone)."""
     (mask_keys,) = keys.example_keys(key, 0, batch['index'], 1)
@@ -50,26 +45,23 @@ def _views(config, batch, key):
     return augment.test_view(config, batch['image']), mask
 
 
+def _play(config, variables, batch, key):
+    """Returns (images, masks, the game on them)."""
+    images, mask = _views(config, batch, key)
+    (noise_keys,) = keys.example_keys(key, 1, batch['index'], 1)
+    return images, mask, game.play(variables, images, mask, noise_keys, config)
+
+
 def _player(config, devices, datasets):
     """Returns play(state, key) -> {name: array, one entry for each held-out image}: what the discriminator finds."""
-    generator, judge = architecture.make_generator(config), architecture.make_discriminator(config)
 
     def play(inputs, batch):
         variables, key = inputs
-        images, mask = _views(config, batch, key)
-        (noise_keys,) = keys.example_keys(key, 1, batch['index'], 1)
-        phi = generator.apply(variables, images, method='encode')
-        real = real_examples(generator, variables, images, phi, config)
-        fake = fake_examples(generator, variables, phi, mask, noise_keys, config)
-        (real_logits, _), _ = judge.apply(discriminator(variables), real)
-        (fake_logits, mask_logits), _ = judge.apply(discriminator(variables), fake)
-        return {
-            'accuracy/real': real_logits.argmax(-1) == REAL,
-            'accuracy/fake': fake_logits.argmax(-1) == FAKE,
-            'accuracy/mask': ((mask_logits > 0) == (mask > 0)).mean(axis=(1, 2, 3)),
-            'mask_logits': mask_logits,
-            'kept': mask > 0,
-        }
+        _, mask, played = _play(config, variables, batch, key)
+        (real_logits, _), (fake_logits, mask_logits) = played.of_real, played.of_fake
+        right = game.rightly_told(real_logits, fake_logits, mask_logits, mask)
+        share = right['accuracy/mask'].mean(axis=(1, 2, 3))
+        return {**right, 'accuracy/mask': share, 'mask_logits': mask_logits, 'kept': mask > 0}
 
     mapped = devices.per_example(play)
 
@@ -92,7 +84,7 @@ def evaluator(config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
     def evaluate(state, key):
         results = play(state, key)
         values = {name: float(x.mean()) for name, x in results.items() if name.startswith('accuracy')}
-        return {**values, 'mask_auc': _mask_auc(results), **monitor(discriminator(state.variables))}
+        return {**values, 'mask_auc': _mask_auc(results), **monitor(game.discriminator(state.variables))}
 
     return evaluate
 
@@ -132,26 +124,23 @@ def illustrator(
       examples: how many images are shown, at least; as many on each host.
       first_batch: which of the test split's batches they are from, as of `shown`.
     """
-    generator, judge = architecture.make_generator(config), architecture.make_discriminator(config)
-    gan = config.artifacts.generator == 'gan'
+    generator, gan = architecture.make_generator(config), config.artifacts.generator == 'gan'
 
     def show(inputs, batch):
         variables, key = inputs
-        images, mask = _views(config, batch, key)
-        (noise_keys,) = keys.example_keys(key, 1, batch['index'], 1)
+        images, mask, played = _play(config, variables, batch, key)
 
         def apply(method, *args, **options):
             return generator.apply(variables, *args, method=method, **options)
 
-        def verdict(images):
-            (logits, mask_logits), _ = judge.apply(discriminator(variables), images)
-            return {'image': images, 'real': jax.nn.softmax(logits)[:, REAL], 'kept': jax.nn.sigmoid(mask_logits)}
+        def verdict(examples, outputs):
+            logits, mask_logits = outputs
+            return {'image': examples, 'real': jax.nn.softmax(logits)[:, REAL], 'kept': jax.nn.sigmoid(mask_logits)}
 
-        phi = apply('encode', images)
-        decoded, fake = apply('decode', phi), fake_examples(generator, variables, phi, mask, noise_keys, config)
-        judged = verdict(fake), verdict(real_examples(generator, variables, images, phi, config)), mask
+        judged = verdict(played.fake, played.of_fake), verdict(played.real, played.of_real), mask
+        phi, decoded = played.phi, apply('decode', played.phi)
         if gan:
-            return (images, decoded, fake), judged
+            return (images, decoded, played.fake), judged
         repaired = apply('corrupt', phi, mask)
         columns = (
             images,

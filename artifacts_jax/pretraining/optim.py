@@ -1,7 +1,5 @@
 """The optimiser: Adam with a linearly falling learning rate, and a moving average of the weights."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -9,6 +7,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 from ml_collections import ConfigDict
 
 from artifacts_jax.models import layers
+from artifacts_jax.models.cpu import in_place
 from artifacts_jax.pretraining import losses
 from artifacts_jax.training.state import State
 
@@ -51,9 +50,7 @@ def _scale_by_adam(b1, b2, epsilon, epsilon_hat):
     def update(grads, state, params=None):
         del params
         count = optax.safe_increment(state.count)
-        # Written as a sum of two arrays, or XLA would take b1 = 1 - b1 = 1/2 out of it and, for a product of one array,
-        # compute the moment again where it is used, from a copy of the old one.
-        mu = jax.tree.map(lambda m, g: g + b1 * (m - g), state.mu, grads)
+        mu = jax.tree.map(lambda m, g: in_place.moving_average(m, g, b1), state.mu, grads)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, grads)
         first, second = 1 / (1 - b1**count), 1 / (1 - b2**count)
         if epsilon_hat:
@@ -65,34 +62,27 @@ def _scale_by_adam(b1, b2, epsilon, epsilon_hat):
 
 
 def descend(
-    state: State,
-    network: str,
-    gradient: PyTree,
-    optimiser: optax.GradientTransformation,
-    *,
-    l2: float,
-    readers: Sequence[Float[Array, '']] = (),
-) -> tuple[State, Float[Array, ''] | float, Float[Array, '']]:
-    """Updates one network by its optimiser, with the L2 of its weights.
+    state: State, gradients: dict, optimiser: optax.GradientTransformation, *, l2: float
+) -> tuple[State, dict, dict]:
+    """Updates networks, each by an optimiser of its own, with the L2 of its weights.
 
     Args:
-      state: has the network.
-      network: its name.
-      gradient: of its parameters, without L2.
+      state: has the networks.
+      gradients: {network: gradient of its parameters}, without L2.
       optimiser: the optax optimiser that the state was made with.
       l2: weight of 0.5 * |w|^2.
-      readers: further results that depend on the network's old parameters.
 
     Returns:
-      (state, the L2 term, the gradient's norm without it); the term of a network without weights is a plain 0.
+      (state, {network: its L2 term}, {network: the norm of its gradient}); the term of a network without weights is a
+      plain 0, the norm is without L2.
     """
-    decay, decay_gradient = jax.value_and_grad(lambda params: l2 * losses.l2(params))(state.params[network])
-    length = norm(gradient)
-    # XLA copies parameters first, unless it knows that all which reads them comes before their update. What is not
-    # finite in one network should not reach the other.
-    last = 0 * jnp.nan_to_num(decay + length + sum(readers))
-    gradient = jax.tree.map(lambda g, d: g + d + last, gradient, decay_gradient)
-    return state.descend(optimiser, {network: gradient}), decay, length
+    terms = {n: jax.value_and_grad(lambda params: l2 * losses.l2(params))(state.params[n]) for n in gradients}
+    decays, norms = {n: decay for n, (decay, _) in terms.items()}, {n: norm(g) for n, g in gradients.items()}
+    for network, gradient in gradients.items():
+        gradient = jax.tree.map(jnp.add, gradient, terms[network][1])
+        gradient = in_place.after(gradient, [*decays.values(), *norms.values()])
+        state = state.descend(optimiser, {network: gradient})
+    return state, decays, norms
 
 
 def norm(gradients: PyTree) -> Float[Array, '']:

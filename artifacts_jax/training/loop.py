@@ -1,10 +1,8 @@
 """The only training loop: restore, step, log, evaluate, draw, save, and stop on preemption."""
 
 import contextlib
-import signal
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import jax
 import numpy as np
@@ -16,11 +14,10 @@ from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices, total
 from artifacts_jax.training import checkpoint, keys, metrics, trees
 from artifacts_jax.training.checkpoint import CheckpointError, Checkpoints
+from artifacts_jax.training.interruption import Interruption
 from artifacts_jax.training.report import Report, Silence
 from artifacts_jax.training.state import State
 
-# What schedulers, terminals and people stop a program with.
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 STOP = 'stop'  # in a batch: whether its host was told to stop
 NONFINITE = 'nonfinite'  # folder of a stage with the batch and key of each step whose loss was not finite
 
@@ -64,7 +61,7 @@ def run(
     Raises:
       NonFiniteError: a loss or the norm of a gradient is not finite.
       CheckpointError: the disk is full, or the last checkpoint cannot be read back.
-      Preempted: one of SIGNALS came to any of the processes; the state is saved.
+      Preempted: one of interruption.SIGNALS came to any of the processes; the state is saved.
     """
     key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
     devices.check_batch('batch_size', batch_size, config.accumulate)
@@ -76,28 +73,30 @@ def run(
         Interruption() as interruption,
         Checkpoints(folder, config, devices.replicated, made_from=made_from) as checkpoints,
     ):
-        if checkpoints.latest_step is None:
-            state = initial(stage, config, devices, base)
-            if hasattr(stage, 'prepare'):
-                state = stage.prepare(state, config=config, devices=devices, datasets=datasets)
-        else:
-            state = checkpoints.restore(template(stage, config))
+        state = _first(stage, config, workdir, devices, datasets, base, checkpoints)
         start = int(state.step)
-        if start > steps:
-            raise CheckpointError(
-                f'{stage.NAME} is at step {start:,} in {workdir}, past the {steps:,} that are asked for: ask for'
-                f' {start:,}, or use another --workdir'
-            )
         if start < steps:
-            written = Report if processes.is_first() else Silence
-            options = {'batch_size': batch_size, 'log_every': config.log_every, 'shown': stage.SHOWN}
-            report = written(Path(workdir), stage.NAME, start, steps=steps, **options)
-            with report:
-                counts = {network: parameter_overview.count_parameters(tree) for network, tree in state.params.items()}
-                named = ', '.join(f'{count:,} of the {network}' for network, count in counts.items())
-                report.say(f'{stage.NAME}: trained parameters are {named}')
-                _loop(stage, state, key, config, devices, datasets, checkpoints, report, interruption)
-                del state
+            with _report(stage, config, workdir, start) as report:
+                report.say(_described(stage, state))
+                train_step = devices.train_step(_with_stop(partial(stage.train_step, config=config)))
+                look = partial(_look, report, checkpoints, key, getattr(stage, 'REPLAYED', False))
+                pause = _pauses(stage, config, devices, datasets, checkpoints, report)
+                batches, pending = datasets['train'].train_batches(batch_size, start_step=start), None
+                if start == 0:
+                    pause(state, {'eval'})
+                for step in range(start + 1, steps + 1):
+                    batch = next(batches)
+                    stop = np.full(len(batch['index']), interruption.asked)
+                    with report.aside('compilation') if step == start + 1 else contextlib.nullcontext():
+                        state, values = train_step(state, devices.put({**batch, STOP: stop}), key)
+                    # Looked at one step late, so that the devices never wait for the host.
+                    asked = look(pending) if pending else False
+                    due, pending = _due(step, steps, config), (step, values, batch)
+                    if due or asked:
+                        asked |= look(pending)
+                        pending = None
+                        pause(state, due, asked)
+                del state, batches
                 checkpoints.finish()
             state = checkpoints.restore(template(stage, config))
             if int(state.step) != steps:
@@ -172,43 +171,63 @@ def template(stage, config: ConfigDict) -> State:
     return jax.eval_shape(partial(stage.init_state, config=config), keys.stage_key(config.seed, stage.NAME), base)
 
 
-def _loop(stage, state, key, config, devices, datasets, checkpoints, report, interruption):
-    train_step = devices.train_step(_with_stop(partial(stage.train_step, config=config)))
-    evaluate = stage.evaluator(config, devices, datasets)
-    draw = stage.illustrator(config, devices, datasets)
-    look = partial(_look, report, checkpoints=checkpoints, key=key, replayed=getattr(stage, 'REPLAYED', False))
-    start, (steps, batch_size), pending = int(state.step), stage.plan(config), None
-    batches = datasets['train'].train_batches(batch_size, start_step=start)
+def _first(stage, config, workdir, devices, datasets, base, checkpoints):
+    """Returns the state to go on from: that of the newest checkpoint, or at step 0."""
+    if checkpoints.latest_step is None:
+        state = initial(stage, config, devices, base)
+        if hasattr(stage, 'prepare'):
+            state = stage.prepare(state, config=config, devices=devices, datasets=datasets)
+    else:
+        state = checkpoints.restore(template(stage, config))
+    steps, _ = stage.plan(config)
+    if (start := int(state.step)) > steps:
+        raise CheckpointError(
+            f'{stage.NAME} is at step {start:,} in {workdir}, past the {steps:,} that are asked for: ask for'
+            f' {start:,}, or use another --workdir'
+        )
+    return state
+
+
+def _report(stage, config, workdir, start):
+    steps, batch_size = stage.plan(config)
+    options = {'steps': steps, 'batch_size': batch_size, 'log_every': config.log_every, 'shown': stage.SHOWN}
+    return (Report if processes.is_first() else Silence)(Path(workdir), stage.NAME, start, **options)
+
+
+def _described(stage, state):
+    counts = {network: parameter_overview.count_parameters(tree) for network, tree in state.params.items()}
+    named = ', '.join(f'{count:,} of the {network}' for network, count in counts.items())
+    return f'{stage.NAME}: trained parameters are {named}'
+
+
+def _due(step, steps, config):
+    """Returns what is due after a step, which the last one all is."""
     intervals = {'eval': config.eval_every, 'figure': config.figure_every, 'checkpoint': config.checkpoint_every}
-    if start == 0:
-        with report.aside('evaluation'):
-            report.test(start, evaluate(state, key))
-    step = start
-    while step < steps:
-        batch = next(batches)
-        stop = np.full(len(batch['index']), interruption.asked)
-        with report.aside('compilation') if step == start else contextlib.nullcontext():
-            state, values = train_step(state, devices.put({**batch, STOP: stop}), key)
-        # Looked at one step late, so that the devices never wait for the host.
-        asked = look(pending) if pending else False
-        step, pending = step + 1, (step + 1, values, batch)
-        due = {name: step == steps or step % steps_between == 0 for name, steps_between in intervals.items()}
-        if any(due.values()) or asked:
-            asked |= look(pending)
-            pending = None
-        if due['eval']:
+    return {name for name, steps_between in intervals.items() if step == steps or step % steps_between == 0}
+
+
+def _pauses(stage, config, devices, datasets, checkpoints, report):
+    """Returns pause(state, due, asked), which does what is due after a step, and saves the state if asked to stop."""
+    evaluate, draw = stage.evaluator(config, devices, datasets), stage.illustrator(config, devices, datasets)
+    key, (steps, _) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
+
+    def pause(state, due, asked=False):
+        step = int(state.step)
+        if 'eval' in due:
             with report.aside('evaluation'):
                 report.test(step, evaluate(state, key))
-        if due['figure']:
+        if 'figure' in due:
             with report.aside('figures'):
                 draw(state, key, report.figures)
                 report.curves()
-        if due['checkpoint'] or asked:  # last: what belongs to this step is written already
+        if 'checkpoint' in due or asked:  # last: what belongs to this step is written already
             with report.aside('checkpoints'):
                 checkpoints.save(step, devices.joined(state))
         if asked:
             report.say(f'stopped at step {step:,} of {steps:,}, saved; run the same command to go on')
             raise Preempted
+
+    return pause
 
 
 def _with_stop(train_step):
@@ -222,7 +241,7 @@ def _with_stop(train_step):
     return step
 
 
-def _look(report, pending, checkpoints, key, replayed):
+def _look(report, checkpoints, key, replayed, pending):
     """Refuses a step with a loss or gradient that is not finite, and logs it in its turn; returns whether to stop."""
     step, values, batch = pending
     values = jax.device_get(values)
@@ -261,32 +280,3 @@ def _set_aside(folder, made_from):
         print(f'{folder.name}: begins anew, since what it builds on has changed; what was there is in {place}')
 
     processes.led(move, f'set {folder} aside')
-
-
-class Interruption:
-    """Notes SIGNALS as `asked` while it is a context; a second signal ends the process at once."""
-
-    def __init__(self):
-        self.asked = False
-
-    def __enter__(self):
-        self._before = {s: self._take(s) for s in SIGNALS}
-        return self
-
-    def __exit__(self, *exception):
-        for number, handler in self._before.items():
-            if handler is not None:
-                signal.signal(number, handler)
-
-    def _take(self, number):
-        if signal.getsignal(number) == signal.SIG_IGN:  # as nohup has it of SIGHUP
-            return None
-        try:
-            return signal.signal(number, self._note)
-        except ValueError:  # only the main thread may set handlers; elsewhere (a notebook's worker) none is set
-            return None
-
-    def _note(self, number: int, frame: FrameType | None):
-        self.asked = True
-        for each in self._before:  # the system's own handling, which needs no Python
-            signal.signal(each, signal.SIG_DFL)

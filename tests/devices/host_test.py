@@ -11,45 +11,6 @@ import pytest
 from artifacts_jax.config import ConfigError
 from artifacts_jax.devices import host
 
-SHOW = "import os; from artifacts_jax.devices import host; host.keep_memory(); print(os.environ['GLIBC_TUNABLES'])"
-
-
-@pytest.mark.skipif(sys.platform != 'linux', reason='the setting is that of the C library of Linux')
-@pytest.mark.parametrize(('given', 'seen'), [(None, host.MEMORY), ('glibc.malloc.check=0', 'glibc.malloc.check=0')])
-def test_program_starts_again_to_keep_its_memory_unless_the_user_decides(given, seen):
-    environment = {name: value for name, value in os.environ.items() if name != 'GLIBC_TUNABLES'}
-    if given:
-        environment['GLIBC_TUNABLES'] = given
-    run = subprocess.run([sys.executable, '-c', SHOW], env=environment, capture_output=True, text=True, check=True)
-    assert run.stdout.split() == [seen]
-
-
-KEEP = """
-import resource
-from artifacts_jax.devices import host
-host.keep_memory()
-host.set_up_jax()
-import jax
-import jax.numpy as jnp
-x = jnp.ones((1_500_000, 16))
-step = jax.jit(lambda x: (jnp.sin(x @ x[:16]) @ x[16:32]).max())  # 96 MB between its two products
-def faults(steps):
-    for _ in range(steps):
-        step(x).block_until_ready()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-print(-faults(3) + faults(5))
-"""
-
-
-@pytest.mark.skipif(sys.platform != 'linux', reason='the setting is that of the C library of Linux')
-def test_steps_take_no_fresh_memory_and_their_programs_are_kept(monkeypatch, tmp_path):
-    for name in ('GLIBC_TUNABLES', 'JAX_COMPILATION_CACHE_DIR'):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    run = subprocess.run([sys.executable, '-c', KEEP], capture_output=True, text=True, check=True)
-    assert int(run.stdout) < 500  # else 450 page faults a step, in pages of 2 MB and some small ones
-    assert list((tmp_path / 'artifacts_jax').glob('jit__lambda*'))  # though compiled in less than JAX's second
-
 
 def test_peak_memory_is_in_bytes():
     held = np.ones(300_000_000, np.uint8)

@@ -8,7 +8,7 @@ import pytest
 
 from artifacts_jax.data import augment
 from artifacts_jax.models import architecture, layers
-from artifacts_jax.pretraining import artifacts, game, losses
+from artifacts_jax.pretraining import artifacts, losses
 from artifacts_jax.training import keys
 
 
@@ -175,7 +175,7 @@ def test_only_kept_pixels_count_in_the_generators_error(config):
     outputs = (jnp.zeros((4, 2)), jnp.zeros((4, 4, 4, 1)))
 
     def error(fake):
-        terms = game.generator_terms(outputs, fake, images, mask, mask.mean(), config=config, axis_name=None)
+        terms = losses.generator_terms(outputs, fake, images, mask, mask.mean(), config=config, axis_name=None)
         return terms['loss/generator_pixel']
 
     assert error(images + 5 * dropped) == 0
@@ -185,7 +185,7 @@ def test_only_kept_pixels_count_in_the_generators_error(config):
 def test_everything_dropped_is_no_error_at_all(config):
     outputs = (jnp.zeros((4, 2)), jnp.zeros((4, 4, 4, 1)))
     images, mask = jnp.ones((2, 16, 16, 3)), jnp.zeros((2, 4, 4, 1))
-    terms = game.generator_terms(outputs, -images, images, mask, mask.mean(), config=config, axis_name=None)
+    terms = losses.generator_terms(outputs, -images, images, mask, mask.mean(), config=config, axis_name=None)
     assert terms['loss/generator_pixel'] == 0
 
 

@@ -10,7 +10,7 @@ from artifacts_jax.pretraining import game
 
 def found(mask_logits, mask):
     """What is told of fakes with these logits, before reals whose logits are others."""
-    outputs = jnp.zeros((8, 2)), jnp.concatenate([jnp.full(mask.shape, 9.0), mask_logits])
+    outputs = jnp.zeros((2 * len(mask), 2)), jnp.concatenate([jnp.full(mask.shape, 9.0), mask_logits])
     return game._found(outputs, mask, None)
 
 

@@ -67,27 +67,6 @@ def test_signal_saves_and_leaves_with_its_own_status(config, datasets, devices, 
         assert checkpoints.latest_step == 3  # the second step told all hosts, who saw it one step late
 
 
-@pytest.mark.parametrize('number', loop.SIGNALS)
-def test_every_signal_that_stops_programs_is_noted_once(number):
-    before = signal.getsignal(number)
-    with loop.Interruption() as interruption:
-        assert not interruption.asked
-        os.kill(os.getpid(), number)
-        assert interruption.asked
-        assert all(signal.getsignal(n) == signal.SIG_DFL for n in loop.SIGNALS)  # a second one ends the process
-    assert signal.getsignal(number) == before
-
-
-def test_a_signal_that_is_ignored_stays_so():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
-    try:
-        with loop.Interruption() as interruption:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not interruption.asked
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 def test_what_cannot_be_read_back_is_not_announced(config, datasets, devices, tmp_path, monkeypatch):
     finish = checkpoint.Checkpoints.finish
 
@@ -143,16 +122,6 @@ def test_a_step_to_replay_is_never_unpickled(config, datasets, devices, tmp_path
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ConfigError, match=r'5\.npz cannot be read'):
         replay.run(path, autoencoder, config, tmp_path, devices, datasets, None)
-
-
-def test_a_second_signal_is_the_systems_which_ends_at_once():
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with loop.Interruption() as interruption:
-        assert not interruption.asked
-        os.kill(os.getpid(), signal.SIGINT)
-        assert interruption.asked
-        assert {signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)} == {signal.SIG_DFL}
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 def test_non_finite_loss_names_step_loss_and_checkpoint_and_is_replayed(

@@ -107,7 +107,7 @@ def test_a_lost_result_is_tested_again_and_only_that(run, monkeypatch):
     without = json.loads((workdir / 'results.json').read_text())
     del without['transfer']['linear']['all']
     numbers.write(workdir, without)
-    monkeypatch.setattr(loop, '_loop', None)  # its checkpoint is there
+    monkeypatch.setattr(Devices, 'train_step', None)  # its checkpoint is there
     assert pipeline.run(config, workdir)['transfer'] == results['transfer']
 
 

@@ -1,4 +1,4 @@
-"""Fast forms for CPUs of what the networks compute, each equal to a plain form that it is tested against.
+"""Fast forms for CPUs of what the networks and their optimiser compute, each equal to a plain form, as tests check.
 
 Rests on nothing.
 """
