@@ -1,6 +1,8 @@
 """Stage 3: linear classifiers on frozen features, layer by layer, of the learned and of a random network."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -12,7 +14,7 @@ from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.drawing import plots
 from artifacts_jax.features import extraction, lbfgs, linear, sgd
 from artifacts_jax.training import keys, results
-from artifacts_jax.training.evaluation import Entry, Network, NotApplicable, Run
+from artifacts_jax.training.evaluation import Entry, Network, NotApplicable, Run, every_network
 
 NAME = 'probe'
 SPLITS = ('probe_train', 'test')  # of the data, that it needs
@@ -49,8 +51,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
 
 def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
     """Returns {network: itself}, and first {'pixels': none}."""
-    del config
-    return {PIXELS: Network(PIXELS, dict), **results.distinct(networks)}
+    return {PIXELS: Network(PIXELS, dict), **every_network(config, networks)}
 
 
 def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
@@ -75,6 +76,11 @@ def about(run: Run, data: Datasets) -> dict:
     }
 
 
+def columns(row: dict) -> dict[str, str]:
+    """Returns the cells of a layer's row."""
+    return {'': _percent(row), 'correct': results.fraction(row)}
+
+
 def summary(row: dict) -> list[str]:
     """Returns the accuracy of each layer."""
     return [f'{layer} {_percent(each)} %' for layer, each in row.items()]
@@ -93,7 +99,7 @@ def table(found: dict) -> str:
     """Returns the rows of all networks as a table of text: accuracies in %, with counts."""
     networks = {name: {(layer,): row for layer, row in rows.items()} for name, rows in found[NAME].items()}
     pixels = networks.pop(PIXELS, {}).get((PIXELS,))
-    rows = results.network_table(['layer'], networks, lambda row: {'': _percent(row), 'correct': results.fraction(row)})
+    rows = results.network_table(['layer'], networks, columns)
     return (
         f'Linear classifiers on frozen features of {found["dataset"]}, {found["train"]:,} training and'
         f' {found["test"]:,} test images; accuracy in %\n\n{rows}'
@@ -113,27 +119,11 @@ def probe(config: ConfigDict, devices: Devices, datasets: dict, variables: dict 
         extract = extraction.of_views(config, devices, lambda _, images: {PIXELS: images.reshape(len(images), -1)})
     else:
         extract = extraction.extractor(config, devices, config.probe.max_values)
-    classifiers = _fit(config, partial(extract, variables), datasets['probe_train'])
-    counts = {layer: np.zeros(2, int) for layer in classifiers}
-    for batch in datasets['test'].eval_batches(config.probe.batch_size, limit=config.probe.max_test):
-        maps, examples = extract(variables, batch)
-        for layer, x in maps.items():
-            counts[layer] += np.array(linear.accuracy_counts(classifiers[layer], x, examples['label']))
-    found = {}
-    for layer, (correct, count) in counts.items():
-        classifier = classifiers[layer]
-        found[layer] = {
-            'accuracy': 100 * correct / count,
-            'correct': int(correct),
-            'count': int(count),
-            'penalty': classifier.penalty,
-            'held_out_accuracy': 100 * classifier.held_out_accuracy,
-            'dimensions': len(classifier.mean),
-        }
-    return found
+    extract = partial(extract, variables)
+    return score(config, fit(config, extract, datasets['probe_train']), extract, datasets['test'])
 
 
-def _fit(config, extract, dataset):
+def fit(config: ConfigDict, extract: Callable, dataset: Any) -> dict[str, linear.Classifier]:
     """Returns {layer: classifier}, fitted to the training split by the config's solver."""
     options, examples = config.probe, _count(config.probe.max_train, dataset)
     batches = partial(dataset.eval_batches, options.batch_size, limit=options.max_train)
@@ -170,10 +160,29 @@ def _fit(config, extract, dataset):
     )
 
 
+def score(config: ConfigDict, classifiers: dict[str, linear.Classifier], extract: Callable, dataset: Any) -> dict:
+    """Returns {layer: result} of classifiers on the test split; every image counts."""
+    counts = {layer: np.zeros(2, int) for layer in classifiers}
+    for maps, examples in map(extract, dataset.eval_batches(config.probe.batch_size, limit=config.probe.max_test)):
+        for layer, x in maps.items():
+            counts[layer] += np.array(linear.accuracy_counts(classifiers[layer], x, examples['label']))
+    return {
+        layer: {
+            'accuracy': 100 * correct / count,
+            'correct': int(correct),
+            'count': int(count),
+            'penalty': classifiers[layer].penalty,
+            'held_out_accuracy': 100 * classifiers[layer].held_out_accuracy,
+            'dimensions': len(classifiers[layer].mean),
+        }
+        for layer, (correct, count) in counts.items()
+    }
+
+
 def _count(limit, dataset):
     """Returns how many examples are used of a data set; a limit of 0 is none."""
     return min(limit or dataset.num_examples, dataset.num_examples)
 
 
 def _percent(row):
-    return f'{row["accuracy"]:.2f}'
+    return results.text(row['accuracy'], 2)

@@ -102,6 +102,19 @@ class Run:
         self.watched.extend(readers)
 
 
+def every_network(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
+    """Returns the entries of a task that evaluates every network: each by its name.
+
+    A learned network that has learned nothing is the random one again, and is left out.
+    """
+    del config
+    return {
+        name: network
+        for name, network in networks.items()
+        if name != 'learned' or not network.made_from.startswith(results.UNTRAINED)
+    }
+
+
 def evaluate(task, run: Run) -> dict:
     """Evaluates what the results of a work directory lack of a task, and returns all results.
 

@@ -114,15 +114,6 @@ def label(found: dict, part: str) -> str:
     return 'here, random network' if note.get('network', '').startswith(UNTRAINED) else 'here'
 
 
-def distinct(networks: dict) -> dict:
-    """Returns the networks without a learned one that has learned nothing: that is the random one again."""
-    return {
-        name: network
-        for name, network in networks.items()
-        if name != 'learned' or not network.made_from.startswith(UNTRAINED)
-    }
-
-
 def retire(workdir: Path, made_from: str) -> None:
     """Moves to 'replaced' the results of learned networks other than the one that is named."""
     found = read(workdir)

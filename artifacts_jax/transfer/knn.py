@@ -6,10 +6,13 @@ what it holds grows with the test images alone.
 """
 
 import itertools
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from artifacts_jax.data import splits
@@ -18,12 +21,13 @@ from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.features import extraction
 from artifacts_jax.training import results
-from artifacts_jax.training.evaluation import Entry, Network, Run
+from artifacts_jax.training.evaluation import Entry, Run, every_network
 from artifacts_jax.transfer import neighbours
 from artifacts_jax.transfer.neighbours import Nearest
 
 NAME = 'knn'
 SPLITS = ('probe_train', 'test')  # of the data, that it needs
+entries = every_network
 BLOCK = 2048  # images of the bank, at a time
 QUERIES = 1024  # test images on a device, at a time
 
@@ -51,12 +55,6 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
     return datasets
 
 
-def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
-    """Returns {network: itself}."""
-    del config
-    return results.distinct(networks)
-
-
 def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
     """Classifies the test images by every layer of a network.
 
@@ -64,6 +62,11 @@ def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
       {'dataset', 'train', 'test', 'layers': {layer: {k as text: {'accuracy', 'top5' in %, 'correct', 'count'}}}}.
     """
     return classify(run.config, run.devices, data, entry.network.variables)
+
+
+def columns(row: dict) -> dict[str, str]:
+    """Returns the cells of a layer's row for a k."""
+    return {'': results.text(row['accuracy'], 2), 'top 5': results.text(row['top5'], 2)}
 
 
 def summary(row: dict) -> list[str]:
@@ -85,38 +88,49 @@ def table(found: dict) -> str:
     }
     return (
         f'k nearest neighbours on frozen features of {last["dataset"]}, {last["train"]:,} training and'
-        f' {last["test"]:,} test images; accuracy in %\n\n'
-        + results.network_table(
-            ['layer', 'k'], rows, lambda row: {'': f'{row["accuracy"]:.2f}', 'top 5': f'{row["top5"]:.2f}'}
-        )
+        f' {last["test"]:,} test images; accuracy in %\n\n' + results.network_table(['layer', 'k'], rows, columns)
     )
 
 
 def classify(config: ConfigDict, devices: Devices, datasets: dict, variables: dict) -> dict:
     """Returns the result of one network, as `evaluate`."""
-    options, bank, tests = config.knn, datasets['probe_train'], datasets['test']
+    options, tests = config.knn, datasets['test']
     extract = partial(extraction.extractor(config, devices, options.max_values, unit_length=True), variables)
     queries, labels = extraction.collect(extract, tests.eval_batches(options.batch_size, limit=options.max_test))
-    nearest = {layer: neighbours.none_yet(len(labels), max(options.neighbours)) for layer in queries}
-    merge, images = devices.per_example(_merge), 0
+    nearest, images = fit(config, devices, extract, datasets['probe_train'], queries, len(labels))
+    layers = score(config, devices, nearest, labels)
+    return {'dataset': config.data.name, 'train': images, 'test': len(labels), 'layers': layers}
+
+
+def fit(
+    config: ConfigDict, devices: Devices, extract: Callable, bank: Any, queries: dict[str, np.ndarray], count: int
+) -> tuple[dict[str, Nearest], int]:
+    """Returns ({layer: the nearest neighbours of the queries}, how many images of the bank there are)."""
+    options, images = config.knn, 0
+    nearest = {layer: neighbours.none_yet(count, max(options.neighbours)) for layer in queries}
+    merge = devices.per_example(_merge)
     for block in _blocks(extract, bank, options):
         images += int((block['label'] >= 0).sum())
-        for rows, part in _chunks({'queries': queries, 'nearest': nearest}, len(labels), devices):
+        for rows, part in _chunks({'queries': queries, 'nearest': nearest}, count, devices):
             for layer, new in merge(block, part).items():
                 for old, values in zip(nearest[layer], new):
                     old[rows] = values
-    settings = {'ks': tuple(options.neighbours), 'temperature': options.temperature}
-    judge = devices.per_example(partial(_judge, **settings))
-    parts = [judge({}, part) for _, part in _chunks({'nearest': nearest, 'label': labels}, len(labels), devices)]
-    right = {layer: sum(part[layer].sum(axis=0) for part in parts).tolist() for layer in nearest}
-    layers = {
+    return nearest, images
+
+
+def score(config: ConfigDict, devices: Devices, nearest: dict[str, Nearest], labels: Int[np.ndarray, ' N']) -> dict:
+    """Returns {layer: {k as text: result}} of the votes of the queries' neighbours."""
+    ks, count = tuple(config.knn.neighbours), len(labels)
+    judge = devices.per_example(partial(_judge, ks=ks, temperature=config.knn.temperature))
+    parts = [judge({}, part) for _, part in _chunks({'nearest': nearest, 'label': labels}, count, devices)]
+    correct = {layer: sum(part[layer].sum(axis=0) for part in parts).tolist() for layer in nearest}
+    return {
         layer: {
             str(k): {'accuracy': 100 * first / count, 'top5': 100 * five / count, 'correct': first, 'count': count}
-            for k, (first, five) in zip(options.neighbours, numbers)
+            for k, (first, five) in zip(ks, numbers)
         }
-        for count, (layer, numbers) in zip(itertools.repeat(len(labels)), right.items())
+        for layer, numbers in correct.items()
     }
-    return {'dataset': config.data.name, 'train': images, 'test': len(labels), 'layers': layers}
 
 
 def _blocks(extract, dataset, options):

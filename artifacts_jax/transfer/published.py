@@ -6,6 +6,8 @@ their papers. What the paper does not say, or was not at hand, is left out.
 
 from typing import NamedTuple
 
+from artifacts_jax.training import results
+
 LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
 
 
@@ -89,6 +91,33 @@ def setting(name: str, data: str, here: Setting, there: Setting) -> str:
     if here == there:
         return text + 'as many as published\n'
     return text + f'published are {there.train:,} and {there.test:,}, {there.steps:,} updates\n'
+
+
+def voc_tables(
+    title: str,
+    column: int,
+    rows: dict[str, dict[str, str]],
+    classes: dict[str, dict[str, float | None]],
+    settings: str = '',
+) -> str:
+    """Returns tables of text of what is reached on VOC: rows beside the published ones, then every class's values.
+
+    Args:
+      title: what is measured, and on how many images.
+      column: of VOC, whose published numbers stand above.
+      rows: {name: {heading: cell}}, the first of which is of that column.
+      classes: {heading: {class: value}}.
+      settings: lines below the rows.
+    """
+    headings = list(next(iter(rows.values())))
+    blank = [''] * (len(headings) - 1)
+    above = [[name, numbers[column], *blank] for name, *numbers in beside(VOC, {})]
+    below = [[name, *cells.values()] for name, cells in rows.items()]
+    names = next(iter(classes.values()))
+    by_class = [[name, *(results.text(values[name]) for values in classes.values())] for name in names]
+    return f'{title}\n\n{results.table(["", *headings], above + below)}{settings}\n' + results.table(
+        ['class', *classes], by_class
+    )
 
 
 def beside(table: Table, ours: dict[str, tuple[float | None, ...]]) -> list[list[str]]:

@@ -20,10 +20,11 @@ from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.features import extraction
 from artifacts_jax.training import results
-from artifacts_jax.training.evaluation import Entry, Network, Run
+from artifacts_jax.training.evaluation import Entry, Run, every_network
 
 NAME = 'retrieval'
 SPLITS = ('probe_train', 'test')  # of the data, that it needs
+entries = every_network
 RECALLS = (1, 10)
 TOGETHER = 16  # queries of a device whose rankings are held at a time
 
@@ -46,12 +47,6 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
     each = sum(4 * size for size in extraction.sizes(config, options.max_values).values())
     extraction.check_memory(config, NAME, each, min(options.max_train or count, count), split='train')
     return datasets
-
-
-def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
-    """Returns {network: itself}."""
-    del config
-    return results.distinct(networks)
 
 
 def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:

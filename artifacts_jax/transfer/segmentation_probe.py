@@ -26,11 +26,12 @@ from artifacts_jax.features import lbfgs, linear
 from artifacts_jax.models import architecture
 from artifacts_jax.models.discriminator import scale_pixels
 from artifacts_jax.training import keys, results
-from artifacts_jax.training.evaluation import Entry, Network, Run
+from artifacts_jax.training.evaluation import Entry, Run, every_network
 from artifacts_jax.transfer import confusion
 
 NAME = 'segmentation_probe'
 SPLITS = ()  # of the data of other tasks; it opens its own
+entries = every_network
 FIGURE, COUNT = 'segmentation_probe.png', 5  # photographs
 
 
@@ -59,12 +60,6 @@ def open_data(config: ConfigDict, datasets: Datasets) -> masked.Splits:
     return opened
 
 
-def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
-    """Returns {network: itself}."""
-    del config
-    return results.distinct(networks)
-
-
 def evaluate(run: Run, data: masked.Splits, entry: Entry) -> dict:
     """Probes every layer of a network, and draws figures/segmentation_probe.png.
 
@@ -72,10 +67,17 @@ def evaluate(run: Run, data: masked.Splits, entry: Entry) -> dict:
       {'dataset', 'train', 'test', 'layers': {layer: {'miou', 'pixel_accuracy' in %, 'iou': {class: in %, None of one
       that is neither there nor predicted}, 'penalty', 'held_out_accuracy' in %}}}.
     """
-    row, shown = probe(run, data, entry.network.trunk)
+    trunk = entry.network.trunk
+    classifiers, images = fit(run, data, trunk)
+    row, shown = score(run, data, trunk, classifiers)
     if processes.is_first():
         _draw(run.workdir / 'figures' / FIGURE, data, row, shown, entry.key)
-    return {'dataset': run.config.data.name, **row}
+    return {'dataset': run.config.data.name, 'train': images, **row}
+
+
+def columns(row: dict) -> dict[str, str]:
+    """Returns the cells of a layer's row."""
+    return {'': results.text(row['miou']), 'pixels': results.text(row['pixel_accuracy'])}
 
 
 def summary(row: dict) -> list[str]:
@@ -89,28 +91,61 @@ def table(found: dict) -> str:
     last = list(networks.values())[-1]
     rows = {name: {(layer,): each for layer, each in row['layers'].items()} for name, row in networks.items()}
     best = {name: _best(row['layers']) for name, row in networks.items()}
-    columns = [networks[name]['layers'][layer]['iou'] for name, layer in best.items()]
-    classes = [[each, *(results.text(column.get(each)) for column in columns)] for each in columns[-1]]
+    ious = [networks[name]['layers'][layer]['iou'] for name, layer in best.items()]
+    classes = [[each, *(results.text(iou.get(each)) for iou in ious)] for each in ious[-1]]
     return (
         f'Linear segmentation on frozen features of {last["dataset"]}, {last["train"]:,} training and'
         f' {last["test"]:,} test images; mean IoU and accuracy of pixels in %\n\n'
-        + results.network_table(
-            ['layer'], rows, lambda row: {'': results.text(row['miou']), 'pixels': results.text(row['pixel_accuracy'])}
-        )
+        + results.network_table(['layer'], rows, columns)
         + '\n'
         + results.table(['IoU', *(f'{name}, {layer}' for name, layer in best.items())], classes)
     )
 
 
-def probe(run: Run, opened: masked.Splits, trunk: dict) -> tuple[dict, dict]:
-    """Returns (the result of one network as in `evaluate`, {layer: {position of one of the first test images: its
-    pixels' classes}}).
+def fit(run: Run, opened: masked.Splits, trunk: dict) -> tuple[dict[str, linear.Classifier], int]:
+    """Returns ({layer: classifier}, of how many images).
 
     Raises:
-      DataError: of the training images no pixel has a class, or none can be held out; or no test image can be used.
+      DataError: of the training images no pixel has a class, or none can be held out.
+    """
+    config, records = run.config, opened.train
+    options, extract = config.segmentation_probe, run.devices.per_example(_maps(config))
+    samples, labels, rows = {}, [], []
+    squares = _squares(run, records, config.data.probe_train)
+    for batch in squares.eval_batches(options.batch_size, limit=options.max_train):
+        maps, index = extract(trunk, batch)
+        for n, row in enumerate(index.tolist()):
+            mask = records[row].mask()
+            places, classes = draw_pixels(mask, options.pixels, np.random.default_rng((config.seed, row)))
+            labels.append(classes)
+            rows.append(np.full(len(classes), row))
+            for layer, grids in maps.items():
+                samples.setdefault(layer, []).append(sample(grids[n], places, mask.shape))
+    labels, rows = (np.concatenate(x) if x else np.zeros(0, int) for x in (labels, rows))
+    held_out = parts.held_out(rows, options.held_out)
+    if len(labels) and (held_out.all() or not held_out.any()):  # of very few images
+        held_out = rows == rows[-1]
+    if not len(labels) or held_out.all():  # the others are damaged
+        raise DataError(f'{len(np.unique(rows))} images of {squares.left_out.place} can be used, expected two or more')
+    fit_layer = partial(
+        lbfgs.fit_lbfgs,
+        num_classes=int(labels.max()) + 1,
+        penalties=options.penalties,
+        iterations=options.iterations,
+        held_out=held_out,
+        key=keys.stage_key(config.seed, NAME),
+    )
+    classifiers = {layer: fit_layer(np.concatenate(samples.pop(layer)), labels) for layer in list(samples)}
+    return classifiers, len(np.unique(rows))
+
+
+def score(run: Run, opened: masked.Splits, trunk: dict, classifiers: dict[str, linear.Classifier]) -> tuple[dict, dict]:
+    """Returns ({'test', 'layers'} as in `evaluate`, {layer: {position of a first image: its pixels' classes}}).
+
+    Raises:
+      DataError: no test image can be used.
     """
     config, devices = run.config, run.devices
-    classifiers, images = _fit(run, opened.train, trunk)
     judge = devices.per_example(_judge(config))
     counts = {layer: np.zeros((VOID, VOID), np.int64) for layer in classifiers}
     shown, tested = {layer: {} for layer in classifiers}, 0
@@ -147,7 +182,7 @@ def probe(run: Run, opened: masked.Splits, trunk: dict) -> tuple[dict, dict]:
             'penalty': classifier.penalty,
             'held_out_accuracy': 100 * classifier.held_out_accuracy,
         }
-    return {'train': images, 'test': tested, 'layers': layers}, shown
+    return {'test': tested, 'layers': layers}, shown
 
 
 def draw_pixels(
@@ -184,38 +219,6 @@ def stretched(grid: Float32[np.ndarray, 'h w K'], size: tuple[int, int]) -> Floa
     height, width, classes = grid.shape
     tall = (rows @ grid.reshape(height, -1)).reshape(size[0], width, classes)
     return np.matmul(columns[None], tall)
-
-
-def _fit(run, records, trunk):
-    """Returns ({layer: classifier}, of how many images)."""
-    config = run.config
-    options, extract = config.segmentation_probe, run.devices.per_example(_maps(config))
-    samples, labels, rows = {}, [], []
-    squares = _squares(run, records, config.data.probe_train)
-    for batch in squares.eval_batches(options.batch_size, limit=options.max_train):
-        maps, index = extract(trunk, batch)
-        for n, row in enumerate(index.tolist()):
-            mask = records[row].mask()
-            places, classes = draw_pixels(mask, options.pixels, np.random.default_rng((config.seed, row)))
-            labels.append(classes)
-            rows.append(np.full(len(classes), row))
-            for layer, grids in maps.items():
-                samples.setdefault(layer, []).append(sample(grids[n], places, mask.shape))
-    labels, rows = (np.concatenate(x) if x else np.zeros(0, int) for x in (labels, rows))
-    held_out = parts.held_out(rows, options.held_out)
-    if len(labels) and (held_out.all() or not held_out.any()):  # of very few images
-        held_out = rows == rows[-1]
-    if not len(labels) or held_out.all():  # the others are damaged
-        raise DataError(f'{len(np.unique(rows))} images of {squares.left_out.place} can be used, expected two or more')
-    fit = partial(
-        lbfgs.fit_lbfgs,
-        num_classes=int(labels.max()) + 1,
-        penalties=options.penalties,
-        iterations=options.iterations,
-        held_out=held_out,
-        key=keys.stage_key(config.seed, NAME),
-    )
-    return {layer: fit(np.concatenate(samples.pop(layer)), labels) for layer in list(samples)}, len(np.unique(rows))
 
 
 def _squares(run, records, split):

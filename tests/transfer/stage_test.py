@@ -1,12 +1,18 @@
+import dataclasses
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from artifacts_jax import benchmark
-from artifacts_jax.pretraining import artifacts
-from artifacts_jax.training import keys
+from artifacts_jax.data import augment, splits
+from artifacts_jax.devices.parallel import Devices, mean
+from artifacts_jax.models import architecture
+from artifacts_jax.pretraining import artifacts, losses, optim
+from artifacts_jax.training import keys, loop, report
+from artifacts_jax.transfer.stage import TrunkStage
 from artifacts_jax.transfer.voc.detection import stage as detection
 
 
@@ -41,3 +47,54 @@ def test_the_share_of_pooling_is_measured_on_regions_of_both_kinds(config):
     drawn = detection.sample(config, keys, batch, normal)
     assert drawn.mask.all()
     np.testing.assert_array_equal((drawn.labels > 0).sum(axis=1), 4)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Supervised(TrunkStage):
+    """The classes of images, learned by the whole trunk from its first weights."""
+
+    BASE = None
+    SHOWN = {'accuracy': 'accuracy'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
+
+    def plan(self, config):
+        return 40, 12
+
+    def first_variables(self, key, trunk, config):
+        assert trunk is None
+        size = config.model.image_size
+        return self._model(config).init(key, jnp.zeros((1, size, size, 3))), None
+
+    def optimiser(self, config):
+        return optim.adam(1e-2, config)
+
+    def inputs(self, variables, batch, key, step, *, config, axis_name):
+        return augment.test_view(config, batch['image']), batch['label']
+
+    def loss(self, variables, inputs, *, config, axis_name):
+        images, labels = inputs
+        model = self._model(config, axis_name)
+        logits, updates = model.apply(variables, images, train=True, mutable=['batch_stats'])
+        return {'loss/class': mean(losses.class_loss(logits, labels), axis_name)}, updates['batch_stats']
+
+    def measure(self, predicted, dataset):
+        return {'accuracy': predicted}
+
+    def _model(self, config, axis_name=None):
+        return architecture.make_classifier('linear', 2, config=config, axis_name=axis_name)
+
+
+def test_a_stage_may_train_the_trunk_from_its_first_weights(config, photograph_folder, tmp_path):
+    config.data.name, config.transfer.batch_norm, config.log_every = str(photograph_folder), 'reference', 1
+    config.update(eval_every=100, figure_every=100, checkpoint_every=100)
+    stage = Supervised(NAME='supervised', predict=lambda variables, dataset, limit: 0.5)
+    devices = Devices('jit', jax.devices()[:1])
+    begun = loop.initial(stage, config, devices, None)
+    state = loop.run(stage, config, tmp_path, devices, splits.Datasets(config), None)
+    assert set(state.params) == {'head', 'trunk'}
+    assert not np.array_equal(*(x.params['trunk']['conv1']['group0']['kernel'] for x in (begun, state)))
+    values = [
+        row['train/loss/class']
+        for row in report.read(tmp_path / 'supervised' / 'metrics.jsonl')
+        if 'train/loss/class' in row
+    ]
+    assert np.mean(values[-5:]) < 0.8 * np.mean(values[:5])

@@ -79,21 +79,23 @@ def summary(row: dict) -> list[str]:
     return [f'mAP {results.text(row["map"])} % over {stage.CROPS} crops']
 
 
+def columns(row: dict) -> dict[str, str]:
+    """Returns the cells of a row."""
+    texts = {name: results.text(row[key]) for name, key in (('mAP', 'map'), ('one crop', 'map_1_crop'))}
+    return {**texts, 'updates': f'{row["steps"]:,}'}
+
+
 def table(found: dict) -> str:
     """Returns the rows as tables of text: mean average precisions beside the published, then every class's."""
-    rows, settings = [[name, row[0], '', ''] for name, *row in published.beside(published.VOC, {})], ''
+    rows, settings = {}, ''
     for train, row in found[NAME].items():
         here = results.label(found, f'{NAME}/{train}')
         label = f'{here}, {row["preset"]}, {"all layers" if train == "all" else f"from {train} on"}'
-        rows.append([label, results.text(row['map']), results.text(row['map_1_crop']), f'{row["steps"]:,}'])
+        rows[label] = columns(row)
         settings += setting(label, train, row)
-    counts = [f'{row["train"]:,} training and {row["count"]:,} test images' for row in found[NAME].values()]
-    classes = [[name, *(results.text(row['ap'][name]) for row in found[NAME].values())] for name in NAMES]
-    return (
-        f'VOC classification: mean average precision, %, over ten random crops; {"; ".join(sorted(set(counts)))}\n\n'
-        + results.table(['', 'mAP', 'one crop', 'updates'], rows)
-        + f'{settings}\n{results.table(["class", *found[NAME]], classes)}'
-    )
+    counts = {f'{row["train"]:,} training and {row["count"]:,} test images' for row in found[NAME].values()}
+    title = f'VOC classification: mean average precision, %, over ten random crops; {"; ".join(sorted(counts))}'
+    return published.voc_tables(title, 0, rows, {train: row['ap'] for train, row in found[NAME].items()}, settings)
 
 
 def setting(name: str, train: str, row: dict) -> str:

@@ -135,21 +135,20 @@ def summary(row: dict) -> list[str]:
     return [f'mAP {results.text(row["map"])} %']
 
 
+def columns(row: dict) -> dict[str, str]:
+    """Returns the cells of a row."""
+    return {'mAP': results.text(row['map']), 'updates': f'{row["steps"]:,}'}
+
+
 def table(found: dict) -> str:
     """Returns the rows as tables of text: mean average precisions beside the published, then every class's."""
-    rows = [[name, row[1], ''] for name, *row in published.beside(published.VOC, {})]
+    rows = {}
     for part, row in found[NAME].items():
-        frozen = f'conv1 to conv{row["frozen"]} frozen' if row['frozen'] > 1 else ['nothing frozen', 'conv1 frozen']
-        frozen = frozen if isinstance(frozen, str) else frozen[row['frozen']]
-        label = f'{results.label(found, f"{NAME}/{part}")}, {row["preset"]}, {frozen}'
-        rows.append([label, results.text(row['map']), f'{row["steps"]:,}'])
+        frozen = {0: 'nothing frozen', 1: 'conv1 frozen'}.get(row['frozen'], f'conv1 to conv{row["frozen"]} frozen')
+        rows[f'{results.label(found, f"{NAME}/{part}")}, {row["preset"]}, {frozen}'] = columns(row)
     counts = {f'{row["train"]:,} training and {row["count"]:,} test images' for row in found[NAME].values()}
-    classes = [[name, *(results.text(row['ap'][name]) for row in found[NAME].values())] for name in NAMES]
-    return (
-        f'VOC detection: mean average precision at IoU 0.5, %, at eleven recalls; {"; ".join(sorted(counts))}\n\n'
-        + results.table(['', 'mAP', 'updates'], rows)
-        + f'\n{results.table(["class", *found[NAME]], classes)}'
-    )
+    title = f'VOC detection: mean average precision at IoU 0.5, %, at eleven recalls; {"; ".join(sorted(counts))}'
+    return published.voc_tables(title, 1, rows, {part: row['ap'] for part, row in found[NAME].items()})
 
 
 def setting(name: str, row: dict) -> str:

@@ -67,24 +67,23 @@ def summary(row: dict) -> list[str]:
     return [f'mean IoU {results.text(each["miou"])} % on {name}' for name, each in row['tests'].items()]
 
 
+def columns(row: dict, test: str) -> dict[str, str]:
+    """Returns the cells of a row for a list of images."""
+    names = {'mean IoU': 'miou', 'pixels': 'pixel_accuracy', 'classes': 'mean_accuracy'}
+    texts = {name: results.text(row['tests'][test][key]) for name, key in names.items()}
+    return {**texts, 'updates': f'{row["steps"]:,}'}
+
+
 def table(found: dict) -> str:
     """Returns the rows as tables of text: mean IoUs beside the published, then every class's."""
-    rows = [[name, row[2], '', '', ''] for name, *row in published.beside(published.VOC, {})]
-    columns, counts = {}, set()
+    rows, classes, counts = {}, {}, set()
     for part, row in found[NAME].items():
-        label = f'{results.label(found, f"{NAME}/{part}")}, {part}'
-        for name, measured in row['tests'].items():
-            accuracies = [results.text(measured[key]) for key in ('pixel_accuracy', 'mean_accuracy')]
-            rows.append([f'{label}, {name}', results.text(measured['miou']), *accuracies, f'{row["steps"]:,}'])
-            columns[f'{part}, {name}'] = measured['iou']
+        for test, measured in row['tests'].items():
+            rows[f'{results.label(found, f"{NAME}/{part}")}, {part}, {test}'] = columns(row, test)
+            classes[f'{part}, {test}'] = measured['iou']
             counts.add(f'{row["train"]:,} training and {measured["count"]:,} test images')
-    classes = [[name, *(results.text(column[name]) for column in columns.values())] for name in segmenter.CLASSES]
-    return (
-        f'VOC segmentation: mean IoU over the classes, accuracies of pixels and over classes, %;'
-        f' {"; ".join(sorted(counts))}\n\n'
-        + results.table(['', 'mean IoU', 'pixels', 'classes', 'updates'], rows)
-        + f'\n{results.table(["class", *columns], classes)}'
-    )
+    title = 'VOC segmentation: mean IoU over the classes, accuracies of pixels and over classes, %'
+    return published.voc_tables(f'{title}; {"; ".join(sorted(counts))}', 2, rows, classes)
 
 
 def setting(name: str, row: dict, test: str) -> str:
