@@ -41,18 +41,19 @@ EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts:
 INSTEAD = {autoencoder: 'autoencoder.pretrained', artifacts: 'pretrained'}  # the keys that have an export of it
 
 
-def run(config: ConfigDict, workdir: str | Path) -> dict:
+def run(config: ConfigDict, workdir: str | Path, *, opened: dict | None = None) -> dict:
     """Runs the config's stages and returns the results, {} if no evaluation is among them.
 
     Args:
       config: a checked configuration.
       workdir: is made, or resumed if it was made with the same configuration.
+      opened: data that `check` has opened, for several runs.
 
     Raises:
       ForeseenError: one of its kinds, with a message for the user.
     """
     workdir, devices = host.folder(workdir, 'workdir'), Devices(config.parallel)
-    resolved = Run(config, workdir, devices, Datasets(config))
+    resolved = Run(config, workdir, devices, Datasets(config, opened))
     trained, begun = _check(resolved)  # before the work directory keeps the configuration
     with _at_work(config, workdir, force=config.force or not begun):
         print(f'{workdir}: {", ".join(config.stages)} on {len(devices.devices)} x {jax.devices()[0].device_kind}')
@@ -71,11 +72,11 @@ def run(config: ConfigDict, workdir: str | Path) -> dict:
         return found
 
 
-def check(config: ConfigDict, workdir: str | Path) -> None:
-    """Raises what `run` would raise before it begins anything."""
+def check(config: ConfigDict, workdir: str | Path, *, opened: dict | None = None) -> None:
+    """Raises what `run` would raise before it begins anything; adds to the data that are opened."""
     streamed = config.copy_and_resolve_references()
     streamed.data.loading = 'stream'  # of which a few images are read
-    _check(Run(config, host.folder(workdir, 'workdir'), Devices(config.parallel), Datasets(streamed)))
+    _check(Run(config, host.folder(workdir, 'workdir'), Devices(config.parallel), Datasets(streamed, opened)))
 
 
 def _check(run):
@@ -195,9 +196,9 @@ def _evaluate(run, trained):
     for task in tasks:
         found = evaluation.evaluate(task, run)
         run.opened.pop(task.NAME, None)
-        if task.NAME not in found:
+        if not results.has_rows(found, task.NAME):
             continue
-        tables = '\n'.join(each.table(found) for each in EVALUATIONS if each.NAME in found)
+        tables = '\n'.join(each.table(found) for each in EVALUATIONS if results.has_rows(found, each.NAME))
         results.write_tables(run.workdir, tables)
         print(f'\n{task.table(found)}\n{task.NAME}: done; tables are in {run.workdir / results.TABLES}, all numbers in')
         figures = f', figures in {run.workdir}/figures' if (run.workdir / 'figures').is_dir() else ''

@@ -33,7 +33,8 @@ RANDOM, DEFAULT = 'random', 'default'
 # What an autoencoder does not depend on.
 GAME_ONLY = tuple(
     'artifacts. probe. transfer. monitor. data.probe_train optim.use_ema model.widths model.kernels model.conv1_stride'
-    ' model.groups model.hidden model.dropout'.split()
+    ' model.groups model.hidden model.dropout'
+    ' retrieval.'.split()  # so that digests are those of versions without it
 )
 
 
@@ -112,6 +113,8 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
                 except loop.NonFiniteError as error:  # a variant may diverge; the others should not wait for it
                     print(f'{name}, seed {seed} failed: {error}')
                     result = {'probe': {}, 'failed': str(error)}
+                for line in probe.summary(result['probe']):
+                    print(f'{name}, seed {seed}:   {line}', flush=True)
                 results.write_json(path, {'variant': name, 'seed': seed, **result})
                 jax.clear_caches()  # no other variant has these programs
             collected = collect(workdir)

@@ -62,7 +62,7 @@ def run(
     """
     from artifacts_jax import pipeline
 
-    configs = {}
+    configs, opened = {}, {}
     for task, name in data.items():
         if not name:
             print(f'{task}: left out, since --{DATA[task]} names no data', flush=True)
@@ -73,11 +73,11 @@ def run(
         configs[task].update_from_flattened_dict({key: value for key, value in given.items() if value})
         configuration.check(configs[task])
         try:
-            pipeline.check(configs[task], workdir / task)
+            pipeline.check(configs[task], workdir / task, opened=opened)
         except configuration.OtherConfigError as error:  # this command cannot force it
             raise configuration.ConfigError(f'{error.different}\nUse another --workdir.') from error
     for task, config in configs.items():
-        pipeline.run(config, workdir / task)
+        pipeline.run(config, workdir / task, opened=opened)
     text = tables(workdir)
     write_atomically(workdir / TABLES, text)
     return text

@@ -17,7 +17,7 @@ KNN = {
 
 RETRIEVAL = {
     'max_values': within(0, '[0, inf)'),  # feature maps are average-pooled to at most this many, 0: their mean
-    'batch_size': positive(256),  # images in a batch for feature extraction
+    'batch_size': positive(64),  # images in a batch, whose rankings are held
     'max_train': within(0, '[0, inf)'),  # rank at most this many training images, 0: all
     'max_test': within(0, '[0, inf)'),  # use at most this many test images as queries, 0: all
 }
@@ -33,7 +33,7 @@ LAYERWISE = {
 }
 
 VOC_CLASSIFICATION = {
-    'preset': choice('philkr', 'deepcluster'),  # the protocol, of voc/classification/presets.py
+    'preset': choice('philkr', 'deepcluster'),  # the protocol, of voc/classification/stage.py
     'train': choice('all', 'fc6', 'fc8'),  # the layers that learn: all, or from this one on
     'steps': within(0, '[0, inf)'),  # updates, 0: the preset's; the rate is halved in proportion
     'learning_rate': within(0.0, '[0, inf)'),  # at the first update, 0: the preset's

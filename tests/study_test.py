@@ -4,6 +4,7 @@ import pytest
 
 from artifacts_jax import config as configuration
 from artifacts_jax import study
+from artifacts_jax.configs import study as small_study
 from artifacts_jax.pretraining import autoencoder
 from artifacts_jax.training import loop, report
 
@@ -35,6 +36,10 @@ def test_table_has_means_deviations_and_paired_differences():
     assert cells['gan'][3] == '-'
     assert set(cells['diverged']) == {'-'}
     assert cells['late'][-1] == '+1.00'  # against its own seed's 59
+
+
+def test_a_study_of_an_earlier_version_is_resumed_with_its_autoencoder(tmp_path):
+    assert study.autoencoder_folder(configuration.check(small_study.get_config()), tmp_path).name == 'seed_0_7475cff7'
 
 
 def test_autoencoder_is_shared_by_variants_of_the_game(config, tmp_path):

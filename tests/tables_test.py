@@ -57,8 +57,8 @@ def test_a_random_network_is_called_so(tmp_path):
 
 def test_detection_is_told_of_a_file_of_proposals(tmp_path, monkeypatch):
     ran = {}
-    monkeypatch.setattr(pipeline, 'check', lambda config, workdir: None)
-    monkeypatch.setattr(pipeline, 'run', lambda config, workdir: ran.update({workdir.name: config}))
+    monkeypatch.setattr(pipeline, 'check', lambda config, workdir, **_: None)
+    monkeypatch.setattr(pipeline, 'run', lambda config, workdir, **_: ran.update({workdir.name: config}))
     keys = {tables.DETECTION: {'voc_detection.proposals': 'voc_2007_{split}.mat', 'data.test': ''}}
     tables.run('random', tmp_path, {tables.DETECTION: 'voc/2007'}, keys=keys)
     assert ran[tables.DETECTION].data.test == 'test'
@@ -67,8 +67,8 @@ def test_detection_is_told_of_a_file_of_proposals(tmp_path, monkeypatch):
 
 def test_tasks_without_data_are_left_out_and_the_others_run(tmp_path, monkeypatch, capsys):
     ran = {}
-    monkeypatch.setattr(pipeline, 'check', lambda config, workdir: None)
-    monkeypatch.setattr(pipeline, 'run', lambda config, workdir: ran.update({workdir.name: config}))
+    monkeypatch.setattr(pipeline, 'check', lambda config, workdir, **_: None)
+    monkeypatch.setattr(pipeline, 'run', lambda config, workdir, **_: ran.update({workdir.name: config}))
     data = {tables.IMAGENET: 'imagenet2012', tables.PLACES: ''}
     text = tables.run('random', tmp_path, data, data_dir='prepared')
     assert set(ran) == {tables.IMAGENET}
@@ -121,7 +121,7 @@ def test_what_cannot_be_run_is_refused(arguments, message, forks, tmp_path):
 
 
 def test_another_export_in_the_same_folder_is_refused_without_a_flag_that_is_not_there(tmp_path, monkeypatch):
-    def check(config, workdir):
+    def check(config, workdir, **_):
         raise configuration.OtherConfigError(f'{workdir} was made with another configuration')
 
     monkeypatch.setattr(pipeline, 'check', check)

@@ -70,7 +70,7 @@ def cut(
     """Returns crops of images less the means, so in [0, 255] - mean.
 
     Args:
-      images: on canvases, each in the upper left corner.
+      images: padded below and to the right.
       sizes: their heights and widths there.
       crops: which.
       mean: of each channel, RGB, in [0, 255].

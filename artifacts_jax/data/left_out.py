@@ -83,7 +83,7 @@ class LeftOut:
 
 def say_streamed(records: Iterable[LeftOut]) -> None:
     """Says once of each split that is streamed how much has been left out; of others that was said when it was read."""
-    for record in {id(record): record for record in records}.values():
+    for record in {record.place: record for record in sorted(records, key=len)}.values():
         if record.live:
             record.say()
 

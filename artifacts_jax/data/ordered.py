@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import grain
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Int
 
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.data.left_out import LeftOut
@@ -76,7 +76,7 @@ class Ordered:
 class Held(Ordered):
     """Examples in memory."""
 
-    columns: dict[str, Shaped[np.ndarray, 'N ...']] = dataclasses.field(default_factory=dict)
+    columns: dict = dataclasses.field(default_factory=dict)  # {name: array [N, ...]}
 
     @property
     def num_examples(self) -> int:

@@ -44,9 +44,8 @@ class Records(Ordered):
         """As Ordered.used."""
         return len(self.records) - self.left_out.ever()
 
-    def load_or_skip(self, load: Callable[[Any], Any], row: int) -> Any:
+    def load_or_skip(self, load: Callable[[Any], Any], record: Any) -> Any:
         """Returns what load(record) does, None if the record cannot be used, which is reported."""
-        record = self.records[row]
         try:
             return load(record)
         except decoding.UnusableError as error:
@@ -67,7 +66,7 @@ class Read(Records):
 
     def example(self, row: int) -> dict | None:
         """Returns {name: array} of an example, None of one that is left out."""
-        return self.load_or_skip(self.load, row)
+        return self.load_or_skip(self.load, self.records[row])
 
     def collate(self, examples: Sequence[dict], count: int) -> dict[str, np.ndarray]:
         """Returns {name: array [count, ...]} of examples, and zeros after them."""
@@ -162,9 +161,9 @@ class Padded(Records):
         """
         raise NotImplementedError
 
-    def image(self, row: int) -> UInt8[np.ndarray, 'H W 3'] | None:
-        """Returns an image, None of one that is left out."""
-        return self.load_or_skip(lambda record: record.image(), row)
+    def image(self, record: Any) -> UInt8[np.ndarray, 'H W 3'] | None:
+        """Returns the image of a record, None of one that is left out."""
+        return self.load_or_skip(lambda record: record.image(), record)
 
     def batch(self, step: int, batch_size: int) -> dict[str, np.ndarray]:
         """Returns this host's part of the global batch at a step."""
@@ -180,7 +179,7 @@ class Padded(Records):
         count = min(limit or len(self.records), len(self.records))
         everyone = range(number * batch_size, min((number + 1) * batch_size, count))
         index = number * batch_size + self._share(batch_size)
-        images = [self.image(int(n)) if n < count else None for n in index]
+        images = [self.image(self.records[int(n)]) if n < count else None for n in index]
         valid = np.array([image is not None for image in images])
         return {**self.collate_test(index.tolist(), images, everyone), 'index': index, 'valid': valid}
 

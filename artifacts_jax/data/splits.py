@@ -22,11 +22,11 @@ LOOKED_AT = 16  # images of a split that are looked at before anything is made o
 class Datasets(dict):
     """{'train', 'probe_train', 'test'}: the splits of a run's config, each opened when it is first asked for."""
 
-    def __init__(self, config: ConfigDict):
+    def __init__(self, config: ConfigDict, opened: dict | None = None):
         super().__init__()
         self._config = config
         self._data = self._file = None
-        self._opened = {}
+        self._opened = {} if opened is None else opened  # what `once` has opened, also for other runs
 
     def __missing__(self, name):
         config = self._config

@@ -53,7 +53,7 @@ class Trunk(nn.Module):
     ) -> tuple[Float[Array, 'B M N C'], dict[str, Float[Array, 'B _ _ _']]]:
         """Returns (conv5 activations, {'conv1': ..., 'conv5': ...}), all after ReLU and before pooling.
 
-        With `sizes` an image alone counts, whatever surrounds it on its canvas: activations are those that it has
+        With `sizes` an image alone counts, whatever its padding: activations are those that it has
         without one, and 0 beyond.
 
         Args:

@@ -89,11 +89,11 @@ def geometry(kernel: int) -> Geometry:
 def prepared(
     images: UInt8[Array | np.ndarray, 'B H W 3'], sizes: Int32[Array | np.ndarray, 'B 2']
 ) -> Float32[Array, 'B H W 3']:
-    """Returns images in [-1, 1], such that what lies around them on their canvases is 0 once the trunk subtracts means.
+    """Returns images in [-1, 1], such that their padding is 0 once the trunk subtracts means.
 
     Args:
-      images: in the upper left corners of their canvases.
-      sizes: their heights and widths there.
+      images: padded below and to the right.
+      sizes: their heights and widths before.
     """
     rows, columns = (jnp.arange(images.shape[axis])[None] < sizes[:, axis - 1, None] for axis in (1, 2))
     inside = (rows[:, :, None] & columns[:, None, :])[..., None]

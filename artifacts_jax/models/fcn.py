@@ -69,11 +69,11 @@ class Segmenter(nn.Module):
         sizes: Int[Array | np.ndarray, 'B 2'] | None = None,
         dropout_keys: Key[Array, 'B 2'] | None = None,
     ) -> Float32[Array, 'B H W {self.head.classes}']:
-        """Returns each pixel's scores before softmax; those of an image are the same on any canvas.
+        """Returns each pixel's scores before softmax; those of an image do not depend on its padding.
 
         Args:
-          images: in [-1, 1], in the upper left corners of their canvases.
-          sizes: their heights and widths there; None: they fill them.
+          images: in [-1, 1], padded below and to the right.
+          sizes: their heights and widths before; None: they are not padded.
           dropout_keys: two for each image; None switches dropout off.
         """
         scores = self.head(self.pooled(images, sizes), dropout_keys)

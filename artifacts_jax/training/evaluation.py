@@ -44,7 +44,7 @@ class Network:
 
     @property
     def variables(self) -> dict:
-        """The discriminator's variables, {'params': ..., 'batch_stats': ...}."""
+        """The discriminator's variables, as Flax takes them."""
         return {kind: tree['discriminator'] for kind, tree in self.load().items()}
 
     @property
@@ -60,6 +60,7 @@ class Entry(NamedTuple):
     network: Network
     settings: str  # a digest of the settings that its result depends on
     rows: dict  # of the task so far, as results.json has them
+    pending: tuple[str, ...]  # keys of the entries that are evaluated now, this and those after it
 
     @property
     def key(self) -> str:
@@ -75,8 +76,8 @@ class Run:
     workdir: Path
     devices: Devices
     datasets: Datasets
-    networks: dict[str, Network] = dataclasses.field(default_factory=dict)  # 'random' and 'learned'
-    opened: dict[str, Any] = dataclasses.field(default_factory=dict)  # {task: its data}
+    networks: dict = dataclasses.field(default_factory=dict)  # 'random' and 'learned'
+    opened: dict = dataclasses.field(default_factory=dict)  # {task: its data}
     watched: list = dataclasses.field(default_factory=list)  # data sets of the task that runs
 
     def data(self, task) -> Any:
@@ -130,31 +131,38 @@ def evaluate(task, run: Run) -> dict:
     """
     config, found = run.config, results.read(run.workdir)
     check_results(task, config, found)
-    for key, network in task.entries(config, run.networks).items():
-        name, made_from = f'{task.NAME}/{key}', results.origin(network.made_from, config, task.NAME)
-        row = results.get(found, name)
-        if results.is_current(found, name, made_from) and _is_complete(task, config, row):
-            continue
-        try:
-            data = run.data(task)
-        except NotApplicable as reason:
-            print(f'{task.NAME}: left out: {reason}')
-            return found
-        if not results.is_current(found, name, made_from):
-            results.replace(found, name)
-        print(f'{name}: evaluation', flush=True)
-        row = task.evaluate(run, data, Entry(name, network, made_from['settings'], found.get(task.NAME, {})))
-        results.put(found, name, row, made_from)
-        if hasattr(task, 'about'):
-            found.update(task.about(run, data))
-        results.write(run.workdir, found)
-        if processes.is_first():
-            for line in task.summary(row):
-                print(f'{name}:   {line}', flush=True)
+    entries = task.entries(config, run.networks)
+    made_from = {key: results.origin(network.made_from, config, task.NAME) for key, network in entries.items()}
+    names = {key: f'{task.NAME}/{key}' for key in entries}
+    current = {key for key in entries if results.is_current(found, names[key], made_from[key])}
+    pending = [
+        key for key in entries if key not in current or not _is_complete(task, config, results.get(found, names[key]))
+    ]
+    try:
+        data = run.data(task) if pending else None
+    except NotApplicable as reason:
+        print(f'{task.NAME}: left out: {reason}')
+        return found
+    for key in pending:
+        if key not in current:
+            results.replace(found, names[key])
+    try:
+        for n, key in enumerate(pending):
+            print(f'{names[key]}: evaluation', flush=True)
+            rows, settings = found.get(task.NAME, {}), made_from[key]['settings']
+            row = task.evaluate(run, data, Entry(names[key], entries[key], settings, rows, tuple(pending[n:])))
+            results.put(found, names[key], row, made_from[key])
+            if hasattr(task, 'about'):
+                found.update(task.about(run, data))
+            results.write(run.workdir, found)
+            if processes.is_first():
+                for line in task.summary(row):
+                    print(f'{names[key]}:   {line}', flush=True)
+    finally:
+        left_out.say_streamed(reader.left_out for reader in run.watched)
+        run.watched.clear()
     if hasattr(task, 'finish'):
         task.finish(run, found)
-    left_out.say_streamed(reader.left_out for reader in run.watched)
-    run.watched.clear()
     return found
 
 

@@ -65,6 +65,15 @@ def get(found: dict, name: str) -> dict | None:
     return found or None
 
 
+def has_rows(found: dict, task: str) -> bool:
+    """Returns whether the results have a row of a task; earlier versions have left sections without any."""
+
+    def holds(tree):
+        return any(map(holds, tree.values())) if isinstance(tree, dict) else True
+
+    return holds(found.get(task, {}))
+
+
 def is_current(found: dict, name: str, made_from: dict) -> bool:
     """Returns whether results have a row that was made from what is there now; arguments as of `get` and `put`."""
     return get(found, name) is not None and found.get('made_from', {}).get(name) == made_from
@@ -168,14 +177,16 @@ def network_table(
 
     Args:
       headings: of the first columns.
-      networks: {network: {what is in the first columns: result}}, with the same keys in each.
+      networks: {network: {what is in the first columns: result}}; a network may lack some, whose cells are '-'.
       columns: returns the cells of a result, {heading: text}; the heading '' becomes the network's name.
     """
-    results = {name: [columns(row) for row in rows.values()] for name, rows in networks.items()}
-    heads = [heading or name for name, cells in results.items() for heading in cells[0]]
-    keys = list(networks.values())[-1] if networks else ()
-    rows = [[*key, *(x for cells in results.values() for x in cells[n].values())] for n, key in enumerate(keys)]
-    return table([*headings, *heads], rows)
+    cells = {name: {key: columns(row) for key, row in rows.items()} for name, rows in networks.items()}
+    heads = {name: list(next(iter(rows.values()))) for name, rows in cells.items()}
+    keys = dict.fromkeys(key for rows in reversed(cells.values()) for key in rows)  # first those of the last one
+    rows = [
+        [*key, *(cells[name].get(key, {}).get(head, '-') for name in cells for head in heads[name])] for key in keys
+    ]
+    return table([*headings, *(head or name for name in cells for head in heads[name])], rows)
 
 
 def fraction(row: dict) -> str:

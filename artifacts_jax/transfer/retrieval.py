@@ -26,7 +26,7 @@ NAME = 'retrieval'
 SPLITS = ('probe_train', 'test')  # of the data, that it needs
 entries = every_network
 RECALLS = (1, 10)
-TOGETHER = 16  # queries of a device whose rankings are held at a time
+RANKED = 16  # bytes that a query needs for each image that it ranks
 
 
 def check(config: ConfigDict, devices: Devices) -> None:
@@ -45,6 +45,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
     splits.check_learned(config.data, datasets, stage=NAME)
     options, count = config.retrieval, datasets['probe_train'].num_examples
     each = sum(4 * size for size in extraction.sizes(config, options.max_values).values())
+    each += RANKED * options.batch_size
     extraction.check_memory(config, NAME, each, min(options.max_train or count, count), split='train')
     return datasets
 
@@ -59,7 +60,8 @@ def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
     extract = partial(extraction.extractor(config, run.devices, options.max_values, unit_length=True), variables)
     batches = data['probe_train'].eval_batches(options.batch_size, limit=options.max_train)
     gallery, labels = extraction.collect(extract, batches)
-    judge, inputs = run.devices.per_example(_judge(config)), (variables, gallery, labels)
+    inputs = jax.device_put((variables, gallery, labels), run.devices.replicated)
+    judge = run.devices.per_example(_judge(config))
     batches = data['test'].eval_batches(options.batch_size, limit=options.max_test)
     parts = [judge(inputs, batch) for batch in batches]
     found = jax.tree.map(lambda *xs: 100 * np.concatenate(xs).mean(axis=0, dtype=np.float64), *parts)
@@ -121,10 +123,7 @@ def _judge(config):
         variables, gallery, labels = inputs
         queries = maps(variables, augment.test_view(config, batch['image']))
 
-        def of(layer):
-            each = partial(rank, gallery=gallery[layer], labels=labels)
-            return jax.lax.map(lambda query: each(*query), (queries[layer], batch['label']), batch_size=TOGETHER)
-
-        return {layer: of(layer) for layer in queries}
+        ranked = jax.vmap(rank, (0, 0, None, None))
+        return {layer: ranked(queries[layer], batch['label'], gallery[layer], labels) for layer in queries}
 
     return judge

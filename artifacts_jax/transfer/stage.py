@@ -28,7 +28,7 @@ class TrunkStage:
     predict: Callable | None = None  # predict(variables, dataset, limit=0), of test images, for evaluation
 
     BASE: ClassVar[Any] = artifacts
-    SHOWN: ClassVar[dict[str, str]] = {}  # {heading: name}, of what is evaluated during training
+    SHOWN: ClassVar[dict] = {}  # {heading: name}, of what is evaluated during training
     ACCUMULATES: ClassVar[bool] = False  # whether a step takes its batch in `config.accumulate` parts
     NORMS: ClassVar[str] = 'all'  # whose gradients' norms are logged: 'all' together, or 'each' network's
 

@@ -96,7 +96,7 @@ def test_the_whole_network_equals_onnxruntimes(size, products):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('stride', 'conv1'), [(4, 11), (1, 3)])
-def test_scores_and_gradients_are_those_without_a_canvas(stride, conv1):
+def test_scores_and_gradients_are_those_without_padding(stride, conv1):
     module = network(stride, conv1)
     sizes = np.array([[33, 41], [30, 52], [52, 34], [31, 45]], np.int32)
     canvas = jax.random.uniform(jax.random.key(1), (4, 56, 56, 3), minval=-1)  # also what surrounds the images

@@ -19,7 +19,9 @@ def test_stage_is_measured_alone_and_with_data(config, batch):
     batches = ((next(taken), labelled)[1] for _ in itertools.count())
     before, events = jax.config.jax_compilation_cache_dir, []
     jax.monitoring.register_event_listener(lambda event, **values: events.append(event))
-    row = measure.stage(autoencoder, config, steps=2, limits=LIMITS, batches=batches)
+    row = measure.stage(
+        autoencoder, config, steps=2, limits=LIMITS, sample=autoencoder.sample_batch(config), batches=batches
+    )
     least, median, most = row['step_s']
     assert 0 < least <= median <= most
     assert row['images_per_s'] == pytest.approx(config.batch_size / median)

@@ -72,3 +72,19 @@ def test_settings_that_decide_tell_results_apart(config):
         changed = config.copy_and_resolve_references()
         changed.update_from_flattened_dict({key: value})
         assert (results.origin('a', changed, 'probe') != given) == decides, key
+
+
+def test_networks_stand_side_by_side_also_where_one_lacks_a_row():
+    networks = {'random': {('conv1', '5'): {'n': 1}, ('conv1', '20'): {'n': 2}}}
+    networks['learned'] = {('conv1', '20'): {'n': 3}, ('conv1', '200'): {'n': 4}}
+    text = results.network_table(['layer', 'k'], networks, lambda row: {'': str(row['n'])})
+    assert [line.split('|')[2:5] for line in text.replace(' ', '').splitlines()[2:]] == [
+        ['20', '2', '3'],
+        ['200', '-', '4'],
+        ['5', '1', '-'],
+    ]
+
+
+def test_sections_that_earlier_versions_have_emptied_have_no_rows():
+    found = {'voc_svm': {'conv1': {}}, 'layerwise': {}, 'knn': {'random': {'layers': {}, 'train': 3}}}
+    assert [results.has_rows(found, task) for task in ('voc_svm', 'layerwise', 'probe', 'knn')] == [False] * 3 + [True]

@@ -81,7 +81,9 @@ def test_folds_mean_the_original_order_whatever_the_shards(tmp_path, monkeypatch
     order = splits.original_order(config.data, 'train')
     assert (order != np.arange(250)).any()
     np.testing.assert_array_equal(dataset.images[:, 0, 0, 0] * 100 + dataset.images[:, 0, 0, 1], order)
-    for fold, indices in zip(stl10._read_folds(config, dataset), expected):
+    datasets = splits.Datasets(config)
+    datasets.update(probe_train=dataset, test=dataset)
+    for fold, indices in zip(stl10.open_data(config, datasets).folds, expected):
         part = dataset.subset(fold)
         np.testing.assert_array_equal(part.images[:, 0, 0, 0] * 100 + part.images[:, 0, 0, 1], indices)
         np.testing.assert_array_equal(part.labels, indices % 10)

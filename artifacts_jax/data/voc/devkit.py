@@ -30,7 +30,6 @@ from artifacts_jax.data.voc import annotations, prepared, records
 from artifacts_jax.data.voc.annotations import NAMES, presence
 from artifacts_jax.data.voc.records import Record
 
-LISTS = ('Main', 'Segmentation')
 NOT_SAID = -2  # what the lists of classes do not label
 
 
@@ -88,7 +87,7 @@ def open_splits(config: ConfigDict, datasets: Datasets) -> dict[str, Sequence]:
             records.check_images(found[split], f'{split} of {data.name}')
         return found
 
-    return datasets.once(('voc', data.name, splits), open_both)
+    return datasets.once(('voc', data.name, splits, data.data_dir), open_both)
 
 
 def check_known(opened: dict[str, Sequence], name: str) -> None:

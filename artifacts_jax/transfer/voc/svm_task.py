@@ -47,9 +47,10 @@ class Data:
         self._features = {}
 
     def features(self, run: Run, entry: Entry) -> tuple:
-        """Returns ({layer: features}, labels) of both splits, of all layers that an entry's network is asked for."""
+        """Returns ({layer: features}, labels) of both splits, of all layers that are evaluated now."""
         if entry.network.made_from not in self._features:
-            extract, trunk = _extractor(run.config, run.devices), entry.network.trunk
+            layers = tuple(dict.fromkeys(key.partition('/')[0] for key in entry.pending))
+            extract, trunk = _extractor(run.config, run.devices, layers), entry.network.trunk
             found = tuple(_collect(run, extract, trunk, records) for records in self.records)
             _check_labels(run.config, *(labels for _, labels in found))  # some images may have been left out
             self._features = {entry.network.made_from: found}
@@ -105,7 +106,7 @@ def summary(row: dict) -> list[str]:
 
 
 def table(found: dict) -> str:
-    """Returns what `run` does as a table of text: mean average precisions in %."""
+    """Returns the rows as a table of text: mean average precisions in %."""
     rows = {layer: found[NAME][layer] for layer in LAYERS if found[NAME].get(layer)}
     one = next(row for parts in rows.values() for row in parts.values())
     shots = list(dict.fromkeys(shot for parts in rows.values() for shot in parts.get('low_shot', {}).get('shots', ())))
@@ -158,14 +159,14 @@ def _check_labels(config, labels, test_labels):
         svm.check_learned(labels, test_labels)
 
 
-def _extractor(config, devices):
+def _extractor(config, devices, layers):
     """Returns extract(trunk's variables, batch) -> ({layer: [B, D]}, labels [B, 20])."""
     options, preset = config.voc_svm, PRESETS['vissl']
     model = architecture.make_trunk(config, geometry=alexnet.GEOMETRIES[options.geometry], normalise=False)
 
     def extract(variables, batch):
         _, maps = model.apply(alexnet.absorb(variables), views.centre(batch['image'], options.crop_size))
-        small = {layer: shrink(maps[layer].astype('float32'), preset, LAYERS.index(layer)) for layer in options.layers}
+        small = {layer: shrink(maps[layer].astype('float32'), preset, LAYERS.index(layer)) for layer in layers}
         return {layer: x.reshape(len(x), -1) for layer, x in small.items()}, batch['labels']
 
     return devices.per_example(extract)

@@ -71,10 +71,9 @@ def test_features_are_those_of_the_trunk_pooled_by_the_windows_of_vissl(devkit, 
     config, devices = small(devkit), Devices('jit')
     variables = artifacts.discriminator(loop.initial(artifacts, config, devices, None).variables)
     trunk = {kind: tree['trunk'] for kind, tree in variables.items()}
-    config.voc_svm.layers = ('conv1', 'conv5')
     run = Run(config, tmp_path, devices, splits.Datasets(config))
     records = run.data(svm_task).records[1]
-    features, labels = svm_task._collect(run, svm_task._extractor(config, devices), trunk, records)
+    features, labels = svm_task._collect(run, svm_task._extractor(config, devices, ('conv1', 'conv5')), trunk, records)
     np.testing.assert_array_equal(labels, [record.labels for record in records])
     squashed = np.stack(
         [PIL.Image.fromarray(record.image()).resize((16, 16), PIL.Image.Resampling.BILINEAR) for record in records]

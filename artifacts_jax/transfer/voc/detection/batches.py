@@ -93,8 +93,8 @@ class Images(reading.Padded):
         return max(1, *(len(record.objects.labels) for record in self.records))
 
     def _example(self, view, padded_size):
-        record, boxes, image = self.records[view.row], self.proposals[view.row], self.image(view.row)
-        objects = record.objects
+        record, boxes = self.records[view.row], self.proposals[view.row]
+        image, objects = self.image(record), record.objects
         if len(boxes) > self.most:
             draws = np.random.default_rng((self.seed, view.position, 1))
             boxes = boxes[np.sort(draws.choice(len(boxes), self.most, replace=False))]

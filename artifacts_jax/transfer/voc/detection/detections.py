@@ -97,7 +97,7 @@ def write(folder: Path, split: str, names: Sequence[str], found: Sequence[Detect
 def average_precisions(
     objects: Sequence[Objects], found: Sequence[Detections], *, area: bool = False, rounded: bool = True
 ) -> list[float | None]:
-    """Returns the average precision of each of VOC's classes, in [0, 1]; metrics.mean makes one number of it.
+    """Returns the average precision of each of VOC's classes, in [0, 1]; average_precision.mean makes one number of it.
 
     None stands for a class of which there is no object that is not difficult.
 

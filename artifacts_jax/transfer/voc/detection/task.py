@@ -1,6 +1,7 @@
 """The task: Fast R-CNN learns VOC's objects from data.probe_train, such as trainval, and is tested on data.test."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -40,26 +41,22 @@ def check(config: ConfigDict, devices: Devices) -> None:
 class Data:
     """Records and proposals of a configuration; those of selective search are searched when they are asked for."""
 
-    def __init__(self, config: ConfigDict, records: dict[str, Sequence]):
-        self.config, self.records = config, records
-        self._proposals = {}
+    def __init__(self, config: ConfigDict, datasets: Datasets, records: dict[str, Sequence]):
+        self.config, self.datasets, self.records = config, datasets, records
         if config.voc_detection.proposals != proposals.SEARCH:
             for split in records:
                 _ = self.proposals(split, None)
 
     def proposals(self, split: str, workdir: Path | None) -> list:
         """Returns the boxes of each image of a split, read or searched once."""
-        if split not in self._proposals:
-            options, folder = self.config.voc_detection, None
-            source = options.proposals.replace('{split}', split)
-            if source == proposals.SEARCH:
-                given = options.proposal_folder
-                folder = Path(given).expanduser() if given else workdir / NAME / 'proposals'
-            place, workers = f'{split} of {self.config.data.name}', self.config.data.workers
-            self._proposals[split] = proposals.load(
-                self.records[split], source, place=place, folder=folder, workers=workers
-            )
-        return self._proposals[split]
+        options, folder = self.config.voc_detection, None
+        source = options.proposals.replace('{split}', split)
+        if source == proposals.SEARCH:
+            given = options.proposal_folder
+            folder = Path(given).expanduser() if given else workdir / NAME / 'proposals'
+        place, workers = f'{split} of {self.config.data.name}', self.config.data.workers
+        load = partial(proposals.load, self.records[split], source, place=place, folder=folder, workers=workers)
+        return self.datasets.once(('proposals', source, place, folder), load)
 
     def images(self, workdir: Path) -> dict[str, batches.Images]:
         """Returns {'train', 'test'}."""
@@ -84,7 +81,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Data:
     """
     records = devkit.open_splits(config, datasets)
     devkit.check_known(records, config.data.name)
-    return Data(config, records)
+    return Data(config, datasets, records)
 
 
 def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:

@@ -36,13 +36,13 @@ class Images(reading.Padded):
     def collate(self, views, everyone):
         """As Padded.collate."""
         size = self._padded_size(everyone)
-        images = [self.image(row) for row in views]
-        void = np.zeros((0, 0), np.uint8)
-        masks = [void if image is None else self.records[row].mask() for row, image in zip(views, images)]
+        records = [self.records[row] for row in views]
+        images, void = [self.image(record) for record in records], np.zeros((0, 0), np.uint8)
+        masks = [void if image is None else record.mask() for record, image in zip(records, images)]
         return {
             'image': np.stack([_pad(image, size) for image in images]),
             'labels': np.stack([reading.pad(mask, size, VOID) for mask in masks]),
-            'size': np.array([self.records[row].size for row in views], np.int32),
+            'size': np.array([record.size for record in records], np.int32),
         }
 
     def collate_test(self, rows, images, everyone):

@@ -25,8 +25,9 @@ def open_data(config: ConfigDict, datasets: Datasets) -> lists.Lists:
     Raises:
       DataError: VOC, SBD, one of their lists or a mask is not what it should be.
     """
-    del datasets
-    return lists.open_lists(config)
+    options, data = config.voc_segmentation, config.data
+    key = 'segmentation', data.name, data.probe_train, data.test, options.voc, options.sbd, options.sbd_list
+    return datasets.once(key, lambda: lists.open_lists(config))
 
 
 def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
