@@ -61,7 +61,14 @@ def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
     Returns:
       {'dataset', 'train', 'test', 'layers': {layer: {k as text: {'accuracy', 'top5' in %, 'correct', 'count'}}}}.
     """
-    return classify(run.config, run.devices, data, entry.network.variables)
+    config, devices, options = run.config, run.devices, run.config.knn
+    extract = extraction.extractor(config, devices, options.max_values, unit_length=True)
+    extract = partial(extract, entry.network.variables)
+    batches = data['test'].eval_batches(options.batch_size, limit=options.max_test)
+    queries, labels = extraction.collect(extract, batches)
+    nearest, images = fit(config, devices, extract, data['probe_train'], queries, len(labels))
+    layers = score(config, devices, nearest, labels)
+    return {'dataset': config.data.name, 'train': images, 'test': len(labels), 'layers': layers}
 
 
 def columns(row: dict) -> dict[str, str]:
@@ -90,16 +97,6 @@ def table(found: dict) -> str:
         f'k nearest neighbours on frozen features of {last["dataset"]}, {last["train"]:,} training and'
         f' {last["test"]:,} test images; accuracy in %\n\n' + results.network_table(['layer', 'k'], rows, columns)
     )
-
-
-def classify(config: ConfigDict, devices: Devices, datasets: dict, variables: dict) -> dict:
-    """Returns the result of one network, as `evaluate`."""
-    options, tests = config.knn, datasets['test']
-    extract = partial(extraction.extractor(config, devices, options.max_values, unit_length=True), variables)
-    queries, labels = extraction.collect(extract, tests.eval_batches(options.batch_size, limit=options.max_test))
-    nearest, images = fit(config, devices, extract, datasets['probe_train'], queries, len(labels))
-    layers = score(config, devices, nearest, labels)
-    return {'dataset': config.data.name, 'train': images, 'test': len(labels), 'layers': layers}
 
 
 def fit(

@@ -15,6 +15,7 @@ from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.features import extraction
 from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import loop
+from artifacts_jax.training.evaluation import Entry, Network, Run
 from artifacts_jax.transfer import knn
 from tests.conftest import tiny
 
@@ -40,12 +41,14 @@ def variables(photograph_folder):
 
 @pytest.mark.parametrize(('mapping', 'count'), [('jit', 4), pytest.param('pmap', 3, marks=pytest.mark.slow)])
 def test_a_network_is_judged_as_scikit_learn_judges_its_features(
-    mapping, count, datasets, variables, photograph_folder, monkeypatch
+    mapping, count, datasets, variables, photograph_folder, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(knn, 'BLOCK', 20)  # three blocks, the last of them not full
     monkeypatch.setattr(knn, 'QUERIES', 3)
     config, devices = small(photograph_folder), Devices(mapping, jax.devices()[:count])
-    found = knn.classify(config, devices, datasets, variables)
+    network = Network('seed 0', lambda: {kind: {'discriminator': tree} for kind, tree in variables.items()})
+    run = Run(config, tmp_path, devices, splits.Datasets(config))
+    found = knn.evaluate(run, run.data(knn), Entry('knn/random', network, '', {}, ('random',)))
     assert (found['train'], found['test']) == (48, 20)
     extract = partial(extraction.extractor(config, devices, 0), variables)
     (bank, labels), (queries, truth) = (

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float64, Int, Int8
 
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.data.voc.annotations import NAMES
+from artifacts_jax.training import results
 from artifacts_jax.transfer.voc import average_precision
 
 COSTS = (0.01, 0.1, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1000.0)  # C
@@ -65,7 +66,7 @@ def all_images(
             continue
         chosen[name] = max(costs, key=lambda cost, target=target: _in_folds(fits, features, target, cost))
         scores = fits.fit(features, target, chosen[name]).decision_function(test_features)
-        found[name] = _percent(average_precision.of_class(scores, test_target, tie=0.0, interpolated=True))
+        found[name] = results.percent(average_precision.of_class(scores, test_target, tie=0.0, interpolated=True))
     return {'map': average_precision.mean(found.values()), 'ap': found, 'cost': chosen, **fits.count()}
 
 
@@ -83,16 +84,13 @@ def low_shot(
 ) -> dict:
     """Trains on k images with a class and 19 k without it, drawn anew for each class, several times, and tests.
 
+    Arguments are those of all_images, and
+
     Args:
-      features: of the training images.
-      labels: of them, as in all_images.
-      test_features: of the test images.
-      test_labels: of them.
       seed: of the draws, and of the solver.
       shots: the values of k.
       draws: for each of them.
       costs: what C is chosen from: as in the source, for each k the best by the mean on the TEST images.
-      iterations: after which a fit ends that has not converged.
 
     Returns:
       {'shots': {k: {'mean', 'deviation' (divided by the draws), 'least', 'most' of the draws' map, in %, 'cost'}},
@@ -116,7 +114,7 @@ def low_shot(
                     model = fits.fit(features[rows[n]], labels[rows[n], n], cost)
                     scores = model.decision_function(test_features)
                     values.append(average_precision.of_class(scores, test_labels[:, n], tie=0.0, interpolated=True))
-                maps[draw, place] = _percent(average_precision.mean(values))
+                maps[draw, place] = results.percent(average_precision.mean(values))
         best = int(maps.mean(axis=0).argmax())
         column = maps[:, best]
         found[shot] = {
@@ -129,10 +127,7 @@ def low_shot(
 def check_enough(labels: Labels, test_labels: Int8[np.ndarray, 'M 20'], shots: Sequence[int]) -> None:
     """Raises DataError if fewer images have, or have not, a class that test images have, than low-shot training draws.
 
-    Args:
-      labels: of the training images, as in all_images.
-      test_labels: of the test images.
-      shots: the values of k.
+    Arguments as of low_shot.
     """
     shot, classes = max(shots), _tested(test_labels)
     counts = {label: (labels[:, classes] == label).sum(axis=0) for label in (1, -1)}
@@ -149,12 +144,7 @@ def check_enough(labels: Labels, test_labels: Int8[np.ndarray, 'M 20'], shots: S
 
 
 def check_learned(labels: Labels, test_labels: Int8[np.ndarray, 'M 20']) -> None:
-    """Raises DataError if training on all images can learn no class that test images have.
-
-    Args:
-      labels: of the training images, as in all_images.
-      test_labels: of the test images.
-    """
+    """Raises DataError if training on all images can learn no class that test images have."""
     if not any(_learned(*each) for each in zip(labels.T, test_labels.T)):
         raise DataError(
             f'no class of the test images is in {FOLDS} training images or more, and not in {FOLDS} or more, as'
@@ -220,7 +210,3 @@ def _drawn(random, labels, shot):
     """Returns rows of so many positives, and of 19 times as many negatives."""
     counts = {1: shot, -1: NEGATIVES * shot}
     return np.concatenate([random.choice(np.flatnonzero(labels == x), counts[x], replace=False) for x in counts])
-
-
-def _percent(value):
-    return None if value is None else 100 * value
