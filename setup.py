@@ -44,6 +44,7 @@ setup(
         'matplotlib>=3.9',
         'scikit-image>=0.24,<1',
         'scikit-learn>=1.5,<2',
+        'scipy>=1.13,<2',  # MATLAB's files
     ],
     extras_require={
         'heif': ['pillow-heif>=0.22,<2'],

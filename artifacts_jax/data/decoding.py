@@ -250,7 +250,7 @@ def _square(image, size):
         return image
     side = min(image.size)
     left, top = ((length - side) / 2 for length in image.size)
-    # Pillow antialiases. It looks at no pixel outside the box.
+    # Pillow antialiases within the box.
     return image.resize((size, size), PIL.Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
 
 

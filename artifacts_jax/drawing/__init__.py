@@ -1,4 +1,4 @@
 """Figures, each written to a PNG file: charts, grids of images on a sheet, photographs with boxes or label maps.
 
-Knows arrays and names, nothing of runs. Rests on files.py, by which figures are written.
+Knows arrays and names, nothing of runs.
 """

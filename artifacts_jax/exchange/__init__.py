@@ -1,4 +1,1 @@
-"""What leaves a run and what enters from elsewhere: exports, and checkpoints of the authors' TensorFlow 1 code.
-
-Rests on training, data, devices and models.
-"""
+"""What leaves a run and what enters from elsewhere: exports, and checkpoints of the authors' TensorFlow 1 code."""

@@ -1,5 +1,4 @@
 """The method: stage 1, the autoencoder, and stage 2, the game of artifacts, with their losses and optimiser.
 
 A stage is pure functions of a state: plan, init_state, train_step, evaluator and illustrator; training/loop.py runs it.
-Rests on features (to watch them), training, data, devices, models and drawing.
 """

@@ -1,4 +1,4 @@
 """What every stage shares: the loop, its state, checkpoints and keys, and what is measured and reported of it.
 
-Knows no stage: these are given to it. Rests on data, devices, models and drawing.
+Knows no stage: these are given to it.
 """

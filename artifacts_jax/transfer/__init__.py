@@ -1,4 +1,1 @@
-"""What the learned features are good for, by published protocols: a classifier on the trunk, and STL-10's folds.
-
-Rests on every other room.
-"""
+"""What the learned features are good for, by published protocols: a classifier on the trunk, and STL-10's folds."""

@@ -1,0 +1,72 @@
+"""What the pages list, beside what the program has."""
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+
+import artifacts_jax
+from artifacts_jax import benchmark
+from artifacts_jax import config as configuration
+from artifacts_jax.configs import default
+from tests import golden_test
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*sorted((ROOT / 'docs').glob('*.md')), ROOT / 'README.md', ROOT / 'CONTRIBUTING.md']
+COMMANDS = [path.stem for path in (ROOT / 'artifacts_jax').glob('*.py') if 'command.run(' in path.read_text()]
+COLUMN = 76  # characters of code that a page shows without scrolling
+
+
+def page(name):
+    return (ROOT / 'docs' / name).read_text()
+
+
+def section(name, heading):
+    return re.search(rf'^## {heading}\n(.*?)(?=^## |\Z)', page(name), flags=re.DOTALL | re.MULTILINE)[1]
+
+
+def test_free_keys_are_those_of_the_page():
+    free = {key for key, declared in configuration.declared().items() if declared.free}
+    text = section('configuration.md', 'Change a run that exists')
+    assert {key for key in configuration.declared() if f'`{key}`' in text} == free
+
+
+def test_every_stage_is_on_the_page_of_the_method():
+    assert [stage for stage in default.STAGES if f'`{stage}`' not in section('method.md', 'The stages')] == []
+
+
+def test_every_stage_that_the_benchmark_measures_is_on_the_page_of_speed():
+    stages = [*benchmark.TASKS, 'autoencoder', 'artifacts', benchmark.DATA]
+    (row,) = [line for line in page('speed.md').splitlines() if line.startswith('| `--stages`')]
+    assert sorted(re.findall(r'`(\w+)`', row)) == sorted(stages)
+
+
+def test_every_command_and_loader_is_in_the_api():
+    text = page('api/artifacts_jax.md')
+    assert [command for command in COMMANDS if not re.search(rf'`(python -m artifacts_jax\.)?{command}`', text)] == []
+    assert {*re.findall(r'autofunction:: artifacts_jax\.(\w+)', text)} == {*artifacts_jax.__all__}
+
+
+def test_tolerances_are_those_of_the_tests():
+    cited = [float(x) for x in re.findall(r'\| (\de-\d) \|', section('tf1.md', 'How closely the networks agree'))]
+    enforced = ('FORWARD', 'LOSS', 'GRADIENT_NORM', 'GRADIENT', 'STATISTICS')
+    assert cited == [getattr(golden_test, name) for name in enforced]
+
+
+def test_packages_of_a_machine_without_tensorflow_are_those_that_are_required():
+    setup = re.search(r'install_requires=(.*?)extras_require', (ROOT / 'setup.py').read_text(), re.DOTALL)[1]
+    required = set(re.findall(r"^        '([\w-]+)", setup, re.MULTILINE))
+    without = {'tensorboard', 'importlib-resources', 'numpy'}  # TensorFlow's; what others bring
+    text = section('devices.md', 'A machine without TensorFlow')
+    (command,) = re.findall(r'^pip install (.*?)\n[^ ]', text.replace('\\\n', ' '), flags=re.DOTALL | re.MULTILINE)
+    named = {re.match(r'[\w-]+', name)[0] for name in command.replace("'", '').split()}
+    named |= set(re.findall(r'`([\w-]+)` ?[|,]', text)) - {'prepare', 'tf1'}
+    assert required - without == named - {'opencv-contrib-python-headless'}
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.stem)
+def test_code_fits_the_column(path):
+    blocks = re.findall(r'^```[a-z]*\n(.*?)^```', path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    lines = itertools.chain.from_iterable(block.splitlines() for block in blocks)
+    assert [line for line in lines if len(line) > COLUMN] == []
