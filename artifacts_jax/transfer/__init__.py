@@ -1,1 +1,1 @@
-"""What the learned features are good for, by published protocols: a classifier on the trunk, and STL-10's folds."""
+"""What the learned features are good for: evaluations by published protocols, most of them a module each."""
