@@ -11,6 +11,7 @@ from artifacts_jax import benchmark
 from artifacts_jax import config as configuration
 from artifacts_jax.configs import default
 from tests import golden_test
+from tests.earlier import workdirs
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / 'docs').glob('*.md')), ROOT / 'README.md', ROOT / 'CONTRIBUTING.md']
@@ -24,6 +25,16 @@ def page(name):
 
 def section(name, heading):
     return re.search(rf'^## {heading}\n(.*?)(?=^## |\Z)', page(name), flags=re.DOTALL | re.MULTILINE)[1]
+
+
+def undocumented(workdir):
+    """The files and folders of a work directory that its page does not name."""
+    return sorted(path.name for path in workdir.iterdir() if f'`{path.name}' not in page('workdir.md'))
+
+
+@pytest.mark.parametrize('workdir', workdirs.STAGES)
+def test_what_tasks_leave_in_a_work_directory_is_on_its_page(workdir, unpacked):
+    assert undocumented(unpacked / workdir) == []
 
 
 def test_free_keys_are_those_of_the_page():

@@ -12,6 +12,7 @@ from artifacts_jax.data import splits
 from artifacts_jax.devices import host
 from artifacts_jax.exchange import exports, loaders
 from artifacts_jax.training import checkpoint, report
+from tests import pages_test
 
 
 @pytest.mark.slow
@@ -39,6 +40,7 @@ def test_work_directory_holds_what_is_documented(finished_run):
     figures = {path.name for path in (workdir / 'figures').glob('*.png')}
     expected = 'autoencoder artifacts mask_prediction conv1 probe autoencoder_curves artifacts_curves'.split()
     assert figures == {f'{name}.png' for name in expected}
+    assert pages_test.undocumented(workdir) == []
     for stage in ('autoencoder', 'artifacts'):
         assert {path.name for path in (workdir / stage / 'checkpoints').iterdir()} >= {'3', '6'}
         assert list((workdir / 'tensorboard' / stage).iterdir())
