@@ -1,4 +1,4 @@
-"""What the command lines share: how they start and end, and that what a person can mend is said in one line."""
+"""What the command lines share: how they start and end; user errors are one-line messages."""
 
 import difflib
 import errno

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 FILE = 'left_out.tsv'  # in a work directory, has all
-NAMED = 3  # are said
+NAMED = 3  # examples that a warning names
 
 
 @dataclasses.dataclass(eq=False)
@@ -17,7 +17,7 @@ class LeftOut:
 
     place: str = ''  # the split, for messages
     examples: int = 0  # how many it has
-    live: bool = False  # whether the 1st, 10th, 100th, ... is said when it is found
+    live: bool = False  # whether the 1st, 10th, 100th, ... is reported when it is found
     _reasons: dict = dataclasses.field(default_factory=dict)
     _file: Path | None = None
     _written: set = dataclasses.field(default_factory=set)  # the lines of the file
@@ -82,7 +82,7 @@ class LeftOut:
 
 
 def say_streamed(records: Iterable[LeftOut]) -> None:
-    """Says once of each split that is streamed how much has been left out; of others that was said when it was read."""
+    """Reports once of each streamed split how much has been left out; of others that was reported when they were read."""
     for record in {record.place: record for record in sorted(records, key=len)}.values():
         if record.live:
             record.say()
