@@ -82,7 +82,7 @@ class LeftOut:
 
 
 def say_streamed(records: Iterable[LeftOut]) -> None:
-    """Reports once of each streamed split how much has been left out; of others that was reported when they were read."""
+    """Reports once of each streamed split how much has been left out; of others that was reported on reading."""
     for record in {record.place: record for record in sorted(records, key=len)}.values():
         if record.live:
             record.say()
