@@ -1,7 +1,8 @@
 """Pictures of any sizes in rows on one sheet, with text, as a PNG file that can go into a talk as it is.
 
-Lengths are in pixels of the file. Pillow and matplotlib's font are imported when something is drawn, so that importing
-this module costs nothing.
+Lengths are in pixels of the file. By Pillow, and not on the charts' canvas, since labels are placed by the pixels that
+they hide, which matplotlib knows only once it has drawn. Pillow and matplotlib's font are imported when something is
+drawn, so that importing this module costs nothing.
 """
 
 import functools
