@@ -101,7 +101,7 @@ def is_first() -> bool:
 
 
 def wait(name: str) -> None:
-    """Returns when all processes have come to this place."""
+    """Is a barrier: returns when all processes have called it."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 

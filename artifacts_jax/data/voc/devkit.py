@@ -10,7 +10,8 @@
 A split may also be the path of a .txt with names of images, such as seg11valid.txt, which VOC does not publish.
 
 An image has a label of each class: by the lists of classes, as in the protocols, and else by its objects. Where the two
-differ, that is said. An image's own size counts, also where its annotation says another, and boxes are cut to it.
+differ, a warning is printed. An image's own size counts, also where its annotation says another, and boxes are cut to
+it.
 """
 
 import collections

@@ -126,7 +126,7 @@ def check_images(records: Sequence, place: str) -> None:
 
 
 def check_masks(records: Sequence, place: str, *, classes: int, images: int = 1, workers: int = 0) -> None:
-    """Reads all masks, but for those of damaged images, which are said when they are read.
+    """Reads all masks, but for those of damaged images, which are reported when they are read.
 
     Args:
       records: with name, image() and mask().
