@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from artifacts_jax import renamed
+
 SHARED = ('data', 'augment', 'model', 'optim')  # sections that are no stage's own
 
 _declared, _retired = {}, set()
@@ -233,12 +235,12 @@ def read(path: Path, defaults: ConfigDict) -> tuple[ConfigDict, list[str]]:
 
 def _current(saved):
     """Returns {dotted key: value} of what a file has, without keys that there are no more."""
-    return {key: value for key, value in flatten(saved).items() if key not in _retired}
+    return {key: value for key, value in flatten(renamed.new_keys(saved)).items() if key not in _retired}
 
 
 def overlaid(config: ConfigDict, saved: dict) -> ConfigDict:
     """Returns a copy of the config, locked, with the values that JSON has of {dotted key: value}: lists for tuples."""
-    copy = ConfigDict(config.to_dict())
+    copy = type(config)(config.to_dict())
     copy.update_from_flattened_dict({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
     return copy.lock()
 

@@ -3,9 +3,9 @@
 python -m artifacts_jax.main --config=configs/demo.py --workdir=runs/demo
 python -m artifacts_jax.main --config=configs/stl10.py --workdir=runs/stl10 --config.artifacts.drop_rate=0.5
 
-Any key of configs/default.py can be set as --config.KEY=VALUE; --config.stages="('probe', 'transfer')" picks stages.
+Any key of configs/default.py can be set as --config.KEY=VALUE; --config.stages="('probe', 'stl10')" picks stages.
 The work directory gets: config.json, {autoencoder,artifacts}/{checkpoints,metrics.jsonl}, tensorboard/, figures/,
-export/ (the learned features, for artifacts_jax.load_features), transfer/, results.json and results.txt.
+export/ (the learned features, for artifacts_jax.load_features), stl10/, results.json and results.txt.
 """
 
 import time

@@ -14,6 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 from artifacts_jax import config as configuration
+from artifacts_jax import renamed
 from artifacts_jax.data import left_out, splits
 from artifacts_jax.data.splits import Datasets
 from artifacts_jax.devices import host, processes
@@ -229,7 +230,7 @@ def _export(stage, variables, config, workdir):
     """Exports what a stage has learned, with the configuration that its last step was made by."""
     name, parts = EXPORTS[stage]
     step, made_by, _ = checkpoint.described(workdir / stage.NAME / 'checkpoints') or (None, {}, '')
-    now, then = (configuration.flatten(configuration.as_json(c)) for c in (config.to_dict(), made_by))
+    now, then = (configuration.flatten(renamed.new_keys(configuration.as_json(c))) for c in (config.to_dict(), made_by))
     changed = [k for k in sorted(configuration.settings(then, stage.NAME)) if k in now and then[k] != now[k]]
     if changed:
         lines = ', '.join(f'{k}={then[k]}' for k in changed)

@@ -32,7 +32,7 @@ SEEDS = flags.DEFINE_integer(
 RANDOM, DEFAULT = 'random', 'default'
 # What an autoencoder does not depend on.
 GAME_ONLY = tuple(
-    'artifacts. probe. transfer. monitor. data.probe_train optim.use_ema model.widths model.kernels model.conv1_stride'
+    'artifacts. probe. stl10. monitor. data.probe_train optim.use_ema model.widths model.kernels model.conv1_stride'
     ' model.groups model.hidden model.dropout'
     ' retrieval.'.split()  # so that digests are those of versions without it
 )

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
+from artifacts_jax.renamed import Config
 
 FILES = ('default.py', 'tasks.py')  # in which keys are declared
 
@@ -97,19 +97,23 @@ def flatten(tree: dict, prefix: str = '') -> Iterator[tuple[str, Key]]:
             yield f'{prefix}{name}', value if isinstance(value, Key) else Key(value)
 
 
-def build(tree: dict) -> ConfigDict:
+def build(tree: dict) -> Config:
     """Returns the configuration of the keys' defaults, locked."""
-    config = ConfigDict()
-    for name, value in tree.items():
-        config[name] = build(value) if isinstance(value, dict) else value.default if isinstance(value, Key) else value
-    return config.lock()
+
+    def defaults(tree):
+        return {
+            name: defaults(value) if isinstance(value, dict) else value.default if isinstance(value, Key) else value
+            for name, value in tree.items()
+        }
+
+    return Config(defaults(tree)).lock()
 
 
 def comments(source: str) -> dict[str, str]:
     """Returns {dotted name: comment} of the keys in the source of FILES, one a line."""
     found, group = {}, ''
     for line in source.splitlines():
-        if opened := re.fullmatch(r'([A-Z_]+) = {', line):
+        if opened := re.fullmatch(r'([A-Z0-9_]+) = {', line):
             group = '' if opened[1] == 'KEYS' else f'{opened[1].lower()}.'
         elif entry := re.match(r"    '(\w+)': .*,  # (.+)", line):
             found[group + entry[1]] = entry[2]

@@ -14,8 +14,8 @@ from artifacts_jax import config as configuration
 from artifacts_jax.configs import declarations, tasks, variants
 from artifacts_jax.configs.declarations import choice, each, free, named, positive, span, subset, within
 
-STAGES = ('autoencoder', 'artifacts', 'probe', 'transfer', *tasks.KEYS)
-PROTOCOLS = ('linear', 'finetune')  # of the transfer
+STAGES = ('autoencoder', 'artifacts', 'probe', 'stl10', *tasks.KEYS)
+PROTOCOLS = ('linear', 'finetune')  # of stl10
 
 DATA = {
     'name': named('photographs'),  # a folder of images, a tfds data set, or arrays: SPLIT.npz, or one .npz
@@ -106,7 +106,7 @@ PROBE = {
 }
 
 # The published STL-10 transfer.
-TRANSFER = {
+STL10 = {
     'protocols': free(subset(PROTOCOLS, of=PROTOCOLS)),  # one layer on a frozen trunk, or all trained
     'epochs': positive(400),  # passes over the training images, data.probe_train, in whole batches
     'batch_size': positive(128),  # images in a global batch, for training and evaluation
@@ -143,7 +143,7 @@ KEYS = {
     'artifacts': ARTIFACTS,
     'optim': OPTIM,
     'probe': PROBE,
-    'transfer': TRANSFER,
+    'stl10': STL10,
     'monitor': MONITOR,
     **tasks.KEYS,
     'log_every': free(positive(100)),  # steps between lines of metrics

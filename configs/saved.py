@@ -5,6 +5,8 @@
 Variants may follow it, as they may any configuration: `--config=runs/demo/config.json:no_repair`.
 """
 
+from pathlib import Path
+
 from artifacts_jax import config as configuration
 from artifacts_jax.configs import default, variants
 
@@ -12,7 +14,7 @@ from artifacts_jax.configs import default, variants
 def get_config(path):
     """Returns the configuration in a JSON file, with the variants that a colon and their names ask for."""
     file, json, names = path.rpartition('.json')
-    config, newer = configuration.read(file + json, default.get_config())
+    config, newer = configuration.read(Path(file + json), default.get_config())
     if newer:
         print(f'{file}{json} is older than these keys, which have their defaults: {", ".join(newer)}')
     return variants.apply(config, names.removeprefix(':'))

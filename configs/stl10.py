@@ -1,9 +1,9 @@
 """STL-10 as published: 96x96, 100,000 unlabelled images, 500 epochs of each stage at a batch of 2 x 128.
 
     python -m artifacts_jax.main --config=configs/stl10.py --workdir=runs/stl10
-    python -m artifacts_jax.main --config=configs/stl10.py --workdir=runs/stl10 --config.stages="('transfer',)"
+    python -m artifacts_jax.main --config=configs/stl10.py --workdir=runs/stl10 --config.stages="('stl10',)"
 
-The second command is the published transfer on all labelled images; with --config.transfer.folds=PATH, of the data
+The second command is the published transfer on all labelled images; with --config.stl10.folds=PATH, of the data
 set's fold_indices.txt, also on its ten folds.
 
 The 2018 code took 195,250 steps a stage on two GPUs, 128 images on each, with batch statistics per GPU; here they

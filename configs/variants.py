@@ -33,7 +33,7 @@ VARIANTS = {
             'optim.bias_gradient_scale': 2.0,
             'optim.epsilon': 1e-5,
             'optim.epsilon_hat': True,
-            'transfer.batch_norm': 'reference',
+            'stl10.batch_norm': 'reference',
         },
     ),
     **{

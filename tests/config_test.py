@@ -69,11 +69,11 @@ def test_unknown_key_names_the_nearest():
         ('batch_size', 0, r'batch_size=0: must be greater than 0'),
         ('accumulate', 0, r'accumulate=0: must be greater than 0'),
         ('augment.crop_area', (0.8, 0.3), r'augment.crop_area=\(0.8, 0.3\): must be a range'),
-        ('transfer.protocols', ('lineal',), r"no 'lineal', the nearest is 'linear'"),
-        ('transfer.batch_norm', 'train', r"transfer.batch_norm='train': choose one of frozen, reference"),
-        ('transfer.dropout', 1.0, r'transfer.dropout=1.0: must lie in \[0, 1\)'),
-        ('transfer.epochs', 0, r'transfer.epochs=0: must be greater than 0'),
-        ('transfer.num_folds', 1, r'transfer.num_folds=1: must lie in \[2, inf\)'),
+        ('stl10.protocols', ('lineal',), r"no 'lineal', the nearest is 'linear'"),
+        ('stl10.batch_norm', 'train', r"stl10.batch_norm='train': choose one of frozen, reference"),
+        ('stl10.dropout', 1.0, r'stl10.dropout=1.0: must lie in \[0, 1\)'),
+        ('stl10.epochs', 0, r'stl10.epochs=0: must be greater than 0'),
+        ('stl10.num_folds', 1, r'stl10.num_folds=1: must lie in \[2, inf\)'),
         ('seed', -1, r'seed=-1: must lie in \[0, inf\)'),
         ('probe.max_test', -1, r'probe.max_test=-1: must lie in \[0, inf\)'),
         ('augment.crop_area', (0.5,), r'augment.crop_area=\(0.5,\): must be a range \(low, high\)'),
@@ -98,7 +98,7 @@ def test_work_directory_keeps_its_configuration_unless_forced(tmp_path):
     config = default.get_config()
     settle(config, tmp_path)
     config.log_every = 7  # what is shown may change
-    config.transfer.folds = 'fold_indices.txt'  # and so may which results there are
+    config.stl10.folds = 'fold_indices.txt'  # and so may which results there are
     settle(config, tmp_path)
     config.artifacts.drop_rate = 0.5
     with pytest.raises(configuration.ConfigError, match=r'artifacts.drop_rate: 0.7 there, 0.5 now'):
@@ -128,12 +128,12 @@ def test_a_work_directorys_configuration_is_read_as_it_was_written(config, tmp_p
 def test_keys_that_a_work_directory_lacks_keep_their_defaults_and_are_named(config, tmp_path):
     settle(config, tmp_path)
     saved = json.loads((tmp_path / 'config.json').read_text())
-    del saved['artifacts']['rounds'], saved['transfer']
+    del saved['artifacts']['rounds'], saved['stl10']
     (tmp_path / 'config.json').write_text(json.dumps(saved))
     loaded, newer = configuration.load(tmp_path, default.get_config())
     assert loaded == config
-    assert {'artifacts.rounds', 'transfer.epochs'} <= set(newer)
-    assert all(key == 'artifacts.rounds' or key.startswith('transfer.') for key in newer)
+    assert {'artifacts.rounds', 'stl10.epochs'} <= set(newer)
+    assert all(key == 'artifacts.rounds' or key.startswith('stl10.') for key in newer)
 
 
 @pytest.mark.parametrize(

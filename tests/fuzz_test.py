@@ -31,7 +31,7 @@ TEXTS = {  # of keys that name something that is there or not
     'data.data_dir': ['', '/nowhere', '.'],
     'data.train': ['train', 'test', 'train[:50%]', 'train[3:4]', 'train[5:5]', 'train+test', '', '[', 'nowhere'],
     'autoencoder.pretrained': ['', '/nowhere', '.', 'old', 'old/export', 'old/autoencoder/export'],
-    'transfer.folds': ['', '/nowhere', '.', 'config.py'],
+    'stl10.folds': ['', '/nowhere', '.', 'config.py'],
 }
 TEXTS |= {'data.probe_train': TEXTS['data.train'], 'data.test': TEXTS['data.train']}
 TEXTS['artifacts.pretrained'] = TEXTS['pretrained'] = TEXTS['autoencoder.pretrained']

@@ -262,9 +262,9 @@ def test_a_probe_that_the_data_cannot_have_is_left_out_by_name(
     with pytest.raises(AssertionError, match=f'probe will be left out: .*{reason}'):
         raise AssertionError(capsys.readouterr().out)
     assert not (tmp_path / 'run').exists()
-    config.stages = ('transfer',)
+    config.stages = ('stl10',)
     if labels is None:
-        with pytest.raises(splits.DataError, match='has no labels, or not of every image, which transfer needs'):
+        with pytest.raises(splits.DataError, match='has no labels, or not of every image, which stl10 needs'):
             pipeline.run(config, tmp_path / 'run')
 
 

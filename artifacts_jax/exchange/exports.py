@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from artifacts_jax import config as configuration
+from artifacts_jax import renamed
 from artifacts_jax.config import ForeseenError
 from artifacts_jax.data.errors import first_line
 from artifacts_jax.devices import host, processes
@@ -200,7 +201,8 @@ def describe(folder: str | Path) -> dict:
     if description['version'] != VERSION:
         raise ExportError(f'{folder} has version {description["version"]}, this program reads {VERSION}')
     # Which earlier exports did not say.
-    return {'networks': ['trunk'], 'head': None, 'fingerprints': {}, **description}
+    defaults = {'networks': ['trunk'], 'head': None, 'fingerprints': {}}
+    return {**defaults, **description, 'config': renamed.new_keys(description['config'])}
 
 
 def _reason(error):

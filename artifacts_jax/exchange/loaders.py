@@ -59,10 +59,10 @@ def load_features(folder: str | Path, *, value_range: tuple[float, float] = (-1.
 
 
 def load_classifier(folder: str | Path, *, value_range: tuple[float, float] = (-1.0, 1.0)) -> Callable:
-    """Loads a classifier, of the transfer stage or imported.
+    """Loads a classifier, of the stage stl10 or imported.
 
     Args:
-      folder: an export with a head, such as WORKDIR/transfer/linear/export.
+      folder: an export with a head, such as WORKDIR/stl10/linear/export.
       value_range: as of `load_features`.
 
     Returns:

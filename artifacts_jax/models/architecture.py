@@ -98,7 +98,7 @@ def make_head(
     protocol: str, classes: int, *, config: ConfigDict, axis_name: str | None = None
 ) -> LinearHead | FineTuneHead:
     """Makes the head of a protocol, 'linear' or 'finetune'; `axis_name` names the devices under pmap."""
-    dtype, options = jnp.dtype(config.dtype), config.transfer
+    dtype, options = jnp.dtype(config.dtype), config.stl10
     if protocol == 'linear':
         return LinearHead(classes, dtype)
     return FineTuneHead(classes, options.hidden, options.dropout, dtype, axis_name)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from artifacts_jax.config import ForeseenError
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices, total
+from artifacts_jax.renamed import stage_folder
 from artifacts_jax.training import checkpoint, keys, metrics, trees
 from artifacts_jax.training.checkpoint import CheckpointError, Checkpoints
 from artifacts_jax.training.interruption import Interruption
@@ -65,7 +66,7 @@ def run(
     """
     key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
     devices.check_batch('batch_size', batch_size, config.accumulate)
-    folder = Path(workdir) / stage.NAME / 'checkpoints'
+    folder = stage_folder(workdir, stage.NAME) / 'checkpoints'
     made_from = f'{trees.fingerprint(base)} {settings}'.strip() if base else settings
     _set_aside(folder.parent, made_from)
     # A signal is noted until the last save is on disk.
@@ -124,7 +125,7 @@ def check_finished(stage, config: ConfigDict, workdir: Path, *, instead: str = '
       workdir: the run's work directory.
       instead: what may take the stage's place, for the message.
     """
-    found = checkpoint.described(Path(workdir) / stage.NAME / 'checkpoints')
+    found = checkpoint.described(stage_folder(workdir, stage.NAME) / 'checkpoints')
     _check_done(stage, config, workdir, found[0] if found else 0, instead)
 
 
@@ -143,7 +144,7 @@ def finished(stage, config: ConfigDict, workdir: Path, devices: Devices) -> Stat
     Raises:
       CheckpointError: it has not run to its end; the message says how far it is.
     """
-    with Checkpoints(Path(workdir) / stage.NAME / 'checkpoints', config, devices.replicated) as checkpoints:
+    with Checkpoints(stage_folder(workdir, stage.NAME) / 'checkpoints', config, devices.replicated) as checkpoints:
         state = None if checkpoints.latest_step is None else checkpoints.restore(template(stage, config))
     _check_done(stage, config, workdir, 0 if state is None else int(state.step))
     return state
@@ -157,7 +158,7 @@ def newest(stage, config: ConfigDict, workdir: Path, devices: Devices) -> State:
     Raises:
       CheckpointError: there is none, or it cannot be read.
     """
-    folder, averaged = Path(workdir) / stage.NAME / 'checkpoints', config.optim.use_ema
+    folder, averaged = stage_folder(workdir, stage.NAME) / 'checkpoints', config.optim.use_ema
     if not folder.is_dir():
         raise CheckpointError(f'no checkpoint of the stage {stage.NAME} in {workdir}: run it first')
     with Checkpoints(folder, config, devices.replicated) as checkpoints:

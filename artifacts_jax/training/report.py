@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from artifacts_jax.drawing import plots
 from artifacts_jax.files import write_atomically
+from artifacts_jax.renamed import stage_folder
 from artifacts_jax.training import results, tensorboard
 
 
@@ -43,8 +44,8 @@ class Report:
         shown: dict[str, str],
     ):
         self.stage, self.figures = stage, workdir / 'figures'
-        self._path = workdir / stage / 'metrics.jsonl'
-        self._tensorboard, self._log_every = workdir / 'tensorboard' / stage, log_every
+        self._path = stage_folder(workdir, stage) / 'metrics.jsonl'
+        self._tensorboard, self._log_every = stage_folder(workdir / 'tensorboard', stage), log_every
         self._steps, self._start, self._batch_size, self._held_out = steps, start, batch_size, shown
         self._shown, self._paused, self._spent = (time.monotonic(), start), 0.0, collections.Counter()
         self._progress = _progress() if sys.stdout.isatty() else None

@@ -11,6 +11,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from artifacts_jax import config as configuration
+from artifacts_jax import renamed
 from artifacts_jax.devices import processes
 from artifacts_jax.files import write_atomically
 
@@ -34,7 +35,15 @@ def read(workdir: Path) -> dict:
         ) from error
     if not isinstance(found, dict):
         raise configuration.ConfigError(f'{path} has no results of a run: move it away, or use another --workdir')
-    return found
+    return _renamed(found)
+
+
+def _renamed(found):
+    """Returns results with the new names of stages."""
+    found = renamed.new_keys(found)
+    found |= {name: renamed.new_keys(found[name]) for name in ('made_from',) if name in found}
+    replaced = [{**row, 'part': renamed.new_name(row['part'])} for row in found.get('replaced', [])]
+    return {**found, **({'replaced': replaced} if replaced else {})}
 
 
 def write(workdir: Path, results: dict | list) -> None:
@@ -48,7 +57,7 @@ def origin(network: str, config: ConfigDict, task: str) -> dict:
     Settings that are the defaults are left out, so that keys which a later version adds change nothing.
     """
     known, values = configuration.declared(), configuration.settings(configuration.flatten(config.to_dict()), task)
-    values = {key: value for key, value in values.items() if value != known[key].default}
+    values = {renamed.old_name(key): value for key, value in values.items() if value != known[key].default}
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     return {'network': network, 'settings': digest}
 

@@ -33,8 +33,8 @@ class Stage(TrunkStage):
 
     def plan(self, config):
         """As TrunkStage.plan; as in the reference, an epoch has whole batches only."""
-        batch_size = config.transfer.batch_size
-        return max(1, self.images // batch_size) * config.transfer.epochs, batch_size
+        batch_size = config.stl10.batch_size
+        return max(1, self.images // batch_size) * config.stl10.epochs, batch_size
 
     def first_variables(self, key, trunk, config):
         """As TrunkStage.first_variables: the trunk's are trained or frozen, by kind."""
@@ -51,7 +51,7 @@ class Stage(TrunkStage):
     def optimiser(self, config):
         """As TrunkStage.optimiser: Adam."""
         steps, _ = self.plan(config)
-        return optim.adam(optim.schedule(config.transfer.learning_rate, steps, config), config)
+        return optim.adam(optim.schedule(config.stl10.learning_rate, steps, config), config)
 
     def inputs(self, variables, batch, key, step, *, config, axis_name):
         """As TrunkStage.inputs: augmented images, labels, and keys for dropout."""
@@ -88,7 +88,7 @@ class Stage(TrunkStage):
         if self.protocol == 'finetune':
             return 'params', 'batch_stats'
         # The 2019 code runs conv5's batch norm in training mode over the frozen weights.
-        return ('batch_stats',) if config.transfer.batch_norm == 'reference' else ()
+        return ('batch_stats',) if config.stl10.batch_norm == 'reference' else ()
 
 
 def counter(protocol: str, classes: int, config: ConfigDict, devices: Devices) -> Callable:
@@ -101,7 +101,7 @@ def counter(protocol: str, classes: int, config: ConfigDict, devices: Devices) -
     mapped = devices.per_example(judge)
 
     def count(variables, dataset, limit=0):
-        batches = dataset.eval_batches(config.transfer.batch_size, limit=limit)
+        batches = dataset.eval_batches(config.stl10.batch_size, limit=limit)
         right = np.concatenate([mapped(variables, batch) for batch in batches])
         return int(right.sum()), len(right)
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
+from artifacts_jax import renamed
 from artifacts_jax.data import splits
 from artifacts_jax.data.splits import Datasets
 from artifacts_jax.devices import processes
@@ -23,10 +24,10 @@ from artifacts_jax.training import results
 from artifacts_jax.training.evaluation import Entry, Network, Run
 from artifacts_jax.transfer import classifier
 
-NAME = 'transfer'
+NAME = 'stl10'
 SPLITS = ('probe_train', 'test')  # of the data, that it needs
 ALL = 'all'
-FOLD = {'official': 'fold', 'held_out': 'held_out_fold'}  # what a part is called, by transfer.fold_protocol
+FOLD = {'official': 'fold', 'held_out': 'held_out_fold'}  # what a part is called, by stl10.fold_protocol
 
 
 class Data(NamedTuple):
@@ -52,7 +53,7 @@ class Data(NamedTuple):
 
 def check(config: ConfigDict, devices: Devices) -> None:
     """Raises ConfigError if a batch does not divide by the devices."""
-    devices.check_batch('transfer.batch_size', config.transfer.batch_size, config.accumulate)
+    devices.check_batch('stl10.batch_size', config.stl10.batch_size, config.accumulate)
 
 
 def open_data(config: ConfigDict, datasets: Datasets) -> Data:
@@ -61,7 +62,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Data:
     Raises:
       DataError: there are no labels, the file of folds is not what it should be, or folds are asked of streamed data.
     """
-    train, options = datasets['probe_train'], config.transfer
+    train, options = datasets['probe_train'], config.stl10
     classes, positions = splits.classes(config.data, 'probe_train', train, stage=NAME), None
     if options.folds:
         size = {'count': options.num_folds, 'size': options.fold_size}
@@ -76,7 +77,7 @@ def check_results(config: ConfigDict, found: dict) -> None:
     digest = _folds_digest(config)
     if digest and found.get('folds_sha256', digest) != digest:
         raise splits.DataError(
-            f'transfer.folds={config.transfer.folds} is another file than that of the folds in results.json (its sha256'
+            f'stl10.folds={config.stl10.folds} is another file than that of the folds in results.json (its sha256'
             f' is {found["folds_sha256"]}): use that, or another --workdir with artifacts.pretrained'
         )
 
@@ -87,9 +88,9 @@ def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Netwo
     Parts are 'all' and 'fold_1', ... ('held_out_fold_1', ...), numbered as the lines of the file of folds; 'folds'
     ('held_out_folds') is the last one's summary.
     """
-    folds = _fold_names(config) if config.transfer.folds else []
+    folds = _fold_names(config) if config.stl10.folds else []
     parts = [ALL, *folds, *([_summary_name(config)] if folds else [])]
-    return {f'{protocol}/{part}': networks['learned'] for protocol in config.transfer.protocols for part in parts}
+    return {f'{protocol}/{part}': networks['learned'] for protocol in config.stl10.protocols for part in parts}
 
 
 def evaluate(run: Run, data: Data, entry: Entry) -> dict:
@@ -116,7 +117,8 @@ def evaluate(run: Run, data: Data, entry: Entry) -> dict:
     correct, examples = count(state.variables, split['test'])
     if part == ALL:
         head, source = {'protocol': protocol, 'classes': data.classes}, {'stage': entry.name, 'step': int(state.step)}
-        exports.save(run.workdir / NAME / protocol / 'export', state.variables, run.config, head=head, source=source)
+        folder = renamed.stage_folder(run.workdir, f'{NAME}/{protocol}/export')
+        exports.save(folder, state.variables, run.config, head=head, source=source)
     return {'accuracy': 100 * correct / examples, 'correct': correct, 'count': examples, 'train': images}
 
 
@@ -198,17 +200,18 @@ def _discard(run, rows):
     for protocol, parts in rows.items():
         for part in parts:
             if part != ALL and processes.is_first():
-                shutil.rmtree(run.workdir / NAME / protocol / part / 'checkpoints', ignore_errors=True)
+                folder = renamed.stage_folder(run.workdir, f'{NAME}/{protocol}/{part}')
+                shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
 
 
 def _fold_names(config):
-    return [f'{FOLD[config.transfer.fold_protocol]}_{n}' for n in range(1, config.transfer.num_folds + 1)]
+    return [f'{FOLD[config.stl10.fold_protocol]}_{n}' for n in range(1, config.stl10.num_folds + 1)]
 
 
 def _summary_name(config):
-    return f'{FOLD[config.transfer.fold_protocol]}s'
+    return f'{FOLD[config.stl10.fold_protocol]}s'
 
 
 def _folds_digest(config):
-    path = Path(config.transfer.folds)
+    path = Path(config.stl10.folds)
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ''

@@ -60,7 +60,7 @@ def test_exports_that_do_not_list_their_networks_hold_a_trunk(variables, config,
 
 @pytest.mark.parametrize('protocol', ['linear', 'finetune'])
 def test_a_classifier_classifies_as_it_did(protocol, config, tmp_path, batch):
-    config.transfer.hidden = 6
+    config.stl10.hidden = 6
     classifier = heads.Classifier(architecture.make_trunk(config), architecture.make_head(protocol, 3, config=config))
     images = batch['image'] / np.float32(127.5) - 1
     variables = jax.jit(classifier.init)(jax.random.key(0), images)

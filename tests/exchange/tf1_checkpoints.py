@@ -130,5 +130,5 @@ def write(path, arrays):
 def small():
     """The config of these networks; unequal widths of the heads tell them apart."""
     config = tiny()
-    config.transfer.hidden = 6
+    config.stl10.hidden = 6
     return config

@@ -37,12 +37,12 @@ def test_a_result_is_trusted_only_if_it_was_made_from_what_is_there_now(capsys):
 
 
 def test_results_of_an_earlier_state_are_retired_whoever_made_them(tmp_path):
-    found = {'probe': {'random': {'a': 1}, 'learned': {'a': 2}}, 'transfer': {'linear': {'all': {'a': 3}}}}
+    found = {'probe': {'random': {'a': 1}, 'learned': {'a': 2}}, 'stl10': {'linear': {'all': {'a': 3}}}}
     random, old, new = 'seed 0 at step 0', 'artifacts at step 6, state 1', 'artifacts at step 9, state 2'
     found['made_from'] = {
         'probe/random': {'network': random},
         'probe/learned': {'network': old},
-        'transfer/linear/all': {'network': old},
+        'stl10/linear/all': {'network': old},
     }
     results.write(tmp_path, found)
     results.retire(tmp_path, old)
@@ -50,11 +50,11 @@ def test_results_of_an_earlier_state_are_retired_whoever_made_them(tmp_path):
     results.retire(tmp_path, new)
     kept = results.read(tmp_path)
     assert kept['probe'] == {'random': {'a': 1}}
-    assert 'transfer' not in kept
+    assert 'stl10' not in kept
     assert kept['made_from'] == {'probe/random': {'network': random}}
     assert [(old['part'], old['result']) for old in kept['replaced']] == [
         ('probe/learned', {'a': 2}),
-        ('transfer/linear/all', {'a': 3}),
+        ('stl10/linear/all', {'a': 3}),
     ]
 
 
@@ -65,7 +65,7 @@ def test_settings_that_decide_tell_results_apart(config):
         ('probe.iterations', 7, True),
         ('seed', 3, True),
         ('model.hidden', 8, True),
-        ('transfer.epochs', 3, False),
+        ('stl10.epochs', 3, False),
         ('log_every', 5, False),
         ('eval_examples', 5, False),
     ):

@@ -136,5 +136,5 @@ def test_an_epoch_has_whole_batches_and_at_least_one():
     assert stage.plan(config) == (2 * 3, 8)
     fold, whole = (classifier.Stage(NAME='a', protocol='linear', images=images, classes=5) for images in (7, 5000))
     assert fold.plan(config) == (3, 8)
-    default = configuration.ConfigDict({'transfer': {'epochs': 400, 'batch_size': 128}})
+    default = configuration.ConfigDict({'stl10': {'epochs': 400, 'batch_size': 128}})
     assert whole.plan(default) == (39 * 400, 128)

@@ -26,13 +26,13 @@ def run(tmp_path_factory, photograph_folder, stage_states):
 
     The artifacts stage is taken as done: its state at step 0 is saved as its last.
     """
-    config, workdir = tiny(), tmp_path_factory.mktemp('transfer')
-    config.stages = ('transfer',)
+    config, workdir = tiny(), tmp_path_factory.mktemp('stl10')
+    config.stages = ('stl10',)
     config.data.name = str(photograph_folder)
     config.update(eval_every=100, checkpoint_every=2)
     lines = (range(0, 48, 4), range(1, 48, 4))
     (workdir / 'fold_indices.txt').write_text(''.join(' '.join(map(str, line)) + '\n' for line in lines))
-    config.transfer.update(
+    config.stl10.update(
         epochs=2, batch_size=16, hidden=8, num_folds=2, fold_size=12, folds=str(workdir / 'fold_indices.txt')
     )
     devices, steps = Devices('jit'), config.artifacts.steps
@@ -45,8 +45,8 @@ def run(tmp_path_factory, photograph_folder, stage_states):
 def test_every_test_image_is_counted_in_every_part(run):
     _, workdir, results = run
     assert results == json.loads((workdir / 'results.json').read_text())
-    assert list(results['transfer']) == ['linear', 'finetune']
-    for parts in results['transfer'].values():
+    assert list(results['stl10']) == ['linear', 'finetune']
+    for parts in results['stl10'].values():
         assert list(parts) == ['all', 'fold_1', 'fold_2', 'folds']
         for part, images in (('all', 48), ('fold_1', 12), ('fold_2', 12)):
             row = parts[part]
@@ -57,37 +57,37 @@ def test_every_test_image_is_counted_in_every_part(run):
         assert parts['folds']['deviation'] == pytest.approx(abs(one - two) / np.sqrt(2))
         assert (parts['folds']['folds'], parts['folds']['ddof']) == (2, 1)
     table = (workdir / 'results.txt').read_text()
-    assert f'{results["transfer"]["linear"]["folds"]["mean"]:.2f} +- ' in table
+    assert f'{results["stl10"]["linear"]["folds"]["mean"]:.2f} +- ' in table
     assert '2 x 12' in table
 
 
 def test_the_last_state_is_what_is_tested(run):
     config, workdir, results = run
-    stage = classifier.Stage(NAME='transfer/linear/all', protocol='linear', images=48, classes=2)
+    stage = classifier.Stage(NAME='stl10/linear/all', protocol='linear', images=48, classes=2)
     devices, datasets = Devices('jit'), splits.Datasets(config)
     state = loop.finished(stage, config, workdir, devices)
     images = augment.test_view(config, datasets['test'].images)
     logits = jax.jit(architecture.make_classifier('linear', 2, config=config).apply)(state.variables, images)
     correct = int((logits.argmax(1) == datasets['test'].labels).sum())
-    assert correct == results['transfer']['linear']['all']['correct']
+    assert correct == results['stl10']['linear']['all']['correct']
 
 
 def test_a_fold_leaves_its_metrics_and_no_checkpoints(run):
     _, workdir, _ = run
     for protocol in ('linear', 'finetune'):
-        rows = report.read(workdir / 'transfer' / protocol / 'fold_1' / 'metrics.jsonl')
+        rows = report.read(workdir / 'stl10' / protocol / 'fold_1' / 'metrics.jsonl')
         assert [row['step'] for row in rows if 'train/loss/class' in row] == [1, 2]
         assert {'train/accuracy', 'train/grad_norm/head', 'test/accuracy'} <= {name for row in rows for name in row}
-        assert not (workdir / 'transfer' / protocol / 'fold_1' / 'checkpoints').exists()
-        assert (workdir / 'transfer' / protocol / 'all' / 'checkpoints' / '6').exists()
-        assert (workdir / 'figures' / f'transfer_{protocol}_all_curves.png').exists()
+        assert not (workdir / 'stl10' / protocol / 'fold_1' / 'checkpoints').exists()
+        assert (workdir / 'stl10' / protocol / 'all' / 'checkpoints' / '6').exists()
+        assert (workdir / 'figures' / f'stl10_{protocol}_all_curves.png').exists()
 
 
 def test_the_classifiers_trunk_is_exported(run, stage_states):
     config, workdir, _ = run
     learned = stage_states[artifacts].params['discriminator']['trunk']
     for protocol in ('linear', 'finetune'):
-        _, variables, size = loaders.load_variables(workdir / 'transfer' / protocol / 'export')
+        _, variables, size = loaders.load_variables(workdir / 'stl10' / protocol / 'export')
         assert size == config.model.image_size
         assert bool(changed(learned, variables['params'])) == (protocol == 'finetune')
 
@@ -95,7 +95,7 @@ def test_the_classifiers_trunk_is_exported(run, stage_states):
 def test_the_same_command_again_does_nothing_but_say_so(run, capsys, monkeypatch):
     config, workdir, results = run
     monkeypatch.setattr(splits, 'load', None)  # needs no data
-    left = workdir / 'transfer' / 'linear' / 'fold_1' / 'checkpoints' / '2'  # as by a run killed before it tidied up
+    left = workdir / 'stl10' / 'linear' / 'fold_1' / 'checkpoints' / '2'  # as by a run killed before it tidied up
     left.mkdir(parents=True)
     assert pipeline.run(config, workdir) == results
     assert str(workdir / 'results.txt') in capsys.readouterr().out
@@ -105,17 +105,17 @@ def test_the_same_command_again_does_nothing_but_say_so(run, capsys, monkeypatch
 def test_a_lost_result_is_tested_again_and_only_that(run, monkeypatch):
     config, workdir, results = run
     without = json.loads((workdir / 'results.json').read_text())
-    del without['transfer']['linear']['all']
+    del without['stl10']['linear']['all']
     numbers.write(workdir, without)
     monkeypatch.setattr(Devices, 'train_step', None)  # its checkpoint is there
-    assert pipeline.run(config, workdir)['transfer'] == results['transfer']
+    assert pipeline.run(config, workdir)['stl10'] == results['stl10']
 
 
 @pytest.mark.nightly
 def test_training_goes_on_where_it_stopped(run, undrawn, tmp_path, monkeypatch):
     config, workdir, results = run
     config = config.copy_and_resolve_references()
-    config.transfer.protocols = ('linear',)
+    config.stl10.protocols = ('linear',)
     (tmp_path / 'artifacts').symlink_to(workdir / 'artifacts')
     original = splits.InMemory.batch
 
@@ -128,7 +128,7 @@ def test_training_goes_on_where_it_stopped(run, undrawn, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(config, tmp_path)
     monkeypatch.undo()
-    assert pipeline.run(config, tmp_path)['transfer']['linear'] == results['transfer']['linear']
+    assert pipeline.run(config, tmp_path)['stl10']['linear'] == results['stl10']['linear']
 
 
 def test_held_out_folds_train_on_the_others_and_test_on_the_fold(run):
@@ -145,9 +145,9 @@ def test_held_out_folds_train_on_the_others_and_test_on_the_fold(run):
     assert official['test'] is datasets['test']
 
 
-def test_table_of_transfer_has_parts_and_folds():
+def test_the_table_has_parts_and_folds():
     row = {'accuracy': 70.0, 'correct': 5600, 'count': 8000, 'train': 5000}
     folds = {'mean': 61.25, 'deviation': 0.5, 'ddof': 1, 'folds': 10, 'train': 1000}
-    table = stl10.table({'dataset': 'stl10', 'transfer': {'linear': {'all': row, 'folds': folds}}})
+    table = stl10.table({'dataset': 'stl10', 'stl10': {'linear': {'all': row, 'folds': folds}}})
     for text in ('Transfer to stl10', '5,000', '70.00', '5,600 / 8,000', '10 x 1,000', '61.25 +- 0.50'):
         assert text in table
