@@ -48,7 +48,7 @@ def run(main: Callable[..., None], required: Sequence[str] = (), arguments: Sequ
 
     startup.begin(_interrupted)
     nowhere = open(os.devnull, 'w')  # noqa: SIM115 (for what has been closed from the start)
-    sys.stdout, sys.stderr = (Listened(stream or nowhere) for stream in (sys.stdout, sys.stderr))
+    sys.stdout, sys.stderr = (SafeStream(stream or nowhere) for stream in (sys.stdout, sys.stderr))
     app.run(start, flags_parser=parse)
 
 
@@ -91,7 +91,7 @@ def parse(arguments: list[str]) -> list[str]:
     sys.exit(f'error: {" ".join(str(problem).split())}')
 
 
-class Listened:
+class SafeStream:
     """A stream that nobody may listen to any more: its pipe is closed, as by `| head`.
 
     Then the program is told to stop, so that a stage that trains saves its state. Characters that the stream's encoding

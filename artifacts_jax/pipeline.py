@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from artifacts_jax import config as configuration
 from artifacts_jax import renamed
-from artifacts_jax.data import left_out, splits
+from artifacts_jax.data import skipped, splits
 from artifacts_jax.data.splits import Datasets
 from artifacts_jax.devices import host, processes
 from artifacts_jax.devices.parallel import Devices
@@ -58,7 +58,7 @@ def run(config: ConfigDict, workdir: str | Path, *, opened: dict | None = None) 
     trained, begun = _check(resolved)  # before the work directory keeps the configuration
     with _at_work(config, workdir, force=config.force or not begun):
         print(f'{workdir}: {", ".join(config.stages)} on {len(devices.devices)} x {jax.devices()[0].device_kind}')
-        resolved.datasets.keep_left_out(workdir / left_out.FILE)
+        resolved.datasets.write_skipped(workdir / skipped.FILE)
         for stage in TRAINED:
             if stage in trained:
                 print(f'{stage.NAME}: taken from {_pretrained(config, stage)}')
@@ -69,7 +69,7 @@ def run(config: ConfigDict, workdir: str | Path, *, opened: dict | None = None) 
                 print(f'{stage.NAME}: all {stage.plan(config)[0]:,} steps are done')
                 _export(stage, trained[stage], config, workdir)
         found = _evaluate(resolved, trained)
-        resolved.datasets.say_left_out()
+        resolved.datasets.report_skipped()
         return found
 
 
@@ -168,17 +168,19 @@ def _at_work(config, workdir, *, force=False):
     with contextlib.ExitStack() as stack:
 
         def begin():
-            stack.enter_context(host.alone(workdir))
+            stack.enter_context(host.exclusive_lock(workdir))
+            if (workdir / 'left_out.tsv').exists():  # its name before version 0.2
+                (workdir / 'left_out.tsv').replace(workdir / skipped.FILE)
             different = configuration.compare(config, workdir, force=force)
             if different and _begun(workdir):
                 print(f'warning: {different}\nIt goes on with the values of now.', file=sys.stderr)
             if different is not None:
                 results.write_config(workdir, config)
 
-        processes.led(begin, f'take {workdir}')
+        processes.run_on_first_process(begin, f'take {workdir}')
         processes.check_shared(workdir)
         yield
-        processes.wait('the end')  # of what the first process writes
+        processes.barrier('the end')  # of what the first process writes
 
 
 def _learned(stage, trained, config, workdir, devices):
@@ -193,7 +195,7 @@ def _evaluate(run, trained):
     tasks, found = [task for task in EVALUATIONS if task.NAME in run.config.stages], {}
     if tasks or artifacts in trained:
         run = dataclasses.replace(run, networks=_networks(run, trained))
-        results.retire(run.workdir, run.networks['learned'].made_from)
+        results.retire(run.workdir, run.networks['learned'].provenance)
     for task in tasks:
         found = evaluation.evaluate(task, run)
         run.opened.pop(task.NAME, None)
@@ -219,10 +221,10 @@ def _networks(run, trained):
         return select(_learned(artifacts, trained, config, run.workdir, devices), ('discriminator',))
 
     network = Network('', learned)
-    made_from = f'{name}{results.LEARNED}{trees.fingerprint(network.variables)}'
+    provenance = f'{name}{results.LEARNED}{trees.fingerprint(network.variables)}'
     return {
         'random': Network(f'seed {config.seed} at step 0', untrained),
-        'learned': dataclasses.replace(network, made_from=made_from),
+        'learned': dataclasses.replace(network, provenance=provenance),
     }
 
 

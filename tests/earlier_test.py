@@ -38,6 +38,7 @@ def test_completed_runs_are_complete_and_print_their_tables(workdir, earlier, mo
     monkeypatch.setattr(Devices, 'train_step', None)  # nothing is trained
     text = (earlier / workdir / 'results.json').read_text()
     expected = json.loads(re.sub(r'"transfer(["/])', r'"stl10\1', text))  # its name now
+    expected['provenance'] = expected.pop('made_from')
     tables = (earlier / workdir / 'results.txt').read_text()
     (earlier / workdir / 'results.txt').unlink()
     assert pipeline.run(workdirs.load(workdir), workdir) == expected

@@ -96,7 +96,7 @@ def test_a_step_of_the_game_that_was_not_finite_is_replayed(finished_run, undraw
 @pytest.mark.slow
 def test_a_work_directory_in_use_is_refused(finished_run):
     config, workdir, _ = finished_run
-    with host.alone(workdir), pytest.raises(configuration.ConfigError, match='is in use by process'):
+    with host.exclusive_lock(workdir), pytest.raises(configuration.ConfigError, match='is in use by process'):
         pipeline.run(config, workdir)
 
 
@@ -172,7 +172,7 @@ def check_current(config, workdir):
     assert description['source'] == {'stage': 'artifacts', 'step': int(state.step)}
     assert description['config']['artifacts']['steps'] == int(state.step)
     results = json.loads((workdir / 'results.json').read_text())
-    learned = results['made_from']['probe/learned']['network']
+    learned = results['provenance']['probe/learned']['network']
     assert learned.startswith(f'artifacts at step {int(state.step)}, state ')
     return results
 
@@ -184,7 +184,7 @@ def test_what_was_made_from_an_older_state_is_made_anew(forced, undrawn):
     config.artifacts.steps = 8
     pipeline.run(config, workdir)
     after = check_current(config, workdir)
-    assert after['made_from']['probe/random'] == before['made_from']['probe/random']
+    assert after['provenance']['probe/random'] == before['provenance']['probe/random']
     assert after['probe']['random'] == before['probe']['random']
     assert [old['part'] for old in after['replaced']] == ['probe/learned']
     assert after['replaced'][0]['result'] == before['probe']['learned']

@@ -71,6 +71,21 @@ def test_digests_are_those_of_the_old_name():
     assert results.origin('network', config, 'stl10')['settings'] == '9f17fb4a'  # computed before the renaming
 
 
+def test_results_of_earlier_versions_are_read_with_new_names(tmp_path):
+    note, row = {'network': 'seed 0', 'settings': '9f17fb4a'}, {'accuracy': 71.0}
+    replaced = {'part': 'transfer/linear/all', 'made_from': note, 'result': row}
+    before = {'transfer': {'linear': {'all': row}}, 'made_from': {'transfer/linear/all': note}, 'replaced': [replaced]}
+    (tmp_path / 'results.json').write_text(json.dumps(before))
+    found = results.read(tmp_path)
+    assert found == {
+        'stl10': {'linear': {'all': row}},
+        'provenance': {'stl10/linear/all': note},
+        'replaced': [{'part': 'stl10/linear/all', 'provenance': note, 'result': row}],
+    }
+    results.write(tmp_path, found)
+    assert results.read(tmp_path) == found
+
+
 def test_stages_keep_the_folder_that_an_earlier_version_created(tmp_path):
     assert renamed.stage_folder(tmp_path, 'stl10/linear') == tmp_path / 'stl10' / 'linear'
     (tmp_path / 'transfer').mkdir()

@@ -50,7 +50,7 @@ def test_tables_have_what_was_reached_and_blanks(tmp_path):
 
 
 def test_a_random_network_is_called_so(tmp_path):
-    note = {'made_from': {'voc_classification/all': {'network': 'random, state 0a1b2c3d'}}}
+    note = {'provenance': {'voc_classification/all': {'network': 'random, state 0a1b2c3d'}}}
     results.write(tmp_path / tables.VOC, {'voc_classification': {'all': {**VOC_ROW, 'map': 50.0}}, **note})
     assert ['here, random network', '50.0', '', ''] in rows(tables.tables(tmp_path))
 

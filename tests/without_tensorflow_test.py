@@ -92,5 +92,5 @@ def test_other_data_say_what_is_missing(run):
     assert errors.startswith('error: cifar10 is read by tensorflow_datasets, which is not installed')
     assert errors.count('\n') == 1
     assert not (runs.folder / 'other').exists()
-    assert 'prepared.py' in log.read_text()  # that it was tried
+    assert 'tfds_data.py' in log.read_text()  # that it was tried
     log.unlink()

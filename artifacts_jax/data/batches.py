@@ -52,9 +52,9 @@ class InMemory(ordered.Held):
         Raises:
           DataError: examples were left out, so that the others' positions are not what they were.
         """
-        if len(self.left_out):
+        if len(self.skipped):
             raise DataError(
-                f'{len(indices):,} examples were asked for by their positions, but {len(self.left_out):,} of the split'
+                f'{len(indices):,} examples were asked for by their positions, but {len(self.skipped):,} of the split'
                 f' were left out (see the warnings): mend these'
             )
         chosen = self.rows[indices]
@@ -100,7 +100,7 @@ class Streamed(reading.Read):
     def subset(self, indices: Int[np.ndarray, ' part']) -> InMemory:
         """Raises DataError: parts are taken of data sets in memory."""
         raise DataError(
-            f'{len(indices):,} chosen examples of {self.left_out.place} were asked for, which is streamed: set'
+            f'{len(indices):,} chosen examples of {self.skipped.place} were asked for, which is streamed: set'
             f' data.loading=memory, or data.memory_limit_gb above its size'
         )
 

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float, Int32
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import decoding, parts
+from artifacts_jax.data import decoding, slices
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.data.sources import Example
 
@@ -69,7 +69,7 @@ def open_folder(config: ConfigDict, folder: Path) -> dict[str, Files]:
       DataError: there are none.
     """
     found, others, closed = _images(folder, FORMS)
-    asked = {parts.name_of(split) for split in (config.train, config.probe_train, config.test)}
+    asked = {slices.name_of(split) for split in (config.train, config.probe_train, config.test)}
     splits, beside = _splits(found, asked)
     names = sorted({name for examples in splits.values() for _, name in examples if name})
     number = {name: n for n, name in enumerate(names)}

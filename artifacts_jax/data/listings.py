@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import folders, parts
+from artifacts_jax.data import folders, slices
 from artifacts_jax.data.arrays import MOST_CLASSES
 from artifacts_jax.data.errors import DataError
 
@@ -43,7 +43,7 @@ class Listed(folders.Files):
 
 def named(config: ConfigDict, folder: Path) -> list[str]:
     """Returns which of the splits of the run's `config.data` are listings: files in the folder, or names with a dot."""
-    names = dict.fromkeys(parts.name_of(split) for split in (config.train, config.probe_train, config.test))
+    names = dict.fromkeys(slices.name_of(split) for split in (config.train, config.probe_train, config.test))
     return [name for name in names if '.' in name or (folder / name).is_file()]
 
 

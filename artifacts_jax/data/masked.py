@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import folders, parts, places, prepared
+from artifacts_jax.data import folders, paths, slices, tfds_data
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.data.voc import annotations, devkit
 from artifacts_jax.data.voc.records import Record
@@ -33,7 +33,7 @@ class Splits(NamedTuple):
 class Prepared(Sequence):
     """Images of a tfds split; each is read when it is asked for."""
 
-    examples: prepared.Examples
+    examples: tfds_data.Examples
     image: str  # keys of the features
     mask: str
     rows: range  # of the split
@@ -68,8 +68,8 @@ def open_splits(config: ConfigDict) -> Splits:
     Raises:
       DataError: there is no such data set or split, or an image has no mask.
     """
-    data, path = config.data, places.locate(config.data)
-    asked = {split: parts.name_of(split) for split in (data.probe_train, data.test)}
+    data, path = config.data, paths.locate(config.data)
+    asked = {split: slices.name_of(split) for split in (data.probe_train, data.test)}
     names = ()
     if path is None:
         found = _of_tfds(config, set(asked.values()))
@@ -80,7 +80,7 @@ def open_splits(config: ConfigDict) -> Splits:
     splits, keys = [], []
     for split in (data.probe_train, data.test):
         name, whole = asked[split], found[asked[split]]
-        first, end = parts.bounds(split, len(whole), place=data.name)
+        first, end = slices.bounds(split, len(whole), place=data.name)
         splits.append(whole[first:end])
         keys.append([record.name for record in splits[-1]] if names else [(name, row) for row in range(first, end)])
     return Splits(*splits, names, tuple(keys))
@@ -121,7 +121,7 @@ def _mask(image):
 
 def _of_tfds(config, splits):
     """Returns {split: records}."""
-    built: Any = prepared.builder(config.data)
+    built: Any = tfds_data.builder(config.data)
     image, mask = config.data.image_key, config.segmentation_probe.mask_key
     if mask not in built.info.features:
         raise DataError(
@@ -130,6 +130,6 @@ def _of_tfds(config, splits):
         )
     if missing := [split for split in splits if split not in built.info.splits]:
         raise DataError(f'{config.data.name} has no split {missing[0]!r}; there are: {", ".join(built.info.splits)}')
-    prepared.advise(config.data, built)
-    examples = {split: prepared.Examples(built, split) for split in splits}
+    tfds_data.advise(config.data, built)
+    examples = {split: tfds_data.Examples(built, split) for split in splits}
     return {split: Prepared(each, image, mask, range(len(each))) for split, each in examples.items()}

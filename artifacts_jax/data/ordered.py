@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from artifacts_jax.data.errors import DataError
-from artifacts_jax.data.left_out import LeftOut
+from artifacts_jax.data.skipped import SkippedExamples
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,7 +26,7 @@ class Ordered:
     seed: int
     process_index: int = 0
     process_count: int = 1
-    left_out: LeftOut = dataclasses.field(default_factory=LeftOut)
+    skipped: SkippedExamples = dataclasses.field(default_factory=SkippedExamples)
     reshuffle: bool = True  # whether each epoch has its own permutation, or all the first one's
 
     @property

@@ -19,8 +19,8 @@ from ml_collections import ConfigDict
 
 from artifacts_jax.data import decoding
 from artifacts_jax.data.errors import DataError
-from artifacts_jax.data.left_out import LeftOut
 from artifacts_jax.data.ordered import Held, Ordered, pad_batch
+from artifacts_jax.data.skipped import SkippedExamples
 from artifacts_jax.devices import host
 
 TOGETHER = 8  # examples that a thread reads at a time: Grain takes as long as a small image does
@@ -42,14 +42,14 @@ class Records(Ordered):
     @property
     def used(self) -> int:
         """As Ordered.used."""
-        return len(self.records) - self.left_out.ever()
+        return len(self.records) - self.skipped.ever()
 
     def load_or_skip(self, load: Callable[[Any], Any], record: Any) -> Any:
         """Returns what load(record) does, None if the record cannot be used, which is reported."""
         try:
             return load(record)
         except decoding.UnusableError as error:
-            self.left_out.add(record.name, str(error))
+            self.skipped.add(record.name, str(error))
             return None
 
 
@@ -97,7 +97,7 @@ class Read(Records):
             places = list(itertools.islice(stream, len(index)))
             whole = [example for example in places if example]
             if not whole:
-                raise DataError(f'no example of a whole batch of {self.left_out.place} can be used (see the warnings)')
+                raise DataError(f'no example of a whole batch of {self.skipped.place} can be used (see the warnings)')
             chosen = [example or whole[n % len(whole)] for n, example in enumerate(places)]
             yield {**self.collate(chosen, len(chosen)), 'index': index}
 
@@ -122,9 +122,9 @@ class Read(Records):
             for name, value in example.items():
                 columns[name][count] = value
             count += 1
-        self.left_out.say()
+        self.skipped.say()
         if not count:
-            raise DataError(f'no example of {self.left_out.place} can be used (see the warnings)')
+            raise DataError(f'no example of {self.skipped.place} can be used (see the warnings)')
         return {name: column[:count] for name, column in columns.items()}
 
     def _decoded(self, row, start, end, *, ahead):
@@ -204,7 +204,7 @@ def shared(config: ConfigDict, records: Sequence, place: str, *, live: bool = Tr
         'seed': config.seed,
         'process_index': jax.process_index(),
         'process_count': jax.process_count(),
-        'left_out': LeftOut(place, len(records), live=live),
+        'skipped': SkippedExamples(place, len(records), live=live),
     }
 
 

@@ -1,6 +1,6 @@
 """A split as a random-access sequence of examples, whatever holds them, and the parts that it is cut into.
 
-A data set is a mapping from a split's name to its Source: folders.py, listings.py, prepared.py, arrays.py and
+A data set is a mapping from a split's name to its Source: folders.py, listings.py, tfds_data.py, arrays.py and
 photographs.py make one each, which splits.open_data finds.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import parts
+from artifacts_jax.data import slices
 from artifacts_jax.data.errors import DataError
 
 ALIASES = {'val': 'validation', 'validation': 'val'}  # which tfds and folders of ImageNet call differently
@@ -80,10 +80,10 @@ def rows(data: Mapping[str, Source], split: str, config: ConfigDict) -> tuple[st
     Raises:
       DataError: there is no such split, or no example in it.
     """
-    name = parts.name_of(split)
+    name = slices.name_of(split)
     if name not in data and ALIASES.get(name) in data:
         name = ALIASES[name]
-    asked = {parts.name_of(each) for each in (split, config.train, config.probe_train, config.test)}
+    asked = {slices.name_of(each) for each in (split, config.train, config.probe_train, config.test)}
     cut = list(data) == ['train'] and 'test' in asked and name in ('train', 'test')
     stored = 'train' if cut else name
     if stored not in data:
@@ -99,13 +99,13 @@ def rows(data: Mapping[str, Source], split: str, config: ConfigDict) -> tuple[st
             )
         chosen = chosen[_held_out(whole, where) == (name == 'test')]
         where = (where - (1 - HELD_OUT)) / HELD_OUT if name == 'test' else where / (1 - HELD_OUT)
-    first, end = parts.bounds(split, where[chosen] if hasattr(whole, 'places') else len(chosen), place=config.name)
+    first, end = slices.bounds(split, where[chosen] if hasattr(whole, 'places') else len(chosen), place=config.name)
     return stored, chosen[first:end]
 
 
 def _held_out(whole, where):
     """Returns which examples stand for 'test', bool [N]: the last tenth by their own places, or as good as random."""
-    out = where >= 1 - HELD_OUT if hasattr(whole, 'places') else parts.held_out(np.arange(len(whole)), HELD_OUT)
+    out = where >= 1 - HELD_OUT if hasattr(whole, 'places') else slices.held_out(np.arange(len(whole)), HELD_OUT)
     if out.all() or not out.any():  # of very few
         out = np.arange(len(whole)) == len(whole) - 1
     return out

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import arrays, decoding, folders, left_out, listings, parts, places, prepared, reading, sources
+from artifacts_jax.data import arrays, decoding, folders, listings, paths, reading, skipped, slices, sources, tfds_data
 from artifacts_jax.data.batches import InMemory, Streamed
 from artifacts_jax.data.errors import DataError
-from artifacts_jax.data.left_out import LeftOut
+from artifacts_jax.data.skipped import SkippedExamples
 
 __all__ = ['DataError', 'Datasets', 'InMemory', 'Streamed', 'classes', 'load', 'original_order']
 
@@ -39,7 +39,7 @@ class Datasets(dict):
         hosts = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
         self[name] = load(config.data, split, seed=config.seed, data=self._data, **hosts)
         if self._file:
-            self[name].left_out.keep(self._file)
+            self[name].skipped.keep(self._file)
         return self[name]
 
     def once(self, key: Hashable, open_data: Callable[[], Any]) -> Any:
@@ -53,15 +53,15 @@ class Datasets(dict):
         if {'probe_train', 'test'} <= self.keys():
             warn_of_common(self._config.data, self._data)
 
-    def keep_left_out(self, file: Path) -> None:
-        """Names what is left out of the splits in a file, from now on; see data/left_out.py."""
+    def write_skipped(self, file: Path) -> None:
+        """Names what is left out of the splits in a file, from now on; see data/skipped.py."""
         self._file = file
         for dataset in self.values():
-            dataset.left_out.keep(file)
+            dataset.skipped.keep(file)
 
-    def say_left_out(self) -> None:
+    def report_skipped(self) -> None:
         """Says how much of the streamed splits has been left out."""
-        left_out.say_streamed(dataset.left_out for dataset in self.values())
+        skipped.report_streamed(dataset.skipped for dataset in self.values())
 
 
 def load(
@@ -89,12 +89,12 @@ def load(
     """
     data = open_data(config) if data is None else data
     name, rows = sources.rows(data, split, config)
-    if name == 'train' and parts.name_of(split) == 'test':
+    if name == 'train' and slices.name_of(split) == 'test':
         print(f'{config.name} has no split test: {len(rows):,} images of {name}, always the same, stand for it')
     in_memory = reading.in_memory(config, len(rows), config.size)
-    part = split.replace(parts.name_of(split), name, 1) if parts.name_of(split) in sources.ALIASES else split
-    record = LeftOut(f'{part} of {config.name}', len(rows), live=not in_memory)
-    shared = {'seed': seed, 'process_index': process_index, 'process_count': process_count, 'left_out': record}
+    part = split.replace(slices.name_of(split), name, 1) if slices.name_of(split) in sources.ALIASES else split
+    record = SkippedExamples(f'{part} of {config.name}', len(rows), live=not in_memory)
+    shared = {'seed': seed, 'process_index': process_index, 'process_count': process_count, 'skipped': record}
     whole = data[name]
     if isinstance(whole, arrays.Arrays) and whole.images.shape[1:3] == (config.size, config.size):
         images, labels = whole.images, whole.labels
@@ -116,7 +116,7 @@ def warn_of_common(config: ConfigDict, data: Mapping[str, sources.Source]) -> No
         sources.rows(data, split, config) for split in (config.probe_train, config.test)
     )
     if name == other:
-        parts.warn_of_common(learned.tolist(), tested.tolist(), train=config.probe_train, test=config.test)
+        slices.warn_of_common(learned.tolist(), tested.tolist(), train=config.probe_train, test=config.test)
 
 
 def open_data(config: ConfigDict) -> Mapping[str, sources.Source]:
@@ -125,13 +125,13 @@ def open_data(config: ConfigDict) -> Mapping[str, sources.Source]:
     Raises:
       DataError: it is not there, or is not what it should be.
     """
-    if config.name == places.PHOTOGRAPHS:
+    if config.name == paths.PHOTOGRAPHS:
         from artifacts_jax.data import photographs
 
         return photographs.open_photographs()
-    path = places.locate(config)
+    path = paths.locate(config)
     if path is None:
-        return prepared.open_prepared(config)
+        return tfds_data.open_tfds(config)
     if path.is_dir() and (names := listings.named(config, path)):
         return listings.open_listings(names, path)
     if path.suffix == '.npz' or (path.is_dir() and any(path.glob('*.npz'))):
@@ -175,15 +175,15 @@ def check_learned(config: ConfigDict, datasets: Mapping[str, InMemory | Streamed
     if unknown := sorted(test.present - train.present):
         names = ', '.join(test.label_names[n] for n in unknown[:5])
         raise DataError(
-            f'{test.left_out.place} has images of {names}{", ..." if len(unknown) > 5 else ""}, of which'
-            f' {train.left_out.place} has none: give splits of the same classes'
+            f'{test.skipped.place} has images of {names}{", ..." if len(unknown) > 5 else ""}, of which'
+            f' {train.skipped.place} has none: give splits of the same classes'
         )
 
 
 def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
     """Returns where each example of a split, in the order read, stands in the data set's own files.
 
-    Of STL-10 as tfds prepares it, in train_X.bin and its like (see prepared.py); of a folder, among the paths in
+    Of STL-10 as tfds prepares it, in train_X.bin and its like (see tfds_data.py); of a folder, among the paths in
     alphabetical order; of any other data set the order read counts as the original.
 
     Raises:
@@ -191,8 +191,8 @@ def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
     """
     data = open_data(config)
     name, rows = sources.rows(data, split, config)
-    if isinstance(data[name], prepared.Records):
-        return prepared.original_order(config, split)
+    if isinstance(data[name], tfds_data.Records):
+        return tfds_data.original_order(config, split)
     order = data[name].original_order() if hasattr(data[name], 'original_order') else np.arange(len(data[name]))
     return np.argsort(np.argsort(order[rows]))
 

@@ -88,7 +88,7 @@ def folder(path: str | Path, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def alone(folder: Path, *, patient: bool = False) -> Iterator[None]:
+def exclusive_lock(folder: Path, *, patient: bool = False) -> Iterator[None]:
     """Keeps other runs out of a folder while the context lasts, by a lock that ends with the process.
 
     A lock that another host holds is waited for, at most LEASE_S: the host may be gone, preempted.

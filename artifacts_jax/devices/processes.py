@@ -100,25 +100,25 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def wait(name: str) -> None:
+def barrier(name: str) -> None:
     """Is a barrier: returns when all processes have called it."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
-def agreed(flag: bool) -> bool:
+def broadcast(flag: bool) -> bool:
     """Returns the first process's flag, in all."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.broadcast_one_to_all(np.array(flag)))
 
 
-def anywhere(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Returns whether the flag is set in any process, in all."""
     return flag if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
-def led(function: Callable[[], None], what: str) -> None:
+def run_on_first_process(function: Callable[[], None], what: str) -> None:
     """Runs a function in the first process alone, while the others wait.
 
     Raises:
@@ -130,7 +130,7 @@ def led(function: Callable[[], None], what: str) -> None:
             function()
         except Exception as caught:
             error = caught
-    failed = agreed(error is not None)
+    failed = broadcast(error is not None)
     if error is not None:
         raise error
     if failed:
@@ -176,13 +176,13 @@ def part(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: np.split(x, jax.process_count())[jax.process_index()], tree)
 
 
-def gathered(tree: PyTree) -> PyTree:
+def gather(tree: PyTree) -> PyTree:
     """Returns a tree of [b, ...] arrays with the parts of all processes one after another, in all."""
     return tree if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)
 
 
 @contextlib.contextmanager
-def together(expected: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def end_together(expected: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Ends one of several processes at once, in this context, on an error that the others may know nothing of.
 
     They find it gone; by itself Python would first wait for them, who wait for it. What they then get is an error of

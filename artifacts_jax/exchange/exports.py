@@ -24,7 +24,7 @@ from artifacts_jax.devices import host, processes
 from artifacts_jax.devices.parallel import shape_tree
 from artifacts_jax.files import write_atomically
 from artifacts_jax.models import architecture
-from artifacts_jax.training.checkpoint import hush
+from artifacts_jax.training.checkpoint import silence_logging
 from artifacts_jax.training.trees import differences, fingerprint
 
 VERSION = 1
@@ -76,7 +76,7 @@ def save(
         'config': config.to_dict(),
     }
     description = configuration.as_json(description)
-    if processes.agreed(_says(folder, description)) and not _damage(folder, parts, description):
+    if processes.broadcast(_says(folder, description)) and not _damage(folder, parts, description):
         return
 
     def begin():
@@ -87,7 +87,7 @@ def save(
     def complete():
         write_atomically(folder / 'config.json', json.dumps(description, indent=2) + '\n')
 
-    processes.led(begin, f'write {folder}')
+    processes.run_on_first_process(begin, f'write {folder}')
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             for part in parts:
@@ -96,7 +96,7 @@ def save(
         raise ExportError(f'{folder} cannot be written: {str(error).splitlines()[0]}') from error
     if damage := _damage(folder, parts, description):
         raise ExportError(f'what was written cannot be read back: {damage}')
-    processes.led(complete, f'write {folder}')
+    processes.run_on_first_process(complete, f'write {folder}')
 
 
 def _says(folder, description):
@@ -115,7 +115,7 @@ def _damage(folder, parts, description):
             restore(folder, part, description)
     except ExportError as error:
         damage = str(error)
-    elsewhere = processes.anywhere(bool(damage))
+    elsewhere = processes.any_process(bool(damage))
     return damage or ('see another process' if elsewhere else '')
 
 
@@ -262,7 +262,7 @@ def restore(folder: str | Path, part: str, description: dict) -> dict:
         raise ExportError(f'{folder} has lost its {part}, which its config.json describes: copy the export anew, whole')
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # of several processes, each reads for itself
     target = shape_tree(_template(part, description), device)
-    hush()
+    silence_logging()
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             saved = checkpointer.metadata(folder / part).item_metadata

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import parts, splits
+from artifacts_jax.data import slices, splits
 from artifacts_jax.data.splits import Datasets
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.drawing import plots
-from artifacts_jax.features import extraction, lbfgs, linear, sgd
+from artifacts_jax.features import extraction, lbfgs, linear, sgd_solver
 from artifacts_jax.training import keys, results
 from artifacts_jax.training.evaluation import Entry, Network, NotApplicable, Run, every_network
 
@@ -147,9 +147,9 @@ def fit(config: ConfigDict, extract: Callable, dataset: Any) -> dict[str, linear
     def epoch_batches(epoch):
         del epoch  # tfds has shuffled the examples on disk; each epoch reads them in that order
         for maps, examples in map(extract, batches()):
-            yield maps, examples['label'], parts.held_out(examples['index'], options.held_out)
+            yield maps, examples['label'], slices.held_out(examples['index'], options.held_out)
 
-    return sgd.fit_sgd(
+    return sgd_solver.fit_sgd(
         epoch_batches,
         dims=dims,
         num_classes=dataset.num_classes,

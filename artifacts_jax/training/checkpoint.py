@@ -23,7 +23,7 @@ from artifacts_jax.training.trees import checksums, differences
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE)
-MADE_FROM = 'made from'  # beside the checksums: what the state builds on
+PROVENANCE = 'made from'  # beside the checksums: what the state builds on
 
 
 class CheckpointError(ForeseenError):
@@ -48,13 +48,13 @@ class Checkpoints:
       folder: holds one folder for each step, named by the steps completed.
       config: the run's configuration, saved beside the state.
       sharding: how restored arrays are placed on the current devices.
-      made_from: what the state builds on, such as a fingerprint of frozen networks; saved beside it.
+      provenance: what the state builds on, such as a fingerprint of frozen networks; saved beside it.
     """
 
-    def __init__(self, folder: Path, config: ConfigDict, sharding: Sharding | None = None, *, made_from: str = ''):
-        hush()
+    def __init__(self, folder: Path, config: ConfigDict, sharding: Sharding | None = None, *, provenance: str = ''):
+        silence_logging()
         self.folder = Path(folder).absolute()
-        self._made_from = made_from
+        self._provenance = provenance
         self._config = json.loads(config.to_json_best_effort())
         self._sharding = sharding
         self._needed = 0  # bytes of the newest save
@@ -97,7 +97,7 @@ class Checkpoints:
         args = ocp.args.Composite(
             **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
             config=ocp.args.JsonSave(self._config),
-            checksums=ocp.args.JsonSave({**checksums(items), MADE_FROM: self._made_from}),
+            checksums=ocp.args.JsonSave({**checksums(items), PROVENANCE: self._provenance}),
         )
         self._needed = sum(x.nbytes for x in jax.tree.leaves(items))
         with self._room(self._needed):
@@ -192,7 +192,7 @@ class Checkpoints:
             restored = self._restore(step, items)
         except CheckpointError as caught:
             error = caught
-        if processes.anywhere(error is not None):
+        if processes.any_process(error is not None):
             return None, error or DamagedError(f'another process cannot restore {self.folder / str(step)}')
         return restored, None
 
@@ -226,12 +226,12 @@ class Checkpoints:
                 taken = [int(path.suffix[1:]) for path in folder.glob(f'{step}.*')]
                 (self.folder / str(step)).rename(folder / f'{step}.{max(taken, default=0) + 1}')
 
-        processes.led(move, 'set a damaged checkpoint aside')
+        processes.run_on_first_process(move, 'set a damaged checkpoint aside')
         self._manager.reload()
 
 
 @functools.cache
-def hush() -> None:
+def silence_logging() -> None:
     """Keeps quiet, from now on, what Orbax prints of errors that it also raises, stack traces among that.
 
     When one of its many reads or writes fails, the others are given up; they end later, in other threads, and each
@@ -270,7 +270,7 @@ def described(folder: Path) -> tuple[int, dict, str] | None:
         checksums, config = (json.loads((newest / item / 'metadata').read_text()) for item in ('checksums', 'config'))
     except (OSError, ValueError):
         return max(steps), {}, ''
-    return max(steps), config, checksums.get(MADE_FROM, '')
+    return max(steps), config, checksums.get(PROVENANCE, '')
 
 
 def _training(state):

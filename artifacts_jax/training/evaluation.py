@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import left_out
+from artifacts_jax.data import skipped
 from artifacts_jax.data.splits import Datasets
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
@@ -39,7 +39,7 @@ class NotApplicable(Exception):  # noqa: N818 (no error: the run continues witho
 class Network:
     """A discriminator that is evaluated."""
 
-    made_from: str  # names its state
+    provenance: str  # names its state
     load: Callable[[], dict]  # returns {'params': {'discriminator': tree}, 'batch_stats': ...}, as stages start from
 
     @property
@@ -97,9 +97,9 @@ class Run:
         return loop.run(stage, self.config, self.workdir, self.devices, datasets, base, settings=entry.settings)
 
     def watch(self, *readers: Any) -> None:
-        """Reports the examples that a task's data sets leave out: in left_out.tsv at once, printed when it is done."""
+        """Reports the examples that a task's data sets leave out: in skipped.tsv at once, printed when it is done."""
         for reader in readers:
-            reader.left_out.keep(self.workdir / left_out.FILE)
+            reader.skipped.keep(self.workdir / skipped.FILE)
         self.watched.extend(readers)
 
 
@@ -112,7 +112,7 @@ def every_network(config: ConfigDict, networks: dict[str, Network]) -> dict[str,
     return {
         name: network
         for name, network in networks.items()
-        if name != 'learned' or not network.made_from.startswith(results.UNTRAINED)
+        if name != 'learned' or not network.provenance.startswith(results.UNTRAINED)
     }
 
 
@@ -132,9 +132,9 @@ def evaluate(task, run: Run) -> dict:
     config, found = run.config, results.read(run.workdir)
     check_results(task, config, found)
     entries = task.entries(config, run.networks)
-    made_from = {key: results.origin(network.made_from, config, task.NAME) for key, network in entries.items()}
+    provenance = {key: results.origin(network.provenance, config, task.NAME) for key, network in entries.items()}
     names = {key: f'{task.NAME}/{key}' for key in entries}
-    current = {key for key in entries if results.is_current(found, names[key], made_from[key])}
+    current = {key for key in entries if results.is_current(found, names[key], provenance[key])}
     pending = [
         key for key in entries if key not in current or not _is_complete(task, config, results.get(found, names[key]))
     ]
@@ -149,9 +149,9 @@ def evaluate(task, run: Run) -> dict:
     try:
         for n, key in enumerate(pending):
             print(f'{names[key]}: evaluation', flush=True)
-            rows, settings = found.get(task.NAME, {}), made_from[key]['settings']
+            rows, settings = found.get(task.NAME, {}), provenance[key]['settings']
             row = task.evaluate(run, data, Entry(names[key], entries[key], settings, rows, tuple(pending[n:])))
-            results.put(found, names[key], row, made_from[key])
+            results.put(found, names[key], row, provenance[key])
             if hasattr(task, 'about'):
                 found.update(task.about(run, data))
             results.write(run.workdir, found)
@@ -159,7 +159,7 @@ def evaluate(task, run: Run) -> dict:
                 for line in task.summary(row):
                     print(f'{names[key]}:   {line}', flush=True)
     finally:
-        left_out.say_streamed(reader.left_out for reader in run.watched)
+        skipped.report_streamed(reader.skipped for reader in run.watched)
         run.watched.clear()
     if hasattr(task, 'finish'):
         task.finish(run, found)

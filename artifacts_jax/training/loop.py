@@ -67,12 +67,12 @@ def run(
     key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
     devices.check_batch('batch_size', batch_size, config.accumulate)
     folder = stage_folder(workdir, stage.NAME) / 'checkpoints'
-    made_from = f'{trees.fingerprint(base)} {settings}'.strip() if base else settings
-    _set_aside(folder.parent, made_from)
+    provenance = f'{trees.fingerprint(base)} {settings}'.strip() if base else settings
+    _set_aside(folder.parent, provenance)
     # A signal is noted until the last save is on disk.
     with (
         Interruption() as interruption,
-        Checkpoints(folder, config, devices.replicated, made_from=made_from) as checkpoints,
+        Checkpoints(folder, config, devices.replicated, provenance=provenance) as checkpoints,
     ):
         state = _first(stage, config, workdir, devices, datasets, base, checkpoints)
         start = int(state.step)
@@ -105,7 +105,7 @@ def run(
                     f'the end of {stage.NAME}, step {steps:,}, was saved in {folder} but cannot be read back: see to'
                     f' that disk, and run the same command, which goes on from step {int(state.step):,}'
                 )
-        if processes.anywhere(interruption.asked):  # after the last step, all of which is saved
+        if processes.any_process(interruption.asked):  # after the last step, all of which is saved
             raise Preempted
         return state
 
@@ -250,7 +250,7 @@ def _look(report, checkpoints, key, replayed, pending):
     for name in metrics.nonfinite(values):
         last = checkpoints.latest_step
         path = checkpoints.folder.parent / NONFINITE / f'{step}.npz'
-        batch = processes.gathered(batch)
+        batch = processes.gather(batch)
         if processes.is_first():
             path.parent.mkdir(exist_ok=True)
             with path.with_suffix('.tmp').open('wb') as file:
@@ -266,10 +266,10 @@ def _look(report, checkpoints, key, replayed, pending):
     return stop
 
 
-def _set_aside(folder, made_from):
+def _set_aside(folder, provenance):
     """Moves what a stage has made, into its folder 'replaced', if it was made from something else."""
     found = checkpoint.described(folder / 'checkpoints')
-    if found is None or found[2] in ('', made_from):
+    if found is None or found[2] in ('', provenance):
         return
 
     def move():
@@ -280,4 +280,4 @@ def _set_aside(folder, made_from):
                 (folder / name).rename(place / name)
         print(f'{folder.name}: begins anew, since what it builds on has changed; what was there is in {place}')
 
-    processes.led(move, f'set {folder} aside')
+    processes.run_on_first_process(move, f'set {folder} aside')

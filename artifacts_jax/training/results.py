@@ -39,11 +39,20 @@ def read(workdir: Path) -> dict:
 
 
 def _renamed(found):
-    """Returns results with the new names of stages."""
-    found = renamed.new_keys(found)
-    found |= {name: renamed.new_keys(found[name]) for name in ('made_from',) if name in found}
-    replaced = [{**row, 'part': renamed.new_name(row['part'])} for row in found.get('replaced', [])]
-    return {**found, **({'replaced': replaced} if replaced else {})}
+    """Returns results with the new names of stages and keys."""
+    found = {{'made_from': 'provenance'}.get(name, name): value for name, value in renamed.new_keys(found).items()}
+    if 'provenance' in found:
+        found['provenance'] = renamed.new_keys(found['provenance'])
+    if 'replaced' in found:
+        found['replaced'] = [
+            {
+                'part': renamed.new_name(row['part']),
+                'provenance': row.get('provenance', row.get('made_from')),
+                'result': row['result'],
+            }
+            for row in found['replaced']
+        ]
+    return found
 
 
 def write(workdir: Path, results: dict | list) -> None:
@@ -83,23 +92,23 @@ def has_rows(found: dict, task: str) -> bool:
     return holds(found.get(task, {}))
 
 
-def is_current(found: dict, name: str, made_from: dict) -> bool:
+def is_current(found: dict, name: str, provenance: dict) -> bool:
     """Returns whether results have a row that was made from what is there now; arguments as of `get` and `put`."""
-    return get(found, name) is not None and found.get('made_from', {}).get(name) == made_from
+    return get(found, name) is not None and found.get('provenance', {}).get(name) == provenance
 
 
-def put(found: dict, name: str, row: dict, made_from: dict) -> None:
+def put(found: dict, name: str, row: dict, provenance: dict) -> None:
     """Adds a row to the results.
 
     Args:
       found: the results, which are changed.
       name: as of `get`.
       row: numbers and texts.
-      made_from: names what it was made from, as of `origin`.
+      provenance: names what it was made from, as of `origin`.
     """
     *path, last = name.split('/')
     functools.reduce(lambda tree, key: tree.setdefault(key, {}), path, found)[last] = row
-    found.setdefault('made_from', {})[name] = made_from
+    found.setdefault('provenance', {})[name] = provenance
 
 
 def replace(found: dict, name: str) -> None:
@@ -107,8 +116,8 @@ def replace(found: dict, name: str) -> None:
     if (row := get(found, name)) is None:
         return
     _pop(found, name.split('/'))
-    note = found.get('made_from', {}).pop(name, None)
-    found.setdefault('replaced', []).append({'part': name, 'made_from': note, 'result': row})
+    note = found.get('provenance', {}).pop(name, None)
+    found.setdefault('replaced', []).append({'part': name, 'provenance': note, 'result': row})
     print(f'{name}: what results.json has was made from something else; it is now under "replaced"', flush=True)
 
 
@@ -128,15 +137,15 @@ def label(found: dict, part: str) -> str:
       found: the results.
       part: its row's name, as of `get`.
     """
-    note = found.get('made_from', {}).get(part, {})
+    note = found.get('provenance', {}).get(part, {})
     return 'here, random network' if note.get('network', '').startswith(UNTRAINED) else 'here'
 
 
-def retire(workdir: Path, made_from: str) -> None:
+def retire(workdir: Path, provenance: str) -> None:
     """Moves to 'replaced' the results of learned networks other than the one that is named."""
     found = read(workdir)
-    notes = found.get('made_from', {})
-    older = [name for name, note in notes.items() if LEARNED in note['network'] and note['network'] != made_from]
+    notes = found.get('provenance', {})
+    older = [name for name, note in notes.items() if LEARNED in note['network'] and note['network'] != provenance]
     for name in older:
         replace(found, name)
         notes.pop(name, None)

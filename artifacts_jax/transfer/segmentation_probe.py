@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Int, UInt8
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import decoding, masked, parts, reading
+from artifacts_jax.data import decoding, masked, reading, slices
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.data.splits import Datasets
 from artifacts_jax.data.voc.records import VOID, check_masks
@@ -50,7 +50,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> masked.Splits:
     """
     del datasets
     opened, data, options = masked.open_splits(config), config.data, config.segmentation_probe
-    parts.warn_of_common(*opened.keys, train=data.probe_train, test=data.test)
+    slices.warn_of_common(*opened.keys, train=data.probe_train, test=data.test)
     train, test = (f'{split} of {data.name}' for split in (data.probe_train, data.test))
     learned, tested = opened.train[: options.max_train or None], opened.test[: options.max_test or None]
     if len(learned) < 2:
@@ -122,11 +122,11 @@ def fit(run: Run, opened: masked.Splits, trunk: dict) -> tuple[dict[str, linear.
             for layer, grids in maps.items():
                 samples.setdefault(layer, []).append(sample(grids[n], places, mask.shape))
     labels, rows = (np.concatenate(x) if x else np.zeros(0, int) for x in (labels, rows))
-    held_out = parts.held_out(rows, options.held_out)
+    held_out = slices.held_out(rows, options.held_out)
     if len(labels) and (held_out.all() or not held_out.any()):  # of very few images
         held_out = rows == rows[-1]
     if not len(labels) or held_out.all():  # the others are damaged
-        raise DataError(f'{len(np.unique(rows))} images of {squares.left_out.place} can be used, expected two or more')
+        raise DataError(f'{len(np.unique(rows))} images of {squares.skipped.place} can be used, expected two or more')
     fit_layer = partial(
         lbfgs.fit_lbfgs,
         num_classes=int(labels.max()) + 1,
@@ -170,7 +170,7 @@ def score(run: Run, opened: masked.Splits, trunk: dict, classifiers: dict[str, l
                     if tested <= COUNT:
                         shown[layer][row] = labels
     if not tested:
-        raise DataError(f'no image of {squares.left_out.place} can be used (see the warnings)')
+        raise DataError(f'no image of {squares.skipped.place} can be used (see the warnings)')
     names = opened.names or tuple(map(str, range(_classes(classifiers, counts))))
     layers = {}
     for layer, classifier in classifiers.items():

@@ -136,7 +136,7 @@ def test_links(make, tmp_path):
     assert set(files['test'].values()) == {'cat', 'dog'}
     dataset = splits.load(options(name=str(root), size=8), 'train', seed=0)
     assert dataset.num_examples == 3
-    assert len(dataset.left_out) == 1
+    assert len(dataset.skipped) == 1
 
 
 def test_a_folder_by_the_name_of_an_image(make):

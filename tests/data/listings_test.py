@@ -136,7 +136,7 @@ def test_files_that_are_no_image_are_left_out_by_name(write):
     (root / 'b' / 'three.png').write_bytes(b'no image')
     dataset = splits.load(options(name=str(root), size=8, loading='memory', **LISTED), 'train.csv', seed=0)
     assert dataset.labels.tolist() == [0]
-    assert len(dataset.left_out) == 1
+    assert len(dataset.skipped) == 1
 
 
 def test_splits_without_a_dot_or_a_file_are_folders_as_ever(write):

@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import masked, prepared
+from artifacts_jax.data import masked, tfds_data
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.data.voc import records
 from tests.transfer import masked_folder as made
@@ -51,8 +51,8 @@ def test_a_tfds_data_set(tmp_path, config, monkeypatch):
     info = ConfigDict({'features': {'image': 0, 'segmentation_mask': 0}, 'splits': {'train': {'num_examples': 3}}})
     info.available_file_formats = lambda: {}
     built = type('Built', (), {'info': info, 'data_dir': 'somewhere'})()
-    monkeypatch.setattr(prepared, 'builder', lambda config: built)
-    monkeypatch.setattr(prepared, 'records', lambda built, split: [example.SerializeToString()] * 3)
+    monkeypatch.setattr(tfds_data, 'builder', lambda config: built)
+    monkeypatch.setattr(tfds_data, 'records', lambda built, split: [example.SerializeToString()] * 3)
     config.data.update(name='pets', probe_train='train[:2]', test='train[2:]')
     opened = masked.open_splits(config)
     assert (len(opened.train), len(opened.test)) == (2, 1)

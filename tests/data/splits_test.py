@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from artifacts_jax.configs import default
-from artifacts_jax.data import left_out, sources, splits
+from artifacts_jax.data import skipped, sources, splits
 from artifacts_jax.data.reading import TOGETHER
 
 
@@ -185,7 +185,7 @@ def test_val_and_validation_are_one_name(photograph_folder, tmp_path, capsys):
         (tmp_path / name).symlink_to(photograph_folder / source)
     config = options(name=str(tmp_path), size=16, test='validation')
     opened = splits.load(config, 'validation', seed=0)
-    assert (opened.num_examples, opened.left_out.place) == (20, f'val of {tmp_path}')
+    assert (opened.num_examples, opened.skipped.place) == (20, f'val of {tmp_path}')
     assert 'stand for it' not in capsys.readouterr().out
     with pytest.raises(splits.DataError, match=r"no split 'test'; there are: train, val"):
         splits.load(config, 'test', seed=0)
@@ -259,12 +259,12 @@ def damaged_folder(tmp_path):
 @pytest.mark.parametrize('loading', ['memory', 'stream'])
 def test_images_that_cannot_be_read_are_left_out_and_named_once(damaged_folder, loading, tmp_path, capsys):
     config = options(name=str(damaged_folder), size=16, loading=loading, test='train')
-    dataset, file = splits.load(config, 'train', seed=0), tmp_path / 'left_out.tsv'
+    dataset, file = splits.load(config, 'train', seed=0), tmp_path / 'skipped.tsv'
     for _ in range(2):
         batches = list(dataset.eval_batches(3))
         assert sum(batch['valid'].sum() for batch in batches) == 4
-        dataset.left_out.keep(file)
-    assert len(dataset.left_out) == dataset.used == 4
+        dataset.skipped.keep(file)
+    assert len(dataset.skipped) == dataset.used == 4
     lines = [line.split('\t') for line in file.read_text().splitlines()]
     assert {Path(name).name for _, name, _ in lines} == {'cut.png', 'cut.jpg', 'empty.png', 'text.jpg'}
     assert len(lines) == 4
@@ -278,9 +278,9 @@ def test_images_that_cannot_be_read_are_left_out_and_named_once(damaged_folder, 
 
 
 def test_what_was_named_before_is_not_named_again(tmp_path):
-    file = tmp_path / 'left_out.tsv'
+    file = tmp_path / 'skipped.tsv'
     for names in ('ab', 'bc'):
-        record = left_out.LeftOut('train', 10)
+        record = skipped.SkippedExamples('train', 10)
         record.add(names[0], 'a reason')
         record.keep(file)
         record.add(names[1], 'a reason')
@@ -288,9 +288,9 @@ def test_what_was_named_before_is_not_named_again(tmp_path):
 
 
 def test_what_earlier_runs_and_other_processes_left_out_counts_too(tmp_path):
-    first, second, other = (left_out.LeftOut(place, 10) for place in ('train  of', 'train  of', 'test'))
+    first, second, other = (skipped.SkippedExamples(place, 10) for place in ('train  of', 'train  of', 'test'))
     for record, names in ((first, ('a', 'b')), (second, ('b', 'c  d')), (other, ('e',))):
-        record.keep(tmp_path / 'left_out.tsv')
+        record.keep(tmp_path / 'skipped.tsv')
         for name in names:
             record.add(name, 'a reason')
     assert [record.ever() for record in (first, second, other)] == [3, 3, 1]
@@ -298,7 +298,7 @@ def test_what_earlier_runs_and_other_processes_left_out_counts_too(tmp_path):
 
 
 def test_streamed_data_say_what_is_left_out_ever_more_seldom(capsys):
-    record = left_out.LeftOut('train', 1000, live=True)
+    record = skipped.SkippedExamples('train', 1000, live=True)
     for n in range(150):
         record.add(f'{n}.png', 'a reason')
     said = [line.split(' of ')[0] for line in capsys.readouterr().err.splitlines()]
@@ -320,7 +320,7 @@ def test_a_file_that_is_removed_while_it_streams_is_left_out(tmp_path):
     (tmp_path / '7.png').unlink()
     seen = {image[0, 0, 0] for batch in take(dataset.train_batches(8), 10) for image in batch['image']}
     assert seen == set(range(40)) - {7}
-    assert len(dataset.left_out) == 1
+    assert len(dataset.skipped) == 1
 
 
 def test_other_pixels_than_rgb_are_said(tmp_path, capsys):
@@ -338,10 +338,10 @@ def test_importing_costs_no_tensorflow():
 
 
 def test_several_processes_name_what_is_left_out_once(tmp_path):
-    records = [left_out.LeftOut('train', 10, live=True) for _ in range(3)]
+    records = [skipped.SkippedExamples('train', 10, live=True) for _ in range(3)]
     for record in records:
-        record.keep(tmp_path / 'left_out.tsv')
+        record.keep(tmp_path / 'skipped.tsv')
     for name in 'aba':
         for record in records:
             record.add(name, 'a reason')
-    assert (tmp_path / 'left_out.tsv').read_text() == 'train\ta\ta reason\ntrain\tb\ta reason\n'
+    assert (tmp_path / 'skipped.tsv').read_text() == 'train\ta\ta reason\ntrain\tb\ta reason\n'

@@ -20,7 +20,7 @@ def test_peak_memory_is_in_bytes():
 LOCK = """
 import sys, time
 from artifacts_jax.devices import host
-with host.alone(sys.argv[1]):
+with host.exclusive_lock(sys.argv[1]):
     print('locked', flush=True)
     time.sleep(60)
 """
@@ -30,10 +30,10 @@ def test_a_work_directory_is_one_runs_alone_until_it_ends_or_dies(tmp_path):
     with subprocess.Popen([sys.executable, '-c', LOCK, tmp_path], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == 'locked\n'
         named = f'is in use by process {other.pid} on .*: wait for its end'
-        with pytest.raises(ConfigError, match=named), host.alone(tmp_path):
+        with pytest.raises(ConfigError, match=named), host.exclusive_lock(tmp_path):
             pass
         other.kill()
-    with host.alone(tmp_path):
+    with host.exclusive_lock(tmp_path):
         assert (tmp_path / 'lock').read_text().startswith(f'process {os.getpid()} on')
 
 
@@ -43,12 +43,12 @@ def test_the_lock_of_a_host_that_is_gone_is_waited_for(tmp_path, monkeypatch):
         held.flush()
         fcntl.flock(held, fcntl.LOCK_EX)
         monkeypatch.setattr(host, 'LEASE_S', 0.1)
-        with pytest.raises(ConfigError, match='in use by process 7 on another'), host.alone(tmp_path):
+        with pytest.raises(ConfigError, match='in use by process 7 on another'), host.exclusive_lock(tmp_path):
             pass
         monkeypatch.setattr(host, 'LEASE_S', 60)
         lapse = threading.Timer(0.7, fcntl.flock, (held, fcntl.LOCK_UN))
         lapse.start()
-        with host.alone(tmp_path):
+        with host.exclusive_lock(tmp_path):
             assert (tmp_path / 'lock').read_text().startswith(f'process {os.getpid()} on')
         lapse.join()
 
@@ -58,14 +58,14 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(fcntl, 'flock', flock)
-    with pytest.raises(ConfigError, match=r'has no locks.*Lustre: -o flock'), host.alone(tmp_path):
+    with pytest.raises(ConfigError, match=r'has no locks.*Lustre: -o flock'), host.exclusive_lock(tmp_path):
         pass
 
 
 def test_a_system_without_locks_or_usage_is_said_in_a_line(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, 'fcntl', None)
     monkeypatch.setitem(sys.modules, 'resource', None)
-    with pytest.raises(ConfigError, match='this system has no fcntl'), host.alone(tmp_path):
+    with pytest.raises(ConfigError, match='this system has no fcntl'), host.exclusive_lock(tmp_path):
         pass
     assert host.peak_memory() == 0
 

@@ -14,13 +14,13 @@ from artifacts_jax.pretraining import artifacts, autoencoder
 
 def test_one_process_is_the_first_and_agrees_with_itself(tmp_path):
     assert processes.is_first()
-    assert processes.agreed(True)
-    assert not processes.agreed(False)
+    assert processes.broadcast(True)
+    assert not processes.broadcast(False)
     assert processes.divisible(7) == 7
     tree = {'x': np.arange(6).reshape(3, 2)}
-    np.testing.assert_array_equal(processes.gathered(processes.part(tree))['x'], tree['x'])
-    with pytest.raises(ZeroDivisionError), processes.together():
-        processes.led(lambda: 1 / 0, 'divide')
+    np.testing.assert_array_equal(processes.gather(processes.part(tree))['x'], tree['x'])
+    with pytest.raises(ZeroDivisionError), processes.end_together():
+        processes.run_on_first_process(lambda: 1 / 0, 'divide')
 
 
 @pytest.mark.parametrize('given', [('a:1', 2, None), ('a:1', None, 0), ('', 2, 0), ('a:1', 2, 2)])
@@ -61,7 +61,7 @@ import os, signal, time, jax
 from artifacts_jax.devices import processes
 processes.join()
 assert jax.process_count() == 2
-assert processes.anywhere(jax.process_index() == 1) and not processes.anywhere(False)
+assert processes.any_process(jax.process_index() == 1) and not processes.any_process(False)
 os.kill(os.getpid(), signal.SIGTERM)  # outside of training it is the system's
 time.sleep(60)
 """

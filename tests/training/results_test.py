@@ -29,17 +29,17 @@ def test_a_result_is_trusted_only_if_it_was_made_from_what_is_there_now(capsys):
     results.put(found, name, {'conv1': 71}, then)
     assert results.is_current(found, name, then)
     assert not results.is_current(found, name, now)
-    assert found == {'probe': {'learned': {'conv1': 71}}, 'made_from': {name: then}}  # a question changes nothing
+    assert found == {'probe': {'learned': {'conv1': 71}}, 'provenance': {name: then}}  # a question changes nothing
     results.replace(found, name)
     assert 'probe' not in found
-    assert found['replaced'] == [{'part': name, 'made_from': then, 'result': {'conv1': 71}}]
+    assert found['replaced'] == [{'part': name, 'provenance': then, 'result': {'conv1': 71}}]
     assert 'probe/learned: what results.json has was made from something else' in capsys.readouterr().out
 
 
 def test_results_of_an_earlier_state_are_retired_whoever_made_them(tmp_path):
     found = {'probe': {'random': {'a': 1}, 'learned': {'a': 2}}, 'stl10': {'linear': {'all': {'a': 3}}}}
     random, old, new = 'seed 0 at step 0', 'artifacts at step 6, state 1', 'artifacts at step 9, state 2'
-    found['made_from'] = {
+    found['provenance'] = {
         'probe/random': {'network': random},
         'probe/learned': {'network': old},
         'stl10/linear/all': {'network': old},
@@ -51,7 +51,7 @@ def test_results_of_an_earlier_state_are_retired_whoever_made_them(tmp_path):
     kept = results.read(tmp_path)
     assert kept['probe'] == {'random': {'a': 1}}
     assert 'stl10' not in kept
-    assert kept['made_from'] == {'probe/random': {'network': random}}
+    assert kept['provenance'] == {'probe/random': {'network': random}}
     assert [(old['part'], old['result']) for old in kept['replaced']] == [
         ('probe/learned', {'a': 2}),
         ('stl10/linear/all', {'a': 3}),

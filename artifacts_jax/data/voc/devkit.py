@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import decoding, parts
+from artifacts_jax.data import decoding, slices
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.data.splits import Datasets
-from artifacts_jax.data.voc import annotations, prepared, records
+from artifacts_jax.data.voc import annotations, records, tfds_data
 from artifacts_jax.data.voc.annotations import NAMES, presence
 from artifacts_jax.data.voc.records import Record
 
@@ -57,14 +57,14 @@ def open_voc(name: str, splits: Iterable[str], *, data_dir: str = '', lists: str
     if folder.is_dir():
         year = _year(folder)
         return {split: _open(year, split, lists) for split in splits}
-    if not re.fullmatch(prepared.NAME, name):
+    if not re.fullmatch(tfds_data.NAME, name):
         raise DataError(
             f'there is no folder {name}; expected is VOCdevkit, or a folder in it, such as VOCdevkit/VOC2007, or'
             f' voc/2007 or voc/2012 as tfds prepares them'
         )
     if lists != 'Main':
         raise DataError(f'{name} has no masks as tfds prepares it: give the folder VOCdevkit/VOC{name[4:8] or 2012}')
-    return prepared.open_prepared(name, splits, data_dir=data_dir)
+    return tfds_data.open_tfds(name, splits, data_dir=data_dir)
 
 
 def open_splits(config: ConfigDict, datasets: Datasets) -> dict[str, Sequence]:
@@ -83,7 +83,7 @@ def open_splits(config: ConfigDict, datasets: Datasets) -> dict[str, Sequence]:
     def open_both():
         found = open_voc(data.name, splits, data_dir=data.data_dir)
         learned, tested = ([record.name for record in found[split]] for split in splits)
-        parts.warn_of_common(learned, tested, train=train, test=test)
+        slices.warn_of_common(learned, tested, train=train, test=test)
         for split in splits:
             records.check_images(found[split], f'{split} of {data.name}')
         return found

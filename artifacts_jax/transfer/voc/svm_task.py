@@ -48,13 +48,13 @@ class Data:
 
     def features(self, run: Run, entry: Entry) -> tuple:
         """Returns ({layer: features}, labels) of both splits, of all layers that are evaluated now."""
-        if entry.network.made_from not in self._features:
+        if entry.network.provenance not in self._features:
             layers = tuple(dict.fromkeys(key.partition('/')[0] for key in entry.pending))
             extract, trunk = _extractor(run.config, run.devices, layers), entry.network.trunk
             found = tuple(_collect(run, extract, trunk, records) for records in self.records)
             _check_labels(run.config, *(labels for _, labels in found))  # some images may have been left out
-            self._features = {entry.network.made_from: found}
-        return self._features[entry.network.made_from]
+            self._features = {entry.network.provenance: found}
+        return self._features[entry.network.provenance]
 
 
 def open_data(config: ConfigDict, datasets: Datasets) -> Data:
@@ -178,5 +178,5 @@ def _collect(run, extract, trunk, records):
     squares = open_images(config, records)
     run.watch(squares)
     found = [extract(trunk, batch) for batch in squares.eval_batches(options.batch_size)]
-    squares.left_out.say()
+    squares.skipped.say()
     return jax.tree.map(lambda *xs: np.concatenate(xs), *found)

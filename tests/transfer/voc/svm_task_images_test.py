@@ -47,7 +47,7 @@ def test_damaged_images_are_left_out_by_name(view, config, images):
     records[1].file.write_bytes(content[: len(content) // 2])
     squares, batches = read(config, records, view)
     assert sum(batch['valid'].sum() for batch in batches) == 2
-    assert len(squares.left_out) == 1
+    assert len(squares.skipped) == 1
 
 
 def test_hosts_read_their_own_part(config, images):

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 from ml_collections import ConfigDict
 
-from artifacts_jax.data.left_out import LeftOut
+from artifacts_jax.data.skipped import SkippedExamples
 from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.data.voc.records import Record
 from artifacts_jax.devices.parallel import Devices
@@ -233,9 +233,9 @@ def load(folder: str | Path) -> tuple[Callable[..., dict[int, Detections]], Sequ
     shorter, longest = scales.seen_at(config)
 
     def find(given, boxes):
-        left_out = LeftOut('those given', len(given), live=True)
+        skipped = SkippedExamples('those given', len(given), live=True)
         options = {'shorter': shorter['test'], 'longest': longest, 'most': config.voc_detection.boxes}
-        images = batches.Images(records=given, proposals=boxes, seed=0, left_out=left_out, **options)
+        images = batches.Images(records=given, proposals=boxes, seed=0, skipped=skipped, **options)
         return detect(variables, images)
 
     return find, names

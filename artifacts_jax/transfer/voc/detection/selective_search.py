@@ -31,6 +31,8 @@ from artifacts_jax.data.errors import DataError
 from artifacts_jax.devices import host
 from artifacts_jax.files import write_atomically
 
+PROVENANCE = 'made_from'  # the name in the files, which earlier versions have written
+
 SIDE = 500  # of a larger image, when it is searched: the largest side of VOC's images
 SETTINGS = {'mode': 'fast', 'side': SIDE}
 LINES = 20  # are printed in all, where there is no terminal to draw a bar in
@@ -81,7 +83,7 @@ def of_records(
         return found, {}
     _opencv()
     unusable = {}
-    with host.alone(folder, patient=True):
+    with host.exclusive_lock(folder, patient=True):
         found = _kept(folder, records)  # another run may have searched meanwhile
         missing = [n for n, boxes in enumerate(found) if boxes is None]
         workers = min(workers or host.cpus(), len(missing))
@@ -122,8 +124,8 @@ def _read(folder, record):
         if not path.exists():
             return None
         with npz.opened(path) as archive:
-            made_from, boxes = (npz.read(archive, name) for name in ('made_from', 'boxes'))
-        return boxes if made_from.item() == _made_from(record) else None
+            provenance, boxes = (npz.read(archive, name) for name in (PROVENANCE, 'boxes'))
+        return boxes if provenance.item() == _provenance(record) else None
     except (DataError, KeyError, ValueError, OSError):  # damaged, or no image to compare with: the search says so
         return None
 
@@ -132,7 +134,7 @@ def _path(folder, record):
     return Path(folder) / f'{record.name}.npz'
 
 
-def _made_from(record):
+def _provenance(record):
     """Returns what the boxes of an image depend on, as text."""
     content = record.file if isinstance(record.file, bytes) else record.file.read_bytes()
     image = hashlib.blake2b(content, digest_size=16).hexdigest()
@@ -185,7 +187,7 @@ def _search_and_keep(n, record, folder):
     except decoding.UnusableError as error:
         return n, np.zeros((0, 4), np.float32), str(error)
     boxes, file = search(image), io.BytesIO()
-    np.savez_compressed(file, boxes=boxes, made_from=_made_from(record), opencv=_opencv().__version__)
+    np.savez_compressed(file, boxes=boxes, **{PROVENANCE: _provenance(record)}, opencv=_opencv().__version__)
     write_atomically(_path(folder, record), file.getvalue())
     return n, boxes, ''
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from artifacts_jax.config import ConfigError
-from artifacts_jax.data import decoding, parts, reading
+from artifacts_jax.data import decoding, reading, slices
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.data.voc import devkit, records
 from artifacts_jax.data.voc.annotations import NAMES
@@ -78,7 +78,7 @@ def open_lists(config: ConfigDict) -> Lists:
     for test in tests:
         common = [record.name for record in found[test] if record.name in learned]
         if common and test == train:
-            parts.warn_of_common(learned, common, train=train, test=test)
+            slices.warn_of_common(learned, common, train=train, test=test)
         elif common:
             raise DataError(
                 f'{len(common):,} of the {len(found[test]):,} images of {test} are among the {len(learned):,} to learn'

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from ml_collections import ConfigDict
 
-from artifacts_jax.data.left_out import LeftOut
+from artifacts_jax.data.skipped import SkippedExamples
 from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.data.voc.records import VOID, Record
 from artifacts_jax.devices.parallel import Devices
@@ -116,8 +116,8 @@ def load(folder: str | Path) -> tuple[Callable[..., Segmented], Sequence[str]]:
     segment = make(ConfigDict(description['config']), Devices('jit', jax.local_devices()[:1]))
 
     def find(given):
-        left_out = LeftOut('those given', len(given), live=True)
-        return segment(variables, batches.Images(records=given, seed=0, left_out=left_out))
+        skipped = SkippedExamples('those given', len(given), live=True)
+        return segment(variables, batches.Images(records=given, seed=0, skipped=skipped))
 
     return find, description['head']['names']
 

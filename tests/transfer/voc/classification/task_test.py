@@ -105,7 +105,7 @@ def test_a_run_says_every_class(tree, tmp_path, capsys):
     found = pipeline.run(configuration.check(config), workdir)
     row = found['voc_classification']['fc6']
     assert row['count'] == row['train'] == 5
-    named = [line.split('\t')[:2] for line in (workdir / 'left_out.tsv').read_text().splitlines()]
+    named = [line.split('\t')[:2] for line in (workdir / 'skipped.tsv').read_text().splitlines()]
     assert sorted(named) == [[f'{split} of {config.data.name}', '000004'] for split in ('test', 'trainval')]
     assert f'left out 1 of 6 images of test of {config.data.name} so far' in capsys.readouterr().err.splitlines()[-1]
     assert row['ap']['aeroplane'] is None

@@ -138,4 +138,4 @@ def test_what_cannot_be_decoded_adds_nothing_and_is_said(load, records):
         assert not batch['valid_proposals'].any()
         assert not batch['valid_objects'].any()
     assert next(iter(dataset.eval_batches(5)))['valid'].tolist() == [True] * 4 + [False]
-    assert len(dataset.left_out) == 1
+    assert len(dataset.skipped) == 1

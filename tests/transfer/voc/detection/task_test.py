@@ -180,9 +180,9 @@ def test_damaged_images_are_named_in_the_work_directory_and_do_not_count(tree, t
     config = small(trees.damaged(tree, tmp_path / 'voc', '000004'), proposals=str(tree.parent / 'boxes.npz'))
     opened = images(config, tmp_path)
     for each in opened.values():
-        each.left_out.keep(tmp_path / 'left_out.tsv')
+        each.skipped.keep(tmp_path / 'skipped.tsv')
     assert sum(batch['valid'].sum() for batch in opened['test'].eval_batches(4)) == opened['test'].used == 5
-    ((place, name, _),) = [line.split('\t') for line in (tmp_path / 'left_out.tsv').read_text().splitlines()]
+    ((place, name, _),) = [line.split('\t') for line in (tmp_path / 'skipped.tsv').read_text().splitlines()]
     assert (place, name) == (f'test of {config.data.name}', '000004')
     assert opened['train'].used == 6  # of which none was read
 

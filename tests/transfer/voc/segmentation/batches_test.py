@@ -43,4 +43,4 @@ def test_an_image_that_cannot_be_decoded_adds_nothing_and_does_not_count(tree, t
     assert (images.batch(step, 4)['labels'][place] == 255).all()
     (tested,) = images.eval_batches(4)
     assert tested['valid'].tolist() == [False, True, True, True]
-    assert len(images.left_out) == 1
+    assert len(images.skipped) == 1

@@ -30,7 +30,7 @@ def test_a_run_says_every_class_and_draws(tree, tmp_path, capsys, read_png):
     row = found['voc_segmentation']['fcn']
     measured = row['tests']['trainval']
     assert (row['train'], measured['count'], row['steps']) == (5, 5, 6)
-    named = {tuple(line.split('\t')[:2]) for line in (tmp_path / 'left_out.tsv').read_text().splitlines()}
+    named = {tuple(line.split('\t')[:2]) for line in (tmp_path / 'skipped.tsv').read_text().splitlines()}
     places = {f'{name} of {config.data.name}' for name in ('trainval', 'the images to learn from')}
     assert named == {(place, trees.name(4)) for place in places}
     assert measured['iou']['aeroplane'] is None or measured['iou']['aeroplane'] == 0

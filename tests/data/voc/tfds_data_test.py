@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from artifacts_jax.data.errors import DataError
-from artifacts_jax.data.voc import devkit, prepared
+from artifacts_jax.data.voc import devkit, tfds_data
 from artifacts_jax.data.voc.annotations import NAMES
 from tests.transfer.voc.trees import add, an_object, annotation, listed
 
@@ -76,7 +76,7 @@ def test_every_whole_number_of_pixels_comes_back():
     for length in range(1, 1001):
         pixels = np.arange(1, length + 1)
         boxes = np.repeat((pixels / length).astype(np.float32)[:, None], 4, axis=1)
-        np.testing.assert_array_equal(prepared.pixels(boxes, (length, length))[:, 0], pixels)
+        np.testing.assert_array_equal(tfds_data.pixels(boxes, (length, length))[:, 0], pixels)
 
 
 def test_reading_needs_no_tensorflow(folders):

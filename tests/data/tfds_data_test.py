@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from artifacts_jax.data import preparation, prepared, splits
+from artifacts_jax.data import preparation, splits, tfds_data
 from tests.data.splits_test import options
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
@@ -81,7 +81,7 @@ def test_reading_needs_no_tensorflow(sets):
     code = f"""
 import sys
 from artifacts_jax.data import splits
-from tests.data.prepared_test import of
+from tests.data.tfds_data_test import of
 for folder in {list(map(str, sets.values()))}:
     next(splits.load(of(folder, loading='stream'), 'train', seed=0).train_batches(4))
 sys.exit('tensorflow' in sys.modules)
@@ -201,13 +201,13 @@ def test_damaged_files_are_one_error(sets, tmp_path, file_format, damage):
 
 
 def test_labels_that_are_no_class_are_left_out(sets, monkeypatch, capsys):
-    original = prepared.Records.__getitem__
+    original = tfds_data.Records.__getitem__
 
     def twice(records, index):
         example = original(records, index)
         return example._replace(label=2 * example.label)
 
-    monkeypatch.setattr(prepared.Records, '__getitem__', twice)
+    monkeypatch.setattr(tfds_data.Records, '__getitem__', twice)
     dataset = splits.load(of(sets['array_record']), 'train', seed=0)
     assert set(dataset.labels) == {0}
     said = capsys.readouterr().err

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from artifacts_jax.data import places, tfrecord
+from artifacts_jax.data import paths, tfrecord
 from artifacts_jax.data.errors import DataError, first_line
 from artifacts_jax.data.sources import Example
 from artifacts_jax.devices import host
@@ -77,7 +77,7 @@ class Records:
         return self.examples.read(int(index), take)
 
 
-def open_prepared(config: ConfigDict) -> dict[str, Records]:
+def open_tfds(config: ConfigDict) -> dict[str, Records]:
     """Opens a data set that tfds has prepared; no example is read.
 
     Args:
@@ -151,7 +151,7 @@ def check_known(name: str) -> None:
     tfds = import_tfds(f'{name} is read')
     with contextlib.suppress(ImportError):  # it lists its data sets by TensorFlow
         host.hide_accelerators()
-        known, base = [places.PHOTOGRAPHS, *tfds.list_builders()], re.split('[/:]', name)[0]
+        known, base = [paths.PHOTOGRAPHS, *tfds.list_builders()], re.split('[/:]', name)[0]
         if base not in known:
             near = difflib.get_close_matches(base, known, n=3, cutoff=0.6)
             near = f'; near it: {", ".join(near)}' if near else ''

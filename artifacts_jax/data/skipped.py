@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-FILE = 'left_out.tsv'  # in a work directory, has all
+FILE = 'skipped.tsv'  # in a work directory, has all
 NAMED = 3  # examples that a warning names
 
 
 @dataclasses.dataclass(eq=False)
-class LeftOut:
+class SkippedExamples:
     """Those of one split; `len` is how many there are so far."""
 
     place: str = ''  # the split, for messages
@@ -81,7 +81,7 @@ class LeftOut:
             self._size = file.tell()
 
 
-def say_streamed(records: Iterable[LeftOut]) -> None:
+def report_streamed(records: Iterable[SkippedExamples]) -> None:
     """Reports once of each streamed split how much has been left out; of others that was reported on reading."""
     for record in {record.place: record for record in sorted(records, key=len)}.values():
         if record.live:

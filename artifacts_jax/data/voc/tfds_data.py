@@ -8,7 +8,7 @@ from jaxtyping import Float32, Float64
 from ml_collections import ConfigDict
 
 from artifacts_jax.data import decoding
-from artifacts_jax.data import prepared as tfds
+from artifacts_jax.data import tfds_data as tfds
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.data.voc import annotations
 from artifacts_jax.data.voc.records import Record
@@ -36,7 +36,7 @@ class Prepared(Sequence):
             index -= len(part)
 
 
-def open_prepared(name: str, splits: Iterable[str], *, data_dir: str = '') -> dict[str, Prepared]:
+def open_tfds(name: str, splits: Iterable[str], *, data_dir: str = '') -> dict[str, Prepared]:
     """Opens splits that tfds has prepared; no example is read.
 
     Args:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from artifacts_jax.features import lbfgs, linear, sgd
+from artifacts_jax.features import lbfgs, linear, sgd_solver
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 LEARNT = 1250  # of the 1797 digits
@@ -38,7 +38,7 @@ def batches_of(features, labels, *, size, held_out):
 
 
 def fit_sgd(features, labels, *, held_out, num_classes=10, penalties=PENALTIES, epochs=30, size=100):
-    return sgd.fit_sgd(
+    return sgd_solver.fit_sgd(
         batches_of(features, labels, size=size, held_out=held_out),
         dims={layer: x.shape[1] for layer, x in features.items()},
         num_classes=num_classes,
@@ -117,4 +117,4 @@ def test_a_wrong_number_of_steps_is_an_error():
     batches = batches_of(features, labels, size=10, held_out=np.zeros(30, bool))
     options = {'dims': {'ones': 2}, 'num_classes': 2, 'penalties': (0.1,), 'epochs': 1, 'learning_rate': 0.1}
     with pytest.raises(ValueError, match='epoch 0 has 3 batches, not steps_per_epoch=4'):
-        sgd.fit_sgd(batches, steps_per_epoch=4, **options)
+        sgd_solver.fit_sgd(batches, steps_per_epoch=4, **options)
