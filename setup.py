@@ -1,4 +1,4 @@
-"""Installs artifacts_jax: pip install -e . (extras: heif, voc, test, docs, cuda, tpu)."""
+"""Installs artifacts_jax: pip install -e . (extras: tensorflow, tensorboard, heif, voc, test, docs, cuda, tpu)."""
 
 from setuptools import find_packages, setup
 
@@ -6,6 +6,8 @@ DOCS = ['sphinx>=9,<10', 'myst-parser>=5,<6', 'sphinx-book-theme>=1.4,<2', 'sphi
 # tensorflow-cpu has wheels for INTEL alone; on OTHER machines, as on ARM, those of tensorflow are without CUDA, too.
 INTEL = 'platform_machine in "x86_64 AMD64" and sys_platform != "darwin"'
 OTHER = 'platform_machine not in "x86_64 AMD64" or sys_platform == "darwin"'
+TENSORFLOW = [f'tensorflow-cpu>=2.18,<3; {INTEL}', f'tensorflow>=2.18,<3; {OTHER}']  # prepare, and tf1
+TENSORBOARD = ['tensorboard>=2.18,<3']  # shows what runs write
 OPENCV = 'opencv-contrib-python-headless>=4.10,<6'  # selective search
 
 setup(
@@ -30,10 +32,7 @@ setup(
         'tensorflow-datasets>=4.9.9,<5',
         'ml-collections>=1.0,<2',
         'clu>=0.0.12,<0.1',
-        f'tensorflow-cpu>=2.18,<3; {INTEL}',
-        f'tensorflow>=2.18,<3; {OTHER}',
         'importlib-resources>=6',  # tfds 4.9.10 imports it for a builder outside its own package, undeclared
-        'tensorboard>=2.18,<3',
         'tensorboardX>=2.6.2,<3',  # writes what TensorBoard shows, without TensorFlow
         'grain>=0.2.12,<0.3',
         'google-crc32c>=1.5,<2',  # the checksums of TFRecord files
@@ -47,6 +46,8 @@ setup(
         'scipy>=1.13,<2',  # MATLAB's files
     ],
     extras_require={
+        'tensorflow': TENSORFLOW,
+        'tensorboard': TENSORBOARD,
         'heif': ['pillow-heif>=0.22,<2'],
         'voc': [OPENCV],
         'cuda': ['jax[cuda13]>=0.8,<0.13'],
@@ -62,6 +63,8 @@ setup(
             'pillow-heif>=0.22,<2',
             'mean-average-precision==2024.1.5.0',  # what others computed of detections
             OPENCV,
+            *TENSORFLOW,
+            *TENSORBOARD,
             'ruff>=0.12',
             'import-linter>=2.17,<3',
             'grimp>=3.14,<4',  # which tests a change affects

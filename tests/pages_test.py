@@ -68,7 +68,7 @@ def test_tolerances_are_those_of_the_tests():
 def test_packages_of_a_machine_without_tensorflow_are_those_that_are_required():
     setup = re.search(r'install_requires=(.*?)extras_require', (ROOT / 'setup.py').read_text(), re.DOTALL)[1]
     required = set(re.findall(r"^        '([\w-]+)", setup, re.MULTILINE))
-    without = {'tensorboard', 'importlib-resources', 'numpy'}  # TensorFlow's; what others bring
+    without = {'importlib-resources', 'numpy'}  # of tensorflow-datasets; what others bring
     text = section('devices.md', 'A machine without TensorFlow')
     (command,) = re.findall(r'^pip install (.*?)\n[^ ]', text.replace('\\\n', ' '), flags=re.DOTALL | re.MULTILINE)
     named = {re.match(r'[\w-]+', name)[0] for name in command.replace("'", '').split()}

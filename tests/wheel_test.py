@@ -67,13 +67,14 @@ def test_a_wheel_has_what_its_commands_need(installed, tmp_path):
         ('AMD64', 'win32', 'tensorflow-cpu'),
     ],
 )
-def test_every_machine_gets_the_tensorflow_that_has_a_wheel_for_it(installed, machine, system, name):
+def test_the_extra_gives_every_machine_the_tensorflow_that_has_a_wheel_for_it(installed, machine, system, name):
     (metadata,) = installed.glob('*.dist-info/METADATA')
     wanted = [
         requirements.Requirement(line.removeprefix('Requires-Dist: '))
         for line in metadata.read_text().splitlines()
         if line.startswith('Requires-Dist: tensorflow')
     ]
-    there = {'platform_machine': machine, 'sys_platform': system}
-    chosen = {each.name for each in wanted if each.marker is None or each.marker.evaluate(there)}
-    assert chosen == {name, 'tensorflow-datasets'}
+    for extra, expected in (('', {'tensorflow-datasets'}), ('tensorflow', {name, 'tensorflow-datasets'})):
+        there = {'platform_machine': machine, 'sys_platform': system, 'extra': extra}
+        chosen = {each.name for each in wanted if each.marker is None or each.marker.evaluate(there)}
+        assert chosen == expected

@@ -85,6 +85,16 @@ def test_its_export_is_loaded(run):
     assert features(np.zeros((2, 16, 16, 3), np.uint8))['conv5'].shape == (2, 4, 4, 8)
 
 
+def test_the_demonstration_begins(run):
+    runs, _, log = run
+    options = ["--config.stages=('autoencoder',)", '--config.autoencoder.steps=2', '--config.figure_every=100']
+    demo = runs.process('main', '--config=configs/demo.py', f'--workdir={runs.folder / "demo"}', *options)
+    ((status, said, errors),) = runs.end([demo])
+    assert status == 0, errors
+    assert not log.exists(), log.read_text()
+    assert 'autoencoder: all 2 steps are done' in said
+
+
 def test_other_data_say_what_is_missing(run):
     runs, _, log = run
     ((status, _, errors),) = runs.end(runs.start('other', '--config.data.name=cifar10'))

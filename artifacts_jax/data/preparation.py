@@ -77,7 +77,8 @@ def _download(name, data_dir, file_format):
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise DataError(
-            f'{name} is prepared by tensorflow_datasets with TensorFlow, but {error}: install it'
+            f'{name}: tensorflow_datasets needs TensorFlow to prepare it, but {error}; install it with:'
+            f' {host.TENSORFLOW}'
         ) from error
     try:
         built = tfds.builder(name, data_dir=data_dir or None, file_format=file_format, try_gcs=False)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import functools
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -121,8 +122,9 @@ def builder(config: ConfigDict) -> Any:
         return built
     check_known(config.name)
     where = f' --data_dir={config.data_dir}' if config.data_dir else ''
+    needed = '' if importlib.util.find_spec('tensorflow') else f' {host.TENSORFLOW} (preparing needs it), then:'
     raise DataError(
-        f'{config.name} is not prepared in {config.data_dir or DEFAULT}; prepare it with:'
+        f'{config.name} is not prepared in {config.data_dir or DEFAULT}; prepare it with:{needed}'
         f' python -m artifacts_jax.prepare {config.name}{where} (or set --config.data.data_dir to where it is)'
     )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from artifacts_jax.config import ConfigError
 
+TENSORFLOW = "pip install 'artifacts_jax[tensorflow]'"  # installs TensorFlow, which is an extra
 LEASE_S = 120  # for so long a network's file system may hold the lock of a host that is gone
 
 

@@ -116,7 +116,10 @@ def read(checkpoint: str | Path) -> dict[str, np.ndarray | np.generic]:
         host.hide_accelerators()
         import tensorflow as tf
     except ImportError as error:
-        raise TensorFlowCheckpointError(f'checkpoints of TensorFlow are read by it, but {error}: install it') from error
+        raise TensorFlowCheckpointError(
+            f'{checkpoint}: TensorFlow reads its checkpoints, but it is not installed ({error}); install it with:'
+            f' {host.TENSORFLOW}'
+        ) from error
     if not str(checkpoint):
         raise TensorFlowCheckpointError('the name of the checkpoint is empty')
     try:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from artifacts_jax.data import preparation, splits, tfds_data
+from artifacts_jax.devices import host
 from tests.data.splits_test import options
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
@@ -176,6 +177,16 @@ def test_features_by_other_names(tmp_path, features, file_format, capsys):
 def test_missing_data_says_where_it_looked_and_what_to_do(tmp_path, changes, message):
     with pytest.raises(splits.DataError, match=message):
         splits.load(options(data_dir=str(tmp_path), **changes), 'train', seed=0)
+
+
+def test_without_tensorflow_the_errors_give_the_command_that_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'tensorflow', None)  # it cannot be imported
+    with pytest.raises(splits.DataError) as caught:
+        splits.load(options(data_dir=str(tmp_path), name='stl10'), 'train', seed=0)
+    assert f'prepare it with: {host.TENSORFLOW} (preparing needs it), then: python -m' in str(caught.value)
+    with pytest.raises(splits.DataError, match=r'^stl10: .* needs TensorFlow') as caught:
+        preparation.prepare('stl10', str(tmp_path))
+    assert str(caught.value).endswith(f'install it with: {host.TENSORFLOW}')
 
 
 @pytest.mark.parametrize(

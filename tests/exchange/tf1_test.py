@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import artifacts_jax
+from artifacts_jax.devices import host
 from artifacts_jax.exchange import exports, loaders, tf1
 from artifacts_jax.models.discriminator import CHANNEL_MEANS
 from tests.exchange.tf1_checkpoints import (
@@ -197,6 +198,13 @@ def test_unreadable_files_are_one_error(damage, tmp_path):
         path.write_text('not a checkpoint')
     with pytest.raises(tf1.TensorFlowCheckpointError, match=r'model\.ckpt cannot be read as a TensorFlow checkpoint'):
         tf1.read(path)
+
+
+def test_without_tensorflow_the_error_gives_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'tensorflow', None)  # it cannot be imported
+    with pytest.raises(tf1.TensorFlowCheckpointError, match=r'^model\.ckpt: ') as caught:
+        tf1.read('model.ckpt')
+    assert str(caught.value).endswith(f'install it with: {host.TENSORFLOW}')
 
 
 @pytest.mark.parametrize('kind', ['file', 'folder', 'run'])
