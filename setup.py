@@ -1,5 +1,8 @@
 """Installs artifacts_jax: pip install -e . (extras: tensorflow, tensorboard, heif, voc, test, docs, cuda, tpu)."""
 
+import runpy
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 DOCS = ['sphinx>=9,<10', 'myst-parser>=5,<6', 'sphinx-book-theme>=1.4,<2', 'sphinx-copybutton>=0.5.2,<1']
@@ -12,7 +15,7 @@ OPENCV = 'opencv-contrib-python-headless>=4.10,<6'  # selective search
 
 setup(
     name='artifacts_jax',
-    version='0.1.0',
+    version=runpy.run_path(str(Path(__file__).parent / 'artifacts_jax' / 'version.py'))['__version__'],
     description='Self-supervised visual features by learning to spot artifacts, in JAX and Flax',
     license='Apache-2.0',
     python_requires='>=3.11',
@@ -21,6 +24,7 @@ setup(
         'artifacts_jax.configs',
         'artifacts_jax.configs.transfer',
     ],
+    entry_points={'console_scripts': ['artifacts-jax = artifacts_jax.cli:main']},
     package_dir={'artifacts_jax.configs': 'configs'},
     install_requires=[
         'absl-py>=2.1',

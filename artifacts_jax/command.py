@@ -15,7 +15,8 @@ from artifacts_jax import config as configuration
 from artifacts_jax import configs, startup
 from artifacts_jax.devices import host
 
-KEPT = 'what was saved before is kept; the same command goes on from there'
+KEPT = startup.KEPT
+HELP = {'--help', '-help', '-h', '-?'}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -46,7 +47,7 @@ def run(main: Callable[..., None], required: Sequence[str] = (), arguments: Sequ
         except (configuration.ForeseenError, OSError) as error:
             sys.exit(f'error: {explain(error)}')
 
-    startup.begin(_interrupted)
+    startup.begin()
     nowhere = open(os.devnull, 'w')  # noqa: SIM115 (for what has been closed from the start)
     sys.stdout, sys.stderr = (SafeStream(stream or nowhere) for stream in (sys.stdout, sys.stderr))
     app.run(start, flags_parser=parse)
@@ -67,6 +68,8 @@ def parse(arguments: list[str]) -> list[str]:
 
     A misspelt flag, key, file or variant ends the program with one line that says what would do.
     """
+    if HELP & set(arguments):
+        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)  # of absl's own the exit status is 1
     try:
         arguments = _locate(arguments)
         rest = flags.FLAGS(arguments)
@@ -120,28 +123,16 @@ class SafeStream:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # nothing trains
-                _end(f'nobody reads the output any more: {KEPT}', 128 + signal.SIGPIPE)
+                startup.end(f'nobody reads the output any more: {KEPT}', 128 + signal.SIGPIPE)
             signal.raise_signal(signal.SIGTERM)
             return 0
-
-
-def _interrupted(number, frame):
-    """Ends the program at once: an exception could come out of any library as another one, or not at all."""
-    del frame
-    _end(f'interrupted: {KEPT}', 128 + number)
-
-
-def _end(text, status):
-    try:
-        os.write(2, f'{text}\n'.encode())
-    finally:
-        os._exit(status)
 
 
 def _locate(arguments):
     """Returns the arguments with the file that --config names as it is found.
 
-    That is where the path says, or, of configs/NAME.py, beside the program. A JSON file is read by configs/saved.py.
+    That is where the path says, or, of configs/NAME.py or NAME, among the configurations of the package. A JSON file is
+    read by configs/saved.py.
     """
     found = list(arguments)
     for n, argument in enumerate(arguments):
@@ -165,14 +156,23 @@ def _config_file(value):
             return f'{configs.FOLDER / "saved.py"}:{path}{colon}{variant}'
     elif Path(path).is_file():
         return f'{path}{colon}{variant}'
-    elif Path(path).parts[0] == 'configs' and (configs.FOLDER / Path(path).relative_to('configs')).is_file():
-        return f'{configs.FOLDER / Path(path).relative_to("configs")}{colon}{variant}'
-    known = sorted(f'configs/{file.relative_to(configs.FOLDER)}' for file in configs.FOLDER.rglob('*.py'))
+    names = {file.relative_to(configs.FOLDER).with_suffix('').as_posix(): file for file in configs.FOLDER.rglob('*.py')}
+    paths = {f'configs/{name}.py': file for name, file in names.items()}
+    if file := paths.get(path) or names.get(path):
+        return f'{file}{colon}{variant}'
+    spelled = paths if Path(path).suffix or path.startswith('configs') else names
+    known = [name for name, file in spelled.items() if _is_named(file)]
     nearest = difflib.get_close_matches(path, known, n=1, cutoff=0)[0]
     what = 'is a folder' if Path(path).is_dir() else 'is not there'
     raise configuration.ConfigError(
-        f'--config={value}: {path} {what}; it is a file of Python or JSON, such as {nearest}'
+        f'--config={value}: {path} {what}; it is a file of Python or JSON, or the name of a configuration of the'
+        f' package, such as {nearest}'
     )
+
+
+def _is_named(file):
+    """Returns whether a file of the package is a configuration that a person would name."""
+    return file.name != 'saved.py' and 'def get_config' in file.read_text()
 
 
 def _reason(error):

@@ -2,6 +2,7 @@
 
 python -m artifacts_jax.main --config=configs/demo.py --workdir=runs/demo
 python -m artifacts_jax.main --config=configs/stl10.py --workdir=runs/stl10 --config.artifacts.drop_rate=0.5
+artifacts-jax train --config=stl10:no_repair --workdir=runs/no_repair
 
 Any key of configs/default.py can be set as --config.KEY=VALUE; --config.stages="('probe', 'stl10')" picks stages.
 The work directory gets: config.json, {autoencoder,artifacts}/{checkpoints,metrics.jsonl}, tensorboard/, figures/,

@@ -46,14 +46,15 @@ def run(config: ConfigDict, workdir: str | Path, *, opened: dict | None = None) 
     """Runs the config's stages and returns the results, {} if no evaluation is among them.
 
     Args:
-      config: a checked configuration.
+      config: a configuration, as get_config of artifacts_jax.configs.NAME returns it.
       workdir: is made, or resumed if it was made with the same configuration.
       opened: data that `check` has opened, for several runs.
 
     Raises:
       ForeseenError: one of its kinds, with a message for the user.
     """
-    workdir, devices = host.folder(workdir, 'workdir'), Devices(config.parallel)
+    config, workdir = configuration.check(config), host.folder(workdir, 'workdir')
+    devices = Devices(config.parallel)
     resolved = Run(config, workdir, devices, Datasets(config, opened))
     trained, begun = _check(resolved)  # before the work directory keeps the configuration
     with _at_work(config, workdir, force=config.force or not begun):

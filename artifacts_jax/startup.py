@@ -1,8 +1,8 @@
 """What a command does to its own process before it begins, all of it left out with ARTIFACTS_JAX_PLAIN=1.
 
-For speed it starts itself again, once, with other settings of the C library; Ctrl-C is one line in place of a stack
-trace; and files of configurations may say `from configs import default`, as those of earlier versions do. Whoever
-debugs or embeds the program wants none of it.
+For speed it starts itself again, once, with other settings of the C library. Ctrl-C is one line and status 130 in place
+of a stack trace, from the first import on. Files of configurations may say `from configs import default`, as those of
+earlier versions do. Whoever debugs or embeds the program wants none of it.
 """
 
 import contextlib
@@ -11,12 +11,12 @@ import os
 import signal
 import sys
 import types
-from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 from artifacts_jax import configs
 
+CONSOLE = 'artifacts-jax'  # the console command, see cli.py
+KEPT = 'what was saved before is kept; the same command goes on from there'
 PLAIN = 'ARTIFACTS_JAX_PLAIN'  # the environment variable: anything but '' or 0
 RESTARTED = 'ARTIFACTS_JAX_RESTARTED'  # is set where GLIBC_TUNABLES is not the user's
 MEMORY = ':'.join(
@@ -30,8 +30,19 @@ MEMORY = ':'.join(
 
 
 def is_command() -> bool:
-    """Returns whether this is `python -m artifacts_jax.NAME`, and no script or notebook that imports the package."""
-    return any(option == '-m' and name.startswith('artifacts_jax.') for option, name in pairwise(sys.orig_argv))
+    """Returns whether this is a command of the package, and no script or notebook that imports it.
+
+    A command is `python -m artifacts_jax`, `python -m artifacts_jax.NAME`, or the console command.
+    """
+    arguments = iter(sys.orig_argv[1:])
+    for argument in arguments:
+        if argument in ('-X', '-W'):  # options of Python with a value
+            next(arguments, None)
+        elif argument == '-m':
+            return next(arguments, '').partition('.')[0] == 'artifacts_jax'
+        elif not argument.startswith('-'):
+            return Path(argument).name == CONSOLE
+    return False
 
 
 def is_plain() -> bool:
@@ -42,11 +53,27 @@ def is_plain() -> bool:
 def importing() -> None:
     """Ends a command at Ctrl-C without a stack trace of imports, which take a moment; the package begins with it."""
     if is_command() and not is_plain() and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, interrupted)
+    if RESTARTED in os.environ:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # see keep_memory
 
 
-def begin(interrupted: Callable) -> None:
-    """Does the rest; `interrupted` is the handler of Ctrl-C, as of `signal.signal`."""
+def interrupted(number: int, frame: types.FrameType | None) -> None:
+    """Ends the program at once: an exception could come out of any library as another one, or not at all."""
+    del frame
+    end(f'interrupted: {KEPT}', 128 + number)
+
+
+def end(text: str, status: int) -> None:
+    """Ends the program at once, with a line on stderr."""
+    try:
+        os.write(2, f'{text}\n'.encode())
+    finally:
+        os._exit(status)
+
+
+def begin() -> None:
+    """Does the rest, when the command itself begins."""
     if is_plain():
         return
     if is_command():  # what a script or a notebook has done before would be done twice
@@ -67,7 +94,10 @@ def keep_memory() -> None:
     if sys.platform == 'linux' and 'GLIBC_TUNABLES' not in os.environ:
         os.environ.update({'GLIBC_TUNABLES': MEMORY, RESTARTED: '1'})
         with contextlib.suppress(OSError):  # it is only for speed
+            # Ctrl-C waits until `importing` handles it, or it would end the new interpreter with a stack trace.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def given_environment() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Sphinx's settings for the site that launch/docs.sh builds from these pages, with any warning as an error."""
 
 import re
+import runpy
 import sys
 import typing
 from pathlib import Path
@@ -11,7 +12,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]  # this tree's package and configs,
 project = 'artifacts_jax'
 typing.GENERATING_DOCUMENTATION = project  # for which jaxtyping writes its types by their names
 author = copyright = 'the authors of artifacts_jax'
-release = re.search(r"version='(.+)'", (HERE.parent / 'setup.py').read_text())[1]
+release = runpy.run_path(str(HERE.parent / 'artifacts_jax' / 'version.py'))['__version__']
 extensions = [
     'myst_parser',
     'sphinx.ext.autodoc',

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import artifacts_jax
-from artifacts_jax import benchmark
+from artifacts_jax import benchmark, cli
 from artifacts_jax import config as configuration
 from artifacts_jax.configs import default
 from tests import golden_test
@@ -15,7 +15,6 @@ from tests.earlier import workdirs
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / 'docs').glob('*.md')), ROOT / 'README.md', ROOT / 'CONTRIBUTING.md']
-COMMANDS = [path.stem for path in (ROOT / 'artifacts_jax').glob('*.py') if 'command.run(' in path.read_text()]
 COLUMN = 76  # characters of code that a page shows without scrolling
 
 
@@ -55,8 +54,10 @@ def test_every_stage_that_the_benchmark_measures_is_on_the_page_of_speed():
 
 def test_every_command_and_loader_is_in_the_api():
     text = page('api/artifacts_jax.md')
-    assert [command for command in COMMANDS if not re.search(rf'`(python -m artifacts_jax\.)?{command}`', text)] == []
-    assert {*re.findall(r'autofunction:: artifacts_jax\.(\w+)', text)} == {*artifacts_jax.__all__}
+    named = re.findall(r'autofunction:: artifacts_jax\.(\w+)', text)
+    assert sorted([*named, '__version__']) == sorted(artifacts_jax.__all__)
+    rows = re.findall(r'^\| `artifacts-jax (\w+)` \| `(\w+)` \| (.*) \|$', text, re.MULTILINE)
+    assert {name: (module, what) for name, module, what in rows} == cli.COMMANDS
 
 
 def test_tolerances_are_those_of_the_tests():

@@ -64,9 +64,30 @@ def test_one_variable_leaves_all_of_it_out(monkeypatch, plain, done):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     monkeypatch.setitem(sys.modules, 'configs', None)
     startup.importing()
-    startup.begin(print)
+    startup.begin()
     assert [*seen, *['configs'] * (sys.modules['configs'] is not None)] == done
     assert (startup.RESTARTED in os.environ) == bool(done)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        ('-m artifacts_jax.main --config=demo', True),
+        ('-m artifacts_jax train --config=demo', True),
+        ('-X importtime -W error -m artifacts_jax.main', True),
+        ('/venv/bin/artifacts-jax train', True),
+        ('-X importtime bin/artifacts-jax train', True),
+        ('-m artifacts_jax_other.main', False),
+        ('-m pytest -m artifacts_jax.main', False),
+        ('script.py -m artifacts_jax.main', False),
+        ('script.py artifacts-jax', False),
+        ('-c pass', False),
+        ('', False),
+    ],
+)
+def test_commands_are_told_from_scripts(monkeypatch, arguments, expected):
+    monkeypatch.setattr(sys, 'orig_argv', ['python', *arguments.split()])
+    assert startup.is_command() == expected
 
 
 def test_a_file_may_import_configs_from_anywhere(monkeypatch):

@@ -58,6 +58,12 @@ def test_a_wheel_has_what_its_commands_need(installed, tmp_path):
 
 
 @pytest.mark.nightly
+def test_a_wheel_has_the_console_command(installed):
+    (entry_points,) = installed.glob('*.dist-info/entry_points.txt')
+    assert entry_points.read_text().split('\n')[:2] == ['[console_scripts]', 'artifacts-jax = artifacts_jax.cli:main']
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ('machine', 'system', 'name'),
     [
