@@ -189,7 +189,7 @@ def _measure(stage, config, given, limits):
         if given.peer:
             peers.append(peer(given.peer, stage.NAME, config.batch_size))
         row = measure.stage(stage, config, steps=given.steps, limits=limits, sample=sample, batches=batches)
-        parts = stage.measure_parts(config, sample, given.steps) if hasattr(stage, 'measure_parts') else {}
+        parts = stage.time_components(config, sample, given.steps) if hasattr(stage, 'time_components') else {}
         rows.append(row | parts)
     row = sorted(rows, key=lambda row: row['images_per_s'])[len(rows) // 2]
     row = {'stage': stage.NAME, 'batch': config.batch_size, **row}

@@ -1,8 +1,8 @@
 """A run: the config's stages in order, each from where it stopped, in one work directory.
 
-There are two kinds of stages. Those of TRAINED learn: modules with NAME, SPLITS, BASE, SHOWN, check, plan, init_state,
-train_step, evaluator and illustrator, which training/loop.py runs. EVALUATIONS find out what the learned features are
-good for: modules as training/evaluation.py has them, which runs them.
+There are two kinds of stages. Those of TRAINED learn: modules with NAME, SPLITS, BASE, PROGRESS_METRICS, check, plan,
+init_state, train_step, evaluator and illustrator, which training/loop.py runs. EVALUATIONS find out what the learned
+features are good for: modules as training/evaluation.py has them, which runs them.
 """
 
 import contextlib

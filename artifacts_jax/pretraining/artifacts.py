@@ -21,7 +21,7 @@ NAME = 'artifacts'
 SPLITS = ('train', 'probe_train', 'test')  # of the data, that it needs
 REPLAYED = True  # by --replay
 BASE = autoencoder  # the stage whose variables this one freezes
-SHOWN = held_out.SHOWN
+PROGRESS_METRICS = held_out.PROGRESS_METRICS
 discriminator, evaluator, illustrator = game.discriminator, held_out.evaluator, held_out.illustrator
 
 

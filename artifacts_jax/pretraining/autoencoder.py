@@ -22,7 +22,7 @@ REPLAYED = True  # by --replay
 BASE = None  # the stage whose variables this one builds on
 NETWORKS = ('encoder', 'decoder')
 SPLITS = ('train', 'test')  # of the data, that it needs
-SHOWN = {'PSNR (dB)': 'psnr', 'mean squared error': 'mse'}  # of what the evaluator finds
+PROGRESS_METRICS = {'PSNR (dB)': 'psnr', 'mean squared error': 'mse'}  # of what the evaluator finds
 
 
 def check(config: ConfigDict, devices: parallel.Devices) -> None:

@@ -18,7 +18,7 @@ from artifacts_jax.models.discriminator import REAL
 from artifacts_jax.pretraining import game
 from artifacts_jax.training import keys, metrics
 
-SHOWN = {  # to a person, of what the evaluator finds
+PROGRESS_METRICS = {  # to a person, of what the evaluator finds
     'real': 'accuracy/real',
     'fake': 'accuracy/fake',
     'mask AUC': 'mask_auc',

@@ -50,7 +50,7 @@ def run(
     'replaced', and the stage begins anew.
 
     Args:
-      stage: a module, or an object, with NAME, BASE, SHOWN, plan, init_state, train_step, evaluator and
+      stage: a module, or an object, with NAME, BASE, PROGRESS_METRICS, plan, init_state, train_step, evaluator and
         illustrator; and with prepare, if its first state depends on the data.
       config: the run's configuration; `stage.plan(config)` gives the number of updates and the batch size.
       workdir: gets {NAME}/checkpoints, {NAME}/metrics.jsonl, tensorboard/{NAME} and figures/.
@@ -191,7 +191,7 @@ def _first(stage, config, workdir, devices, datasets, base, checkpoints):
 
 def _report(stage, config, workdir, start):
     steps, batch_size = stage.plan(config)
-    options = {'steps': steps, 'batch_size': batch_size, 'log_every': config.log_every, 'shown': stage.SHOWN}
+    options = {'steps': steps, 'batch_size': batch_size, 'log_every': config.log_every, 'shown': stage.PROGRESS_METRICS}
     return (Report if processes.is_first() else Silence)(Path(workdir), stage.NAME, start, **options)
 
 

@@ -27,17 +27,17 @@ class Stage(TrunkStage):
     images: int  # training images
     classes: int
 
-    SHOWN = {'accuracy': 'accuracy'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
+    PROGRESS_METRICS = {'accuracy': 'accuracy'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
     ACCUMULATES = True
-    NORMS = 'each'
+    GRAD_NORMS = 'per_network'
 
     def plan(self, config):
         """As TrunkStage.plan; as in the reference, an epoch has whole batches only."""
         batch_size = config.stl10.batch_size
         return max(1, self.images // batch_size) * config.stl10.epochs, batch_size
 
-    def first_variables(self, key, trunk, config):
-        """As TrunkStage.first_variables: the trunk's are trained or frozen, by kind."""
+    def init_variables(self, key, trunk, config):
+        """As TrunkStage.init_variables: the trunk's are trained or frozen, by kind."""
         size = config.model.image_size
         drawn = self._model(config).init(key, jnp.zeros((1, size, size, 3)))
         trained, frozen = {}, {}
@@ -48,19 +48,19 @@ class Stage(TrunkStage):
             frozen[kind] = {} if changes else {'trunk': tree}
         return trained, frozen
 
-    def optimiser(self, config):
-        """As TrunkStage.optimiser: Adam."""
+    def make_optimiser(self, config):
+        """As TrunkStage.make_optimiser: Adam."""
         steps, _ = self.plan(config)
         return optim.adam(optim.schedule(config.stl10.learning_rate, steps, config), config)
 
-    def inputs(self, variables, batch, key, step, *, config, axis_name):
-        """As TrunkStage.inputs: augmented images, labels, and keys for dropout."""
+    def prepare_inputs(self, variables, batch, key, step, *, config, axis_name):
+        """As TrunkStage.prepare_inputs: augmented images, labels, and keys for dropout."""
         del variables, axis_name
         augment_keys, *dropout_keys = keys.example_keys(key, step, batch['index'], 3)
         return augment.training_view(config, augment_keys, batch['image']), batch['label'], *dropout_keys
 
-    def loss(self, variables, inputs, *, config, axis_name):
-        """As TrunkStage.loss: cross-entropy, and L2 of the weights that are trained."""
+    def compute_losses(self, variables, inputs, *, config, axis_name):
+        """As TrunkStage.compute_losses: cross-entropy, and L2 of the weights that are trained."""
         images, labels, *dropout_keys = inputs
         changing = self._changing(config)
         logits, updates = self._model(config, axis_name).apply(
@@ -74,7 +74,7 @@ class Stage(TrunkStage):
         }
         return values, updates['batch_stats']
 
-    def measure(self, predicted, dataset):
+    def compute_metrics(self, predicted, dataset):
         """Returns the accuracy, in [0, 1], of what `counter` counts."""
         del dataset
         correct, examples = predicted

@@ -1,4 +1,4 @@
-"""The training of a network on the trunk, as the loop runs it: what the tasks have in common."""
+"""The base class of the stages that transfer tasks train: networks on top of the trunk."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,43 +19,45 @@ from artifacts_jax.training.state import State
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrunkStage:
-    """One training, as loop.run takes it. A task's subclass supplies what differs: the methods that raise, and others.
+    """A stage for loop.run. The subclass of a task implements the methods that raise NotImplementedError.
 
-    A pretext task, which trains the trunk from its first weights, has BASE = None.
+    It may override the other methods. A pretext task trains the trunk from random weights: it sets BASE = None.
     """
 
-    NAME: str  # also its folder
-    predict: Callable | None = None  # predict(variables, dataset, limit=0), of test images, for evaluation
+    NAME: str  # also the name of its folder in the work directory
+    predict: Callable | None = None  # predict(variables, dataset, limit=0): predictions for images, for evaluation
 
-    BASE: ClassVar[Any] = artifacts
-    SHOWN: ClassVar[dict] = {}  # {heading: name}, of what is evaluated during training
-    ACCUMULATES: ClassVar[bool] = False  # whether a step takes its batch in `config.accumulate` parts
-    NORMS: ClassVar[str] = 'all'  # whose gradients' norms are logged: 'all' together, or 'each' network's
+    BASE: ClassVar[Any] = artifacts  # the stage whose trunk this stage starts from
+    PROGRESS_METRICS: ClassVar[dict] = {}  # {heading: metric name} of the values printed during training
+    ACCUMULATES: ClassVar[bool] = False  # whether a step splits its batch into `config.accumulate` microbatches
+    GRAD_NORMS: ClassVar[str] = 'all'  # logs one gradient norm of 'all' networks, or one 'per_network'
 
     def plan(self, config: ConfigDict) -> tuple[int, int]:
-        """Returns (steps, images in a global batch)."""
+        """Returns (number of steps, images in a global batch)."""
         raise NotImplementedError
 
-    def first_variables(self, key: Key[Array, ''], trunk: dict | None, config: ConfigDict) -> tuple[dict, dict | None]:
-        """Returns the variables at step 0, (trained, frozen), {'params': {network: tree}, 'batch_stats': ...} each.
+    def init_variables(self, key: Key[Array, ''], trunk: dict | None, config: ConfigDict) -> tuple[dict, dict | None]:
+        """Returns the variables at step 0: (trained, frozen).
+
+        Both have the form {'params': {network: tree}, 'batch_stats': {network: tree}}; `frozen` may be None.
 
         Args:
-          key: draws new layers.
-          trunk: the variables of the trunk, None where BASE is None.
+          key: random key for the new layers.
+          trunk: the variables of the trunk; None if BASE is None.
           config: the run's configuration.
         """
         raise NotImplementedError
 
-    def optimiser(self, config: ConfigDict) -> optax.GradientTransformation:
+    def make_optimiser(self, config: ConfigDict) -> optax.GradientTransformation:
         """Returns the optimiser of all trained networks."""
         raise NotImplementedError
 
-    def learns(self, path: tuple, config: ConfigDict) -> bool:
-        """Returns whether the parameter at a path of the trained networks' trees is trained."""
+    def is_trained(self, path: tuple, config: ConfigDict) -> bool:
+        """Returns whether training updates the parameter at this path of the tree of trained networks."""
         del path, config
         return True
 
-    def inputs(
+    def prepare_inputs(
         self,
         variables: dict,
         batch: dict,
@@ -65,54 +67,60 @@ class TrunkStage:
         config: ConfigDict,
         axis_name: str | None,
     ) -> PyTree:
-        """Returns what `loss` takes of a batch: a tree of [B, ...] arrays.
+        """Returns the inputs of `compute_losses` for a batch: a tree of [B, ...] arrays.
 
         Args:
-          variables: of all networks.
-          batch: this device's part of it.
-          key: the stage's key.
-          step: updates done.
+          variables: the variables of all networks.
+          batch: this device's shard of the batch.
+          key: the stage's random key.
+          step: number of completed steps.
           config: the run's configuration.
-          axis_name: the devices' axis under pmap.
+          axis_name: the pmap axis of the devices; None without pmap.
         """
         raise NotImplementedError
 
-    def loss(
+    def compute_losses(
         self, variables: dict, inputs: PyTree, *, config: ConfigDict, axis_name: str | None
     ) -> tuple[dict[str, Array], dict]:
-        """Returns ({name: this device's share of a value}, the new batch_stats of the trained networks).
+        """Returns ({name: this device's share of a value}, new batch_stats of the trained networks).
 
-        Those named 'loss/...' are minimised, their sum. Arguments as of `inputs`.
+        The shares of all devices add up to the value. Training minimises the sum of the values named 'loss/...'.
+
+        Args:
+          variables: the variables of all networks.
+          inputs: the result of `prepare_inputs`, or a microbatch of it.
+          config: the run's configuration.
+          axis_name: the pmap axis of the devices; None without pmap.
         """
         raise NotImplementedError
 
-    def initialise(
+    def initialise_from_data(
         self, key: Key[Array, ''], params: dict, config: ConfigDict, devices: Devices, dataset: Any
     ) -> dict | None:
-        """Returns the parameters with layers initialised by training images; None leaves them as they are.
+        """Returns the parameters after data-dependent initialisation; None keeps `params` unchanged.
 
         Args:
-          key: draws what is drawn.
-          params: of all networks, at step 0.
+          key: random key of the initialisation.
+          params: the parameters of all networks, at step 0.
           config: the run's configuration.
           devices: the mapping over devices.
           dataset: the training images.
         """
         del key, params, config, devices, dataset
 
-    def measure(self, predicted: Any, dataset: Any) -> dict[str, float]:
-        """Returns {name: value} of what `predict` has returned for images of a data set."""
+    def compute_metrics(self, predicted: Any, dataset: Any) -> dict[str, float]:
+        """Returns {name: value}: the metrics of what `predict` returned for images of a data set."""
         raise NotImplementedError
 
-    def draw(self, state: State, dataset: Any, folder: Path | None) -> None:
-        """Writes figures of the first test images to a folder, None: nothing; most tasks have the loop's curves."""
+    def plot(self, state: State, dataset: Any, folder: Path | None) -> None:
+        """Writes figures of the first test images into a folder; does nothing if it is None. Default: no figures."""
 
     def sample_batch(self, config: ConfigDict) -> dict:
-        """Returns a host batch of noise as large as `config.batch_size`, for the benchmark."""
+        """Returns a host batch of `config.batch_size` random examples, for the benchmark."""
         raise NotImplementedError
 
-    def measure_parts(self, config: ConfigDict, batch: dict, steps: int) -> dict[str, float]:
-        """Returns {part of a step: seconds on one device}, for the benchmark; most tasks have none."""
+    def time_components(self, config: ConfigDict, batch: dict, steps: int) -> dict[str, float]:
+        """Returns {component of a step: seconds on one device}, for the benchmark. Default: no components."""
         del config, batch, steps
         return {}
 
@@ -120,19 +128,19 @@ class TrunkStage:
         """Returns the state at step 0, before `prepare`.
 
         Args:
-          key: draws new layers.
-          base: variables with the network 'discriminator', whose trunk this one starts from.
+          key: random key for the new layers.
+          base: variables that contain the network 'discriminator'; this stage starts from its trunk.
           config: the run's configuration.
         """
         trunk = base and {kind: tree['trunk'] for kind, tree in artifacts.discriminator(base).items()}
-        trained, frozen = self.first_variables(key, trunk, config)
-        optimisers = {tuple(trained['params']): self.optimiser(config)}
+        trained, frozen = self.init_variables(key, trunk, config)
+        optimisers = {tuple(trained['params']): self.make_optimiser(config)}
         return State.create(trained, optimisers, ema=False, frozen=frozen)
 
     def prepare(self, state: State, *, config: ConfigDict, devices: Devices, datasets: dict) -> State:
-        """Returns the state at step 0 with what depends on the training images."""
+        """Returns the state at step 0 after data-dependent initialisation."""
         key, params = keys.stage_key(config.seed, f'{self.NAME}/rescale'), jax.device_get(state.variables['params'])
-        params = self.initialise(key, params, config, devices, datasets['train'])
+        params = self.initialise_from_data(key, params, config, devices, datasets['train'])
         if params is None:
             return state
         frozen = state.frozen or {'params': {}}
@@ -145,49 +153,51 @@ class TrunkStage:
     def train_step(
         self, state: State, batch: dict, key: Key[Array, ''], *, config: ConfigDict, axis_name: str | None = None
     ) -> tuple[State, dict]:
-        """One update.
+        """Updates the parameters once.
 
         Args:
-          state: of this stage.
-          batch: this device's part of it.
-          key: the stage's key.
+          state: the state of this stage.
+          batch: this device's shard of the batch.
+          key: the stage's random key.
           config: the run's configuration.
-          axis_name: the devices' axis under pmap.
+          axis_name: the pmap axis of the devices; None without pmap.
 
         Returns:
-          (state, {name: scalar}).
+          (new state, {name: scalar}).
         """
         variables, options = state.variables, {'config': config, 'axis_name': axis_name}
 
-        def loss(params, part):
+        def compute_loss(params, microbatch):
             params = jax.tree_util.tree_map_with_path(
-                lambda path, x: x if self.learns(path, config) else jax.lax.stop_gradient(x), params
+                lambda path, x: x if self.is_trained(path, config) else jax.lax.stop_gradient(x), params
             )
-            values, batch_stats = self.loss({**variables, 'params': {**variables['params'], **params}}, part, **options)
+            all_variables = {**variables, 'params': {**variables['params'], **params}}
+            values, batch_stats = self.compute_losses(all_variables, microbatch, **options)
             return sum(x for name, x in values.items() if name.startswith('loss/')), (values, batch_stats)
 
-        gradients = partial(jax.grad(loss, has_aux=True), state.params)
-        inputs = self.inputs(variables, batch, key, state.step, **options)
-        grads, (values, batch_stats) = accumulated(gradients, config.accumulate if self.ACCUMULATES else 1, inputs)
+        compute_gradients = partial(jax.grad(compute_loss, has_aux=True), state.params)
+        inputs = self.prepare_inputs(variables, batch, key, state.step, **options)
+        microbatches = config.accumulate if self.ACCUMULATES else 1
+        grads, (values, batch_stats) = accumulated(compute_gradients, microbatches, inputs)
         grads, values = total((grads, values), axis_name)
-        new = state.descend(self.optimiser(config), grads).replace(
+        new_state = state.descend(self.make_optimiser(config), grads).replace(
             step=state.step + 1, batch_stats={name: batch_stats[name] for name in state.batch_stats}
         )
-        norms = {'all': grads} if self.NORMS == 'all' else grads
-        return new, {**values, **{f'grad_norm/{name}': optax.tree.norm(tree) for name, tree in norms.items()}}
+        norms = {'all': grads} if self.GRAD_NORMS == 'all' else grads
+        return new_state, {**values, **{f'grad_norm/{name}': optax.tree.norm(tree) for name, tree in norms.items()}}
 
     def evaluator(self, config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
-        """Returns evaluate(state, key) -> {name: value} of some of the test images."""
+        """Returns evaluate(state, key) -> {name: value} on the first `config.eval_examples` (0: all) test images."""
         del devices
 
         def evaluate(state, key):
             del key
             predicted = self.predict(state.variables, datasets['test'], limit=config.eval_examples)
-            return self.measure(predicted, datasets['test'])
+            return self.compute_metrics(predicted, datasets['test'])
 
         return evaluate
 
     def illustrator(self, config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
-        """Returns draw(state, key, folder), which writes figures of test images."""
+        """Returns plot(state, key, folder), which writes figures of test images."""
         del config, devices
-        return lambda state, key, folder: self.draw(state, datasets['test'], folder)
+        return lambda state, key, folder: self.plot(state, datasets['test'], folder)

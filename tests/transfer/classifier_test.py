@@ -21,10 +21,10 @@ PROTOCOLS = ('linear', 'finetune', 'reference')  # the last: linear, with conv5'
 def settings(protocol):
     """(config, stage) of a protocol on the tiny network, five classes."""
     config = tiny()
-    config.transfer.update(epochs=3, batch_size=8, hidden=16)
+    config.stl10.update(epochs=3, batch_size=8, hidden=16)
     if protocol == 'reference':
-        protocol, config.transfer.batch_norm = 'linear', 'reference'
-    return config, classifier.Stage(NAME=f'transfer/{protocol}/all', protocol=protocol, images=20, classes=5)
+        protocol, config.stl10.batch_norm = 'linear', 'reference'
+    return config, classifier.Stage(NAME=f'stl10/{protocol}/all', protocol=protocol, images=20, classes=5)
 
 
 @pytest.fixture(scope='module')

@@ -1,7 +1,6 @@
-"""What every transfer task keeps to, on the small work directories and data of tests/earlier."""
+"""The rules that every transfer task follows, tested on the small work directories and data of tests/earlier."""
 
 import itertools
-import json
 from functools import partial
 
 import jax
@@ -9,13 +8,13 @@ import numpy as np
 import pytest
 
 from artifacts_jax import config as configuration
-from artifacts_jax import pipeline
+from artifacts_jax import pipeline, renamed
 from artifacts_jax.data import splits
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.training import keys, loop, results
 from tests.earlier import workdirs
 
-TRAINED = ('transfer', 'layerwise', 'voc_classification', 'voc_detection', 'voc_segmentation')
+TRAINED = ('stl10', 'layerwise', 'voc_classification', 'voc_detection', 'voc_segmentation')
 EARLIER = (*TRAINED, 'knn', 'segmentation_probe', 'voc_svm')  # that tests/earlier has completed
 TASKS = (*EARLIER, 'retrieval')
 
@@ -32,7 +31,7 @@ def configure(task):
 
 
 def _completed(task):
-    return next((name for name, stages in workdirs.STAGES.items() if task in stages), 'pretraining')
+    return next((name for name, stages in workdirs.STAGES.items() if renamed.old_name(task) in stages), 'pretraining')
 
 
 @pytest.mark.parametrize('task', EARLIER)
@@ -43,7 +42,7 @@ def test_a_completed_task_is_not_run_again(task, earlier, monkeypatch):
         monkeypatch.setattr(owner, name, None)  # nothing is trained, read or computed
     written = []
     monkeypatch.setattr(results, 'write', lambda workdir, found: written.append(found))
-    before = json.loads((earlier / workdir / 'results.json').read_text())
+    before = results.read(earlier / workdir)
     assert pipeline.run(config, workdir)[task] == before[task]
     assert all(found == before for found in written)
 
@@ -72,7 +71,7 @@ def test_a_batch_that_does_not_divide_by_the_devices_is_refused(task, earlier_da
 
 
 @pytest.mark.parametrize(
-    'task', [task for task in TASKS if task not in ('transfer', 'knn', 'retrieval', 'voc_segmentation')]
+    'task', [task for task in TASKS if task not in ('stl10', 'knn', 'retrieval', 'voc_segmentation')]
 )
 def test_crops_that_the_trunk_cannot_take_are_refused(task, earlier_data, tmp_path):
     config = configure(task)
@@ -105,7 +104,7 @@ def test_two_steps_on_four_devices_are_those_on_one(task, earlier_data, tmp_path
 
     monkeypatch.setattr(loop, 'run', capture)
     config = configure(task)
-    config.transfer.protocols = ('finetune',)
+    config.stl10.protocols = ('finetune',)
     config.optim.epsilon = 1e-2
     if 'learning_rate' in config[task]:
         config[task].learning_rate = 1e-2  # so that two steps move more than rounding

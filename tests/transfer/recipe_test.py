@@ -40,19 +40,19 @@ def stand_in(tmp_path, monkeypatch):
 def test_every_line_of_the_recipe_runs(stand_in, tmp_path, monkeypatch):
     config = recipe.get_config()
     config.data.data_dir = str(stand_in)
-    config.stages = (*config.stages, 'transfer')
-    config.batch_size = config.transfer.batch_size = 8
-    config.transfer.epochs = 1
+    config.stages = (*config.stages, 'stl10')
+    config.batch_size = config.stl10.batch_size = 8
+    config.stl10.epochs = 1
     config.autoencoder.steps = config.artifacts.steps = 2
     config.monitor.update(bank=16, queries=16, neighbours=3)
     config.probe.update(iterations=5, batch_size=20)
-    config.model.hidden = config.transfer.hidden = 32
+    config.model.hidden = config.stl10.hidden = 32
     config.update(log_every=1, eval_examples=8)
     monkeypatch.setattr(pipeline, 'Devices', partial(Devices, devices=jax.devices()[:1]))
     results = pipeline.run(configuration.check(config), tmp_path / 'run')
     assert all(row['count'] == 20 for row in results['probe']['learned'].values())
     for protocol in ('linear', 'finetune'):
-        assert results['transfer'][protocol]['all']['count'] == 20
+        assert results['stl10'][protocol]['all']['count'] == 20
     rows = report.read(tmp_path / 'run' / 'artifacts' / 'metrics.jsonl')
     assert all(np.isfinite(x) for row in rows for x in row.values())
 
@@ -74,7 +74,7 @@ def test_folds_mean_the_original_order_whatever_the_shards(tmp_path, monkeypatch
 
     config = recipe.get_config()
     config.data.data_dir = str(tmp_path)
-    config.transfer.update(folds=str(tmp_path / 'fold_indices.txt'), num_folds=2, fold_size=100)
+    config.stl10.update(folds=str(tmp_path / 'fold_indices.txt'), num_folds=2, fold_size=100)
     expected = [np.random.default_rng(n).permutation(250)[:100] for n in range(2)]
     (tmp_path / 'fold_indices.txt').write_text(''.join(' '.join(map(str, fold)) + '\n' for fold in expected))
     dataset = splits.load(config.data, 'train', seed=0)

@@ -33,7 +33,7 @@ def test_a_batch_of_noise_is_what_the_step_takes(name, config):
 def test_the_trunks_share_is_measured(config):
     config.layerwise.crop_size, config.batch_size = 12, 2
     stage = benchmark.stages()['layerwise']
-    assert stage.measure_parts(config, stage.sample_batch(config), 1)['trunk_s'] > 0
+    assert stage.time_components(config, stage.sample_batch(config), 1)['trunk_s'] > 0
 
 
 @pytest.mark.slow
@@ -41,7 +41,7 @@ def test_the_share_of_pooling_is_measured_on_regions_of_both_kinds(config):
     config.voc_detection.update(hidden=8, boxes=200, scales=(48,), longest=80, regions=16)
     config.batch_size, stage = 2, detection.BENCHMARK
     batch = stage.sample_batch(config)
-    assert stage.measure_parts(config, batch, 1)['pooling_s'] > 0
+    assert stage.time_components(config, batch, 1)['pooling_s'] > 0
     normal = {'means': np.zeros((20, 4), np.float32), 'deviations': np.ones((20, 4), np.float32)}
     keys = jax.random.split(jax.random.key(0), 2)
     drawn = detection.sample(config, keys, batch, normal)
@@ -54,29 +54,29 @@ class Supervised(TrunkStage):
     """The classes of images, learned by the whole trunk from its first weights."""
 
     BASE = None
-    SHOWN = {'accuracy': 'accuracy'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
+    PROGRESS_METRICS = {'accuracy': 'accuracy'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
 
     def plan(self, config):
         return 40, 12
 
-    def first_variables(self, key, trunk, config):
+    def init_variables(self, key, trunk, config):
         assert trunk is None
         size = config.model.image_size
         return self._model(config).init(key, jnp.zeros((1, size, size, 3))), None
 
-    def optimiser(self, config):
+    def make_optimiser(self, config):
         return optim.adam(1e-2, config)
 
-    def inputs(self, variables, batch, key, step, *, config, axis_name):
+    def prepare_inputs(self, variables, batch, key, step, *, config, axis_name):
         return augment.test_view(config, batch['image']), batch['label']
 
-    def loss(self, variables, inputs, *, config, axis_name):
+    def compute_losses(self, variables, inputs, *, config, axis_name):
         images, labels = inputs
         model = self._model(config, axis_name)
         logits, updates = model.apply(variables, images, train=True, mutable=['batch_stats'])
         return {'loss/class': mean(losses.class_loss(logits, labels), axis_name)}, updates['batch_stats']
 
-    def measure(self, predicted, dataset):
+    def compute_metrics(self, predicted, dataset):
         return {'accuracy': predicted}
 
     def _model(self, config, axis_name=None):
@@ -84,7 +84,7 @@ class Supervised(TrunkStage):
 
 
 def test_a_stage_may_train_the_trunk_from_its_first_weights(config, photograph_folder, tmp_path):
-    config.data.name, config.transfer.batch_norm, config.log_every = str(photograph_folder), 'reference', 1
+    config.data.name, config.stl10.batch_norm, config.log_every = str(photograph_folder), 'reference', 1
     config.update(eval_every=100, figure_every=100, checkpoint_every=100)
     stage = Supervised(NAME='supervised', predict=lambda variables, dataset, limit: 0.5)
     devices = Devices('jit', jax.devices()[:1])

@@ -29,24 +29,24 @@ class Stage(TrunkStage):
     images: int  # in the training split
     classes: int
 
-    SHOWN = {layer: f'accuracy/{layer}' for layer in LAYERS}  # noqa: RUF012 (ClassVar, as in TrunkStage)
-    NORMS = 'each'
+    PROGRESS_METRICS = {layer: f'accuracy/{layer}' for layer in LAYERS}  # noqa: RUF012 (ClassVar, as in TrunkStage)
+    GRAD_NORMS = 'per_network'
 
     def plan(self, config):
         """As TrunkStage.plan."""
         options = config.layerwise
         return presets.plan(PRESETS[options.preset], self.images, batch_size=options.batch_size, epochs=options.epochs)
 
-    def first_variables(self, key, trunk, config):
-        """As TrunkStage.first_variables: the heads are trained, the trunk is frozen."""
+    def init_variables(self, key, trunk, config):
+        """As TrunkStage.init_variables: the heads are trained, the trunk is frozen."""
         trunk, size = alexnet.absorb(trunk), crop_size(config)
         _, maps = make_trunk(config).apply(trunk, jnp.zeros((1, size, size, 3)))
         drawn = make_heads(config, self.classes).init(key, maps, train=False)
         trained = {kind: {'heads': drawn.get(kind, {})} for kind in ('params', 'batch_stats')}
         return trained, {'params': {'trunk': trunk['params']}, 'batch_stats': {}}
 
-    def optimiser(self, config):
-        """As TrunkStage.optimiser: the preset's."""
+    def make_optimiser(self, config):
+        """As TrunkStage.make_optimiser: the preset's."""
         preset, (steps, _) = PRESETS[config.layerwise.preset], self.plan(config)
 
         def is_bias(path):
@@ -65,8 +65,8 @@ class Stage(TrunkStage):
             factors=config.layerwise.rate_factors,
         )
 
-    def inputs(self, variables, batch, key, step, *, config, axis_name):
-        """As TrunkStage.inputs: the maps of crops, and labels."""
+    def prepare_inputs(self, variables, batch, key, step, *, config, axis_name):
+        """As TrunkStage.prepare_inputs: the maps of crops, and labels."""
         del axis_name
         (crop_keys,) = keys.example_keys(key, step, batch['index'], 1)
         crop = getattr(views, PRESETS[config.layerwise.preset].crop)
@@ -74,8 +74,8 @@ class Stage(TrunkStage):
         _, maps = make_trunk(config).apply({'params': variables['params']['trunk']}, images)
         return maps, batch['label']
 
-    def loss(self, variables, inputs, *, config, axis_name):
-        """As TrunkStage.loss: the cross-entropies of all classifiers, and the accuracies of the first learning rate."""
+    def compute_losses(self, variables, inputs, *, config, axis_name):
+        """As TrunkStage.compute_losses: cross-entropies of all classifiers, accuracies of the first learning rate."""
         maps, labels = inputs
         heads = {kind: variables[kind]['heads'] for kind in ('params', 'batch_stats')}
         model = make_heads(config, self.classes, axis_name)
@@ -90,7 +90,7 @@ class Stage(TrunkStage):
         }
         return values, {'heads': updates.get('batch_stats', {})}
 
-    def measure(self, predicted, dataset):
+    def compute_metrics(self, predicted, dataset):
         """Returns {'accuracy/LAYER': in [0, 1]} of what `counter` counts."""
         del dataset
         right, count = predicted
@@ -102,7 +102,7 @@ class Stage(TrunkStage):
         labels = np.random.default_rng(1).integers(0, self.classes, config.batch_size, dtype=np.int32)
         return {**batch, 'label': labels}
 
-    def measure_parts(self, config, batch, steps):
+    def time_components(self, config, batch, steps):
         """Returns {'trunk_s': seconds of the trunk's forward pass}."""
         trunk, size = make_trunk(config), crop_size(config)
         variables = jax.jit(trunk.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))

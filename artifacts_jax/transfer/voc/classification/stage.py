@@ -63,15 +63,15 @@ PRESETS = {
 class Stage(TrunkStage):
     """The training. Its networks are 'trunk' and 'head'."""
 
-    SHOWN = {'mAP': 'map'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
+    PROGRESS_METRICS = {'mAP': 'map'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
 
     def plan(self, config):
         """As TrunkStage.plan."""
         options = config.voc_classification
         return options.steps or chosen(config).steps, options.batch_size
 
-    def first_variables(self, key, trunk, config):
-        """As TrunkStage.first_variables: the head is trained, the trunk only with all layers."""
+    def init_variables(self, key, trunk, config):
+        """As TrunkStage.init_variables: the head is trained, the trunk only with all layers."""
         side = config.voc_classification.crop_size
         drawn = make_network(config).init(key, jnp.zeros((1, side, side, 3)))['params']
         params, frozen = {'head': drawn['head'], 'trunk': alexnet.absorb(trunk)['params']}, {}
@@ -79,38 +79,38 @@ class Stage(TrunkStage):
             frozen = {'trunk': params.pop('trunk')}
         return {'params': params, 'batch_stats': {}}, {'params': frozen, 'batch_stats': {}}
 
-    def learns(self, path, config):
-        """As TrunkStage.learns: from the layer on that `train` names."""
+    def is_trained(self, path, config):
+        """As TrunkStage.is_trained: from the layer on that `train` names."""
         layer = path[0].key if path[0].key == 'trunk' else path[1].key
         return TRAINED.index(config.voc_classification.train) <= TRAINED.index(LAST[layer])
 
-    def optimiser(self, config):
-        """As TrunkStage.optimiser: the preset's."""
+    def make_optimiser(self, config):
+        """As TrunkStage.make_optimiser: the preset's."""
         preset, (steps, _) = chosen(config), self.plan(config)
         rate = config.voc_classification.learning_rate or preset.rate
         halved = max(1, round(preset.halved * steps / preset.steps))
         return caffe_sgd.caffe_sgd(
             optax.exponential_decay(rate, halved, 0.5, staircase=True),
             form='caffe',
-            decay=lambda path: DECAY if self.learns(path, config) else 0.0,
+            decay=lambda path: DECAY if self.is_trained(path, config) else 0.0,
             multiplier=lambda path: BIAS_RATE if path[-1].key == 'bias' else 1.0,
             clip=CLIP,
         )
 
-    def inputs(self, variables, batch, key, step, *, config, axis_name):
-        """As TrunkStage.inputs: random crops, labels, and keys for dropout."""
+    def prepare_inputs(self, variables, batch, key, step, *, config, axis_name):
+        """As TrunkStage.prepare_inputs: random crops, labels, and keys for dropout."""
         del variables, axis_name
         crop_keys, *dropout_keys = keys.example_keys(key, step, batch['index'], 3)
         return views(config, crop_keys, batch), batch['labels'], jnp.stack(dropout_keys, axis=1)
 
-    def loss(self, variables, inputs, *, config, axis_name):
-        """As TrunkStage.loss: the cross-entropies of the classes."""
+    def compute_losses(self, variables, inputs, *, config, axis_name):
+        """As TrunkStage.compute_losses: the cross-entropies of the classes."""
         images, labels, dropout_keys = inputs
         outputs = make_network(config).apply({'params': variables['params']}, images, dropout_keys)
         return {'loss/labels': mean(label_loss(outputs, labels), axis_name)}, {}
 
-    def initialise(self, key, params, config, devices, dataset):
-        """As TrunkStage.initialise: as `rescale` says."""
+    def initialise_from_data(self, key, params, config, devices, dataset):
+        """As TrunkStage.initialise_from_data: as `rescale` says."""
         choice = config.voc_classification.rescale
         if choice == 'none':
             return None
@@ -122,7 +122,7 @@ class Stage(TrunkStage):
             found['head']['fc8'] = params['head']['fc8']
         return found
 
-    def measure(self, predicted, dataset):
+    def compute_metrics(self, predicted, dataset):
         """Returns {'map': in %} of what `scorer` scores."""
         del dataset
         value = average_precision.mean(average_precision.of_classes(*predicted))

@@ -35,15 +35,15 @@ IMAGES = 32  # whose regions new layers are initialised by
 class Stage(TrunkStage):
     """The training. Its networks are 'trunk' and 'head'; 'targets' normalises moves of boxes."""
 
-    SHOWN = {'mAP': 'map'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
+    PROGRESS_METRICS = {'mAP': 'map'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
 
     def plan(self, config):
         """As TrunkStage.plan."""
         options = config.voc_detection
         return options.steps or scales.PRESETS[options.preset].steps, options.batch_size
 
-    def first_variables(self, key, trunk, config):
-        """As TrunkStage.first_variables: head and trunk are trained."""
+    def init_variables(self, key, trunk, config):
+        """As TrunkStage.init_variables: head and trunk are trained."""
         side = max(config.model.kernels[0], 8 * config.model.conv1_stride)
         image, box = jnp.zeros((1, side, side, 3)), jnp.zeros((1, 1, 4))
         drawn = _network(config).init(key, image, box, jnp.ones((1, 1), bool))['params']
@@ -51,12 +51,12 @@ class Stage(TrunkStage):
         normal = {'means': jnp.zeros((len(NAMES), 4)), 'deviations': jnp.ones((len(NAMES), 4))}
         return {'params': params, 'batch_stats': {}}, {'params': {'targets': normal}, 'batch_stats': {}}
 
-    def learns(self, path, config):
-        """As TrunkStage.learns: all but the first layers, of which `frozen` says how many."""
+    def is_trained(self, path, config):
+        """As TrunkStage.is_trained: all but the first layers, of which `frozen` says how many."""
         return path[0].key != 'trunk' or int(path[1].key.removeprefix('conv')) > config.voc_detection.frozen
 
-    def optimiser(self, config):
-        """As TrunkStage.optimiser: the preset's."""
+    def make_optimiser(self, config):
+        """As TrunkStage.make_optimiser: the preset's."""
         preset, (steps, _) = scales.PRESETS[config.voc_detection.preset], self.plan(config)
         rate = config.voc_detection.learning_rate or preset.rate
         dropped = max(1, round(preset.dropped * steps / preset.steps))
@@ -67,12 +67,12 @@ class Stage(TrunkStage):
         return caffe_sgd.caffe_sgd(
             optax.piecewise_constant_schedule(rate, {dropped: DROP}),
             form='caffe',
-            decay=lambda path: DECAY if self.learns(path, config) and not is_bias(path) else 0.0,
+            decay=lambda path: DECAY if self.is_trained(path, config) and not is_bias(path) else 0.0,
             multiplier=lambda path: BIAS_RATE if is_bias(path) else 1.0,
         )
 
-    def inputs(self, variables, batch, key, step, *, config, axis_name):
-        """As TrunkStage.inputs: images, regions, scaled boxes, keys for dropout, and how many regions there are."""
+    def prepare_inputs(self, variables, batch, key, step, *, config, axis_name):
+        """As TrunkStage.prepare_inputs: images, regions, scaled boxes, keys for dropout, and the number of regions."""
         sample_keys, *dropout_keys = keys.example_keys(key, step, batch['index'], 3)
         images = fast_rcnn.prepared(batch['image'], batch['size'])
         regions = sample(config, sample_keys, batch, variables['params']['targets'])
@@ -80,8 +80,8 @@ class Stage(TrunkStage):
         count = jnp.maximum(total(regions.mask.sum(), axis_name), 1)
         return images, regions, boxes, jnp.stack(dropout_keys, axis=1), count
 
-    def loss(self, variables, inputs, *, config, axis_name):
-        """As TrunkStage.loss: the losses of classes and boxes, means over the regions."""
+    def compute_losses(self, variables, inputs, *, config, axis_name):
+        """As TrunkStage.compute_losses: the losses of classes and boxes, means over the regions."""
         del axis_name
         images, regions, boxes, dropout_keys, count = inputs
         params = {name: variables['params'][name] for name in ('head', 'trunk')}
@@ -94,8 +94,8 @@ class Stage(TrunkStage):
         }
         return values, {}
 
-    def initialise(self, key, params, config, devices, dataset):
-        """As TrunkStage.initialise: the statistics of targets, and new layers as `rescale` says."""
+    def initialise_from_data(self, key, params, config, devices, dataset):
+        """As TrunkStage.initialise_from_data: the statistics of targets, and new layers as `rescale` says."""
         normal = dict(zip(('means', 'deviations'), targets.over(dataset.records, dataset.proposals)))
         params = {**params, 'targets': normal}
         if config.voc_detection.rescale == 'none':
@@ -104,11 +104,11 @@ class Stage(TrunkStage):
         head = rescaling.connected_layers(key, params['head'], pooled, config.voc_detection.hidden)
         return {**params, 'head': head}
 
-    def measure(self, predicted, dataset):
+    def compute_metrics(self, predicted, dataset):
         """Returns {'map': in %} of what is detected."""
         return {'map': 100 * (average_precision.mean(precision(dataset.records, predicted)) or 0.0)}
 
-    def draw(self, state, dataset, folder):
+    def plot(self, state, dataset, folder):
         """Writes detections.png of the first test images."""
         found = self.predict(state.variables, dataset, limit=detections.PHOTOGRAPHS)
         if processes.is_first():
@@ -141,7 +141,7 @@ class Stage(TrunkStage):
             'index': np.arange(count, dtype=np.int32),
         }
 
-    def measure_parts(self, config, batch, steps):
+    def time_components(self, config, batch, steps):
         """Returns {'pooling_s': seconds of RoI pooling of a batch's regions, and of its gradient}."""
         model, sample_keys = _network(config), jax.random.split(jax.random.key(0), len(batch['index']))
         normal = {'means': np.zeros((len(NAMES), 4), np.float32), 'deviations': np.ones((len(NAMES), 4), np.float32)}

@@ -55,7 +55,7 @@ PRESETS = {
 class Stage(TrunkStage):
     """The training. Its networks are 'trunk' and 'head'."""
 
-    SHOWN = {'mIoU': 'miou'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
+    PROGRESS_METRICS = {'mIoU': 'miou'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
     ACCUMULATES = True
 
     def plan(self, config):
@@ -63,14 +63,14 @@ class Stage(TrunkStage):
         options = config.voc_segmentation
         return options.steps or PRESETS[options.preset].steps, options.batch_size
 
-    def first_variables(self, key, trunk, config):
-        """As TrunkStage.first_variables: head and trunk are trained."""
+    def init_variables(self, key, trunk, config):
+        """As TrunkStage.init_variables: head and trunk are trained."""
         drawn = segmenter.make_network(config).init(key, jnp.zeros((1, 1, 1, 3)))['params']
         params = {'head': drawn['head'], 'trunk': alexnet.absorb(trunk)['params']}
         return {'params': params, 'batch_stats': {}}, None
 
-    def optimiser(self, config):
-        """As TrunkStage.optimiser: the preset's."""
+    def make_optimiser(self, config):
+        """As TrunkStage.make_optimiser: the preset's."""
         options, (steps, _) = config.voc_segmentation, self.plan(config)
         preset = PRESETS[options.preset]
         drops = {max(1, round(n * steps / preset.steps)): DROP for n in preset.dropped}
@@ -88,35 +88,35 @@ class Stage(TrunkStage):
             multiplier=lambda path: of(path, 1.0, preset.bias_rate, SCORE_BIAS_RATE),
         )
 
-    def inputs(self, variables, batch, key, step, *, config, axis_name):
-        """As TrunkStage.inputs: images, their sizes, labels, and keys for dropout."""
+    def prepare_inputs(self, variables, batch, key, step, *, config, axis_name):
+        """As TrunkStage.prepare_inputs: images, their sizes, labels, and keys for dropout."""
         del variables, config, axis_name
         dropout_keys = keys.example_keys(key, step, batch['index'], 2)
         return batch['image'], batch['size'], batch['labels'], *dropout_keys
 
-    def loss(self, variables, inputs, *, config, axis_name):
-        """As TrunkStage.loss: the mean over images of their pixels' cross-entropy."""
+    def compute_losses(self, variables, inputs, *, config, axis_name):
+        """As TrunkStage.compute_losses: the mean over images of their pixels' cross-entropy."""
         images, sizes, labels, *dropout_keys = inputs
         params, dropout_keys = {'params': variables['params']}, jnp.stack(dropout_keys, axis=1)
         scores = segmenter.make_network(config).apply(params, scale_pixels(images), sizes, dropout_keys)
         entropy, right = pixel_losses(scores, labels)
         return {'loss/class': mean(entropy, axis_name), 'accuracy': mean(right, axis_name)}, {}
 
-    def initialise(self, key, params, config, devices, dataset):
-        """As TrunkStage.initialise: new layers as `rescale` says."""
+    def initialise_from_data(self, key, params, config, devices, dataset):
+        """As TrunkStage.initialise_from_data: new layers as `rescale` says."""
         if config.voc_segmentation.rescale == 'none':
             return None
         seen = _first_windows(config, devices, {'params': params}, dataset)
         head = rescaling.connected_layers(key, params['head'], seen, config.voc_segmentation.hidden)
         return {**params, 'head': head}
 
-    def measure(self, predicted, dataset):
+    def compute_metrics(self, predicted, dataset):
         """Returns {'miou', 'pixel_accuracy' in %} of what is segmented."""
         counts, _ = segmenter.counted(dataset.records, predicted)
         found = {'miou': confusion.mean_iou(counts), 'pixel_accuracy': confusion.pixel_accuracy(counts)}
         return {name: 100 * float(np.nan_to_num(value)) for name, value in found.items()}
 
-    def draw(self, state, dataset, folder):
+    def plot(self, state, dataset, folder):
         """Writes segmentation.png of the first test images."""
         found = dict(self.predict(state.variables, dataset, limit=segmenter.PHOTOGRAPHS))
         if processes.is_first():

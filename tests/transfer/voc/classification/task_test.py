@@ -82,7 +82,7 @@ def test_layers_learn_from_the_one_that_is_named(train, learn):
     config = small('voc', train=train)
     paths = [('trunk', f'conv{n}') for n in range(1, 6)] + [('head', f'fc{n}') for n in (6, 7, 8)]
     stage_of = stage.Stage(NAME='a')
-    learning = [stage_of.learns(tuple(map(jax.tree_util.DictKey, path)), config) for path in paths]
+    learning = [stage_of.is_trained(tuple(map(jax.tree_util.DictKey, path)), config) for path in paths]
     assert learning == [False] * (8 - learn) + [True] * learn
 
 

@@ -115,7 +115,7 @@ def test_a_resumed_training_equals_a_whole_one_bit_for_bit(train, tmp_path, monk
 def test_frozen_layers_do_not_change(frozen, learn, tree, start):
     config = small(tree, frozen=frozen)
     paths = [('trunk', f'conv{n}') for n in range(1, 6)] + [('head', name) for name in ('fc6', 'cls_score')]
-    learning = [stage.Stage(NAME='a').learns(tuple(map(DictKey, path)), config) for path in paths]
+    learning = [stage.Stage(NAME='a').is_trained(tuple(map(DictKey, path)), config) for path in paths]
     assert learning == [False] * frozen + [True] * (learn + 2)
 
 

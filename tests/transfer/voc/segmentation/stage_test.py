@@ -71,7 +71,7 @@ def test_new_layers_begin_by_what_they_see(tree, start):
 def test_the_optimiser_has_the_rules_of_biases_and_the_drops(preset, bias, rates):
     config = default.get_config()
     config.voc_segmentation.update(preset=preset, steps=150)
-    optimiser = stage.Stage(NAME='a').optimiser(config)
+    optimiser = stage.Stage(NAME='a').make_optimiser(config)
     layer = {'kernel': jnp.full(1, 2.0), 'bias': jnp.full(1, 2.0)}
     params = {'head': {'fc7': layer, 'score': layer}, 'trunk': {'conv1': {'group0': layer}}}
     ones = {'head': {'fc7': layer, 'score': layer}, 'trunk': {'conv1': {'group0': layer}}}
