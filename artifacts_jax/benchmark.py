@@ -138,7 +138,7 @@ def main():
     devices, batches = parallel.Devices(config.parallel).devices, _batches(given.batch) or [config.batch_size]
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)  # now, not after all the work
-    limits = measure.machine(config.dtype)
+    limits = measure.measure_machine(config.dtype)
     results = {
         'machine': limits,
         'devices': len(devices),
@@ -183,12 +183,12 @@ def _measure(stage, config, given, limits):
 
     sample, batches = stage.sample_batch(config), None
     if given.data and stage.NAME not in TASKS:  # which read data of their own
-        batches = measure.train_batches(config)
+        batches = measure.load_train_batches(config)
     rows, peers = [], []
     for _ in range(given.rounds):
         if given.peer:
             peers.append(peer(given.peer, stage.NAME, config.batch_size))
-        row = measure.stage(stage, config, steps=given.steps, limits=limits, sample=sample, batches=batches)
+        row = measure.measure_stage(stage, config, steps=given.steps, limits=limits, sample=sample, batches=batches)
         parts = stage.time_components(config, sample, given.steps) if hasattr(stage, 'time_components') else {}
         rows.append(row | parts)
     row = sorted(rows, key=lambda row: row['images_per_s'])[len(rows) // 2]
@@ -209,7 +209,7 @@ def _pipeline(config, given):
     rounds = []
     for _ in range(given.rounds):
         beside = {'peer': peer(given.peer, DATA, config.batch_size)} if given.peer and DATA in given.stages else {}
-        rounds.append({**beside, **measure.pipeline(config)})
+        rounds.append({**beside, **measure.measure_pipeline(config)})
     rates = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
     ratio = {'ratio': rates['stream'] / rates['peer']} if 'peer' in rates else {}
     return {**rates, **ratio, 'rounds': rounds}

@@ -44,7 +44,7 @@ def run(main: Callable[..., None], required: Sequence[str] = (), arguments: Sequ
         host.set_up_jax()
         try:
             main(*given[1:])
-        except (configuration.ForeseenError, OSError) as error:
+        except (configuration.UserError, OSError) as error:
             sys.exit(f'error: {explain(error)}')
 
     startup.begin()
@@ -55,7 +55,7 @@ def run(main: Callable[..., None], required: Sequence[str] = (), arguments: Sequ
 
 def explain(error: Exception) -> str:
     """Returns what a person is told of an error that is foreseen, or of the system's."""
-    if isinstance(error, configuration.ForeseenError) or not isinstance(error, OSError):
+    if isinstance(error, configuration.UserError) or not isinstance(error, OSError):
         return str(error)
     where = error.filename2 or error.filename
     if error.errno in FULL:
@@ -78,7 +78,7 @@ def parse(arguments: list[str]) -> list[str]:
             if not isinstance(flags.FLAGS.config, ConfigDict):
                 raise configuration.ConfigError('the get_config of --config returns no ConfigDict')
         return rest
-    except (flags.Error, configuration.ForeseenError) as error:
+    except (flags.Error, configuration.UserError) as error:
         problem = _reason(error)
     except Exception as error:  # of the configuration's file, which may have any
         problem = _reason(error)
@@ -89,7 +89,7 @@ def parse(arguments: list[str]) -> list[str]:
                 configuration.check_unknown(arguments, default.get_config())
             except configuration.ConfigError as unknown:
                 sys.exit(f'error: {unknown}')
-        if not isinstance(problem, configuration.ForeseenError):
+        if not isinstance(problem, configuration.UserError):
             problem = f'the configuration cannot be read: {type(problem).__name__}: {problem}{_place(problem)}'
     sys.exit(f'error: {" ".join(str(problem).split())}')
 
@@ -179,7 +179,7 @@ def _reason(error):
     """Returns the error that a person can act on: absl wraps those of a configuration's file in text of its own."""
     found, reason = error, error
     while reason is not None:
-        if isinstance(reason, configuration.ForeseenError | OSError):
+        if isinstance(reason, configuration.UserError | OSError):
             found = reason  # the innermost
         reason = reason.__cause__ or reason.__context__
     return found

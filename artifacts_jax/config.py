@@ -15,15 +15,15 @@ SHARED = ('data', 'augment', 'model', 'optim')  # sections that are no stage's o
 _declared, _retired = {}, set()
 
 
-class ForeseenError(Exception):
+class UserError(Exception):
     """An error that a person can do something about; a command ends with its message as one line."""
 
 
-class ConfigError(ForeseenError, ValueError):
+class ConfigError(UserError, ValueError):
     """A configuration that cannot be run; the message names the key, its value and what would do."""
 
 
-class OtherConfigError(ConfigError):
+class DifferentConfigError(ConfigError):
     """A work directory that was made with another configuration; `different` says how, without advice."""
 
     def __init__(self, different: str):
@@ -31,7 +31,7 @@ class OtherConfigError(ConfigError):
         self.different = different
 
 
-def get(config: ConfigDict, path: str):
+def get_value(config: ConfigDict, path: str):
     """Returns the value of a dotted key."""
     for name in path.split('.'):
         config = config[name]
@@ -57,7 +57,7 @@ def declare(keys: dict, retired: Iterable[str] = ()) -> None:
     _retired.update(retired)
 
 
-def declared() -> dict:
+def get_declarations() -> dict:
     """Returns {dotted key: its declaration}.
 
     Raises:
@@ -70,7 +70,7 @@ def declared() -> dict:
 
 def is_free(path: str) -> bool:
     """Returns whether a work directory takes other values of a key, which changes what is shown or kept alone."""
-    return path in declared() and declared()[path].free
+    return path in get_declarations() and get_declarations()[path].free
 
 
 def check_unknown(arguments: list[str], config: ConfigDict) -> None:
@@ -93,14 +93,14 @@ def check(config: ConfigDict) -> ConfigDict:
       ConfigError: a key that is not declared, or is missing; a value of another type, or outside its choices or range;
         or grids that do not fit.
     """
-    if different := sorted(flatten(config.to_dict()).keys() ^ declared().keys()):
+    if different := sorted(flatten(config.to_dict()).keys() ^ get_declarations().keys()):
         raise ConfigError(
             f'the configuration has other keys than configs/default.py, which others are made from:'
             f' {", ".join(different)}'
         )
-    for path, key in declared().items():
-        if problem := key.problem(get(config, path)):
-            raise ConfigError(f'{path}={get(config, path)!r}: {problem}')
+    for path, key in get_declarations().items():
+        if problem := key.problem(get_value(config, path)):
+            raise ConfigError(f'{path}={get_value(config, path)!r}: {problem}')
     if config.optim.use_ema and config.optim.ema_decay == 0:
         raise ConfigError('optim.use_ema=True needs a moving average: set optim.ema_decay, such as 0.9999')
     layers = len(config.model.encoder_widths)
@@ -110,7 +110,9 @@ def check(config: ConfigDict) -> ConfigDict:
             f' {layers}, or -1 for all'
         )
     noise_only = {'artifacts.drop_rate': 1, 'artifacts.pixel_weight': 0, 'artifacts.mask_weight': 0}
-    different = [f'{path}={get(config, path)}' for path, value in noise_only.items() if get(config, path) != value]
+    different = [
+        f'{path}={get_value(config, path)}' for path, value in noise_only.items() if get_value(config, path) != value
+    ]
     if config.artifacts.generator == 'gan' and different:
         raise ConfigError(
             f"artifacts.generator='gan' damages no image, so there is no mask and no pixel to compare, but"
@@ -172,7 +174,7 @@ def compare(config: ConfigDict, workdir: Path, *, force: bool = False) -> str | 
     Keys that were not declared when it was made count as their defaults.
 
     Raises:
-      OtherConfigError: it has another one, which is not to be forced.
+      DifferentConfigError: it has another one, which is not to be forced.
       ConfigError: its own cannot be read.
     """
     path = Path(workdir) / 'config.json'
@@ -184,19 +186,19 @@ def compare(config: ConfigDict, workdir: Path, *, force: bool = False) -> str | 
         raise ConfigError(
             f'{path} cannot be read: {error}; delete it, if you are sure that the run had this configuration'
         ) from error
-    before = {**as_json({name: key.default for name, key in declared().items()}), **before}
-    now = as_json(flatten(config.to_dict()))
+    before = {**to_json({name: key.default for name, key in get_declarations().items()}), **before}
+    now = to_json(flatten(config.to_dict()))
     changed = [k for k in sorted(before | now) if before.get(k) != now.get(k) and not is_free(k)]
     if not changed:
         return None
     lines = '\n'.join(f'  {k}: {before.get(k)} there, {now.get(k)} now' for k in changed)
     different = f'{workdir} was made with another configuration:\n{lines}'
     if not force:
-        raise OtherConfigError(different)
+        raise DifferentConfigError(different)
     return different
 
 
-def settings(values: dict, section: str) -> dict:
+def select_settings(values: dict, section: str) -> dict:
     """Returns those of {dotted key: value} that decide what a stage makes: its own section's, and what all share."""
 
     def decides(key):
@@ -206,7 +208,7 @@ def settings(values: dict, section: str) -> dict:
     return {key: value for key, value in values.items() if decides(key)}
 
 
-def as_json(values: dict) -> dict:
+def to_json(values: dict) -> dict:
     """Returns values as a JSON file has them, lists for tuples."""
     return json.loads(json.dumps(values))
 
@@ -227,7 +229,7 @@ def read(path: Path, defaults: ConfigDict) -> tuple[ConfigDict, list[str]]:
         saved = _current(saved.get('config', saved))  # an export's says more
         if unknown := sorted(saved.keys() - known.keys()):
             raise ConfigError(f'{path} has keys that configs/default.py does not declare: {", ".join(unknown)}')
-        config = overlaid(defaults, saved)
+        config = overlay(defaults, saved)
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise ConfigError(f'{path} cannot be read: {error}') from error
     return config, sorted(known.keys() - saved.keys())
@@ -235,10 +237,10 @@ def read(path: Path, defaults: ConfigDict) -> tuple[ConfigDict, list[str]]:
 
 def _current(saved):
     """Returns {dotted key: value} of what a file has, without keys that there are no more."""
-    return {key: value for key, value in flatten(renamed.new_keys(saved)).items() if key not in _retired}
+    return {key: value for key, value in flatten(renamed.rename_keys(saved)).items() if key not in _retired}
 
 
-def overlaid(config: ConfigDict, saved: dict) -> ConfigDict:
+def overlay(config: ConfigDict, saved: dict) -> ConfigDict:
     """Returns a copy of the config, locked, with the values that JSON has of {dotted key: value}: lists for tuples."""
     copy = type(config)(config.to_dict())
     copy.update_from_flattened_dict({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})

@@ -46,7 +46,7 @@ def write(
       data_dir: where the data is now, if not where the run had it: tfds's folder, or the folder of images.
 
     Raises:
-      ForeseenError: one of its kinds, with a message for the user.
+      UserError: one of its kinds, with a message for the user.
     """
     from artifacts_jax.configs import default
     from artifacts_jax.data import augment
@@ -62,15 +62,15 @@ def write(
     if data_dir is not None:
         config.data.data_dir = data_dir and str(host.folder(data_dir, 'data_dir'))
     devices, datasets = Devices(config.parallel), Datasets(config)
-    state = loop.newest(artifacts, config, workdir, devices)
+    state = loop.load_newest_state(artifacts, config, workdir, devices)
     steps, step = config.artifacts.steps, int(state.step)
     print(f'{workdir}: {artifacts.NAME} at step {step:,} of {steps:,}{", not finished" * (step < steps)}', flush=True)
     queries = held_out.shown(datasets['test'], examples, seed)
     out.mkdir(parents=True, exist_ok=True)  # now, not after all the work
-    draw = artifacts.illustrator(config, devices, datasets, examples=examples, first_batch=seed)
+    draw = artifacts.make_plotter(config, devices, datasets, examples=examples, first_batch=seed)
     draw(state, keys.stage_key(config.seed + seed, artifacts.NAME), out)
 
-    untrained = loop.initial(artifacts, config, devices, None)
+    untrained = loop.make_initial_state(artifacts, config, devices, None)
     networks = {
         f'learned features, {layer} after {step:,} steps': artifacts.discriminator(state.variables),
         f'random network, {layer} before any step': artifacts.discriminator(untrained.variables),
@@ -124,7 +124,7 @@ def nearest(
     from artifacts_jax.features import extraction
     from artifacts_jax.training import metrics
 
-    extract = extraction.extractor(config, devices, 0)
+    extract = extraction.make_extractor(config, devices, 0)
 
     def features_of(batch):
         return {name: extract(variables, batch)[0][layer] for name, variables in networks.items()}
@@ -135,12 +135,12 @@ def nearest(
 
     count = min(limit or dataset.num_examples, dataset.num_examples)
     batches = _first(dataset, count, config.probe.batch_size)
-    bank, labels = extraction.collect(shown, batches)
+    bank, labels = extraction.collect_features(shown, batches)
     images, near = bank['image'], features_of(queries)
     copies = np.array([(images == query).all(axis=(1, 2, 3)) for query in queries['image']])
     if (~copies).sum(axis=1).min() < k:
         raise splits.DataError(f'{count} images are too few for {k} neighbours that are no copies: raise --bank')
-    found = {name: metrics.neighbours(bank[name], near[name], k=k, excluded=copies) for name in networks}
+    found = {name: metrics.find_neighbours(bank[name], near[name], k=k, excluded=copies) for name in networks}
     return images, labels, {name: (np.asarray(i), np.asarray(values)) for name, (i, values) in found.items()}
 
 

@@ -36,7 +36,7 @@ def main():
     processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     _ = processes.available()
     run = pipeline.replay_nonfinite if REPLAY.value else pipeline.run
-    with processes.end_together(expected=(configuration.ForeseenError, OSError)):
+    with processes.end_together(expected=(configuration.UserError, OSError)):
         run(config, workdir)
     minutes, peak = (time.monotonic() - start) / 60, host.peak_memory() / 1e9
     print(f'done in {minutes:.1f} minutes, peak memory of the host {peak:.1f} GB')

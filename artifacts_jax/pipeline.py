@@ -1,8 +1,8 @@
 """A run: the config's stages in order, each from where it stopped, in one work directory.
 
 There are two kinds of stages. Those of TRAINED learn: modules with NAME, SPLITS, BASE, PROGRESS_METRICS, check, plan,
-init_state, train_step, evaluator and illustrator, which training/loop.py runs. EVALUATIONS find out what the learned
-features are good for: modules as training/evaluation.py has them, which runs them.
+init_state, train_step, make_evaluator and make_plotter, which training/loop.py runs. EVALUATIONS find out what the
+learned features are good for: modules as training/evaluation.py has them, which runs them.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ def run(config: ConfigDict, workdir: str | Path, *, opened: dict | None = None) 
       opened: data that `check` has opened, for several runs.
 
     Raises:
-      ForeseenError: one of its kinds, with a message for the user.
+      UserError: one of its kinds, with a message for the user.
     """
     config, workdir = configuration.check(config), host.folder(workdir, 'workdir')
     devices = Devices(config.parallel)
@@ -66,7 +66,7 @@ def run(config: ConfigDict, workdir: str | Path, *, opened: dict | None = None) 
             elif stage.NAME in config.stages and not (stage is autoencoder and artifacts in trained):
                 base = stage.BASE and _learned(stage.BASE, trained, config, workdir, devices)
                 state = loop.run(stage, config, workdir, devices, resolved.datasets, base)
-                trained[stage] = state.learned(config.optim.use_ema)
+                trained[stage] = state.get_trained_variables(config.optim.use_ema)
                 print(f'{stage.NAME}: all {stage.plan(config)[0]:,} steps are done')
                 _export(stage, trained[stage], config, workdir)
         found = _evaluate(resolved, trained)
@@ -116,7 +116,7 @@ def _begun(workdir):
     if not (workdir / 'config.json').is_file():
         return False
     saved = any(path.name.isdigit() for path in workdir.rglob('checkpoints/*'))
-    return saved or (workdir / results.NUMBERS).exists()
+    return saved or (workdir / results.RESULTS_FILE).exists()
 
 
 def _examine(run, imported):
@@ -147,10 +147,10 @@ def replay_nonfinite(config: ConfigDict, workdir: str | Path) -> dict:
     """Runs the step again at which the work directory's run stopped for a loss that was not finite (replay.py).
 
     Raises:
-      ForeseenError: one of its kinds, with a message for the user.
+      UserError: one of its kinds, with a message for the user.
     """
     workdir = host.folder(workdir, 'workdir')
-    found = [(stage, path) for stage in TRAINED for path in replay.saved(stage, workdir)]
+    found = [(stage, path) for stage in TRAINED for path in replay.list_files(stage, workdir)]
     if not found:
         raise configuration.ConfigError(f'nothing to replay: no step in {workdir} had a loss that was not finite')
     (stage, path), devices = max(found, key=lambda step: step[1].stat().st_mtime), Devices(config.parallel)
@@ -159,7 +159,9 @@ def replay_nonfinite(config: ConfigDict, workdir: str | Path) -> dict:
         if stage.BASE and _pretrained(config, stage.BASE):
             base = _import(stage.BASE, config, devices)
         elif stage.BASE:
-            base = loop.finished(stage.BASE, config, workdir, devices).learned(config.optim.use_ema)
+            base = loop.load_final_state(stage.BASE, config, workdir, devices).get_trained_variables(
+                config.optim.use_ema
+            )
         return replay.run(path, stage, config, workdir, devices, Datasets(config), base)
 
 
@@ -187,7 +189,9 @@ def _at_work(config, workdir, *, force=False):
 def _learned(stage, trained, config, workdir, devices):
     """Returns the variables of a stage that is trained, in this call or an earlier one, or imported."""
     if stage not in trained:
-        trained[stage] = loop.finished(stage, config, workdir, devices).learned(config.optim.use_ema)
+        trained[stage] = loop.load_final_state(stage, config, workdir, devices).get_trained_variables(
+            config.optim.use_ema
+        )
     return trained[stage]
 
 
@@ -196,7 +200,7 @@ def _evaluate(run, trained):
     tasks, found = [task for task in EVALUATIONS if task.NAME in run.config.stages], {}
     if tasks or artifacts in trained:
         run = dataclasses.replace(run, networks=_networks(run, trained))
-        results.retire(run.workdir, run.networks['learned'].provenance)
+        results.replace_outdated(run.workdir, run.networks['learned'].provenance)
     for task in tasks:
         found = evaluation.evaluate(task, run)
         run.opened.pop(task.NAME, None)
@@ -204,9 +208,11 @@ def _evaluate(run, trained):
             continue
         tables = '\n'.join(each.table(found) for each in EVALUATIONS if results.has_rows(found, each.NAME))
         results.write_tables(run.workdir, tables)
-        print(f'\n{task.table(found)}\n{task.NAME}: done; tables are in {run.workdir / results.TABLES}, all numbers in')
+        print(
+            f'\n{task.table(found)}\n{task.NAME}: done; tables are in {run.workdir / results.TABLES_FILE}, all numbers'
+        )
         figures = f', figures in {run.workdir}/figures' if (run.workdir / 'figures').is_dir() else ''
-        print(f'{run.workdir / results.NUMBERS}{figures}')
+        print(f'in {run.workdir / results.RESULTS_FILE}{figures}')
     return found
 
 
@@ -216,13 +222,13 @@ def _networks(run, trained):
     name = RANDOM if imported == RANDOM else 'imported' if imported else f'artifacts at step {config.artifacts.steps}'
 
     def untrained():
-        return select(loop.initial(artifacts, config, devices, None).variables, ('discriminator',))
+        return select(loop.make_initial_state(artifacts, config, devices, None).variables, ('discriminator',))
 
     def learned():
         return select(_learned(artifacts, trained, config, run.workdir, devices), ('discriminator',))
 
     network = Network('', learned)
-    provenance = f'{name}{results.LEARNED}{trees.fingerprint(network.variables)}'
+    provenance = f'{name}{results.TRAINED}{trees.fingerprint(network.variables)}'
     return {
         'random': Network(f'seed {config.seed} at step 0', untrained),
         'learned': dataclasses.replace(network, provenance=provenance),
@@ -233,12 +239,14 @@ def _export(stage, variables, config, workdir):
     """Exports what a stage has learned, with the configuration that its last step was made by."""
     name, parts = EXPORTS[stage]
     step, made_by, _ = checkpoint.described(workdir / stage.NAME / 'checkpoints') or (None, {}, '')
-    now, then = (configuration.flatten(renamed.new_keys(configuration.as_json(c))) for c in (config.to_dict(), made_by))
-    changed = [k for k in sorted(configuration.settings(then, stage.NAME)) if k in now and then[k] != now[k]]
+    now, then = (
+        configuration.flatten(renamed.rename_keys(configuration.to_json(c))) for c in (config.to_dict(), made_by)
+    )
+    changed = [k for k in sorted(configuration.select_settings(then, stage.NAME)) if k in now and then[k] != now[k]]
     if changed:
         lines = ', '.join(f'{k}={then[k]}' for k in changed)
         print(f'warning: {stage.NAME} was trained with {lines}, not with the values of now', file=sys.stderr)
-    folder, made_by = workdir / name, configuration.overlaid(config, {k: x for k, x in then.items() if k in now})
+    folder, made_by = workdir / name, configuration.overlay(config, {k: x for k, x in then.items() if k in now})
     exports.save(folder, variables, made_by, parts=parts, source={'stage': stage.NAME, 'step': step})
     print(f'{folder}: the learned {" and ".join(parts)}, for artifacts_jax.load_features')
 
@@ -252,9 +260,11 @@ def _import(stage, config, devices):
     """Returns from an export what later stages need of a stage's variables."""
     folder = _pretrained(config, stage)
     if folder == RANDOM and stage is artifacts:
-        return loop.initial(artifacts, config, devices, None).variables
+        return loop.make_initial_state(artifacts, config, devices, None).variables
     if stage is autoencoder:
-        variables = exports.load(folder, autoencoder.NETWORKS, config)
+        variables = exports.load_networks(folder, autoencoder.NETWORKS, config)
     else:
-        variables = {kind: {'discriminator': tree} for kind, tree in exports.load(folder, ('trunk',), config).items()}
+        variables = {
+            kind: {'discriminator': tree} for kind, tree in exports.load_networks(folder, ('trunk',), config).items()
+        }
     return jax.device_put(variables, devices.replicated)

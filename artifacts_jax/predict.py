@@ -38,14 +38,14 @@ def write(export: str, images: Path, out: Path, *, least: float = 0.5, proposals
         by default they are searched.
 
     Raises:
-      ForeseenError: one of its kinds, with a message for the user.
+      UserError: one of its kinds, with a message for the user.
     """
     from artifacts_jax.data.errors import DataError
     from artifacts_jax.exchange import exports
 
     if images.resolve() in (out.resolve(), *out.resolve().parents):
         raise configuration.ConfigError(f'--out={out} lies in --images={images}: name a folder beside it')
-    head = exports.describe(export)['head'] or {}
+    head = exports.read_description(export)['head'] or {}
     if head.get('protocol') not in ('detection', 'segmentation'):
         raise exports.ExportError(
             f'{export} has neither a detector nor a segmenter: name one of voc_detection/ or voc_segmentation/'

@@ -17,44 +17,44 @@ class Config(ConfigDict):
     """A configuration whose sections and stages can be read and set by their old names, too."""
 
     def __getitem__(self, key):
-        return super().__getitem__(new_name(key))
+        return super().__getitem__(to_new_name(key))
 
     def __setitem__(self, key, value):
         if key == 'stages' and isinstance(value, tuple):
-            value = tuple(new_name(stage) if isinstance(stage, str) else stage for stage in value)
-        super().__setitem__(new_name(key), value)
+            value = tuple(to_new_name(stage) if isinstance(stage, str) else stage for stage in value)
+        super().__setitem__(to_new_name(key), value)
 
     def __contains__(self, key):
-        return super().__contains__(new_name(key))
+        return super().__contains__(to_new_name(key))
 
     def get_type(self, key: str) -> type:
         """Returns the type of a key's value."""
-        return super().get_type(new_name(key))
+        return super().get_type(to_new_name(key))
 
     def update(self, *other, **values) -> None:
         """Sets the values of a mapping, as of `dict.update`."""
-        super().update(*(new_keys(mapping) for mapping in other), **new_keys(values))
+        super().update(*(rename_keys(mapping) for mapping in other), **rename_keys(values))
 
 
-def new_name(name: str) -> str:
+def to_new_name(name: str) -> str:
     """Returns a dotted key or the path of a result, such as 'stl10/linear/all', with the new name of its section."""
     return _replace(name, NEW)
 
 
-def old_name(name: str) -> str:
+def to_old_name(name: str) -> str:
     """Returns a dotted key or the path of a result with the old name of its section."""
     return _replace(name, OLD)
 
 
-def new_keys(mapping: Mapping) -> dict:
+def rename_keys(mapping: Mapping) -> dict:
     """Returns a mapping whose keys have the new names."""
-    return {new_name(name): value for name, value in mapping.items()}
+    return {to_new_name(name): value for name, value in mapping.items()}
 
 
-def stage_folder(folder: Path, stage: str) -> Path:
+def find_stage_folder(folder: Path, stage: str) -> Path:
     """Returns the subfolder of a stage, which has the old name if an earlier version created it."""
-    folder, name, (section, *_) = Path(folder), old_name(stage), stage.split('/')
-    return folder / (name if (folder / old_name(section)).is_dir() and not (folder / section).is_dir() else stage)
+    folder, name, (section, *_) = Path(folder), to_old_name(stage), stage.split('/')
+    return folder / (name if (folder / to_old_name(section)).is_dir() and not (folder / section).is_dir() else stage)
 
 
 def _replace(name, names):

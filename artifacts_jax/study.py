@@ -80,11 +80,11 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
 
     def play(config, folder, datasets):
         base = loop.run(autoencoder, config, autoencoder_folder(config, workdir), devices, datasets, None)
-        state = loop.run(artifacts, config, folder, devices, datasets, base.learned(config.optim.use_ema))
-        rows = report.read(folder / artifacts.NAME / 'metrics.jsonl')
+        state = loop.run(artifacts, config, folder, devices, datasets, base.get_trained_variables(config.optim.use_ema))
+        rows = report.read_metrics(folder / artifacts.NAME / 'metrics.jsonl')
         last = [row for row in rows if 'test/accuracy/real' in row][-1]
         rate = float(np.median([row['train/images_per_second'] for row in rows if 'train/images_per_second' in row]))
-        learned = artifacts.discriminator(state.learned(config.optim.use_ema))
+        learned = artifacts.discriminator(state.get_trained_variables(config.optim.use_ema))
         return {
             'probe': probe.probe(config, devices, datasets, learned),
             'accuracy': 50 * (last['test/accuracy/real'] + last['test/accuracy/fake']),
@@ -94,7 +94,7 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
         }
 
     def untrained(config, datasets):
-        variables = loop.initial(artifacts, config, devices, None).variables
+        variables = loop.make_initial_state(artifacts, config, devices, None).variables
         return {'probe': probe.probe(config, devices, datasets, artifacts.discriminator(variables))}
 
     for seed in seeds:
@@ -159,7 +159,7 @@ def table(collected: list[dict]) -> str:
         differences = [mean_accuracy(by_seed[s]) - mean_accuracy(runs[DEFAULT][s]) for s in shared]
         cells.append('' if name == DEFAULT else _spread(differences, sign='+', error=True))
         rows.append([name, *cells])
-    return results.table(['variant', *layers, 'discriminator', 'mask AUC', 'minutes', 'vs default'], rows)
+    return results.format_table(['variant', *layers, 'discriminator', 'mask AUC', 'minutes', 'vs default'], rows)
 
 
 def _spread(values, digits=2, *, sign='', error=False):

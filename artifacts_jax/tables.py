@@ -58,7 +58,7 @@ def run(
       keys: {task: {dotted key of its configuration: value}}, where '' leaves it as it is.
 
     Raises:
-      ForeseenError: one of its kinds; of what can be said before, before the first task begins.
+      UserError: one of its kinds; of what can be said before, before the first task begins.
     """
     from artifacts_jax import pipeline
 
@@ -74,7 +74,7 @@ def run(
         configuration.check(configs[task])
         try:
             pipeline.check(configs[task], workdir / task, opened=opened)
-        except configuration.OtherConfigError as error:  # this command cannot force it
+        except configuration.DifferentConfigError as error:  # this command cannot force it
             raise configuration.ConfigError(f'{error.different}\nUse another --workdir.') from error
     for task, config in configs.items():
         pipeline.run(config, workdir / task, opened=opened)
@@ -87,7 +87,7 @@ def configure(task: str, pretrained: str) -> ConfigDict:
     """Returns the configuration of a task, with the trunk that an export's describes.
 
     Raises:
-      ForeseenError: there is no such export, or its configuration cannot be read.
+      UserError: there is no such export, or its configuration cannot be read.
     """
     from artifacts_jax.configs import default
     from artifacts_jax.exchange import exports
@@ -96,7 +96,7 @@ def configure(task: str, pretrained: str) -> ConfigDict:
     config.pretrained = pretrained
     if pretrained != 'random':
         folder = host.folder(pretrained, 'pretrained')
-        exports.describe(folder)  # which says what is wrong with one that is none
+        exports.read_description(folder)  # which says what is wrong with one that is none
         described, _ = configuration.read(folder / 'config.json', default.get_config())
         config.model.update(described.model)
     return config
@@ -111,7 +111,7 @@ def tables(workdir: Path) -> str:
     found = {task: results.read(workdir / task) for task in DATA if (workdir / task).is_dir()}
 
     def here(task, part):
-        return results.label(found.get(task, {}), part)
+        return results.get_label(found.get(task, {}), part)
 
     linear, settings = {}, ''
     for preset, row in found.get(IMAGENET, {}).get('layerwise', {}).items():
@@ -123,7 +123,7 @@ def tables(workdir: Path) -> str:
         name = f'{here(PLACES, f"layerwise/{preset}")}, {preset}'
         numbers = [f'{row["layers"][layer][0]["accuracy"]:.1f}' for layer in published.LAYERS]
         text += 'Places, linear classifiers on frozen layers: top-1 accuracy, %\n\n'
-        text += results.table(['', *published.LAYERS], [[name, *numbers]])
+        text += results.format_table(['', *published.LAYERS], [[name, *numbers]])
         count = row['layers'][published.LAYERS[0]][0]['count']
         text += f'{name}: {row["dataset"]}, {row["train"]:,} training and {count:,} test images\n\n'
     return text
@@ -138,16 +138,16 @@ def _voc(found):
 
     rows, settings = {}, ''
     if row := found.get(VOC, {}).get('voc_classification', {}).get('all'):
-        name = results.label(found[VOC], 'voc_classification/all')
+        name = results.get_label(found[VOC], 'voc_classification/all')
         rows[name] = (row['map'], None, None)
         settings += voc_classification.setting(f'{name}, classification', 'all', row)
     for part, row in found.get(DETECTION, {}).get('voc_detection', {}).items():
-        name = f'{results.label(found[DETECTION], f"voc_detection/{part}")}, {part.replace("_", " ")}'
+        name = f'{results.get_label(found[DETECTION], f"voc_detection/{part}")}, {part.replace("_", " ")}'
         rows[name] = (None, row['map'], None)
         settings += voc_detection.setting(f'{name}, detection', row)
     for part, row in found.get(SEGMENTATION, {}).get('voc_segmentation', {}).items():
         for test, measured in row['tests'].items():
-            name = f'{results.label(found[SEGMENTATION], f"voc_segmentation/{part}")}, {part}, {Path(test).stem}'
+            name = f'{results.get_label(found[SEGMENTATION], f"voc_segmentation/{part}")}, {part}, {Path(test).stem}'
             rows[name] = (None, None, measured['miou'])
             settings += voc_segmentation.setting(f'{name}, segmentation', row, test)
     return rows, settings
@@ -158,7 +158,7 @@ def _table(table, ours, settings):
     from artifacts_jax.transfer import published
 
     rows = published.listed(table.rows | (ours or {'here': (None,) * len(table.columns)}))
-    return f'{table.title}\n\n{results.table(["", *table.columns], rows)}{settings}\n'
+    return f'{table.title}\n\n{results.format_table(["", *table.columns], rows)}{settings}\n'
 
 
 def main():

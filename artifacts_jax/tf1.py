@@ -13,9 +13,9 @@ from ml_collections import config_flags
 from artifacts_jax import command
 from artifacts_jax import config as configuration
 from artifacts_jax.devices import host
-from artifacts_jax.exchange.tf1 import TensorFlowCheckpointError, convert, import_file, read
+from artifacts_jax.exchange.tf1 import TensorFlowCheckpointError, convert, import_file, read_checkpoint
 
-__all__ = ['TensorFlowCheckpointError', 'convert', 'import_file', 'read']  # the same from Python
+__all__ = ['TensorFlowCheckpointError', 'convert', 'import_file', 'read_checkpoint']  # the same from Python
 
 
 def main():

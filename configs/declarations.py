@@ -109,7 +109,7 @@ def build(tree: dict) -> Config:
     return Config(defaults(tree)).lock()
 
 
-def comments(source: str) -> dict[str, str]:
+def parse_comments(source: str) -> dict[str, str]:
     """Returns {dotted name: comment} of the keys in the source of FILES, one a line."""
     found, group = {}, ''
     for line in source.splitlines():

@@ -15,7 +15,7 @@ class Keys(SphinxDirective):
         from artifacts_jax.configs import declarations, default
 
         sources = ((ROOT / 'configs' / name).read_text() for name in declarations.FILES)
-        comments = declarations.comments(''.join(sources))
+        comments = declarations.parse_comments(''.join(sources))
         rows = {}
         for path, key in declarations.flatten(default.KEYS):
             group = path.rpartition('.')[0]

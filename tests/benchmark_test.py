@@ -68,8 +68,8 @@ def test_peer_is_a_command_that_prints_json(monkeypatch):
 def test_a_ratio_is_of_medians_over_the_rounds(monkeypatch):
     rounds = iter([(90.0, 50.0), (60.0, 69.0), (70.0, 80.0)])  # the round of the median has another rate with data
     names = ('images_per_s', 'with_data')
-    monkeypatch.setattr(measure, 'stage', lambda *args, **options: dict(zip(names, next(rounds))))
-    monkeypatch.setattr(measure, 'train_batches', lambda config: iter(()))
+    monkeypatch.setattr(measure, 'measure_stage', lambda *args, **options: dict(zip(names, next(rounds))))
+    monkeypatch.setattr(measure, 'load_train_batches', lambda config: iter(()))
     peers = iter([50.0, 30.0, 35.0])
     monkeypatch.setattr(benchmark, 'peer', lambda *args: next(peers))
     given = types.SimpleNamespace(data=True, rounds=3, steps=1, peer='other')
@@ -95,7 +95,7 @@ def test_command_measures_and_saves(tmp_path):
 
 def test_images_alone_are_measured_beside_a_peer(monkeypatch):
     rates = iter([100.0, 300.0, 200.0])
-    monkeypatch.setattr(measure, 'pipeline', lambda config: {'memory': 9000.0, 'stream': next(rates)})
+    monkeypatch.setattr(measure, 'measure_pipeline', lambda config: {'memory': 9000.0, 'stream': next(rates)})
     monkeypatch.setattr(
         benchmark, 'peer', lambda template, stage, batch: {('{stage}', 'data', 128): 160.0}[template, stage, batch]
     )

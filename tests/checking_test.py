@@ -30,7 +30,7 @@ IMAGES, MASK = jnp.zeros((2, 16, 16, 3)), jnp.ones((2, 4, 4, 1))
         pytest.param(layers.spatial_mask, (jax.random.key(0), (4, 4), 0.5), id='keys'),
         pytest.param(augment.resample, (np.zeros((8, 8, 3), np.uint8), jnp.eye(8), jnp.eye(9)), id='matrices'),
         pytest.param(metrics.psnr, (IMAGES, IMAGES[:1]), id='batches'),
-        pytest.param(linear.scale_of, ([1.0, 2.0],), id='lists'),
+        pytest.param(linear.compute_scale, ([1.0, 2.0],), id='lists'),
         pytest.param(keys.stage_key, ('0', 'artifacts'), id='what is no array'),
     ],
 )

@@ -198,7 +198,7 @@ def test_output_that_nobody_reads_stops_training_with_its_state_saved(photograph
     assert process.wait(timeout=120) == 75
     assert process.stderr.read() == ''
     process.stderr.close()
-    last = report.read(tmp_path / 'run' / 'autoencoder' / 'metrics.jsonl')[-1]['step']
+    last = report.read_metrics(tmp_path / 'run' / 'autoencoder' / 'metrics.jsonl')[-1]['step']
     steps = [int(path.name) for path in (tmp_path / 'run' / 'autoencoder' / 'checkpoints').iterdir()]
     assert steps
     assert max(steps) >= last - 1

@@ -34,7 +34,9 @@ def test_every_key_has_a_comment_and_is_read():
     for path in (ROOT / 'artifacts_jax').rglob('*.py'):
         if path.name != 'config.py':  # which only checks them
             read |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
-    commented = declarations.comments(''.join((ROOT / 'configs' / name).read_text() for name in declarations.FILES))
+    commented = declarations.parse_comments(
+        ''.join((ROOT / 'configs' / name).read_text() for name in declarations.FILES)
+    )
     for key in configuration.flatten(default.get_config().to_dict()):
         name = key.split('.')[-1]
         splits = ('data.train', 'data.probe_train', 'data.test')  # read by name, in splits.Datasets

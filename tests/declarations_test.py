@@ -27,7 +27,7 @@ def test_a_range_lies_in_its_interval_the_right_way_round(value):
 
 
 def test_defaults_are_what_they_may_be():
-    for path, key in configuration.declared().items():
+    for path, key in configuration.get_declarations().items():
         assert not key.problem(key.default), path
 
 

@@ -136,14 +136,14 @@ def cut_config(workdir):
 )
 def test_foreseen_errors_say_what_is_wrong(harm, message, copy, tmp_path):
     harm(copy)
-    with pytest.raises(configuration.ForeseenError, match=message):
+    with pytest.raises(configuration.UserError, match=message):
         figures.write(copy, tmp_path / 'out', bank=16)
     assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.slow
 def test_too_small_a_bank_is_an_error(copy, tmp_path):
-    with pytest.raises(configuration.ForeseenError, match='5 images are too few for 6 neighbours'):
+    with pytest.raises(configuration.UserError, match='5 images are too few for 6 neighbours'):
         figures.write(copy, tmp_path / 'out', examples=1, bank=5)
 
 
@@ -167,8 +167,8 @@ def test_command_line_says_that_a_checkpoint_is_damaged(copy):
 def test_a_gan_has_no_mask_to_predict(config, stage_states, photograph_folder, tmp_path, read_png):
     config.data.name, config.artifacts.generator = str(photograph_folder), 'gan'
     devices, datasets = Devices('jit'), splits.Datasets(config)
-    state = loop.initial(artifacts, config, devices, stage_states[autoencoder].variables)
-    draw = artifacts.illustrator(config, devices, datasets, examples=2)
+    state = loop.make_initial_state(artifacts, config, devices, stage_states[autoencoder].variables)
+    draw = artifacts.make_plotter(config, devices, datasets, examples=2)
     draw(state, keys.stage_key(0, artifacts.NAME), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {'artifacts.png', 'conv1.png'}
     assert read_png(tmp_path / 'artifacts.png').shape[1] == 3 * 200 + 8

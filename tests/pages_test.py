@@ -37,9 +37,9 @@ def test_what_tasks_leave_in_a_work_directory_is_on_its_page(workdir, unpacked):
 
 
 def test_free_keys_are_those_of_the_page():
-    free = {key for key, declared in configuration.declared().items() if declared.free}
+    free = {key for key, declared in configuration.get_declarations().items() if declared.free}
     text = section('configuration.md', 'Change a run that exists')
-    assert {key for key in configuration.declared() if f'`{key}`' in text} == free
+    assert {key for key in configuration.get_declarations() if f'`{key}`' in text} == free
 
 
 def test_every_stage_is_on_the_page_of_the_method():

@@ -57,7 +57,7 @@ def test_the_figures_command_draws_what_training_drew(finished_run, tmp_path, re
 @pytest.mark.slow
 def test_metrics_have_each_term_by_itself(finished_run):
     _, workdir, _ = finished_run
-    rows = report.read(workdir / 'artifacts' / 'metrics.jsonl')
+    rows = report.read_metrics(workdir / 'artifacts' / 'metrics.jsonl')
     assert [row['step'] for row in rows if 'train/images_per_second' in row] == [1, 2, 3, 4, 5, 6]
     training = {name for row in rows for name in row}
     for name in ('discriminator_class', 'discriminator_mask', 'discriminator_l2', 'generator_class', 'generator_pixel'):
@@ -66,7 +66,7 @@ def test_metrics_have_each_term_by_itself(finished_run):
     for name in ('accuracy/real', 'accuracy/fake', 'accuracy/mask'):
         assert {f'train/{name}', f'test/{name}'} <= training
     assert {'test/mask_auc', 'test/knn/conv5', 'test/rankme/conv1', 'train/grad_norm/repair'} <= training
-    assert 'test/psnr' in report.read(workdir / 'autoencoder' / 'metrics.jsonl')[0]
+    assert 'test/psnr' in report.read_metrics(workdir / 'autoencoder' / 'metrics.jsonl')[0]
 
 
 @pytest.mark.slow
@@ -148,7 +148,7 @@ def test_exported_features_are_the_trained_ones(finished_run):
         'conv5': (3, 4, 4, 8),
     }
     np.testing.assert_allclose(maps['conv5'], features(images / 127.5 - 1)['conv5'], atol=1e-4)
-    state = pipeline.loop.finished(pipeline.artifacts, config, workdir, pipeline.Devices('jit'))
+    state = pipeline.loop.load_final_state(pipeline.artifacts, config, workdir, pipeline.Devices('jit'))
     _, variables, size = loaders.load_variables(workdir / 'export')
     assert size == 16
     jax.tree.map(np.testing.assert_array_equal, variables['params'], state.params['discriminator']['trunk'])
@@ -165,7 +165,7 @@ def forced(finished_run, tmp_path):
 
 def check_current(config, workdir):
     """Asserts that every product is of the state that the work directory has now; returns that state."""
-    state = pipeline.loop.finished(pipeline.artifacts, config, workdir, pipeline.Devices('jit'))
+    state = pipeline.loop.load_final_state(pipeline.artifacts, config, workdir, pipeline.Devices('jit'))
     _, variables, _ = loaders.load_variables(workdir / 'export')
     jax.tree.map(np.testing.assert_array_equal, variables['params'], state.params['discriminator']['trunk'])
     description = json.loads((workdir / 'export' / 'config.json').read_text())
@@ -211,8 +211,8 @@ def test_a_game_on_another_autoencoder_begins_anew_and_the_old_one_is_kept(force
         'checkpoints',
         'metrics.jsonl',
     }
-    base = pipeline.loop.finished(pipeline.autoencoder, config, workdir, pipeline.Devices('jit'))
-    state = pipeline.loop.finished(pipeline.artifacts, config, workdir, pipeline.Devices('jit'))
+    base = pipeline.loop.load_final_state(pipeline.autoencoder, config, workdir, pipeline.Devices('jit'))
+    state = pipeline.loop.load_final_state(pipeline.artifacts, config, workdir, pipeline.Devices('jit'))
     jax.tree.map(np.testing.assert_array_equal, state.frozen['params'], base.params)
 
 
@@ -280,7 +280,7 @@ def test_fewer_images_than_neighbours_all_vote(config, tmp_path, stage_states):
     write_arrays(tmp_path / 'data', 6, np.arange(6) % 2)
     config.data.name, config.monitor.neighbours = str(tmp_path / 'data'), 20
     devices = pipeline.Devices('jit', jax.devices()[:1])
-    measure = pipeline.artifacts.held_out.extraction.monitor(config, devices, splits.Datasets(config))
+    measure = pipeline.artifacts.held_out.extraction.make_monitor(config, devices, splits.Datasets(config))
     values = measure(pipeline.artifacts.discriminator(stage_states[pipeline.artifacts].variables))
     assert 0 <= values['knn/conv5'] <= 1
 
@@ -310,16 +310,18 @@ def test_imported_networks_take_the_place_of_trained_ones(finished_run, tmp_path
     monkeypatch.setattr(pipeline.loop, 'run', None)  # nothing is trained
     assert pipeline.run(config, tmp_path)['probe'] == results['probe']
 
-    base = pipeline.exports.load(config.autoencoder.pretrained, ('encoder', 'decoder'), config)
-    state = pipeline.loop.finished(pipeline.autoencoder, finished_run[0], workdir, pipeline.Devices('jit'))
+    base = pipeline.exports.load_networks(config.autoencoder.pretrained, ('encoder', 'decoder'), config)
+    state = pipeline.loop.load_final_state(pipeline.autoencoder, finished_run[0], workdir, pipeline.Devices('jit'))
     jax.tree.map(np.testing.assert_array_equal, base, state.variables)
     config.artifacts.pretrained, config.stages = '', ('autoencoder', 'artifacts')
     monkeypatch.setattr(
         pipeline.loop,
         'run',
-        lambda stage, config, workdir, devices, datasets, base: pipeline.loop.initial(stage, config, devices, base),
+        lambda stage, config, workdir, devices, datasets, base: pipeline.loop.make_initial_state(
+            stage, config, devices, base
+        ),
     )
     pipeline.run(config, tmp_path / 'trained')  # on all four devices, from what was restored to one
     config.model.upsampling = 'legacy'
     with pytest.raises(exports.ExportError, match=r'--config\.model\.upsampling=half_pixel'):
-        pipeline.exports.load(config.autoencoder.pretrained, ('encoder', 'decoder'), config)
+        pipeline.exports.load_networks(config.autoencoder.pretrained, ('encoder', 'decoder'), config)

@@ -29,7 +29,7 @@ def test_a_configuration_takes_old_names():
 
 
 def test_a_copy_takes_old_names():
-    for copy in (default.get_config().copy_and_resolve_references(), configuration.overlaid(default.get_config(), {})):
+    for copy in (default.get_config().copy_and_resolve_references(), configuration.overlay(default.get_config(), {})):
         copy.transfer.epochs = 3
         assert copy.stl10.epochs == 3
 
@@ -54,9 +54,9 @@ def test_flags_and_saved_configurations_take_old_names(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('name', ['stl10/linear/all', 'stl10', 'stl10.epochs', 'probe/learned', 'stl10x/y'])
 def test_names_are_replaced_whole(name):
-    old = renamed.old_name(name)
+    old = renamed.to_old_name(name)
     assert old == (name if name.startswith(('probe', 'stl10x')) else name.replace('stl10', 'transfer'))
-    assert renamed.new_name(old) == name
+    assert renamed.to_new_name(old) == name
 
 
 def test_random_keys_are_those_of_the_old_name():
@@ -68,7 +68,9 @@ def test_random_keys_are_those_of_the_old_name():
 def test_digests_are_those_of_the_old_name():
     config = default.get_config()
     config.update_from_flattened_dict({'stl10.batch_norm': 'reference', 'seed': 2})
-    assert results.origin('network', config, 'stl10')['settings'] == '9f17fb4a'  # computed before the renaming
+    assert (
+        results.compute_provenance('network', config, 'stl10')['settings'] == '9f17fb4a'
+    )  # computed before the renaming
 
 
 def test_results_of_earlier_versions_are_read_with_new_names(tmp_path):
@@ -87,9 +89,9 @@ def test_results_of_earlier_versions_are_read_with_new_names(tmp_path):
 
 
 def test_stages_keep_the_folder_that_an_earlier_version_created(tmp_path):
-    assert renamed.stage_folder(tmp_path, 'stl10/linear') == tmp_path / 'stl10' / 'linear'
+    assert renamed.find_stage_folder(tmp_path, 'stl10/linear') == tmp_path / 'stl10' / 'linear'
     (tmp_path / 'transfer').mkdir()
-    assert renamed.stage_folder(tmp_path, 'stl10/linear') == tmp_path / 'transfer' / 'linear'
-    assert renamed.stage_folder(tmp_path, 'layerwise/fair') == tmp_path / 'layerwise' / 'fair'
+    assert renamed.find_stage_folder(tmp_path, 'stl10/linear') == tmp_path / 'transfer' / 'linear'
+    assert renamed.find_stage_folder(tmp_path, 'layerwise/fair') == tmp_path / 'layerwise' / 'fair'
     (tmp_path / 'stl10').mkdir()
-    assert renamed.stage_folder(tmp_path, 'stl10/linear') == tmp_path / 'stl10' / 'linear'
+    assert renamed.find_stage_folder(tmp_path, 'stl10/linear') == tmp_path / 'stl10' / 'linear'

@@ -115,13 +115,13 @@ class Runs:
 
     def rows(self, name, stage):
         """Returns the metrics of a stage, without what a clock decides."""
-        kept = report.read(self.folder / name / stage.NAME / 'metrics.jsonl')
+        kept = report.read_metrics(self.folder / name / stage.NAME / 'metrics.jsonl')
         return [{key: x for key, x in row.items() if key != 'train/images_per_second'} for row in kept]
 
     def state(self, name, stage):
         """Returns the final state of a stage."""
         config, _ = configuration.load(self.folder / name, default.get_config())
-        return loop.finished(stage, config, self.folder / name, Devices('jit', jax.devices()[:1]))
+        return loop.load_final_state(stage, config, self.folder / name, Devices('jit', jax.devices()[:1]))
 
     def check_close(self, name, other):
         """Asserts that two runs have learned the same, in either stage, at every step, but for rounding."""
@@ -138,7 +138,7 @@ class Runs:
         """Returns the states of a stage at its begin and end; many runs are compared with the same."""
         if (name, stage.NAME) not in self._kept:
             config, _ = configuration.load(self.folder / name, default.get_config())
-            begun = loop.initial(stage, config, Devices('jit', jax.devices()[:1]), None)
+            begun = loop.make_initial_state(stage, config, Devices('jit', jax.devices()[:1]), None)
             self._kept[name, stage.NAME] = begun, self.state(name, stage)
         return self._kept[name, stage.NAME]
 

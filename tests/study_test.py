@@ -67,7 +67,7 @@ def test_study_runs_resumes_and_leaves_out_what_changes_nothing(
     assert 0 <= results[1]['accuracy'] <= 100
     assert 'drop_rate_0.5' in (tmp_path / 'results.txt').read_text()
     assert len(list((tmp_path / 'autoencoder').iterdir())) == 1
-    before = report.read(next((tmp_path / 'autoencoder').glob('*/autoencoder/metrics.jsonl')))
+    before = report.read_metrics(next((tmp_path / 'autoencoder').glob('*/autoencoder/metrics.jsonl')))
     assert before[-1]['step'] == config[autoencoder.NAME].steps
 
     monkeypatch.setattr(loop, 'run', None)  # nothing is left to train

@@ -122,7 +122,7 @@ def test_what_cannot_be_run_is_refused(arguments, message, forks, tmp_path):
 
 def test_another_export_in_the_same_folder_is_refused_without_a_flag_that_is_not_there(tmp_path, monkeypatch):
     def check(config, workdir, **_):
-        raise configuration.OtherConfigError(f'{workdir} was made with another configuration')
+        raise configuration.DifferentConfigError(f'{workdir} was made with another configuration')
 
     monkeypatch.setattr(pipeline, 'check', check)
     with pytest.raises(configuration.ConfigError, match='another configuration\nUse another --workdir') as refused:

@@ -22,7 +22,7 @@ def test_every_variant_suits_every_configuration(name):
         changed = {
             key
             for key, value in configuration.flatten(get_config(name).to_dict()).items()
-            if value != configuration.get(get_config(), key)
+            if value != configuration.get_value(get_config(), key)
         }
         assert changed <= set(variants.VARIANTS[name].overrides)
     assert variants.VARIANTS[name].why

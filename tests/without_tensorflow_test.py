@@ -66,7 +66,7 @@ def test_the_whole_method_runs(run):
     assert not log.exists(), log.read_text()
     assert list((runs.folder / 'run' / 'tensorboard' / 'artifacts').iterdir())
     assert 'raw pixels' in said
-    assert [row['step'] for row in report.read(runs.folder / 'run' / 'artifacts' / 'metrics.jsonl')][-1] == 20
+    assert [row['step'] for row in report.read_metrics(runs.folder / 'run' / 'artifacts' / 'metrics.jsonl')][-1] == 20
 
 
 @pytest.mark.nightly

@@ -1,9 +1,9 @@
 """The error of data, for files that need TensorFlow and files that do not."""
 
-from artifacts_jax.config import ForeseenError
+from artifacts_jax.config import UserError
 
 
-class DataError(ForeseenError):
+class DataError(UserError):
     """Data that is missing or cannot be read; the message says what was looked for, where, and what to do."""
 
 

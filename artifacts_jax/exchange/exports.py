@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from artifacts_jax import config as configuration
 from artifacts_jax import renamed
-from artifacts_jax.config import ForeseenError
+from artifacts_jax.config import UserError
 from artifacts_jax.data.errors import first_line
 from artifacts_jax.devices import host, processes
 from artifacts_jax.devices.parallel import shape_tree
@@ -36,7 +36,7 @@ LOADERS = {  # of a head's kind: its protocols, and what loads it
 NETWORKS = ('encoder', 'decoder', 'repair', 'trunk', 'discriminator', 'head')
 
 
-class ExportError(ForeseenError):
+class ExportError(UserError):
     """An export that is missing, damaged or of another version or architecture."""
 
 
@@ -75,7 +75,7 @@ def save(
         'image_size': config.model.image_size,
         'config': config.to_dict(),
     }
-    description = configuration.as_json(description)
+    description = configuration.to_json(description)
     if processes.broadcast(_says(folder, description)) and not _damage(folder, parts, description):
         return
 
@@ -112,7 +112,7 @@ def _damage(folder, parts, description):
     damage = ''
     try:
         for part in parts:
-            restore(folder, part, description)
+            load_network(folder, part, description)
     except ExportError as error:
         damage = str(error)
     elsewhere = processes.any_process(bool(damage))
@@ -136,7 +136,7 @@ def _is_export(folder):
     return isinstance(description, dict) and 'version' in description
 
 
-def load(folder: str | Path, networks: Iterable[str], config: ConfigDict | None = None) -> dict:
+def load_networks(folder: str | Path, networks: Iterable[str], config: ConfigDict | None = None) -> dict:
     """Returns the variables of some networks of an export, as `save` takes them.
 
     Args:
@@ -147,7 +147,7 @@ def load(folder: str | Path, networks: Iterable[str], config: ConfigDict | None 
     Raises:
       ExportError: what is missing or differs, by name.
     """
-    description = describe(folder)
+    description = read_description(folder)
     if config is not None:
         _check_architecture(folder, networks, description['config']['model'], config.model)
         if 'trunk' in networks and not make_trunk(description).normalise:
@@ -156,7 +156,7 @@ def load(folder: str | Path, networks: Iterable[str], config: ConfigDict | None 
                 f' norm: nothing starts from it; give the export that it has started from'
             )
     parts = {*networks, 'trunk'} if 'discriminator' in networks else networks
-    restored = {part: restore(folder, part, description) for part in parts}
+    restored = {part: load_network(folder, part, description) for part in parts}
     variables = {kind: {part: tree[kind] for part, tree in restored.items()} for kind in ('params', 'batch_stats')}
     if 'discriminator' in networks:
         for tree in variables.values():
@@ -178,7 +178,7 @@ def _parts(variables):
     return parts
 
 
-def describe(folder: str | Path) -> dict:
+def read_description(folder: str | Path) -> dict:
     """Returns an export's description.
 
     Raises:
@@ -202,7 +202,7 @@ def describe(folder: str | Path) -> dict:
         raise ExportError(f'{folder} has version {description["version"]}, this program reads {VERSION}')
     # Which earlier exports did not say.
     defaults = {'networks': ['trunk'], 'head': None, 'fingerprints': {}}
-    return {**defaults, **description, 'config': renamed.new_keys(description['config'])}
+    return {**defaults, **description, 'config': renamed.rename_keys(description['config'])}
 
 
 def _reason(error):
@@ -253,7 +253,7 @@ def _template(part, description):
     return _parts(architecture.template(config))[part]
 
 
-def restore(folder: str | Path, part: str, description: dict) -> dict:
+def load_network(folder: str | Path, part: str, description: dict) -> dict:
     """Returns the variables of a part, on one device."""
     folder = host.folder(folder, 'export').absolute()
     if part not in description['networks']:

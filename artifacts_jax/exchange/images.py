@@ -98,7 +98,7 @@ def to_pixels(image: Any, value_range: tuple[float, float] = (-1.0, 1.0)) -> UIn
     return pixels if pixels.dtype == np.uint8 else np.rint((pixels + 1) * 127.5).clip(0, 255).astype(np.uint8)
 
 
-def scaled(images: Images) -> Float32[Array, 'B H W 3']:
+def scale(images: Images) -> Float32[Array, 'B H W 3']:
     """Returns what `to_network` does as float32 in [-1, 1]."""
     return scale_pixels(images) if images.dtype == jnp.uint8 else images.astype(jnp.float32)
 

@@ -19,13 +19,13 @@ def load_variables(folder: str | Path) -> tuple[Trunk | Encoder, dict, int]:
     Raises:
       ExportError: what is missing or differs, by name.
     """
-    description = exports.describe(folder)
+    description = exports.read_description(folder)
     part = 'trunk' if 'trunk' in description['networks'] else 'encoder'
     if part == 'trunk':
         network = exports.make_trunk(description)
     else:
         network = architecture.make_encoder(ConfigDict(description['config']))
-    return network, exports.restore(folder, part, description), description['image_size']
+    return network, exports.load_network(folder, part, description), description['image_size']
 
 
 def load_features(folder: str | Path, *, value_range: tuple[float, float] = (-1.0, 1.0)) -> Callable:
@@ -49,7 +49,7 @@ def load_features(folder: str | Path, *, value_range: tuple[float, float] = (-1.
 
     @jax.jit
     def apply(variables, batch):
-        features = network.apply(variables, images.scaled(batch))[1]
+        features = network.apply(variables, images.scale(batch))[1]
         return {name: x.astype(jnp.float32) for name, x in features.items()}
 
     def features(batch):
@@ -74,13 +74,13 @@ def load_classifier(folder: str | Path, *, value_range: tuple[float, float] = (-
       ValueError: value_range is no range.
     """
     value_range = images.check_range(value_range)
-    description = exports.describe(folder)
+    description = exports.read_description(folder)
     classifier = exports.make_network(folder, description, 'classifier')
-    variables = exports.load(folder, ('trunk', 'head'))
+    variables = exports.load_networks(folder, ('trunk', 'head'))
 
     @jax.jit
     def apply(variables, batch):
-        return classifier.apply(variables, images.scaled(batch))
+        return classifier.apply(variables, images.scale(batch))
 
     def logits(batch):
         return apply(variables, images.to_network(batch, value_range, description['image_size']))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from artifacts_jax.config import ForeseenError
+from artifacts_jax.config import UserError
 from artifacts_jax.devices import host
 from artifacts_jax.exchange import exports
 from artifacts_jax.models import architecture
@@ -27,7 +27,7 @@ WEIGHTS = {'kernel': 'weights', 'bias': 'biases'}
 NORM = {'scale': 'gamma', 'bias': 'beta', 'mean': 'moving_mean', 'var': 'moving_variance'}
 
 
-class TensorFlowCheckpointError(ForeseenError):
+class TensorFlowCheckpointError(UserError):
     """A checkpoint that cannot be read or does not hold what the architecture needs; the message names all of it."""
 
 
@@ -99,14 +99,14 @@ def import_file(checkpoint: str | Path, out: Path, config: ConfigDict, *, averag
       ExportError: `out` holds something else than an export.
     """
     exports.check_replaceable(out)  # before the checkpoint is read, which takes a while
-    variables = read(checkpoint)
+    variables = read_checkpoint(checkpoint)
     converted, head = convert(variables, config, averaged=averaged)
     exports.save(out, converted, config, head=head or None)
     ignored = sum(_is_ignored(name, head) for name in variables)
     return f'{out}: {", ".join(converted["params"])}; {len(variables) - ignored} variables imported, {ignored} ignored'
 
 
-def read(checkpoint: str | Path) -> dict[str, np.ndarray | np.generic]:
+def read_checkpoint(checkpoint: str | Path) -> dict[str, np.ndarray | np.generic]:
     """Returns all variables of a TensorFlow checkpoint by name.
 
     Raises:

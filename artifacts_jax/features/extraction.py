@@ -19,35 +19,35 @@ from artifacts_jax.training import metrics
 LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
 
 
-def extractor(config: ConfigDict, devices: Devices, max_values: int, *, unit_length: bool = False) -> Callable:
+def make_extractor(config: ConfigDict, devices: Devices, max_values: int, *, unit_length: bool = False) -> Callable:
     """Returns extract(variables, batch) -> ({layer: [B, D]}, {'label', 'index': [B]}), of the examples that count.
 
     The features are average-pooled maps of at most max_values values, of their own length or of length 1. `variables`
     are the discriminator's, {'params': ..., 'batch_stats': ...}; layers are conv1..conv5, after ReLU.
     """
-    return of_views(config, devices, pooled_maps(config, max_values, unit_length=unit_length))
+    return make_view_extractor(config, devices, make_pooled_trunk(config, max_values, unit_length=unit_length))
 
 
-def unit(features: Float[Array, 'B D']) -> Float32[Array, 'B D']:
+def normalise_length(features: Float[Array, 'B D']) -> Float32[Array, 'B D']:
     """Returns features of length 1; those of length 0 stay."""
     features = features.astype(jnp.float32)
     length = jnp.linalg.norm(features, axis=1, keepdims=True)
     return features / jnp.maximum(length, jnp.finfo(jnp.float32).tiny)
 
 
-def pooled_maps(config: ConfigDict, max_values: int, *, unit_length: bool = False) -> Callable:
+def make_pooled_trunk(config: ConfigDict, max_values: int, *, unit_length: bool = False) -> Callable:
     """Returns what `extractor` has at heart: a function(variables, images as the networks see them)."""
     trunk = architecture.make_trunk(config)
 
     def maps(variables, images):
         _, maps = trunk.apply({kind: tree['trunk'] for kind, tree in variables.items()}, images)
         maps = {name: linear.pool(x.astype('float32'), max_values) for name, x in maps.items()}
-        return {name: unit(x) for name, x in maps.items()} if unit_length else maps
+        return {name: normalise_length(x) for name, x in maps.items()} if unit_length else maps
 
     return maps
 
 
-def sizes(config: ConfigDict, max_values: int) -> dict[str, int]:
+def compute_sizes(config: ConfigDict, max_values: int) -> dict[str, int]:
     """Returns how many values each layer's features have, {layer: D}; nothing is computed."""
     trunk, side = architecture.make_trunk(config), config.model.image_size
 
@@ -77,7 +77,7 @@ def check_memory(config: ConfigDict, task: str, each: int, images: int, *, split
         )
 
 
-def of_views(config: ConfigDict, devices: Devices, function: Callable) -> Callable:
+def make_view_extractor(config: ConfigDict, devices: Devices, function: Callable) -> Callable:
     """Returns what `extractor` does for any function(variables, test views of images) -> {name: [B, D]}."""
 
     def extract(variables, batch):
@@ -87,7 +87,7 @@ def of_views(config: ConfigDict, devices: Devices, function: Callable) -> Callab
     return devices.per_example(extract)
 
 
-def collect(
+def collect_features(
     extract: Callable, batches: Iterable[dict]
 ) -> tuple[dict[str, Shaped[np.ndarray, 'N ...']], Int[np.ndarray, ' N']]:
     """Returns ({layer: features}, labels) of all examples of the batches; extract maps a batch, as `extractor`."""
@@ -96,20 +96,20 @@ def collect(
     return maps, examples['label']
 
 
-def monitor(config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
+def make_monitor(config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
     """Returns measure(variables) -> {name: value}, an early sign of whether the features get better.
 
     For each layer, on its map's mean over positions: 'knn/LAYER', the accuracy of a k-nearest-neighbour classifier
     of held-out images (left out where there are no labels or one class; of fewer images than neighbours all vote),
     'spread/LAYER' and 'rankme/LAYER' (see metrics.py).
     """
-    extract = extractor(config, devices, 0)
+    extract = make_extractor(config, devices, 0)
     options = config.monitor
 
     def measure(variables):
         def of(name, limit):
             batches = datasets[name].eval_batches(config.probe.batch_size, limit=limit)
-            return collect(partial(extract, variables), batches)
+            return collect_features(partial(extract, variables), batches)
 
         (bank, bank_labels), (queries, query_labels) = of('probe_train', options.bank), of('test', options.queries)
         classes = datasets['test'].num_classes if min(bank_labels.min(), query_labels.min()) >= 0 else 0

@@ -72,10 +72,10 @@ def _minimise(features, labels, counted, params, penalties, iterations):
     Returns:
       (params, logits [P, C, N], mean, scale).
     """
-    mean, variance = linear.moments(features, counted)
-    scale = linear.scale_of(variance)
+    mean, variance = linear.compute_moments(features, counted)
+    scale = linear.compute_scale(variance)
     targets = jax.nn.one_hot(labels, params['bias'].shape[1], axis=0)[None]
-    share = linear.shares(counted)[None, None]
+    share = linear.compute_weights(counted)[None, None]
     decay = {'weights': penalties[:, None, None], 'bias': jnp.zeros((len(penalties), 1))}
 
     def project(params):

@@ -63,7 +63,7 @@ def predict(classifier: Classifier, features: Float[Array | np.ndarray, 'B D']) 
 
 
 @jax.jit
-def accuracy_counts(
+def compute_accuracy_counts(
     classifier: Classifier, features: Float[Array | np.ndarray, 'B D'], labels: Int[Array | np.ndarray, ' B']
 ) -> tuple[Int32[Array, ''], Int[ArrayLike, '']]:
     """Counts what is right: sum both over the batches, then divide once.
@@ -119,19 +119,21 @@ def make_classifier(
     return Classifier(mean, scale, weights, bias, float(penalty), float(held_out_accuracy))
 
 
-def shares(counted: Bool[Array, ' N']) -> Float[Array, ' N']:
+def compute_weights(counted: Bool[Array, ' N']) -> Float[Array, ' N']:
     """Returns the weight of each example in a mean over the counted ones."""
     return counted / jnp.maximum(counted.sum(), 1)
 
 
-def moments(features: Float[Array, 'N D'], counted: Bool[Array, ' N']) -> tuple[Float[Array, ' D'], Float[Array, ' D']]:
+def compute_moments(
+    features: Float[Array, 'N D'], counted: Bool[Array, ' N']
+) -> tuple[Float[Array, ' D'], Float[Array, ' D']]:
     """Returns (mean, variance) over the counted examples."""
     # The offset makes the variance of a constant feature exactly 0, whatever the rounding of sums.
-    offset, share = features[counted.argmax()], shares(counted)[:, None]
+    offset, share = features[counted.argmax()], compute_weights(counted)[:, None]
     mean = offset + (share * (features - offset[None])).sum(axis=0)
     return mean, (share * jnp.square(features - mean[None])).sum(axis=0)
 
 
-def scale_of(variance: Float[Array, ' D']) -> Float[Array, ' D']:
+def compute_scale(variance: Float[Array, ' D']) -> Float[Array, ' D']:
     """Returns the standard deviations, 1 where a feature is constant."""
     return jnp.where(variance > 0, jnp.sqrt(variance), 1.0)

@@ -14,7 +14,7 @@ from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.drawing import plots
 from artifacts_jax.features import extraction, lbfgs, linear, sgd_solver
 from artifacts_jax.training import keys, results
-from artifacts_jax.training.evaluation import Entry, Network, NotApplicable, Run, every_network
+from artifacts_jax.training.evaluation import Entry, Network, NotApplicable, Run, list_networks
 
 NAME = 'probe'
 SPLITS = ('probe_train', 'test')  # of the data, that it needs
@@ -51,7 +51,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
 
 def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
     """Returns {network: itself}, and first {'pixels': none}."""
-    return {PIXELS: Network(PIXELS, dict), **every_network(config, networks)}
+    return {PIXELS: Network(PIXELS, dict), **list_networks(config, networks)}
 
 
 def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
@@ -78,7 +78,7 @@ def about(run: Run, data: Datasets) -> dict:
 
 def columns(row: dict) -> dict[str, str]:
     """Returns the cells of a layer's row."""
-    return {'': _percent(row), 'correct': results.fraction(row)}
+    return {'': _percent(row), 'correct': results.format_fraction(row)}
 
 
 def summary(row: dict) -> list[str]:
@@ -99,11 +99,11 @@ def table(found: dict) -> str:
     """Returns the rows of all networks as a table of text: accuracies in %, with counts."""
     networks = {name: {(layer,): row for layer, row in rows.items()} for name, rows in found[NAME].items()}
     pixels = networks.pop(PIXELS, {}).get((PIXELS,))
-    rows = results.network_table(['layer'], networks, columns)
+    rows = results.format_network_table(['layer'], networks, columns)
     return (
         f'Linear classifiers on frozen features of {found["dataset"]}, {found["train"]:,} training and'
         f' {found["test"]:,} test images; accuracy in %\n\n{rows}'
-        + (f'\nraw pixels: {_percent(pixels)} % ({results.fraction(pixels)})\n' if pixels else '')
+        + (f'\nraw pixels: {_percent(pixels)} % ({results.format_fraction(pixels)})\n' if pixels else '')
     )
 
 
@@ -116,9 +116,11 @@ def probe(config: ConfigDict, devices: Devices, datasets: dict, variables: dict 
     for key in ('probe_train', 'test'):
         splits.classes(config.data, key, datasets[key], stage=NAME)
     if variables is None:
-        extract = extraction.of_views(config, devices, lambda _, images: {PIXELS: images.reshape(len(images), -1)})
+        extract = extraction.make_view_extractor(
+            config, devices, lambda _, images: {PIXELS: images.reshape(len(images), -1)}
+        )
     else:
-        extract = extraction.extractor(config, devices, config.probe.max_values)
+        extract = extraction.make_extractor(config, devices, config.probe.max_values)
     extract = partial(extract, variables)
     return score(config, fit(config, extract, datasets['probe_train']), extract, datasets['test'])
 
@@ -130,7 +132,7 @@ def fit(config: ConfigDict, extract: Callable, dataset: Any) -> dict[str, linear
     dims = {layer: x.shape[1] for layer, x in extract(next(iter(batches())))[0].items()}
     size = 4 * examples * sum(dims.values())
     if options.solver == 'lbfgs' or (options.solver == 'auto' and size <= config.data.memory_limit_gb * 1e9):
-        maps, labels = extraction.collect(extract, batches())
+        maps, labels = extraction.collect_features(extract, batches())
         return {
             layer: lbfgs.fit_lbfgs(
                 maps.pop(layer),
@@ -165,7 +167,7 @@ def score(config: ConfigDict, classifiers: dict[str, linear.Classifier], extract
     counts = {layer: np.zeros(2, int) for layer in classifiers}
     for maps, examples in map(extract, dataset.eval_batches(config.probe.batch_size, limit=config.probe.max_test)):
         for layer, x in maps.items():
-            counts[layer] += np.array(linear.accuracy_counts(classifiers[layer], x, examples['label']))
+            counts[layer] += np.array(linear.compute_accuracy_counts(classifiers[layer], x, examples['label']))
     return {
         layer: {
             'accuracy': 100 * correct / count,
@@ -185,4 +187,4 @@ def _count(limit, dataset):
 
 
 def _percent(row):
-    return results.text(row['accuracy'], 2)
+    return results.format_number(row['accuracy'], 2)

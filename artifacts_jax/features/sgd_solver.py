@@ -54,13 +54,13 @@ def fit_sgd(
     moments = {layer: (jnp.zeros(()), jnp.zeros(dim), jnp.zeros(dim)) for layer, dim in dims.items()}
     for features, _, held_out in batches(0):
         moments = {layer: _merge_moments(*moments[layer], features[layer], ~held_out) for layer in dims}
-    standards = {layer: (mean, linear.scale_of(variance)) for layer, (_, mean, variance) in moments.items()}
+    standards = {layer: (mean, linear.compute_scale(variance)) for layer, (_, mean, variance) in moments.items()}
 
     def project(params, features):
         return {layer: linear.project(params[layer], *standards[layer], features[layer]) for layer in dims}
 
     def objective(params, features, labels, counted):
-        targets = jax.nn.one_hot(labels, num_classes, axis=0) * linear.shares(counted)[None]
+        targets = jax.nn.one_hot(labels, num_classes, axis=0) * linear.compute_weights(counted)[None]
         total = 0.0
         for layer, logits in project(params, features).items():
             squares = jnp.square(params[layer]['weights']).sum(axis=(1, 2))
@@ -99,7 +99,7 @@ def fit_sgd(
 @jax.jit
 def _merge_moments(count, mean, variance, features, counted):
     """Returns (count, mean, variance) with those of a batch merged in (Chan et al., 1979)."""
-    batch_mean, batch_variance = linear.moments(features, counted)
+    batch_mean, batch_variance = linear.compute_moments(features, counted)
     total = count + counted.sum()
     part, difference = counted.sum() / jnp.maximum(total, 1), batch_mean - mean
     variance = (1 - part) * variance + part * batch_variance + part * (1 - part) * jnp.square(difference)

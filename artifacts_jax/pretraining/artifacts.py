@@ -19,10 +19,10 @@ from artifacts_jax.training.state import State, select
 
 NAME = 'artifacts'
 SPLITS = ('train', 'probe_train', 'test')  # of the data, that it needs
-REPLAYED = True  # by --replay
+SUPPORTS_REPLAY = True  # by --replay
 BASE = autoencoder  # the stage whose variables this one freezes
 PROGRESS_METRICS = held_out.PROGRESS_METRICS
-discriminator, evaluator, illustrator = game.discriminator, held_out.evaluator, held_out.illustrator
+discriminator, make_evaluator, make_plotter = game.discriminator, held_out.make_evaluator, held_out.make_plotter
 
 
 def check(config: ConfigDict, devices: Devices) -> None:
@@ -33,7 +33,7 @@ def check(config: ConfigDict, devices: Devices) -> None:
 
 def sample_batch(config: ConfigDict) -> dict:
     """Returns a host batch of noise, for the benchmark."""
-    return measure.synthetic(config)
+    return measure.make_noise_batch(config)
 
 
 def plan(config: ConfigDict) -> tuple[int, int]:

@@ -18,11 +18,11 @@ from artifacts_jax.training import keys, measure, metrics
 from artifacts_jax.training.state import State, select
 
 NAME = 'autoencoder'
-REPLAYED = True  # by --replay
+SUPPORTS_REPLAY = True  # by --replay
 BASE = None  # the stage whose variables this one builds on
 NETWORKS = ('encoder', 'decoder')
 SPLITS = ('train', 'test')  # of the data, that it needs
-PROGRESS_METRICS = {'PSNR (dB)': 'psnr', 'mean squared error': 'mse'}  # of what the evaluator finds
+PROGRESS_METRICS = {'PSNR (dB)': 'psnr', 'mean squared error': 'mse'}  # of what the evaluation returns
 
 
 def check(config: ConfigDict, devices: parallel.Devices) -> None:
@@ -32,7 +32,7 @@ def check(config: ConfigDict, devices: parallel.Devices) -> None:
 
 def sample_batch(config: ConfigDict) -> dict:
     """Returns a host batch of noise, for the benchmark."""
-    return measure.synthetic(config)
+    return measure.make_noise_batch(config)
 
 
 def plan(config: ConfigDict) -> tuple[int, int]:
@@ -105,7 +105,7 @@ def update(
     gradients = partial(jax.grad(loss, has_aux=True), state.params)
     grads, (terms, batch_stats) = parallel.accumulated(gradients, config.accumulate, images)
     grads, terms = parallel.total((grads, terms), axis_name)
-    new = state.descend(_optimiser(config), grads)
+    new = state.apply_gradients(_optimiser(config), grads)
     new = new.replace(
         step=state.step + 1,
         batch_stats=batch_stats,
@@ -114,7 +114,7 @@ def update(
     return new, {**terms, **{f'grad_norm/{name}': optim.norm(grads[name]) for name in NETWORKS}}
 
 
-def evaluator(config: ConfigDict, devices: parallel.Devices, datasets: dict) -> Callable:
+def make_evaluator(config: ConfigDict, devices: parallel.Devices, datasets: dict) -> Callable:
     """Returns evaluate(state, key) -> {name: value}, the reconstruction of held-out images."""
     generator = architecture.make_generator(config)
 
@@ -134,7 +134,7 @@ def evaluator(config: ConfigDict, devices: parallel.Devices, datasets: dict) -> 
     return evaluate
 
 
-def illustrator(config: ConfigDict, devices: parallel.Devices, datasets: dict) -> Callable:
+def make_plotter(config: ConfigDict, devices: parallel.Devices, datasets: dict) -> Callable:
     """Returns draw(state, key, folder), which writes held-out images and their reconstructions; None writes nothing."""
     generator = architecture.make_generator(config)
 

@@ -18,7 +18,7 @@ from artifacts_jax.models.discriminator import REAL
 from artifacts_jax.pretraining import game
 from artifacts_jax.training import keys, metrics
 
-PROGRESS_METRICS = {  # to a person, of what the evaluator finds
+PROGRESS_METRICS = {  # to a person, of what the evaluation returns
     'real': 'accuracy/real',
     'fake': 'accuracy/fake',
     'mask AUC': 'mask_auc',
@@ -77,9 +77,9 @@ def _mask_auc(results):
     return metrics.auc(results['mask_logits'].ravel(), results['kept'].ravel())
 
 
-def evaluator(config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
+def make_evaluator(config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
     """Returns evaluate(state, key) -> {name: value}: the game on held-out images, and how good the features are."""
-    play, monitor = _player(config, devices, datasets), extraction.monitor(config, devices, datasets)
+    play, monitor = _player(config, devices, datasets), extraction.make_monitor(config, devices, datasets)
 
     def evaluate(state, key):
         results = play(state, key)
@@ -109,7 +109,7 @@ def shown(dataset: Any, examples: int, first_batch: int = 0) -> dict[str, np.nda
     return {name: x[chosen] for name, x in batch.items()}
 
 
-def illustrator(
+def make_plotter(
     config: ConfigDict, devices: Devices, datasets: dict, *, examples: int = 8, first_batch: int = 0
 ) -> Callable:
     """Returns draw(state, key, folder), which writes artifacts.png, mask_prediction.png and conv1.png (None: nothing).

@@ -81,7 +81,7 @@ def descend(
     for network, gradient in gradients.items():
         gradient = jax.tree.map(jnp.add, gradient, terms[network][1])
         gradient = in_place.after(gradient, [*decays.values(), *norms.values()])
-        state = state.descend(optimiser, {network: gradient})
+        state = state.apply_gradients(optimiser, {network: gradient})
     return state, decays, norms
 
 

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Sharding
 from ml_collections import ConfigDict
 
-from artifacts_jax.config import ForeseenError
+from artifacts_jax.config import UserError
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import shape_tree
 from artifacts_jax.training.state import State
@@ -26,7 +26,7 @@ DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE)
 PROVENANCE = 'made from'  # beside the checksums: what the state builds on
 
 
-class CheckpointError(ForeseenError):
+class CheckpointError(UserError):
     """A checkpoint that is missing or does not hold what it should."""
 
 

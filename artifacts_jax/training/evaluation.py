@@ -103,7 +103,7 @@ class Run:
         self.watched.extend(readers)
 
 
-def every_network(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
+def list_networks(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
     """Returns the entries of a task that evaluates every network: each by its name.
 
     A learned network that has learned nothing is the random one again, and is left out.
@@ -132,11 +132,15 @@ def evaluate(task, run: Run) -> dict:
     config, found = run.config, results.read(run.workdir)
     check_results(task, config, found)
     entries = task.entries(config, run.networks)
-    provenance = {key: results.origin(network.provenance, config, task.NAME) for key, network in entries.items()}
+    provenance = {
+        key: results.compute_provenance(network.provenance, config, task.NAME) for key, network in entries.items()
+    }
     names = {key: f'{task.NAME}/{key}' for key in entries}
     current = {key for key in entries if results.is_current(found, names[key], provenance[key])}
     pending = [
-        key for key in entries if key not in current or not _is_complete(task, config, results.get(found, names[key]))
+        key
+        for key in entries
+        if key not in current or not _is_complete(task, config, results.get_row(found, names[key]))
     ]
     try:
         data = run.data(task) if pending else None
@@ -145,13 +149,13 @@ def evaluate(task, run: Run) -> dict:
         return found
     for key in pending:
         if key not in current:
-            results.replace(found, names[key])
+            results.move_to_replaced(found, names[key])
     try:
         for n, key in enumerate(pending):
             print(f'{names[key]}: evaluation', flush=True)
             rows, settings = found.get(task.NAME, {}), provenance[key]['settings']
             row = task.evaluate(run, data, Entry(names[key], entries[key], settings, rows, tuple(pending[n:])))
-            results.put(found, names[key], row, provenance[key])
+            results.add_row(found, names[key], row, provenance[key])
             if hasattr(task, 'about'):
                 found.update(task.about(run, data))
             results.write(run.workdir, found)

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Int, Key
 
-from artifacts_jax.renamed import old_name
+from artifacts_jax.renamed import to_old_name
 
 
 def stage_key(seed: int, stage: str) -> Key[Array, '']:
     """Returns the typed PRNG key from which everything random in a stage is derived."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(old_name(stage).encode()))
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(to_old_name(stage).encode()))
 
 
 def example_keys(

@@ -9,21 +9,21 @@ import numpy as np
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from artifacts_jax.config import ForeseenError
+from artifacts_jax.config import UserError
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices, total
-from artifacts_jax.renamed import stage_folder
+from artifacts_jax.renamed import find_stage_folder
 from artifacts_jax.training import checkpoint, keys, metrics, trees
 from artifacts_jax.training.checkpoint import CheckpointError, Checkpoints
 from artifacts_jax.training.interruption import Interruption
-from artifacts_jax.training.report import Report, Silence
+from artifacts_jax.training.report import NullReport, Report
 from artifacts_jax.training.state import State
 
 STOP = 'stop'  # in a batch: whether its host was told to stop
-NONFINITE = 'nonfinite'  # folder of a stage with the batch and key of each step whose loss was not finite
+NONFINITE_FOLDER = 'nonfinite'  # folder of a stage with the batch and key of each step whose loss was not finite
 
 
-class NonFiniteError(ForeseenError, FloatingPointError):
+class NonFiniteError(UserError, FloatingPointError):
     """A loss or gradient that is NaN or infinite; the message names it, the step and the checkpoint to restart from."""
 
 
@@ -50,8 +50,8 @@ def run(
     'replaced', and the stage begins anew.
 
     Args:
-      stage: a module, or an object, with NAME, BASE, PROGRESS_METRICS, plan, init_state, train_step, evaluator and
-        illustrator; and with prepare, if its first state depends on the data.
+      stage: a module, or an object, with NAME, BASE, PROGRESS_METRICS, plan, init_state, train_step, make_evaluator and
+        make_plotter; and with initialise_from_data, if its first state depends on the data.
       config: the run's configuration; `stage.plan(config)` gives the number of updates and the batch size.
       workdir: gets {NAME}/checkpoints, {NAME}/metrics.jsonl, tensorboard/{NAME} and figures/.
       devices: the mapping over devices.
@@ -66,7 +66,7 @@ def run(
     """
     key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
     devices.check_batch('batch_size', batch_size, config.accumulate)
-    folder = stage_folder(workdir, stage.NAME) / 'checkpoints'
+    folder = find_stage_folder(workdir, stage.NAME) / 'checkpoints'
     provenance = f'{trees.fingerprint(base)} {settings}'.strip() if base else settings
     _set_aside(folder.parent, provenance)
     # A signal is noted until the last save is on disk.
@@ -80,7 +80,7 @@ def run(
             with _report(stage, config, workdir, start) as report:
                 report.say(_described(stage, state))
                 train_step = devices.train_step(_with_stop(partial(stage.train_step, config=config)))
-                look = partial(_look, report, checkpoints, key, getattr(stage, 'REPLAYED', False))
+                look = partial(_look, report, checkpoints, key, getattr(stage, 'SUPPORTS_REPLAY', False))
                 pause = _pauses(stage, config, devices, datasets, checkpoints, report)
                 batches, pending = datasets['train'].train_batches(batch_size, start_step=start), None
                 if start == 0:
@@ -99,7 +99,7 @@ def run(
                         pause(state, due, asked)
                 del state, batches
                 checkpoints.finish()
-            state = checkpoints.restore(template(stage, config))
+            state = checkpoints.restore(compute_state_shapes(stage, config))
             if int(state.step) != steps:
                 raise CheckpointError(
                     f'the end of {stage.NAME}, step {steps:,}, was saved in {folder} but cannot be read back: see to'
@@ -110,7 +110,7 @@ def run(
         return state
 
 
-def initial(stage, config: ConfigDict, devices: Devices, base: dict | None) -> State:
+def make_initial_state(stage, config: ConfigDict, devices: Devices, base: dict | None) -> State:
     """Returns the state at step 0, on the devices."""
     init = jax.jit(partial(stage.init_state, config=config), out_shardings=devices.replicated)
     return init(keys.stage_key(config.seed, stage.NAME), base)
@@ -125,7 +125,7 @@ def check_finished(stage, config: ConfigDict, workdir: Path, *, instead: str = '
       workdir: the run's work directory.
       instead: what may take the stage's place, for the message.
     """
-    found = checkpoint.described(stage_folder(workdir, stage.NAME) / 'checkpoints')
+    found = checkpoint.described(find_stage_folder(workdir, stage.NAME) / 'checkpoints')
     _check_done(stage, config, workdir, found[0] if found else 0, instead)
 
 
@@ -138,19 +138,19 @@ def _check_done(stage, config, workdir, done, instead=''):
         )
 
 
-def finished(stage, config: ConfigDict, workdir: Path, devices: Devices) -> State:
+def load_final_state(stage, config: ConfigDict, workdir: Path, devices: Devices) -> State:
     """Returns the final state of a stage that has run before.
 
     Raises:
       CheckpointError: it has not run to its end; the message says how far it is.
     """
-    with Checkpoints(stage_folder(workdir, stage.NAME) / 'checkpoints', config, devices.replicated) as checkpoints:
-        state = None if checkpoints.latest_step is None else checkpoints.restore(template(stage, config))
+    with Checkpoints(find_stage_folder(workdir, stage.NAME) / 'checkpoints', config, devices.replicated) as checkpoints:
+        state = None if checkpoints.latest_step is None else checkpoints.restore(compute_state_shapes(stage, config))
     _check_done(stage, config, workdir, 0 if state is None else int(state.step))
     return state
 
 
-def newest(stage, config: ConfigDict, workdir: Path, devices: Devices) -> State:
+def load_newest_state(stage, config: ConfigDict, workdir: Path, devices: Devices) -> State:
     """Returns the state at a stage's newest checkpoint, finished or not, for looking at: it cannot be trained on.
 
     With `optim.use_ema` its parameters are their moving average, as later stages take them.
@@ -158,28 +158,28 @@ def newest(stage, config: ConfigDict, workdir: Path, devices: Devices) -> State:
     Raises:
       CheckpointError: there is none, or it cannot be read.
     """
-    folder, averaged = stage_folder(workdir, stage.NAME) / 'checkpoints', config.optim.use_ema
+    folder, averaged = find_stage_folder(workdir, stage.NAME) / 'checkpoints', config.optim.use_ema
     if not folder.is_dir():
         raise CheckpointError(f'no checkpoint of the stage {stage.NAME} in {workdir}: run it first')
     with Checkpoints(folder, config, devices.replicated) as checkpoints:
-        state = checkpoints.restore(template(stage, config), training=averaged)
+        state = checkpoints.restore(compute_state_shapes(stage, config), training=averaged)
     return state.replace(params=state.ema) if averaged else state
 
 
-def template(stage, config: ConfigDict) -> State:
+def compute_state_shapes(stage, config: ConfigDict) -> State:
     """Returns the shapes and types of a stage's state, with nothing computed."""
-    base = stage.BASE and template(stage.BASE, config).variables
+    base = stage.BASE and compute_state_shapes(stage.BASE, config).variables
     return jax.eval_shape(partial(stage.init_state, config=config), keys.stage_key(config.seed, stage.NAME), base)
 
 
 def _first(stage, config, workdir, devices, datasets, base, checkpoints):
     """Returns the state to go on from: that of the newest checkpoint, or at step 0."""
     if checkpoints.latest_step is None:
-        state = initial(stage, config, devices, base)
-        if hasattr(stage, 'prepare'):
-            state = stage.prepare(state, config=config, devices=devices, datasets=datasets)
+        state = make_initial_state(stage, config, devices, base)
+        if hasattr(stage, 'initialise_from_data'):
+            state = stage.initialise_from_data(state, config=config, devices=devices, datasets=datasets)
     else:
-        state = checkpoints.restore(template(stage, config))
+        state = checkpoints.restore(compute_state_shapes(stage, config))
     steps, _ = stage.plan(config)
     if (start := int(state.step)) > steps:
         raise CheckpointError(
@@ -192,7 +192,7 @@ def _first(stage, config, workdir, devices, datasets, base, checkpoints):
 def _report(stage, config, workdir, start):
     steps, batch_size = stage.plan(config)
     options = {'steps': steps, 'batch_size': batch_size, 'log_every': config.log_every, 'shown': stage.PROGRESS_METRICS}
-    return (Report if processes.is_first() else Silence)(Path(workdir), stage.NAME, start, **options)
+    return (Report if processes.is_first() else NullReport)(Path(workdir), stage.NAME, start, **options)
 
 
 def _described(stage, state):
@@ -209,7 +209,7 @@ def _due(step, steps, config):
 
 def _pauses(stage, config, devices, datasets, checkpoints, report):
     """Returns pause(state, due, asked), which does what is due after a step, and saves the state if asked to stop."""
-    evaluate, draw = stage.evaluator(config, devices, datasets), stage.illustrator(config, devices, datasets)
+    evaluate, draw = stage.make_evaluator(config, devices, datasets), stage.make_plotter(config, devices, datasets)
     key, (steps, _) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
 
     def pause(state, due, asked=False):
@@ -247,9 +247,9 @@ def _look(report, checkpoints, key, replayed, pending):
     step, values, batch = pending
     values = jax.device_get(values)
     stop = bool(values.pop(STOP))
-    for name in metrics.nonfinite(values):
+    for name in metrics.find_nonfinite(values):
         last = checkpoints.latest_step
-        path = checkpoints.folder.parent / NONFINITE / f'{step}.npz'
+        path = checkpoints.folder.parent / NONFINITE_FOLDER / f'{step}.npz'
         batch = processes.gather(batch)
         if processes.is_first():
             path.parent.mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ from artifacts_jax.devices.parallel import Devices, compiler_options
 from artifacts_jax.training import keys
 
 
-def machine(dtype: str) -> dict:
+def measure_machine(dtype: str) -> dict:
     """Returns what one device reaches: {'device', 'matmul_flops', 'convolution_flops', 'copy_bytes'}, a second.
 
     The largest of several products of square matrices, the largest of several 3x3 convolutions (forward), and a sum of
@@ -48,7 +48,7 @@ def machine(dtype: str) -> dict:
     }
 
 
-def stage(
+def measure_stage(
     module,
     config: ConfigDict,
     *,
@@ -129,18 +129,18 @@ def stage(
     return measured
 
 
-def seconds(function: Callable, *arguments, steps: int) -> float:
+def measure_seconds(function: Callable, *arguments, steps: int) -> float:
     """Returns how long a function takes, compiled for one device: the median of some calls, after two others."""
     compiled = jax.jit(function, compiler_options=compiler_options(jax.devices()[0].platform))
     return statistics.median([_timed(lambda: compiled(*arguments)) for _ in range(steps + 2)][2:])
 
 
-def pipeline(config: ConfigDict, *, seconds: float = 3.0) -> dict:
+def measure_pipeline(config: ConfigDict, *, seconds: float = 3.0) -> dict:
     """Returns the images per second that arrive on the devices, with no step to wait for: {'memory', 'stream'}."""
     rates, devices = {}, Devices(config.parallel)
     for loading in ('memory', 'stream'):
         config.data.loading = loading
-        batches = train_batches(config)
+        batches = load_train_batches(config)
         jax.block_until_ready(devices.put(next(batches)))  # starts the threads
         count, start = 0, time.perf_counter()
         while time.perf_counter() - start < seconds:
@@ -150,14 +150,14 @@ def pipeline(config: ConfigDict, *, seconds: float = 3.0) -> dict:
     return rates
 
 
-def train_batches(config: ConfigDict) -> Iterator[dict]:
+def load_train_batches(config: ConfigDict) -> Iterator[dict]:
     """Returns the host batches that the config's training reads."""
     from artifacts_jax.data import splits
 
     return splits.load(config.data, config.data.train, seed=config.seed).train_batches(config.batch_size)
 
 
-def synthetic(config: ConfigDict) -> dict:
+def make_noise_batch(config: ConfigDict) -> dict:
     """Returns a host batch of noise: 'image' uint8 [B, H, W, 3] and 'index' int32 [B]."""
     count, size = config.batch_size, config.data.size
     images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)

@@ -60,14 +60,14 @@ def knn_accuracy(
     Raises:
       ValueError: if k > N.
     """
-    nearest = jnp.asarray(bank_labels)[neighbours(bank, queries, k=k)[0]]
+    nearest = jnp.asarray(bank_labels)[find_neighbours(bank, queries, k=k)[0]]
     votes = jax.nn.one_hot(nearest, num_classes, dtype=jnp.int32).sum(axis=1)
     # Neighbours come nearest first, and argmax takes the first of equals.
     winner = jnp.take_along_axis(votes, nearest, axis=1).argmax(axis=1, keepdims=True)
     return (jnp.take_along_axis(nearest, winner, axis=1)[:, 0] == jnp.asarray(query_labels)).mean()
 
 
-def neighbours(
+def find_neighbours(
     bank: Float[Array | np.ndarray, 'N D'],
     queries: Float[Array | np.ndarray, 'M D'],
     *,
@@ -118,7 +118,7 @@ def spread(features: Float[Array | np.ndarray, 'N D']) -> Float[Array, '']:
     return _normalise(features).std(axis=0).mean() * jnp.sqrt(features.shape[1])
 
 
-def nonfinite(values: dict) -> list[str]:
+def find_nonfinite(values: dict) -> list[str]:
     """Returns the names of the entries of {name: scalar} that are NaN or infinite."""
     return [name for name, value in values.items() if not np.isfinite(value)]
 

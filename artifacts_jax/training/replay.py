@@ -16,9 +16,9 @@ from artifacts_jax.training import loop
 from artifacts_jax.training.checkpoint import Checkpoints
 
 
-def saved(stage, workdir: Path) -> list[Path]:
+def list_files(stage, workdir: Path) -> list[Path]:
     """Returns the files of a stage's steps that can be replayed."""
-    return list((Path(workdir) / stage.NAME / loop.NONFINITE).glob('*.npz'))
+    return list((Path(workdir) / stage.NAME / loop.NONFINITE_FOLDER).glob('*.npz'))
 
 
 def run(
@@ -47,9 +47,9 @@ def run(
         raise ConfigError(f'{path} cannot be read: {error}; delete it, and run without --replay') from error
     with Checkpoints(Path(workdir) / stage.NAME / 'checkpoints', config, devices.replicated) as checkpoints:
         if checkpoints.latest_step is None:
-            state = loop.initial(stage, config, devices, base)
+            state = loop.make_initial_state(stage, config, devices, base)
         else:
-            state = checkpoints.restore(loop.template(stage, config))
+            state = checkpoints.restore(loop.compute_state_shapes(stage, config))
     start = int(state.step)
     print(f'{stage.NAME}: step {step:,} again, {step - start:,} after the checkpoint at {start:,}', flush=True)
     if start >= step:

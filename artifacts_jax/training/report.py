@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from artifacts_jax.drawing import plots
 from artifacts_jax.files import write_atomically
-from artifacts_jax.renamed import stage_folder
+from artifacts_jax.renamed import find_stage_folder
 from artifacts_jax.training import results, tensorboard
 
 
@@ -44,14 +44,14 @@ class Report:
         shown: dict[str, str],
     ):
         self.stage, self.figures = stage, workdir / 'figures'
-        self._path = stage_folder(workdir, stage) / 'metrics.jsonl'
-        self._tensorboard, self._log_every = stage_folder(workdir / 'tensorboard', stage), log_every
+        self._path = find_stage_folder(workdir, stage) / 'metrics.jsonl'
+        self._tensorboard, self._log_every = find_stage_folder(workdir / 'tensorboard', stage), log_every
         self._steps, self._start, self._batch_size, self._held_out = steps, start, batch_size, shown
         self._shown, self._paused, self._spent = (time.monotonic(), start), 0.0, collections.Counter()
         self._progress = _progress() if sys.stdout.isatty() else None
 
     def __enter__(self):
-        kept = [row for row in read(self._path) if self._start and row['step'] <= self._start]
+        kept = [row for row in read_metrics(self._path) if self._start and row['step'] <= self._start]
         write_atomically(self._path, ''.join(json.dumps(row) + '\n' for row in kept))
         self._file = self._path.open('a', buffering=1)
         self._scalars = tensorboard.Scalars(self._tensorboard)
@@ -106,7 +106,7 @@ class Report:
         """Writes held-out metrics, and shows those that matter to a person as a small table."""
         self._write(step, 'test', values)
         shown = {heading: f'{values[name]:.4g}' for heading, name in self._held_out.items() if name in values}
-        self.say(results.table([f'{self.stage}, held out', *shown], [[f'step {step:,}', *shown.values()]]))
+        self.say(results.format_table([f'{self.stage}, held out', *shown], [[f'step {step:,}', *shown.values()]]))
 
     @contextlib.contextmanager
     def aside(self, what: str):
@@ -119,7 +119,7 @@ class Report:
 
     def curves(self) -> None:
         """Draws all metrics so far as figures/STAGE_curves.png; a stage's name may hold slashes."""
-        plots.curves(self.figures / f'{self.stage.replace("/", "_")}_curves.png', read(self._path))
+        plots.curves(self.figures / f'{self.stage.replace("/", "_")}_curves.png', read_metrics(self._path))
 
     def _write(self, step, split, values):
         named = {f'{split}/{name}': value for name, value in values.items()}
@@ -127,7 +127,7 @@ class Report:
         self._scalars.write(step, named)
 
 
-class Silence:
+class NullReport:
     """Stands for the Report in the processes that do not write it: every method does nothing."""
 
     def __init__(self, workdir: Path, stage: str, start: int, **options):
@@ -158,7 +158,7 @@ class Silence:
         """As Report.curves."""
 
 
-def read(path: Path) -> list[dict]:
+def read_metrics(path: Path) -> list[dict]:
     """Returns the rows of a metrics.jsonl, [] if there is none; a last line cut short by a crash is left out."""
     if not path.exists():
         return []

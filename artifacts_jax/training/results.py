@@ -15,9 +15,9 @@ from artifacts_jax import renamed
 from artifacts_jax.devices import processes
 from artifacts_jax.files import write_atomically
 
-LEARNED = ', state '  # in what names a learned network
+TRAINED = ', state '  # in what names a learned network
 UNTRAINED = 'random'  # and what names one that stands in its place, and has learned nothing, begins with
-NUMBERS, TABLES = 'results.json', 'results.txt'
+RESULTS_FILE, TABLES_FILE = 'results.json', 'results.txt'
 
 
 def read(workdir: Path) -> dict:
@@ -26,7 +26,7 @@ def read(workdir: Path) -> dict:
     Raises:
       ConfigError: the file is damaged.
     """
-    path = Path(workdir) / NUMBERS
+    path = Path(workdir) / RESULTS_FILE
     try:
         found = json.loads(path.read_text()) if path.exists() else {}
     except ValueError as error:
@@ -40,13 +40,13 @@ def read(workdir: Path) -> dict:
 
 def _renamed(found):
     """Returns results with the new names of stages and keys."""
-    found = {{'made_from': 'provenance'}.get(name, name): value for name, value in renamed.new_keys(found).items()}
+    found = {{'made_from': 'provenance'}.get(name, name): value for name, value in renamed.rename_keys(found).items()}
     if 'provenance' in found:
-        found['provenance'] = renamed.new_keys(found['provenance'])
+        found['provenance'] = renamed.rename_keys(found['provenance'])
     if 'replaced' in found:
         found['replaced'] = [
             {
-                'part': renamed.new_name(row['part']),
+                'part': renamed.to_new_name(row['part']),
                 'provenance': row.get('provenance', row.get('made_from')),
                 'result': row['result'],
             }
@@ -57,21 +57,24 @@ def _renamed(found):
 
 def write(workdir: Path, results: dict | list) -> None:
     """Writes the results so far, after every number that took long."""
-    write_json(Path(workdir) / NUMBERS, results)
+    write_json(Path(workdir) / RESULTS_FILE, results)
 
 
-def origin(network: str, config: ConfigDict, task: str) -> dict:
+def compute_provenance(network: str, config: ConfigDict, task: str) -> dict:
     """Returns what a task's result is made from: the state of a network, and a digest of the settings that decide.
 
     Settings that are the defaults are left out, so that keys which a later version adds change nothing.
     """
-    known, values = configuration.declared(), configuration.settings(configuration.flatten(config.to_dict()), task)
-    values = {renamed.old_name(key): value for key, value in values.items() if value != known[key].default}
+    known, values = (
+        configuration.get_declarations(),
+        configuration.select_settings(configuration.flatten(config.to_dict()), task),
+    )
+    values = {renamed.to_old_name(key): value for key, value in values.items() if value != known[key].default}
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     return {'network': network, 'settings': digest}
 
 
-def get(found: dict, name: str) -> dict | None:
+def get_row(found: dict, name: str) -> dict | None:
     """Returns a row of the results, None if there is none.
 
     Args:
@@ -94,10 +97,10 @@ def has_rows(found: dict, task: str) -> bool:
 
 def is_current(found: dict, name: str, provenance: dict) -> bool:
     """Returns whether results have a row that was made from what is there now; arguments as of `get` and `put`."""
-    return get(found, name) is not None and found.get('provenance', {}).get(name) == provenance
+    return get_row(found, name) is not None and found.get('provenance', {}).get(name) == provenance
 
 
-def put(found: dict, name: str, row: dict, provenance: dict) -> None:
+def add_row(found: dict, name: str, row: dict, provenance: dict) -> None:
     """Adds a row to the results.
 
     Args:
@@ -111,9 +114,9 @@ def put(found: dict, name: str, row: dict, provenance: dict) -> None:
     found.setdefault('provenance', {})[name] = provenance
 
 
-def replace(found: dict, name: str) -> None:
+def move_to_replaced(found: dict, name: str) -> None:
     """Moves a row, if there is one, to the list 'replaced' of the results, and prints that; arguments as of `get`."""
-    if (row := get(found, name)) is None:
+    if (row := get_row(found, name)) is None:
         return
     _pop(found, name.split('/'))
     note = found.get('provenance', {}).pop(name, None)
@@ -130,7 +133,7 @@ def _pop(tree, path):
         del tree[key]
 
 
-def label(found: dict, part: str) -> str:
+def get_label(found: dict, part: str) -> str:
     """Returns what a table calls a network that was evaluated here: 'here', or that it has learned nothing.
 
     Args:
@@ -141,13 +144,13 @@ def label(found: dict, part: str) -> str:
     return 'here, random network' if note.get('network', '').startswith(UNTRAINED) else 'here'
 
 
-def retire(workdir: Path, provenance: str) -> None:
+def replace_outdated(workdir: Path, provenance: str) -> None:
     """Moves to 'replaced' the results of learned networks other than the one that is named."""
     found = read(workdir)
     notes = found.get('provenance', {})
-    older = [name for name, note in notes.items() if LEARNED in note['network'] and note['network'] != provenance]
+    older = [name for name, note in notes.items() if TRAINED in note['network'] and note['network'] != provenance]
     for name in older:
-        replace(found, name)
+        move_to_replaced(found, name)
         notes.pop(name, None)
     if older:
         write(workdir, found)
@@ -156,7 +159,7 @@ def retire(workdir: Path, provenance: str) -> None:
 def write_tables(workdir: Path, text: str) -> None:
     """Writes the results as tables."""
     if processes.is_first():
-        write_atomically(Path(workdir) / TABLES, text)
+        write_atomically(Path(workdir) / TABLES_FILE, text)
 
 
 def write_json(path: Path, value: dict | list) -> None:
@@ -167,10 +170,10 @@ def write_json(path: Path, value: dict | list) -> None:
 
 def write_config(workdir: Path, config: ConfigDict) -> None:
     """Writes config.json, by which a work directory keeps to its configuration."""
-    write_json(Path(workdir) / 'config.json', configuration.as_json(config.to_dict()))
+    write_json(Path(workdir) / 'config.json', configuration.to_json(config.to_dict()))
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
+def format_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
     """Returns a table of text in Markdown; all columns but the first `left` are aligned to the right."""
     from rich import box
     from rich.console import Console
@@ -186,7 +189,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int =
     return ''.join(line + '\n' for line in console.file.getvalue().splitlines() if line.strip())
 
 
-def network_table(
+def format_network_table(
     headings: Sequence[str],
     networks: dict[str, dict[tuple[str, ...], dict]],
     columns: Callable[[dict], dict[str, str]],
@@ -204,19 +207,19 @@ def network_table(
     rows = [
         [*key, *(cells[name].get(key, {}).get(head, '-') for name in cells for head in heads[name])] for key in keys
     ]
-    return table([*headings, *(head or name for name in cells for head in heads[name])], rows)
+    return format_table([*headings, *(head or name for name in cells for head in heads[name])], rows)
 
 
-def fraction(row: dict) -> str:
+def format_fraction(row: dict) -> str:
     """Returns 'correct / count' of a result."""
     return f'{row["correct"]:,} / {row["count"]:,}'
 
 
-def percent(value: float | None) -> float | None:
+def to_percent(value: float | None) -> float | None:
     """Returns a fraction in %, None of None or nan."""
     return None if value is None or math.isnan(value) else 100 * float(value)
 
 
-def text(value: float | None, digits: int = 1) -> str:
+def format_number(value: float | None, digits: int = 1) -> str:
     """Returns a number for a table, '-' where there is none."""
     return '-' if value is None else f'{value:.{digits}f}'

@@ -40,7 +40,7 @@ class State(flax.struct.PyTreeNode):
             state = state.replace(opt_state={**state.opt_state, _name(networks): opt_state})
         return state
 
-    def descend(self, optimiser: optax.GradientTransformation, grads: dict) -> 'State':
+    def apply_gradients(self, optimiser: optax.GradientTransformation, grads: dict) -> 'State':
         """Returns the state after an update of the networks in grads, {network: tree}, by their optimiser."""
         name, params = _name(grads), {n: self.params[n] for n in grads}
         updates, opt_state = optimiser.update(grads, self.opt_state[name], params)
@@ -49,7 +49,7 @@ class State(flax.struct.PyTreeNode):
             opt_state={**self.opt_state, name: opt_state},
         )
 
-    def learned(self, use_ema: bool) -> dict:
+    def get_trained_variables(self, use_ema: bool) -> dict:
         """The variables that later stages build on: with the moving average of the parameters if asked."""
         return (self.replace(params=self.ema) if use_ema else self).variables
 

@@ -21,13 +21,13 @@ from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.features import extraction
 from artifacts_jax.training import results
-from artifacts_jax.training.evaluation import Entry, Run, every_network
+from artifacts_jax.training.evaluation import Entry, Run, list_networks
 from artifacts_jax.transfer import neighbours
 from artifacts_jax.transfer.neighbours import Nearest
 
 NAME = 'knn'
 SPLITS = ('probe_train', 'test')  # of the data, that it needs
-entries = every_network
+entries = list_networks
 BLOCK = 2048  # images of the bank, at a time
 QUERIES = 1024  # test images on a device, at a time
 
@@ -49,7 +49,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
     """
     splits.check_learned(config.data, datasets, stage=NAME)
     options, count = config.knn, datasets['test'].num_examples
-    sizes = extraction.sizes(config, options.max_values)
+    sizes = extraction.compute_sizes(config, options.max_values)
     each = sum(4 * size + 8 * max(options.neighbours) for size in sizes.values())
     extraction.check_memory(config, NAME, each, min(options.max_test or count, count))
     return datasets
@@ -62,10 +62,10 @@ def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
       {'dataset', 'train', 'test', 'layers': {layer: {k as text: {'accuracy', 'top5' in %, 'correct', 'count'}}}}.
     """
     config, devices, options = run.config, run.devices, run.config.knn
-    extract = extraction.extractor(config, devices, options.max_values, unit_length=True)
+    extract = extraction.make_extractor(config, devices, options.max_values, unit_length=True)
     extract = partial(extract, entry.network.variables)
     batches = data['test'].eval_batches(options.batch_size, limit=options.max_test)
-    queries, labels = extraction.collect(extract, batches)
+    queries, labels = extraction.collect_features(extract, batches)
     nearest, images = fit(config, devices, extract, data['probe_train'], queries, len(labels))
     layers = score(config, devices, nearest, labels)
     return {'dataset': config.data.name, 'train': images, 'test': len(labels), 'layers': layers}
@@ -73,7 +73,7 @@ def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
 
 def columns(row: dict) -> dict[str, str]:
     """Returns the cells of a layer's row for a k."""
-    return {'': results.text(row['accuracy'], 2), 'top 5': results.text(row['top5'], 2)}
+    return {'': results.format_number(row['accuracy'], 2), 'top 5': results.format_number(row['top5'], 2)}
 
 
 def summary(row: dict) -> list[str]:
@@ -95,7 +95,8 @@ def table(found: dict) -> str:
     }
     return (
         f'k nearest neighbours on frozen features of {last["dataset"]}, {last["train"]:,} training and'
-        f' {last["test"]:,} test images; accuracy in %\n\n' + results.network_table(['layer', 'k'], rows, columns)
+        f' {last["test"]:,} test images; accuracy in %\n\n'
+        + results.format_network_table(['layer', 'k'], rows, columns)
     )
 
 
@@ -135,7 +136,7 @@ def _blocks(extract, dataset, options):
     batches = dataset.eval_batches(options.batch_size, limit=options.max_train)
     together = min(-(-BLOCK // options.batch_size), dataset.eval_steps(options.batch_size, options.max_train))
     while some := list(itertools.islice(batches, together)):
-        maps, labels = extraction.collect(extract, some)
+        maps, labels = extraction.collect_features(extract, some)
         missing = together * options.batch_size - len(labels)
         yield {
             'bank': {layer: np.pad(x, ((0, missing), (0, 0))) for layer, x in maps.items()},

@@ -114,8 +114,8 @@ def voc_tables(
     above = [[name, numbers[column], *blank] for name, *numbers in beside(VOC, {})]
     below = [[name, *cells.values()] for name, cells in rows.items()]
     names = next(iter(classes.values()))
-    by_class = [[name, *(results.text(values[name]) for values in classes.values())] for name in names]
-    return f'{title}\n\n{results.table(["", *headings], above + below)}{settings}\n' + results.table(
+    by_class = [[name, *(results.format_number(values[name]) for values in classes.values())] for name in names]
+    return f'{title}\n\n{results.format_table(["", *headings], above + below)}{settings}\n' + results.format_table(
         ['class', *classes], by_class
     )
 

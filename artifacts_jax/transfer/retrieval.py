@@ -20,11 +20,11 @@ from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.features import extraction
 from artifacts_jax.training import results
-from artifacts_jax.training.evaluation import Entry, Run, every_network
+from artifacts_jax.training.evaluation import Entry, Run, list_networks
 
 NAME = 'retrieval'
 SPLITS = ('probe_train', 'test')  # of the data, that it needs
-entries = every_network
+entries = list_networks
 RECALLS = (1, 10)
 RANKED = 16  # bytes that a query needs for each image that it ranks
 
@@ -44,7 +44,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
     """
     splits.check_learned(config.data, datasets, stage=NAME)
     options, count = config.retrieval, datasets['probe_train'].num_examples
-    each = sum(4 * size for size in extraction.sizes(config, options.max_values).values())
+    each = sum(4 * size for size in extraction.compute_sizes(config, options.max_values).values())
     each += RANKED * options.batch_size
     extraction.check_memory(config, NAME, each, min(options.max_train or count, count), split='train')
     return datasets
@@ -57,9 +57,9 @@ def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
       {'dataset', 'train', 'test', 'layers': {layer: {'map' in %, 'recall': {k as text: in %}}}}.
     """
     config, options, variables = run.config, run.config.retrieval, entry.network.variables
-    extract = partial(extraction.extractor(config, run.devices, options.max_values, unit_length=True), variables)
+    extract = partial(extraction.make_extractor(config, run.devices, options.max_values, unit_length=True), variables)
     batches = data['probe_train'].eval_batches(options.batch_size, limit=options.max_train)
-    gallery, labels = extraction.collect(extract, batches)
+    gallery, labels = extraction.collect_features(extract, batches)
     inputs = jax.device_put((variables, gallery, labels), run.devices.replicated)
     judge = run.devices.per_example(_judge(config))
     batches = data['test'].eval_batches(options.batch_size, limit=options.max_test)
@@ -75,12 +75,15 @@ def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
 
 def columns(row: dict) -> dict[str, str]:
     """Returns the cells of a layer's row."""
-    return {'': results.text(row['map'], 2), **{f'R@{k}': results.text(x, 2) for k, x in row['recall'].items()}}
+    return {
+        '': results.format_number(row['map'], 2),
+        **{f'R@{k}': results.format_number(x, 2) for k, x in row['recall'].items()},
+    }
 
 
 def summary(row: dict) -> list[str]:
     """Returns the mean average precision of each layer."""
-    return [f'{layer} mAP {results.text(each["map"], 2)} %' for layer, each in row['layers'].items()]
+    return [f'{layer} mAP {results.format_number(each["map"], 2)} %' for layer, each in row['layers'].items()]
 
 
 def table(found: dict) -> str:
@@ -90,7 +93,7 @@ def table(found: dict) -> str:
     rows = {name: {(layer,): each for layer, each in row['layers'].items()} for name, row in networks.items()}
     return (
         f'Retrieval by frozen features of {last["dataset"]}, {last["test"]:,} queries among {last["train"]:,} images;'
-        f' mean average precision and recall at k in %\n\n{results.network_table(["layer"], rows, columns)}'
+        f' mean average precision and recall at k in %\n\n{results.format_network_table(["layer"], rows, columns)}'
     )
 
 
@@ -117,7 +120,7 @@ def rank(
 
 def _judge(config):
     """Returns a function((variables, the gallery's features and labels), batch) -> {layer: what `rank` does}."""
-    maps = extraction.pooled_maps(config, config.retrieval.max_values, unit_length=True)
+    maps = extraction.make_pooled_trunk(config, config.retrieval.max_values, unit_length=True)
 
     def judge(inputs, batch):
         variables, gallery, labels = inputs

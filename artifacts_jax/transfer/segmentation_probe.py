@@ -26,12 +26,12 @@ from artifacts_jax.features import lbfgs, linear
 from artifacts_jax.models import architecture
 from artifacts_jax.models.discriminator import scale_pixels
 from artifacts_jax.training import keys, results
-from artifacts_jax.training.evaluation import Entry, Run, every_network
+from artifacts_jax.training.evaluation import Entry, Run, list_networks
 from artifacts_jax.transfer import confusion
 
 NAME = 'segmentation_probe'
 SPLITS = ()  # of the data of other tasks; it opens its own
-entries = every_network
+entries = list_networks
 FIGURE, COUNT = 'segmentation_probe.png', 5  # photographs
 
 
@@ -77,12 +77,12 @@ def evaluate(run: Run, data: masked.Splits, entry: Entry) -> dict:
 
 def columns(row: dict) -> dict[str, str]:
     """Returns the cells of a layer's row."""
-    return {'': results.text(row['miou']), 'pixels': results.text(row['pixel_accuracy'])}
+    return {'': results.format_number(row['miou']), 'pixels': results.format_number(row['pixel_accuracy'])}
 
 
 def summary(row: dict) -> list[str]:
     """Returns the mean IoU of each layer."""
-    return [f'{layer} mean IoU {results.text(each["miou"])} %' for layer, each in row['layers'].items()]
+    return [f'{layer} mean IoU {results.format_number(each["miou"])} %' for layer, each in row['layers'].items()]
 
 
 def table(found: dict) -> str:
@@ -92,13 +92,13 @@ def table(found: dict) -> str:
     rows = {name: {(layer,): each for layer, each in row['layers'].items()} for name, row in networks.items()}
     best = {name: _best(row['layers']) for name, row in networks.items()}
     ious = [networks[name]['layers'][layer]['iou'] for name, layer in best.items()]
-    classes = [[each, *(results.text(iou.get(each)) for iou in ious)] for each in ious[-1]]
+    classes = [[each, *(results.format_number(iou.get(each)) for iou in ious)] for each in ious[-1]]
     return (
         f'Linear segmentation on frozen features of {last["dataset"]}, {last["train"]:,} training and'
         f' {last["test"]:,} test images; mean IoU and accuracy of pixels in %\n\n'
-        + results.network_table(['layer'], rows, columns)
+        + results.format_network_table(['layer'], rows, columns)
         + '\n'
-        + results.table(['IoU', *(f'{name}, {layer}' for name, layer in best.items())], classes)
+        + results.format_table(['IoU', *(f'{name}, {layer}' for name, layer in best.items())], classes)
     )
 
 
@@ -176,9 +176,9 @@ def score(run: Run, opened: masked.Splits, trunk: dict, classifiers: dict[str, l
     for layer, classifier in classifiers.items():
         matrix = counts[layer][: len(names), : len(names)]
         layers[layer] = {
-            'miou': results.percent(confusion.mean_iou(matrix)),
-            'pixel_accuracy': results.percent(confusion.pixel_accuracy(matrix)),
-            'iou': {name: results.percent(value) for name, value in zip(names, confusion.iou(matrix))},
+            'miou': results.to_percent(confusion.mean_iou(matrix)),
+            'pixel_accuracy': results.to_percent(confusion.pixel_accuracy(matrix)),
+            'iou': {name: results.to_percent(value) for name, value in zip(names, confusion.iou(matrix))},
             'penalty': classifier.penalty,
             'held_out_accuracy': 100 * classifier.held_out_accuracy,
         }

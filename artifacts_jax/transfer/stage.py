@@ -94,7 +94,7 @@ class TrunkStage:
         """
         raise NotImplementedError
 
-    def initialise_from_data(
+    def initialise_params(
         self, key: Key[Array, ''], params: dict, config: ConfigDict, devices: Devices, dataset: Any
     ) -> dict | None:
         """Returns the parameters after data-dependent initialisation; None keeps `params` unchanged.
@@ -125,7 +125,7 @@ class TrunkStage:
         return {}
 
     def init_state(self, key: Key[Array, ''], base: dict | None, *, config: ConfigDict) -> State:
-        """Returns the state at step 0, before `prepare`.
+        """Returns the state at step 0, before `initialise_from_data`.
 
         Args:
           key: random key for the new layers.
@@ -137,10 +137,10 @@ class TrunkStage:
         optimisers = {tuple(trained['params']): self.make_optimiser(config)}
         return State.create(trained, optimisers, ema=False, frozen=frozen)
 
-    def prepare(self, state: State, *, config: ConfigDict, devices: Devices, datasets: dict) -> State:
+    def initialise_from_data(self, state: State, *, config: ConfigDict, devices: Devices, datasets: dict) -> State:
         """Returns the state at step 0 after data-dependent initialisation."""
         key, params = keys.stage_key(config.seed, f'{self.NAME}/rescale'), jax.device_get(state.variables['params'])
-        params = self.initialise_from_data(key, params, config, devices, datasets['train'])
+        params = self.initialise_params(key, params, config, devices, datasets['train'])
         if params is None:
             return state
         frozen = state.frozen or {'params': {}}
@@ -180,13 +180,13 @@ class TrunkStage:
         microbatches = config.accumulate if self.ACCUMULATES else 1
         grads, (values, batch_stats) = accumulated(compute_gradients, microbatches, inputs)
         grads, values = total((grads, values), axis_name)
-        new_state = state.descend(self.make_optimiser(config), grads).replace(
+        new_state = state.apply_gradients(self.make_optimiser(config), grads).replace(
             step=state.step + 1, batch_stats={name: batch_stats[name] for name in state.batch_stats}
         )
         norms = {'all': grads} if self.GRAD_NORMS == 'all' else grads
         return new_state, {**values, **{f'grad_norm/{name}': optax.tree.norm(tree) for name, tree in norms.items()}}
 
-    def evaluator(self, config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
+    def make_evaluator(self, config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
         """Returns evaluate(state, key) -> {name: value} on the first `config.eval_examples` (0: all) test images."""
         del devices
 
@@ -197,7 +197,7 @@ class TrunkStage:
 
         return evaluate
 
-    def illustrator(self, config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
+    def make_plotter(self, config: ConfigDict, devices: Devices, datasets: dict) -> Callable:
         """Returns plot(state, key, folder), which writes figures of test images."""
         del config, devices
         return lambda state, key, folder: self.plot(state, datasets['test'], folder)

@@ -117,7 +117,7 @@ def evaluate(run: Run, data: Data, entry: Entry) -> dict:
     correct, examples = count(state.variables, split['test'])
     if part == ALL:
         head, source = {'protocol': protocol, 'classes': data.classes}, {'stage': entry.name, 'step': int(state.step)}
-        folder = renamed.stage_folder(run.workdir, f'{NAME}/{protocol}/export')
+        folder = renamed.find_stage_folder(run.workdir, f'{NAME}/{protocol}/export')
         exports.save(folder, state.variables, run.config, head=head, source=source)
     return {'accuracy': 100 * correct / examples, 'correct': correct, 'count': examples, 'train': images}
 
@@ -133,7 +133,7 @@ def summary(row: dict) -> list[str]:
     """Returns the accuracy."""
     if 'mean' in row:
         return [f'{row["mean"]:.2f} +- {row["deviation"]:.2f} % of {row["folds"]} folds']
-    return [f'{row["accuracy"]:.2f} % ({results.fraction(row)})']
+    return [f'{row["accuracy"]:.2f} % ({results.format_fraction(row)})']
 
 
 def finish(run: Run, found: dict) -> None:
@@ -151,11 +151,11 @@ def table(found: dict) -> str:
                 rows.append([protocol, part, f'{row["folds"]} x {row["train"]:,}', accuracy, ''])
             else:
                 accuracy = f'{row["accuracy"]:.2f}'
-                rows.append([protocol, part, f'{row["train"]:,}', accuracy, results.fraction(row)])
+                rows.append([protocol, part, f'{row["train"]:,}', accuracy, results.format_fraction(row)])
     return (
         f'Transfer to {found["dataset"]}; accuracy in % on test images, and over folds its mean and sample standard'
         f' deviation (divided by the folds less one)\n\n'
-        + results.table(['protocol', 'part', 'training images', 'accuracy', 'correct'], rows, left=2)
+        + results.format_table(['protocol', 'part', 'training images', 'accuracy', 'correct'], rows, left=2)
     )
 
 
@@ -200,7 +200,7 @@ def _discard(run, rows):
     for protocol, parts in rows.items():
         for part in parts:
             if part != ALL and processes.is_first():
-                folder = renamed.stage_folder(run.workdir, f'{NAME}/{protocol}/{part}')
+                folder = renamed.find_stage_folder(run.workdir, f'{NAME}/{protocol}/{part}')
                 shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
 
 

@@ -24,12 +24,12 @@ def edit(folder, **changes):
 
 def test_every_network_comes_back_as_it_was(variables, config, tmp_path):
     exports.save(tmp_path, variables, config)
-    loaded = exports.load(tmp_path, ['discriminator', 'decoder', 'encoder', 'repair'])
+    loaded = exports.load_networks(tmp_path, ['discriminator', 'decoder', 'encoder', 'repair'])
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
-    trunk = exports.load(tmp_path, ['trunk'])
+    trunk = exports.load_networks(tmp_path, ['trunk'])
     jax.tree.map(np.testing.assert_array_equal, trunk['params']['trunk'], variables['params']['discriminator']['trunk'])
     with pytest.raises(exports.ExportError, match='has no head; it holds: '):
-        exports.load(tmp_path, ['head'])
+        exports.load_networks(tmp_path, ['head'])
 
 
 def test_a_file_that_was_cut_is_one_line(variables, config, tmp_path):
@@ -37,7 +37,7 @@ def test_a_file_that_was_cut_is_one_line(variables, config, tmp_path):
     (values,) = (tmp_path / 'trunk' / 'd').iterdir()
     values.write_bytes(values.read_bytes()[: values.stat().st_size // 2])
     with pytest.raises(exports.ExportError, match=r'damaged or incomplete: copy .*Orbax finds no arrays') as refused:
-        exports.load(tmp_path, ['trunk'])
+        exports.load_networks(tmp_path, ['trunk'])
     assert len(str(refused.value).splitlines()) == 1
 
 
@@ -45,7 +45,7 @@ def test_a_network_that_is_gone_is_named(variables, config, tmp_path):
     exports.save(tmp_path, variables, config, parts=('trunk',))
     shutil.rmtree(tmp_path / 'trunk')
     with pytest.raises(exports.ExportError, match=r'has lost its trunk, which its config\.json describes: copy'):
-        exports.load(tmp_path, ['trunk'])
+        exports.load_networks(tmp_path, ['trunk'])
 
 
 def test_exports_that_do_not_list_their_networks_hold_a_trunk(variables, config, tmp_path, batch):
@@ -89,13 +89,13 @@ def test_a_folder_or_file_that_is_no_export_names_those_that_are_there(tmp_path)
     workdir.mkdir()
     (workdir / 'config.json').write_text('{"seed": 0}')
     with pytest.raises(exports.ExportError, match='run is a work directory, not an export, and has none'):
-        exports.describe(workdir)
+        exports.read_description(workdir)
     for part in parts:
         part.mkdir(parents=True)
         (part / 'config.json').write_text('{"version": 1}')
     with pytest.raises(exports.ExportError, match=f'run is a work directory, .*: give {parts[0]} or {parts[1]}$'):
-        exports.describe(workdir)
+        exports.read_description(workdir)
     with pytest.raises(exports.ExportError, match=f'is a file, not an export: give its folder, {parts[0]}$'):
-        exports.describe(parts[0] / 'config.json')
+        exports.read_description(parts[0] / 'config.json')
     with pytest.raises(exports.ExportError, match='is a file, not an export: an export is a folder'):
-        exports.describe(workdir / 'config.json')
+        exports.read_description(workdir / 'config.json')

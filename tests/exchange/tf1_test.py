@@ -135,7 +135,7 @@ def test_game_is_exported_whole(imported, config):
     assert json.loads((folder / 'config.json').read_text())['networks'] == sorted(
         ('encoder', 'decoder', 'repair', 'trunk', 'discriminator')
     )
-    loaded = exports.load(folder, ('encoder', 'decoder', 'repair', 'discriminator'))
+    loaded = exports.load_networks(folder, ('encoder', 'decoder', 'repair', 'discriminator'))
     jax.tree.map(np.testing.assert_array_equal, loaded, converted)
     with pytest.raises(exports.ExportError, match='no classifier'):
         loaders.load_classifier(folder)
@@ -197,13 +197,13 @@ def test_unreadable_files_are_one_error(damage, tmp_path):
     if damage == 'text':
         path.write_text('not a checkpoint')
     with pytest.raises(tf1.TensorFlowCheckpointError, match=r'model\.ckpt cannot be read as a TensorFlow checkpoint'):
-        tf1.read(path)
+        tf1.read_checkpoint(path)
 
 
 def test_without_tensorflow_the_error_gives_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, 'tensorflow', None)  # it cannot be imported
     with pytest.raises(tf1.TensorFlowCheckpointError, match=r'^model\.ckpt: ') as caught:
-        tf1.read('model.ckpt')
+        tf1.read_checkpoint('model.ckpt')
     assert str(caught.value).endswith(f'install it with: {host.TENSORFLOW}')
 
 
@@ -245,5 +245,5 @@ def test_command_line(imported, tmp_path):
     done = run('autoencoder.ckpt-7')
     assert done.returncode == 0, done.stderr
     assert f'out: decoder, encoder; {len(arrays)} variables imported' in done.stdout
-    weights = exports.load(tmp_path / 'out', ['encoder'])['params']['encoder']['layer2']['conv']['kernel']
+    weights = exports.load_networks(tmp_path / 'out', ['encoder'])['params']['encoder']['layer2']['conv']['kernel']
     np.testing.assert_array_equal(weights, arrays['encoder/conv_1/weights'] + 1)

@@ -14,7 +14,7 @@ def variables(stage_states):
 
 
 def test_pooled_features_are_the_trunks(config, batch, variables):
-    extract = extraction.extractor(config, Devices('jit'), 0)  # one mean for each channel
+    extract = extraction.make_extractor(config, Devices('jit'), 0)  # one mean for each channel
     some = {'image': batch['image'][:6], 'label': np.arange(6), 'index': batch['index'][:6], 'valid': np.arange(6) != 4}
     pooled, examples = extract(variables, some)
     np.testing.assert_array_equal(examples['label'], [0, 1, 2, 3, 5])
@@ -28,6 +28,8 @@ def test_pooled_features_are_the_trunks(config, batch, variables):
 
 def test_collect_joins_the_batches():
     batches = [{'image': np.arange(3.0), 'label': np.arange(3)}, {'image': np.arange(3.0, 4.0), 'label': np.array([3])}]
-    maps, labels = extraction.collect(lambda batch: ({'conv1': 2 * batch['image']}, {'label': batch['label']}), batches)
+    maps, labels = extraction.collect_features(
+        lambda batch: ({'conv1': 2 * batch['image']}, {'label': batch['label']}), batches
+    )
     np.testing.assert_array_equal(maps['conv1'], [0, 2, 4, 6])
     np.testing.assert_array_equal(labels, [0, 1, 2, 3])

@@ -41,5 +41,5 @@ def test_pool_leaves_a_map_that_fits_unchanged():
 def test_accuracy_counts_what_is_right():
     identity = linear.Classifier(jnp.zeros(3), jnp.ones(3), jnp.eye(3), jnp.zeros(3), 0.0, 0.0)
     features, labels = jnp.eye(3)[jnp.asarray([0, 1, 2, 2])], jnp.asarray([0, 1, 1, 2])
-    counts = linear.accuracy_counts(identity, features, labels)
+    counts = linear.compute_accuracy_counts(identity, features, labels)
     assert [int(n) for n in counts] == [3, 4]

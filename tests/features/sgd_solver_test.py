@@ -21,7 +21,7 @@ def digits():
 
 
 def accuracy(classifier, features, labels):
-    correct, count = linear.accuracy_counts(classifier, features, labels)
+    correct, count = linear.compute_accuracy_counts(classifier, features, labels)
     return int(correct) / int(count)
 
 

@@ -195,5 +195,5 @@ def test_moving_average_is_kept_if_asked(stage_states, first_game_steps):
     # The decay of 0.9 is 1 / 10 at the first step.
     expected = jax.tree.map(lambda a, b: 0.1 * a + 0.9 * b, before.params, after.params)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), after.ema, expected)
-    assert after.learned(True)['params']['repair'] is after.ema['repair']
-    assert after.learned(False)['params']['repair'] is after.params['repair']
+    assert after.get_trained_variables(True)['params']['repair'] is after.ema['repair']
+    assert after.get_trained_variables(False)['params']['repair'] is after.params['repair']

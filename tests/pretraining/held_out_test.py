@@ -60,11 +60,14 @@ def test_the_figure_of_masks_says_how_much_is_found_of_all_held_out_images(
 ):
     config.data.name = str(photograph_folder)
     devices, datasets = Devices(mapping), splits.Datasets(config)
-    state, key = loop.initial(artifacts, config, devices, stage_states[autoencoder].variables), keys.stage_key(0, 'x')
+    state, key = (
+        loop.make_initial_state(artifacts, config, devices, stage_states[autoencoder].variables),
+        keys.stage_key(0, 'x'),
+    )
     titles = []
     monkeypatch.setattr(held_out.grids, 'mask_prediction', lambda *_, title, **options: titles.append(title))
-    held_out.illustrator(config, devices, datasets, examples=2)(state, key, tmp_path)
-    found = held_out.evaluator(config, devices, datasets)(state, key)['mask_auc']
+    held_out.make_plotter(config, devices, datasets, examples=2)(state, key, tmp_path)
+    found = held_out.make_evaluator(config, devices, datasets)(state, key)['mask_auc']
     assert f'{found:.2f} over 16 images' in titles[0]
 
 
@@ -100,7 +103,7 @@ def test_figures_show_as_many_masks_as_images(config, many, stage_states, tmp_pa
     monkeypatch.setattr(grids, 'image_grid', lambda path, columns, title: drawn.update(columns))
     monkeypatch.setattr(grids, 'mask_prediction', lambda path, fake, real, mask, **options: drawn.update(mask=mask))
     monkeypatch.setattr(grids, 'filters', lambda *given, **options: None)
-    draw = held_out.illustrator(config, Devices('jit'), {'test': as_split(many)}, examples=8)
+    draw = held_out.make_plotter(config, Devices('jit'), {'test': as_split(many)}, examples=8)
     draw(stage_states[artifacts], jax.random.key(0), tmp_path)
     masks = np.asarray(drawn[held_out.COLUMNS[1]])
     assert len(masks) == len({mask.tobytes() for mask in masks}) == 8
@@ -112,6 +115,6 @@ def test_evaluation_is_of_a_mask_for_each_image(config, many, stage_states, monk
     monkeypatch.setattr(held_out.metrics, 'auc', lambda logits, kept: seen.append(kept) or 0.5)
     config.eval_examples = 32
     datasets = {'test': as_split(many), 'probe_train': as_split(many)}
-    held_out.evaluator(config, Devices('jit'), datasets)(stage_states[artifacts], jax.random.key(0))
+    held_out.make_evaluator(config, Devices('jit'), datasets)(stage_states[artifacts], jax.random.key(0))
     _, masks = held_out._views(config, many, jax.random.key(0))
     np.testing.assert_array_equal(np.asarray(seen[0]).reshape(masks.shape), masks > 0)

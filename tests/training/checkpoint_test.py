@@ -43,7 +43,7 @@ def at(state, step):
 
 def restore(config, devices, folder, **options):
     with Checkpoints(folder, config, devices.replicated) as checkpoints:
-        return checkpoints.restore(loop.template(autoencoder, config), **options)
+        return checkpoints.restore(loop.compute_state_shapes(autoencoder, config), **options)
 
 
 def files(folder):

@@ -29,7 +29,7 @@ def datasets(config, photograph_folder):
 
 def rows(workdir, stage):
     """Metrics without what a clock decides."""
-    kept = report.read(workdir / stage.NAME / 'metrics.jsonl')
+    kept = report.read_metrics(workdir / stage.NAME / 'metrics.jsonl')
     return [{name: x for name, x in row.items() if name != 'train/images_per_second'} for row in kept]
 
 
@@ -114,7 +114,7 @@ def test_a_signal_is_noted_until_the_last_save_is_on_disk(config, datasets, devi
 
 
 def test_a_step_to_replay_is_never_unpickled(config, datasets, devices, tmp_path):
-    path = tmp_path / 'autoencoder' / loop.NONFINITE / '5.npz'
+    path = tmp_path / 'autoencoder' / loop.NONFINITE_FOLDER / '5.npz'
     path.parent.mkdir(parents=True)
     np.savez(path, key=np.array([print], dtype=object))
     with pytest.raises(ConfigError, match=r'5\.npz cannot be read: Object arrays cannot be loaded'):
@@ -139,7 +139,7 @@ def test_non_finite_loss_names_step_loss_and_checkpoint_and_is_replayed(
         loop.run(autoencoder, config, tmp_path, devices, datasets, None)
     with checkpoint.Checkpoints(tmp_path / 'autoencoder' / 'checkpoints', config) as checkpoints:
         assert checkpoints.latest_step == 3
-    (path,) = replay.saved(autoencoder, tmp_path)
+    (path,) = replay.list_files(autoencoder, tmp_path)
     seen = replay.run(path, autoencoder, config, tmp_path, devices, datasets, None)
     assert seen['step'] == 5
     assert [name for name, value in seen['values'].items() if not np.isfinite(value)] == ['loss/pixel']
@@ -151,7 +151,7 @@ def test_non_finite_loss_names_step_loss_and_checkpoint_and_is_replayed(
 
 def test_unfinished_stage_says_how_far_it_is(config, devices, tmp_path):
     with pytest.raises(checkpoint.CheckpointError, match='autoencoder is at step 0 of 6'):
-        loop.finished(autoencoder, config, tmp_path, devices)
+        loop.load_final_state(autoencoder, config, tmp_path, devices)
 
 
 def test_newest_state_is_that_of_the_last_checkpoint_with_the_average_if_asked(config, devices, tmp_path, stage_states):
@@ -159,14 +159,14 @@ def test_newest_state_is_that_of_the_last_checkpoint_with_the_average_if_asked(c
     state = state.replace(ema=jax.tree.map(lambda x: x + 1, state.params))
     config.optim.ema_decay = 0.9
     with pytest.raises(checkpoint.CheckpointError, match='no checkpoint of the stage autoencoder in'):
-        loop.newest(autoencoder, config, tmp_path, devices)
+        loop.load_newest_state(autoencoder, config, tmp_path, devices)
     assert not list(tmp_path.iterdir())
     with checkpoint.Checkpoints(tmp_path / 'autoencoder' / 'checkpoints', config, devices.replicated) as checkpoints:
         for step in (2, 4):
             checkpoints.save(step, state.replace(step=np.int32(step)))
     for averaged, params in ((False, state.params), (True, state.ema)):
         config.optim.use_ema = averaged
-        newest = loop.newest(autoencoder, config, tmp_path, devices)
+        newest = loop.load_newest_state(autoencoder, config, tmp_path, devices)
         assert newest.step == 4
         jax.tree.map(np.testing.assert_array_equal, newest.params, params)
         jax.tree.map(np.testing.assert_array_equal, newest.batch_stats, state.batch_stats)

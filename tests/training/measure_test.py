@@ -19,7 +19,7 @@ def test_stage_is_measured_alone_and_with_data(config, batch):
     batches = ((next(taken), labelled)[1] for _ in itertools.count())
     before, events = jax.config.jax_compilation_cache_dir, []
     jax.monitoring.register_event_listener(lambda event, **values: events.append(event))
-    row = measure.stage(
+    row = measure.measure_stage(
         autoencoder, config, steps=2, limits=LIMITS, sample=autoencoder.sample_batch(config), batches=batches
     )
     least, median, most = row['step_s']
@@ -40,7 +40,7 @@ def test_stage_is_measured_alone_and_with_data(config, batch):
 
 @pytest.mark.nightly
 def test_machine_has_rates():
-    limits = measure.machine('float32')
+    limits = measure.measure_machine('float32')
     assert limits['device'] == jax.devices()[0].device_kind
     for name in LIMITS:
         assert 1e8 < limits[name] < 1e16, name
@@ -48,7 +48,7 @@ def test_machine_has_rates():
 
 def test_pipeline_is_measured_from_memory_and_streamed(config, photograph_folder):
     config.data.name = str(photograph_folder)
-    assert all(rate > 0 for rate in measure.pipeline(config, seconds=0.05).values())
+    assert all(rate > 0 for rate in measure.measure_pipeline(config, seconds=0.05).values())
 
 
 @pytest.mark.slow

@@ -76,18 +76,18 @@ def test_knn_of_too_small_a_bank_is_an_error():
 def test_neighbours_are_the_nearest_by_brute_force(rng):
     bank, queries = (rng.standard_normal((n, 8)).astype(np.float32) for n in (60, 5))
     excluded = rng.uniform(size=(5, 60)) < 0.5
-    indices, similarities = metrics.neighbours(bank, queries, k=6, excluded=excluded)
+    indices, similarities = metrics.find_neighbours(bank, queries, k=6, excluded=excluded)
     for query, index, values, out in zip(queries, indices, similarities, excluded):
         cosines = np.array([x @ query / np.linalg.norm(x) / np.linalg.norm(query) for x in bank])
         order = [n for n in np.argsort(-cosines) if not out[n]]
         np.testing.assert_array_equal(index, order[:6])
         np.testing.assert_allclose(values, cosines[order[:6]], atol=1e-6)
-    assert (metrics.neighbours(bank, bank, k=1)[0][:, 0] == np.arange(60)).all()
+    assert (metrics.find_neighbours(bank, bank, k=1)[0][:, 0] == np.arange(60)).all()
 
 
 def test_neighbours_that_are_excluded_do_not_count_as_candidates():
     with pytest.raises(ValueError, match='k=2 neighbours of only 1'):
-        metrics.neighbours(np.eye(3), np.eye(3)[:1], k=2, excluded=np.array([[True, True, False]]))
+        metrics.find_neighbours(np.eye(3), np.eye(3)[:1], k=2, excluded=np.array([[True, True, False]]))
 
 
 @pytest.mark.parametrize('rank', [1, 5, 20])
@@ -115,5 +115,5 @@ def test_spread_is_one_if_isotropic_and_zero_if_collapsed(rng):
 
 def test_nonfinite_names_what_is_not_a_number():
     values = {'loss': 1.0, 'a': jnp.nan, 'b': np.float32(-np.inf), 'step': 3, 'c': jnp.asarray(jnp.inf)}
-    assert metrics.nonfinite(values) == ['a', 'b', 'c']
-    assert metrics.nonfinite({}) == []
+    assert metrics.find_nonfinite(values) == ['a', 'b', 'c']
+    assert metrics.find_nonfinite({}) == []

@@ -12,8 +12,8 @@ def open_report(workdir, start):
 def test_a_line_cut_short_is_left_out(tmp_path):
     path = tmp_path / 'metrics.jsonl'
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3, "tra')
-    assert [row['step'] for row in report.read(path)] == [1, 2]
-    assert report.read(tmp_path / 'missing.jsonl') == []
+    assert [row['step'] for row in report.read_metrics(path)] == [1, 2]
+    assert report.read_metrics(tmp_path / 'missing.jsonl') == []
 
 
 def test_resuming_keeps_each_step_once(tmp_path):
@@ -24,7 +24,7 @@ def test_resuming_keeps_each_step_once(tmp_path):
         for step in (4, 5, 6):
             opened.train(step, {'loss/pixel': 1.0})
         opened.test(6, {'psnr': 20.0})
-    rows = report.read(path)
+    rows = report.read_metrics(path)
     assert [row['step'] for row in rows] == [1, 2, 3, 4, 5, 6, 6]
     assert rows[-1] == {'step': 6, 'test/psnr': 20.0}
     assert rows[-2]['train/images_per_second'] > 0
@@ -36,7 +36,7 @@ def test_starting_anew_keeps_no_evaluation_at_step_0(tmp_path):
     path.write_text('{"step": 0}\n')
     with open_report(tmp_path, 0):
         pass
-    assert report.read(path) == []
+    assert report.read_metrics(path) == []
 
 
 def test_a_person_is_shown_the_few_held_out_numbers_that_matter(tmp_path, capsys):
@@ -46,7 +46,7 @@ def test_a_person_is_shown_the_few_held_out_numbers_that_matter(tmp_path, capsys
     assert '| autoencoder, held out |  PSNR |' in shown
     assert '| step 4                | 20.12 |' in shown
     assert 'mse' not in shown
-    assert report.read(tmp_path / 'autoencoder' / 'metrics.jsonl') == [
+    assert report.read_metrics(tmp_path / 'autoencoder' / 'metrics.jsonl') == [
         {'step': 4, 'test/psnr': 20.123456, 'test/mse': 0.5}
     ]
 
@@ -59,7 +59,9 @@ def test_time_aside_does_not_count_in_the_rate_and_is_told(tmp_path, monkeypatch
             now[0] += 6
         now[0] += 2
         opened.train(1, {})
-    assert report.read(tmp_path / 'autoencoder' / 'metrics.jsonl')[0]['train/images_per_second'] == pytest.approx(4)
+    assert report.read_metrics(tmp_path / 'autoencoder' / 'metrics.jsonl')[0][
+        'train/images_per_second'
+    ] == pytest.approx(4)
     assert 'autoencoder: 8 seconds, of them 75.0 % evaluation' in capsys.readouterr().out
 
 

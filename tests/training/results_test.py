@@ -10,7 +10,7 @@ def test_results_are_read_as_they_were_written(tmp_path):
 
 
 def test_a_table_is_markdown_with_numbers_to_the_right():
-    text = results.table(
+    text = results.format_table(
         ['protocol', 'part', 'accuracy'], [['linear', 'all', '7.00'], ['finetune', 'fold_1', '61.25']], left=2
     )
     assert text.splitlines() == [
@@ -24,13 +24,13 @@ def test_a_table_is_markdown_with_numbers_to_the_right():
 def test_a_result_is_trusted_only_if_it_was_made_from_what_is_there_now(capsys):
     found, name, then, now = {}, 'probe/learned', {'network': 'a, state 1'}, {'network': 'a, state 2'}
     assert not results.is_current(found, name, then)
-    results.replace(found, name)  # nothing
+    results.move_to_replaced(found, name)  # nothing
     assert found == {}
-    results.put(found, name, {'conv1': 71}, then)
+    results.add_row(found, name, {'conv1': 71}, then)
     assert results.is_current(found, name, then)
     assert not results.is_current(found, name, now)
     assert found == {'probe': {'learned': {'conv1': 71}}, 'provenance': {name: then}}  # a question changes nothing
-    results.replace(found, name)
+    results.move_to_replaced(found, name)
     assert 'probe' not in found
     assert found['replaced'] == [{'part': name, 'provenance': then, 'result': {'conv1': 71}}]
     assert 'probe/learned: what results.json has was made from something else' in capsys.readouterr().out
@@ -45,9 +45,9 @@ def test_results_of_an_earlier_state_are_retired_whoever_made_them(tmp_path):
         'stl10/linear/all': {'network': old},
     }
     results.write(tmp_path, found)
-    results.retire(tmp_path, old)
+    results.replace_outdated(tmp_path, old)
     assert results.read(tmp_path) == found
-    results.retire(tmp_path, new)
+    results.replace_outdated(tmp_path, new)
     kept = results.read(tmp_path)
     assert kept['probe'] == {'random': {'a': 1}}
     assert 'stl10' not in kept
@@ -59,8 +59,8 @@ def test_results_of_an_earlier_state_are_retired_whoever_made_them(tmp_path):
 
 
 def test_settings_that_decide_tell_results_apart(config):
-    given = results.origin('a', config, 'probe')
-    assert results.origin('b', config, 'probe')['settings'] == given['settings']
+    given = results.compute_provenance('a', config, 'probe')
+    assert results.compute_provenance('b', config, 'probe')['settings'] == given['settings']
     for key, value, decides in (
         ('probe.iterations', 7, True),
         ('seed', 3, True),
@@ -71,13 +71,13 @@ def test_settings_that_decide_tell_results_apart(config):
     ):
         changed = config.copy_and_resolve_references()
         changed.update_from_flattened_dict({key: value})
-        assert (results.origin('a', changed, 'probe') != given) == decides, key
+        assert (results.compute_provenance('a', changed, 'probe') != given) == decides, key
 
 
 def test_networks_stand_side_by_side_also_where_one_lacks_a_row():
     networks = {'random': {('conv1', '5'): {'n': 1}, ('conv1', '20'): {'n': 2}}}
     networks['learned'] = {('conv1', '20'): {'n': 3}, ('conv1', '200'): {'n': 4}}
-    text = results.network_table(['layer', 'k'], networks, lambda row: {'': str(row['n'])})
+    text = results.format_network_table(['layer', 'k'], networks, lambda row: {'': str(row['n'])})
     assert [line.split('|')[2:5] for line in text.replace(' ', '').splitlines()[2:]] == [
         ['20', '2', '3'],
         ['200', '-', '4'],

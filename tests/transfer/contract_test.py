@@ -31,7 +31,9 @@ def configure(task):
 
 
 def _completed(task):
-    return next((name for name, stages in workdirs.STAGES.items() if renamed.old_name(task) in stages), 'pretraining')
+    return next(
+        (name for name, stages in workdirs.STAGES.items() if renamed.to_old_name(task) in stages), 'pretraining'
+    )
 
 
 @pytest.mark.parametrize('task', EARLIER)
@@ -81,7 +83,7 @@ def test_crops_that_the_trunk_cannot_take_are_refused(task, earlier_data, tmp_pa
 
 
 def _check_refused(config, message, tmp_path):
-    with pytest.raises(configuration.ForeseenError) as refused:
+    with pytest.raises(configuration.UserError) as refused:
         pipeline.run(configuration.check(config), tmp_path / 'new')
     text = str(refused.value)
     assert str(message) in text, text
@@ -115,7 +117,7 @@ def test_two_steps_on_four_devices_are_those_on_one(task, earlier_data, tmp_path
     key, ended = keys.stage_key(config.seed, stage.NAME), []
     base = jax.tree.map(np.asarray, base)
     for devices in (Devices('jit', jax.devices()[:1]), Devices('jit'), Devices('pmap')):
-        state = loop.initial(stage, config, devices, jax.device_put(base, devices.replicated))
+        state = loop.make_initial_state(stage, config, devices, jax.device_put(base, devices.replicated))
         begun = jax.tree.map(np.array, state.params)
         step = devices.train_step(partial(stage.train_step, config=config))
         for batch in batches:

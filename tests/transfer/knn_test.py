@@ -36,7 +36,9 @@ def datasets(photograph_folder):
 
 @pytest.fixture(scope='module')
 def variables(photograph_folder):
-    return artifacts.discriminator(loop.initial(artifacts, small(photograph_folder), Devices('jit'), None).variables)
+    return artifacts.discriminator(
+        loop.make_initial_state(artifacts, small(photograph_folder), Devices('jit'), None).variables
+    )
 
 
 @pytest.mark.parametrize(('mapping', 'count'), [('jit', 4), pytest.param('pmap', 3, marks=pytest.mark.slow)])
@@ -50,9 +52,9 @@ def test_a_network_is_judged_as_scikit_learn_judges_its_features(
     run = Run(config, tmp_path, devices, splits.Datasets(config))
     found = knn.evaluate(run, run.data(knn), Entry('knn/random', network, '', {}, ('random',)))
     assert (found['train'], found['test']) == (48, 20)
-    extract = partial(extraction.extractor(config, devices, 0), variables)
+    extract = partial(extraction.make_extractor(config, devices, 0), variables)
     (bank, labels), (queries, truth) = (
-        extraction.collect(extract, datasets[name].eval_batches(16)) for name in ('probe_train', 'test')
+        extraction.collect_features(extract, datasets[name].eval_batches(16)) for name in ('probe_train', 'test')
     )
     for layer, row in found['layers'].items():
         assert list(row) == ['3', '10', '200']
@@ -90,7 +92,7 @@ def test_a_run_says_its_table(photograph_folder, tmp_path):
 def test_what_cannot_be_is_refused_and_nothing_written(changes, message, photograph_folder, tmp_path):
     config = small(photograph_folder)
     config.update_from_flattened_dict(changes)
-    with pytest.raises(configuration.ForeseenError, match=message):
+    with pytest.raises(configuration.UserError, match=message):
         pipeline.run(configuration.check(config), tmp_path / 'run')
     assert not (tmp_path / 'run' / 'config.json').exists()
 
@@ -106,5 +108,5 @@ def test_images_without_labels_are_refused(photograph_folder, tmp_path):
 
 def test_sizes_are_those_of_the_features(config, variables, batch):
     for most in (0, 64):
-        maps, _ = extraction.extractor(config, Devices('jit'), most)(variables, {**batch, 'label': batch['index']})
-        assert extraction.sizes(config, most) == {layer: x.shape[1] for layer, x in maps.items()}
+        maps, _ = extraction.make_extractor(config, Devices('jit'), most)(variables, {**batch, 'label': batch['index']})
+        assert extraction.compute_sizes(config, most) == {layer: x.shape[1] for layer, x in maps.items()}

@@ -53,7 +53,7 @@ def test_every_line_of_the_recipe_runs(stand_in, tmp_path, monkeypatch):
     assert all(row['count'] == 20 for row in results['probe']['learned'].values())
     for protocol in ('linear', 'finetune'):
         assert results['stl10'][protocol]['all']['count'] == 20
-    rows = report.read(tmp_path / 'run' / 'artifacts' / 'metrics.jsonl')
+    rows = report.read_metrics(tmp_path / 'run' / 'artifacts' / 'metrics.jsonl')
     assert all(np.isfinite(x) for row in rows for x in row.values())
 
 

@@ -40,14 +40,14 @@ def test_a_ranking_is_judged_as_by_hand():
 @pytest.mark.parametrize(('mapping', 'count'), [('jit', 4), pytest.param('pmap', 3, marks=pytest.mark.slow)])
 def test_precisions_are_scikit_learns(mapping, count, photograph_folder, tmp_path):
     config, devices = small(photograph_folder), Devices(mapping, jax.devices()[:count])
-    variables = artifacts.discriminator(loop.initial(artifacts, config, Devices('jit'), None).variables)
+    variables = artifacts.discriminator(loop.make_initial_state(artifacts, config, Devices('jit'), None).variables)
     network = Network('seed 0', lambda: {kind: {'discriminator': tree} for kind, tree in variables.items()})
     run = Run(config, tmp_path, devices, splits.Datasets(config))
     found = retrieval.evaluate(run, run.data(retrieval), Entry('retrieval/random', network, '', {}, ('random',)))
     assert (found['train'], found['test']) == (48, 20)
-    extract = extraction.extractor(config, devices, 0, unit_length=True)
+    extract = extraction.make_extractor(config, devices, 0, unit_length=True)
     (gallery, labels), (queries, truth) = (
-        extraction.collect(lambda batch: extract(variables, batch), run.datasets[name].eval_batches(16))
+        extraction.collect_features(lambda batch: extract(variables, batch), run.datasets[name].eval_batches(16))
         for name in ('probe_train', 'test')
     )
     for layer, row in found['layers'].items():

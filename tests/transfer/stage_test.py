@@ -88,13 +88,13 @@ def test_a_stage_may_train_the_trunk_from_its_first_weights(config, photograph_f
     config.update(eval_every=100, figure_every=100, checkpoint_every=100)
     stage = Supervised(NAME='supervised', predict=lambda variables, dataset, limit: 0.5)
     devices = Devices('jit', jax.devices()[:1])
-    begun = loop.initial(stage, config, devices, None)
+    begun = loop.make_initial_state(stage, config, devices, None)
     state = loop.run(stage, config, tmp_path, devices, splits.Datasets(config), None)
     assert set(state.params) == {'head', 'trunk'}
     assert not np.array_equal(*(x.params['trunk']['conv1']['group0']['kernel'] for x in (begun, state)))
     values = [
         row['train/loss/class']
-        for row in report.read(tmp_path / 'supervised' / 'metrics.jsonl')
+        for row in report.read_metrics(tmp_path / 'supervised' / 'metrics.jsonl')
         if 'train/loss/class' in row
     ]
     assert np.mean(values[-5:]) < 0.8 * np.mean(values[:5])

@@ -65,7 +65,7 @@ def test_the_last_state_is_what_is_tested(run):
     config, workdir, results = run
     stage = classifier.Stage(NAME='stl10/linear/all', protocol='linear', images=48, classes=2)
     devices, datasets = Devices('jit'), splits.Datasets(config)
-    state = loop.finished(stage, config, workdir, devices)
+    state = loop.load_final_state(stage, config, workdir, devices)
     images = augment.test_view(config, datasets['test'].images)
     logits = jax.jit(architecture.make_classifier('linear', 2, config=config).apply)(state.variables, images)
     correct = int((logits.argmax(1) == datasets['test'].labels).sum())
@@ -75,7 +75,7 @@ def test_the_last_state_is_what_is_tested(run):
 def test_a_fold_leaves_its_metrics_and_no_checkpoints(run):
     _, workdir, _ = run
     for protocol in ('linear', 'finetune'):
-        rows = report.read(workdir / 'stl10' / protocol / 'fold_1' / 'metrics.jsonl')
+        rows = report.read_metrics(workdir / 'stl10' / protocol / 'fold_1' / 'metrics.jsonl')
         assert [row['step'] for row in rows if 'train/loss/class' in row] == [1, 2]
         assert {'train/accuracy', 'train/grad_norm/head', 'test/accuracy'} <= {name for row in rows for name in row}
         assert not (workdir / 'stl10' / protocol / 'fold_1' / 'checkpoints').exists()

@@ -98,7 +98,7 @@ class Stage(TrunkStage):
 
     def sample_batch(self, config):
         """As TrunkStage.sample_batch."""
-        batch = measure.synthetic(config)
+        batch = measure.make_noise_batch(config)
         labels = np.random.default_rng(1).integers(0, self.classes, config.batch_size, dtype=np.int32)
         return {**batch, 'label': labels}
 
@@ -110,7 +110,7 @@ class Stage(TrunkStage):
         def maps(variables, images):
             return trunk.apply(variables, images)[1]
 
-        return {'trunk_s': measure.seconds(maps, variables, views.centre(batch['image'], size), steps=steps)}
+        return {'trunk_s': measure.measure_seconds(maps, variables, views.centre(batch['image'], size), steps=steps)}
 
 
 def make_trunk(config: ConfigDict, **options):

@@ -85,7 +85,7 @@ def table(found: dict) -> str:
     text = ''
     for preset, row in found[NAME].items():
         ours = {}
-        here = f'{results.label(found, f"{NAME}/{preset}")}, {preset}'
+        here = f'{results.get_label(found, f"{NAME}/{preset}")}, {preset}'
         imagenet = row['dataset'].startswith('imagenet2012')
         for kind, name in (('layers', here), ('ten_crop', f'{here}, ten crops')):
             for n, rate in enumerate(row['rates'] if kind in row else ()):
@@ -97,7 +97,7 @@ def table(found: dict) -> str:
             title = f'{row["dataset"]}, linear classifiers on frozen layers: top-1 accuracy, %'
             rows = [[name, *(f'{x:.2f}' for x in numbers)] for name, numbers in ours.items()]
         counts = f'{row["train"]:,} training and {row["layers"][LAYERS[0]][0]["count"]:,} test images'
-        text += f'{title}; {counts}\n\n{results.table(["", *LAYERS], rows)}'
+        text += f'{title}; {counts}\n\n{results.format_table(["", *LAYERS], rows)}'
         text += (setting(here, preset, row) if imagenet else '') + '\n'
     return text.removesuffix('\n')
 

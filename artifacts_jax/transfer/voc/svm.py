@@ -66,7 +66,7 @@ def all_images(
             continue
         chosen[name] = max(costs, key=lambda cost, target=target: _in_folds(fits, features, target, cost))
         scores = fits.fit(features, target, chosen[name]).decision_function(test_features)
-        found[name] = results.percent(average_precision.of_class(scores, test_target, tie=0.0, interpolated=True))
+        found[name] = results.to_percent(average_precision.of_class(scores, test_target, tie=0.0, interpolated=True))
     return {'map': average_precision.mean(found.values()), 'ap': found, 'cost': chosen, **fits.count()}
 
 
@@ -114,7 +114,7 @@ def low_shot(
                     model = fits.fit(features[rows[n]], labels[rows[n], n], cost)
                     scores = model.decision_function(test_features)
                     values.append(average_precision.of_class(scores, test_labels[:, n], tie=0.0, interpolated=True))
-                maps[draw, place] = results.percent(average_precision.mean(values))
+                maps[draw, place] = results.to_percent(average_precision.mean(values))
         best = int(maps.mean(axis=0).argmax())
         column = maps[:, best]
         found[shot] = {

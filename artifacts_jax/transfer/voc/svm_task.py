@@ -101,7 +101,7 @@ def evaluate(run: Run, data: Data, entry: Entry) -> dict:
 def summary(row: dict) -> list[str]:
     """Returns the mean average precisions."""
     if 'shots' not in row:
-        return [results.text(row['map'], 2)]
+        return [results.format_number(row['map'], 2)]
     return [f'{shot}: {_spread(numbers)}' for shot, numbers in row['shots'].items()]
 
 
@@ -114,11 +114,11 @@ def table(found: dict) -> str:
     for layer, parts in rows.items():
         low = parts.get('low_shot', {}).get('shots', {})
         cells = [_spread(low[shot]) if shot in low else '-' for shot in shots]
-        lines.append([layer, results.text(parts.get('all', {}).get('map'), 2), *cells])
+        lines.append([layer, results.format_number(parts.get('all', {}).get('map'), 2), *cells])
     return (
         f'{one["dataset"]}, linear support vector machines on frozen layers, {one["train"]:,} training and'
         f' {one["test"]:,} test images; mean average precision in %, of all training images, and of 1, 2, ... with each'
-        f' class\n\n{results.table(["layer", "all", *shots], lines)}'
+        f' class\n\n{results.format_table(["layer", "all", *shots], lines)}'
     )
 
 

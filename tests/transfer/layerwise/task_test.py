@@ -43,7 +43,7 @@ def trained(datasets, photograph_folder, tmp_path_factory):
         config = small(photograph_folder, preset=preset, **options)
         count = stage.counter(2, config, devices)
         training = stage.Stage(NAME='layerwise/test', images=datasets['train'].num_examples, classes=2, predict=count)
-        base = loop.initial(artifacts, config, devices, None).variables
+        base = loop.make_initial_state(artifacts, config, devices, None).variables
         folder = folder or tmp_path_factory.mktemp('layerwise')
         return loop.run(training, config, folder, devices, datasets, base)
 
@@ -82,7 +82,7 @@ def test_a_resumed_training_equals_a_whole_one_bit_for_bit(trained, tmp_path, mo
 @pytest.mark.slow
 def test_untrained_classifiers_of_zeros_are_right_about_nothing(datasets, photograph_folder):
     config = small(photograph_folder, preset='zhang2016')
-    base = loop.initial(artifacts, config, ONE, None).variables
+    base = loop.make_initial_state(artifacts, config, ONE, None).variables
     training = stage.Stage(NAME='layerwise/test', images=48, classes=2)
     state = training.init_state(jax.random.key(0), base, config=config)
     right, _ = stage.counter(2, config, ONE)(state.variables, datasets['test'])
@@ -116,7 +116,7 @@ def test_a_run_says_its_table(photograph_folder, tmp_path):
 def test_what_cannot_be_is_refused_and_nothing_written(changes, message, photograph_folder, tmp_path):
     config = small(photograph_folder)
     config.update_from_flattened_dict(changes)
-    with pytest.raises(configuration.ForeseenError, match=message):
+    with pytest.raises(configuration.UserError, match=message):
         pipeline.run(configuration.check(config), tmp_path / 'run')
     assert not (tmp_path / 'run' / 'config.json').exists()
 

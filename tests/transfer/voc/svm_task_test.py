@@ -69,7 +69,7 @@ def test_a_run_says_its_table_and_makes_only_what_is_missing(devkit, tmp_path, c
 
 def test_features_are_those_of_the_trunk_pooled_by_the_windows_of_vissl(devkit, tmp_path):
     config, devices = small(devkit), Devices('jit')
-    variables = artifacts.discriminator(loop.initial(artifacts, config, devices, None).variables)
+    variables = artifacts.discriminator(loop.make_initial_state(artifacts, config, devices, None).variables)
     trunk = {kind: tree['trunk'] for kind, tree in variables.items()}
     run = Run(config, tmp_path, devices, splits.Datasets(config))
     records = run.data(svm_task).records[1]
@@ -97,6 +97,6 @@ def test_features_are_those_of_the_trunk_pooled_by_the_windows_of_vissl(devkit, 
 def test_what_cannot_be_is_refused_and_nothing_written(changes, message, devkit, tmp_path):
     config = small(devkit)
     config.update_from_flattened_dict(changes)
-    with pytest.raises(configuration.ForeseenError, match=message):
+    with pytest.raises(configuration.UserError, match=message):
         pipeline.run(configuration.check(config), tmp_path / 'run')
     assert not (tmp_path / 'run' / 'config.json').exists()

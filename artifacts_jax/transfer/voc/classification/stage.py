@@ -109,8 +109,8 @@ class Stage(TrunkStage):
         outputs = make_network(config).apply({'params': variables['params']}, images, dropout_keys)
         return {'loss/labels': mean(label_loss(outputs, labels), axis_name)}, {}
 
-    def initialise_from_data(self, key, params, config, devices, dataset):
-        """As TrunkStage.initialise_from_data: as `rescale` says."""
+    def initialise_params(self, key, params, config, devices, dataset):
+        """As TrunkStage.initialise_params: as `rescale` says."""
         choice = config.voc_classification.rescale
         if choice == 'none':
             return None

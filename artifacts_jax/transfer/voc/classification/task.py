@@ -62,7 +62,7 @@ def evaluate(run: Run, data: dict[str, Sequence], entry: Entry) -> dict:
     for name, count in (('map_1_crop', 1), ('map', stage.CROPS)):
         scores, labels = score(state.variables, opened['test'], crops=count)
         each = average_precision.of_classes(scores, labels)
-        values[name] = results.percent(average_precision.mean(each))
+        values[name] = results.to_percent(average_precision.mean(each))
     return {
         'dataset': config.data.name,
         'preset': config.voc_classification.preset,
@@ -70,18 +70,18 @@ def evaluate(run: Run, data: dict[str, Sequence], entry: Entry) -> dict:
         'train': opened['train'].used,
         'count': len(labels),
         **values,
-        'ap': {name: results.percent(value) for name, value in zip(NAMES, each)},
+        'ap': {name: results.to_percent(value) for name, value in zip(NAMES, each)},
     }
 
 
 def summary(row: dict) -> list[str]:
     """Returns the mean average precision."""
-    return [f'mAP {results.text(row["map"])} % over {stage.CROPS} crops']
+    return [f'mAP {results.format_number(row["map"])} % over {stage.CROPS} crops']
 
 
 def columns(row: dict) -> dict[str, str]:
     """Returns the cells of a row."""
-    texts = {name: results.text(row[key]) for name, key in (('mAP', 'map'), ('one crop', 'map_1_crop'))}
+    texts = {name: results.format_number(row[key]) for name, key in (('mAP', 'map'), ('one crop', 'map_1_crop'))}
     return {**texts, 'updates': f'{row["steps"]:,}'}
 
 
@@ -89,7 +89,7 @@ def table(found: dict) -> str:
     """Returns the rows as tables of text: mean average precisions beside the published, then every class's."""
     rows, settings = {}, ''
     for train, row in found[NAME].items():
-        here = results.label(found, f'{NAME}/{train}')
+        here = results.get_label(found, f'{NAME}/{train}')
         label = f'{here}, {row["preset"]}, {"all layers" if train == "all" else f"from {train} on"}'
         rows[label] = columns(row)
         settings += setting(label, train, row)

@@ -223,9 +223,9 @@ def load(folder: str | Path) -> tuple[Callable[..., dict[int, Detections]], Sequ
     Images that cannot be decoded are left out, and said. Arguments and errors are as of load_detector, boxes as of
     proposals.load.
     """
-    description = exports.describe(folder)
+    description = exports.read_description(folder)
     exports.make_network(folder, description, 'detector')  # refuses others
-    config, restored = ConfigDict(description['config']), exports.load(folder, ('trunk', 'head'))
+    config, restored = ConfigDict(description['config']), exports.load_networks(folder, ('trunk', 'head'))
     names = description['head']['names']
     targets = {'means': jnp.zeros((len(names), 4)), 'deviations': jnp.ones((len(names), 4))}
     variables = {'params': {**restored['params'], 'targets': targets}}

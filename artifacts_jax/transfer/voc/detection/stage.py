@@ -94,8 +94,8 @@ class Stage(TrunkStage):
         }
         return values, {}
 
-    def initialise_from_data(self, key, params, config, devices, dataset):
-        """As TrunkStage.initialise_from_data: the statistics of targets, and new layers as `rescale` says."""
+    def initialise_params(self, key, params, config, devices, dataset):
+        """As TrunkStage.initialise_params: the statistics of targets, and new layers as `rescale` says."""
         normal = dict(zip(('means', 'deviations'), targets.over(dataset.records, dataset.proposals)))
         params = {**params, 'targets': normal}
         if config.voc_detection.rescale == 'none':
@@ -155,7 +155,7 @@ class Stage(TrunkStage):
         def loss(features, boxes, mask):
             return jnp.square(roi_pooling.pool(features, boxes, mask, scale=1 / stride)).sum()
 
-        seconds = measure.seconds(jax.value_and_grad(loss), features, boxes, regions.mask, steps=steps)
+        seconds = measure.measure_seconds(jax.value_and_grad(loss), features, boxes, regions.mask, steps=steps)
         return {'pooling_s': seconds}
 
 

@@ -122,19 +122,19 @@ def evaluate(run: Run, data: Data, entry: Entry) -> dict:
         'steps': int(state.step),
         'train': opened['train'].used,
         'count': len(detected),
-        'map': results.percent(average_precision.mean(each)),
-        'ap': {name: results.percent(value) for name, value in zip(NAMES, each)},
+        'map': results.to_percent(average_precision.mean(each)),
+        'ap': {name: results.to_percent(value) for name, value in zip(NAMES, each)},
     }
 
 
 def summary(row: dict) -> list[str]:
     """Returns the mean average precision."""
-    return [f'mAP {results.text(row["map"])} %']
+    return [f'mAP {results.format_number(row["map"])} %']
 
 
 def columns(row: dict) -> dict[str, str]:
     """Returns the cells of a row."""
-    return {'mAP': results.text(row['map']), 'updates': f'{row["steps"]:,}'}
+    return {'mAP': results.format_number(row['map']), 'updates': f'{row["steps"]:,}'}
 
 
 def table(found: dict) -> str:
@@ -142,7 +142,7 @@ def table(found: dict) -> str:
     rows = {}
     for part, row in found[NAME].items():
         frozen = {0: 'nothing frozen', 1: 'conv1 frozen'}.get(row['frozen'], f'conv1 to conv{row["frozen"]} frozen')
-        rows[f'{results.label(found, f"{NAME}/{part}")}, {row["preset"]}, {frozen}'] = columns(row)
+        rows[f'{results.get_label(found, f"{NAME}/{part}")}, {row["preset"]}, {frozen}'] = columns(row)
     counts = {f'{row["train"]:,} training and {row["count"]:,} test images' for row in found[NAME].values()}
     title = f'VOC detection: mean average precision at IoU 0.5, %, at eleven recalls; {"; ".join(sorted(counts))}'
     return published.voc_tables(title, 1, rows, {part: row['ap'] for part, row in found[NAME].items()})

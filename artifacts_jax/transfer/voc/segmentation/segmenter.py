@@ -110,9 +110,9 @@ def load(folder: str | Path) -> tuple[Callable[..., Segmented], Sequence[str]]:
 
     Images that cannot be decoded are left out, and said. Arguments and errors as of load_segmenter.
     """
-    description = exports.describe(folder)
+    description = exports.read_description(folder)
     exports.make_network(folder, description, 'segmenter')  # refuses others
-    variables = exports.load(folder, ('trunk', 'head'))
+    variables = exports.load_networks(folder, ('trunk', 'head'))
     segment = make(ConfigDict(description['config']), Devices('jit', jax.local_devices()[:1]))
 
     def find(given):

@@ -102,8 +102,8 @@ class Stage(TrunkStage):
         entropy, right = pixel_losses(scores, labels)
         return {'loss/class': mean(entropy, axis_name), 'accuracy': mean(right, axis_name)}, {}
 
-    def initialise_from_data(self, key, params, config, devices, dataset):
-        """As TrunkStage.initialise_from_data: new layers as `rescale` says."""
+    def initialise_params(self, key, params, config, devices, dataset):
+        """As TrunkStage.initialise_params: new layers as `rescale` says."""
         if config.voc_segmentation.rescale == 'none':
             return None
         seen = _first_windows(config, devices, {'params': params}, dataset)

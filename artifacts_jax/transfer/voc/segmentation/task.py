@@ -65,13 +65,13 @@ def evaluate(run: Run, data: lists.Lists, entry: Entry) -> dict:
 
 def summary(row: dict) -> list[str]:
     """Returns the mean IoU of each list."""
-    return [f'mean IoU {results.text(each["miou"])} % on {name}' for name, each in row['tests'].items()]
+    return [f'mean IoU {results.format_number(each["miou"])} % on {name}' for name, each in row['tests'].items()]
 
 
 def columns(row: dict, test: str) -> dict[str, str]:
     """Returns the cells of a row for a list of images."""
     names = {'mean IoU': 'miou', 'pixels': 'pixel_accuracy', 'classes': 'mean_accuracy'}
-    texts = {name: results.text(row['tests'][test][key]) for name, key in names.items()}
+    texts = {name: results.format_number(row['tests'][test][key]) for name, key in names.items()}
     return {**texts, 'updates': f'{row["steps"]:,}'}
 
 
@@ -80,7 +80,7 @@ def table(found: dict) -> str:
     rows, classes, counts = {}, {}, set()
     for part, row in found[NAME].items():
         for test, measured in row['tests'].items():
-            rows[f'{results.label(found, f"{NAME}/{part}")}, {part}, {test}'] = columns(row, test)
+            rows[f'{results.get_label(found, f"{NAME}/{part}")}, {part}, {test}'] = columns(row, test)
             classes[f'{part}, {test}'] = measured['iou']
             counts.add(f'{row["train"]:,} training and {measured["count"]:,} test images')
     title = 'VOC segmentation: mean IoU over the classes, accuracies of pixels and over classes, %'
@@ -97,8 +97,8 @@ def setting(name: str, row: dict, test: str) -> str:
 def _measured(counts, images):
     return {
         'count': images,
-        'miou': results.percent(confusion.mean_iou(counts)),
-        'pixel_accuracy': results.percent(confusion.pixel_accuracy(counts)),
-        'mean_accuracy': results.percent(confusion.mean_accuracy(counts)),
-        'iou': {name: results.percent(value) for name, value in zip(segmenter.CLASSES, confusion.iou(counts))},
+        'miou': results.to_percent(confusion.mean_iou(counts)),
+        'pixel_accuracy': results.to_percent(confusion.pixel_accuracy(counts)),
+        'mean_accuracy': results.to_percent(confusion.mean_accuracy(counts)),
+        'iou': {name: results.to_percent(value) for name, value in zip(segmenter.CLASSES, confusion.iou(counts))},
     }

@@ -46,7 +46,7 @@ def tree(tmp_path_factory):
 @pytest.fixture(scope='module')
 def start():
     """The variables of an artifacts stage that has learned nothing."""
-    return loop.initial(artifacts, small('voc'), ONE, None).variables
+    return loop.make_initial_state(artifacts, small('voc'), ONE, None).variables
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_a_detector_is_no_classifier_and_its_trunk_has_features(exported, config
     with pytest.raises(exports.ExportError, match=r'no classifier, but a detector: use artifacts_jax\.load_detector'):
         artifacts_jax.load_classifier(folder)
     with pytest.raises(exports.ExportError, match='fine-tuned for detection, without batch norm'):
-        exports.load(folder, ('trunk',), config)
+        exports.load_networks(folder, ('trunk',), config)
     features = artifacts_jax.load_features(folder)(image[None])
     assert features['conv5'].shape[:3] == (1, 6, 7)
     trunk = {kind: {'trunk': x['discriminator']['trunk']} for kind, x in _discriminator(stage_states).items()}

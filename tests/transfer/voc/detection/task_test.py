@@ -66,7 +66,7 @@ def images(config, workdir):
 @pytest.fixture(scope='module')
 def start():
     """The variables of an artifacts stage that has learned nothing."""
-    return loop.initial(artifacts, tiny(), ONE, None).variables
+    return loop.make_initial_state(artifacts, tiny(), ONE, None).variables
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_targets_are_normalised_and_new_layers_by_what_they_see(tree, start, mon
     config = small(tree)
     training, datasets = stage.Stage(NAME='voc_detection/test'), images(config, tree)
     before = training.init_state(jax.random.key(0), start, config=config)
-    after = training.prepare(before, config=config, devices=ONE, datasets=datasets)
+    after = training.initialise_from_data(before, config=config, devices=ONE, datasets=datasets)
     normal = after.frozen['params']['targets']
     assert normal['deviations'][7].min() > 0.01
     np.testing.assert_array_equal(normal['deviations'][0], 1)  # of no object

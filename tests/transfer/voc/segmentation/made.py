@@ -25,7 +25,7 @@ def small(folder, **options):
 
 def start():
     """The variables of an artifacts stage that has learned nothing."""
-    return loop.initial(artifacts, tiny(), ONE, None).variables
+    return loop.make_initial_state(artifacts, tiny(), ONE, None).variables
 
 
 def images(config):

@@ -45,7 +45,7 @@ def test_new_layers_begin_by_what_they_see(tree, start):
     config = made.small(tree)
     training, (images, _) = stage.Stage(NAME='voc_segmentation/test'), made.images(config)
     before = training.init_state(jax.random.key(0), start, config=config)
-    after = training.prepare(before, config=config, devices=made.ONE, datasets={'train': images})
+    after = training.initialise_from_data(before, config=config, devices=made.ONE, datasets={'train': images})
     seen = stage._first_windows(config, made.ONE, before.variables, images)
     assert seen.shape == (4 * stage.PLACES, fcn.WINDOW**2 * 8)
     layer = after.params['head']['fc6']
@@ -61,7 +61,7 @@ def test_new_layers_begin_by_what_they_see(tree, start):
     assert abs(float(slid.mean())) < 1
     assert not after.params['head']['score']['kernel'].any()
     config.voc_segmentation.rescale = 'none'
-    assert training.prepare(before, config=config, devices=made.ONE, datasets={'train': None}) is before
+    assert training.initialise_from_data(before, config=config, devices=made.ONE, datasets={'train': None}) is before
 
 
 @pytest.mark.parametrize(
