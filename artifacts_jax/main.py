@@ -34,7 +34,7 @@ def main():
     start = time.monotonic()
     config, workdir = configuration.check(CONFIG.value), host.folder(WORKDIR.value, 'workdir')
     processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    _ = processes.available()
+    _ = processes.global_devices()
     run = pipeline.replay_nonfinite if REPLAY.value else pipeline.run
     with processes.end_together(expected=(configuration.UserError, OSError)):
         run(config, workdir)

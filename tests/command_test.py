@@ -64,12 +64,12 @@ def test_mistakes_end_in_one_line(forks, module, arguments, message, tmp_path):
 @pytest.mark.parametrize(
     ('name', 'message'),
     [
-        ('gs://bucket/run', 'gs: is no folder of this machine'),
-        ('s3://bucket', 's3: is no folder of this machine'),
-        ('runs/lr[0.1]', r"a folder with '\[' in its path"),
-        ('all*', r"a folder with '\*' in its path"),
-        ('what?', r"a folder with '\?' in its path"),
-        ('back\\slash', 'in its path'),
+        ('gs://bucket/run', 'expected a local folder, not a gs: address'),
+        ('s3://bucket', 'expected a local folder, not a s3: address'),
+        ('runs/lr[0.1]', r"contains '\['"),
+        ('all*', r"contains '\*'"),
+        ('what?', r"contains '\?'"),
+        ('back\\slash', 'checkpoints in such a folder'),
         ('', 'is empty'),
         ('~nobody_of_this_name/run', 'home directory'),
         ('file', 'file.*: (File exists|Not a directory)'),

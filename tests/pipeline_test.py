@@ -104,7 +104,7 @@ def test_a_work_directory_in_use_is_refused(finished_run):
 def test_what_the_devices_cannot_do_leaves_no_work_directory(finished_run, tmp_path):
     config = finished_run[0].copy_and_resolve_references()
     config.batch_size = 6
-    with pytest.raises(configuration.ConfigError, match='batch_size=6 does not divide by the 4 devices: use 8'):
+    with pytest.raises(configuration.ConfigError, match='batch_size=6 is not divisible by the 4 devices; use 8'):
         pipeline.run(config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 

@@ -60,7 +60,7 @@ class Ordered:
     def _share(self, batch_size):
         """Returns the positions in the global batch that this host has, int32 [b]."""
         if batch_size % self.process_count:
-            raise DataError(f'batch_size={batch_size} does not divide by the {self.process_count} hosts')
+            raise DataError(f'batch_size={batch_size} is not divisible by the {self.process_count} hosts')
         size = batch_size // self.process_count
         return np.arange(self.process_index * size, (self.process_index + 1) * size, dtype=np.int32)
 

@@ -1,4 +1,4 @@
-"""The machine: how functions are mapped over devices, what processes of one run need of one another, and the host.
+"""Devices, processes and the host: mapping of functions over devices, synchronisation of processes, locks, memory.
 
-parallel.py alone decides the mapping.
+Only parallel.py decides how functions are mapped over devices. May import models, drawing and config.
 """

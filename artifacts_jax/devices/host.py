@@ -1,4 +1,4 @@
-"""What the process asks of the machine that it runs on, apart from JAX's devices."""
+"""The host machine: compilation cache, paths, locks, memory and CPUs."""
 
 import contextlib
 import errno
@@ -15,130 +15,131 @@ from pathlib import Path
 from artifacts_jax.config import ConfigError
 
 TENSORFLOW = "pip install 'artifacts_jax[tensorflow]'"  # installs TensorFlow, which is an extra
-LEASE_S = 120  # for so long a network's file system may hold the lock of a host that is gone
+LEASE_S = 120  # seconds that a network file system may keep the lock of a host that has died
 
 
 def set_up_jax() -> None:
-    """Sets JAX up for a program; call it before anything asks for devices.
+    """Configures JAX for a command; call it before anything uses a device.
 
-    Compiled programs are kept between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/artifacts_jax, there the many
-    small ones too. On CPU, what one asks for runs in one's own thread: glibc has a heap for blocks of any size for the
-    main thread only, others' end at 64 MB.
+    The compilation cache is JAX_COMPILATION_CACHE_DIR, or ~/.cache/artifacts_jax, where small programs are cached, too.
+    On CPU, dispatch is synchronous, so that computations run in the main thread: only its heap in glibc takes blocks
+    of any size, those of other threads end at 64 MB.
     """
     import jax
 
     jax.config.update('jax_cpu_enable_async_dispatch', False)
-    if given := jax.config.jax_compilation_cache_dir:
-        kept = '://' in given or _writable(given, 'JAX_COMPILATION_CACHE_DIR')  # JAX writes to buckets, too
-        jax.config.update('jax_enable_compilation_cache', bool(kept))
+    if folder := jax.config.jax_compilation_cache_dir:
+        usable = '://' in folder or _create_cache(folder, 'JAX_COMPILATION_CACHE_DIR')  # JAX also writes to buckets
+        jax.config.update('jax_enable_compilation_cache', bool(usable))
         return
-    if cache := _writable(f'{os.environ.get("XDG_CACHE_HOME") or "~/.cache"}/artifacts_jax', 'XDG_CACHE_HOME'):
+    if cache := _create_cache(f'{os.environ.get("XDG_CACHE_HOME") or "~/.cache"}/artifacts_jax', 'XDG_CACHE_HOME'):
         jax.config.update('jax_compilation_cache_dir', str(cache))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
-def _writable(place, variable):
-    """Returns the folder for compiled programs, made; None where it cannot be written, as in some containers."""
+def _create_cache(folder, variable):
+    """Creates the folder of the compilation cache and returns it; None if it is not writable, as in some containers."""
     try:
-        cache = Path(place).expanduser()
+        cache = Path(folder).expanduser()
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=cache):
             return cache
-    except (OSError, RuntimeError) as error:  # the latter of a home that is not known
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home directory is unknown
         reason = getattr(error, 'strerror', None) or error
         print(
-            f'compiled programs are not kept: {place} cannot be written ({reason}); set {variable} to where one can',
+            f'warning: compiled programs are not cached, because {folder} is not writable ({reason}); set {variable} to'
+            f' a writable folder',
             file=sys.stderr,
         )
-        with contextlib.suppress(OSError):  # Matplotlib would say the same of its own, Keras make a folder '~'
+        with contextlib.suppress(OSError):  # else Matplotlib warns, and Keras creates a folder named '~'
             for name in ('MPLCONFIGDIR', 'KERAS_HOME'):
                 os.environ.setdefault(name, tempfile.mkdtemp())
         return None
 
 
 def folder(path: str | Path, name: str) -> Path:
-    """Returns the path of a folder or file that a person gave, ~ being their home.
+    """Returns a path from the command line, with ~ expanded.
 
     Args:
-      path: as it was given.
-      name: of the flag or key that gave it, for messages.
+      path: a folder or file.
+      name: the flag or key that it is the value of, for messages.
 
     Raises:
-      ConfigError: it is empty, in a bucket, or has characters by which storage libraries look for several files.
+      ConfigError: the path is empty, in a bucket, or has characters that storage libraries read as wildcards.
     """
     path = str(path)
     if not path.strip():
-        raise ConfigError(f'--{name} is empty: name a folder')
+        raise ConfigError(f'--{name} is empty; expected a folder')
     if bucket := re.match(r'([\w.+-]+):/', path):
         raise ConfigError(
-            f'--{name}={path}: {bucket[1]}: is no folder of this machine, and the program writes to folders alone;'
-            f' use one and copy it, as launch/tpu_vm.sh --bucket= does while a run trains, or mount the bucket'
+            f'--{name}={path}: expected a local folder, not a {bucket[1]}: address; mount the bucket, or use a local'
+            f' folder and copy it, as launch/tpu_vm.sh --bucket= does'
         )
     try:
-        found = Path(path).expanduser()
-        whole = str(found.absolute())
-        whole.encode()
-    except (RuntimeError, UnicodeError) as error:  # the home of nobody, a name in another encoding
+        expanded = Path(path).expanduser()
+        absolute = str(expanded.absolute())
+        absolute.encode()
+    except (RuntimeError, UnicodeError) as error:  # an unknown user's home, a name in another encoding
         raise ConfigError(f'--{name}={path!r}: {error}') from error
-    if odd := [character for character in '*?[\\\0' if character in whole]:
+    if wildcards := [character for character in '*?[\\\0' if character in absolute]:
         raise ConfigError(
-            f'--{name}={path}: checkpoints in a folder with {" or ".join(map(repr, odd))} in its path, {whole}, could'
-            f' not be read: use another'
+            f'--{name}={path}: {absolute} contains {" and ".join(map(repr, wildcards))}, and checkpoints in such a'
+            f' folder cannot be read; use another folder'
         )
-    return found
+    return expanded
 
 
 @contextlib.contextmanager
-def exclusive_lock(folder: Path, *, patient: bool = False) -> Iterator[None]:
-    """Keeps other runs out of a folder while the context lasts, by a lock that ends with the process.
+def exclusive_lock(folder: Path, *, should_wait: bool = False) -> Iterator[None]:
+    """Locks a folder against other runs while the context lasts; the operating system releases it with the process.
 
-    A lock that another host holds is waited for, at most LEASE_S: the host may be gone, preempted.
+    If another host holds the lock, waits up to LEASE_S seconds, because that host may have been preempted.
 
     Args:
-      folder: a work directory, or another folder; it is made.
-      patient: wait until another run has done, in place of an error.
+      folder: a work directory, or another folder; created if necessary.
+      should_wait: wait until the other run ends, instead of raising an error.
 
     Raises:
-      ConfigError: another run works there; the message names it. Or the file system has no locks.
+      ConfigError: another run holds the lock (the message names it), or the file system has no locks.
     """
     try:
         import fcntl
     except ImportError as error:
         raise ConfigError(
-            'this system has no fcntl, which keeps two runs apart: use Linux or macOS (or WSL)'
+            'this system has no fcntl, which locks the work directory; use Linux, macOS or WSL'
         ) from error
     Path(folder).mkdir(parents=True, exist_ok=True)
-    # The package filelock knows no holder, waits for any alike, and may take a file's existence for a lock (of ENOSYS).
+    # The package filelock does not know the holder, and where flock is missing it takes the file's existence as a lock.
     with (Path(folder) / 'lock').open('a+') as file:
         end = time.monotonic() + LEASE_S
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if should_wait else fcntl.LOCK_NB))
                 break
             except BlockingIOError as error:
                 file.seek(0)
                 holder = file.read() or 'another run'
                 if holder.endswith(f' on {socket.gethostname()}') or time.monotonic() > end:
                     raise ConfigError(
-                        f'{folder} is in use by {holder}: wait for its end, or use another --workdir'
+                        f'{folder} is in use by {holder}; wait until that run ends, or use another --workdir'
                     ) from error
                 time.sleep(0.5)
             except OSError as error:
                 if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
                     raise
                 raise ConfigError(
-                    f'the file system of {folder} has no locks, which keep two runs apart ({error.strerror}): mount it'
-                    f' with them (Lustre: -o flock), or use another --workdir'
+                    f'{folder}: its file system does not support locks ({error.strerror}); mount it with locks (Lustre:'
+                    f' -o flock), or use another --workdir'
                 ) from error
         file.truncate(0)
         file.write(f'process {os.getpid()} on {socket.gethostname()}')
         file.flush()
-        os.fsync(file.fileno())  # other hosts look at it
+        os.fsync(file.fileno())  # so that other hosts can read it
         yield
 
 
 def peak_memory() -> int:
-    """Returns the most memory that the process has held so far, bytes; 0 where the system does not say."""
+    """Returns the peak resident memory of this process in bytes, 0 if the system does not report it."""
     try:
         import resource
     except ImportError:
@@ -148,9 +149,9 @@ def peak_memory() -> int:
 
 
 def hide_accelerators() -> None:
-    """Hides GPUs and TPUs from TensorFlow, which would take their memory; call it before TensorFlow does anything.
+    """Hides GPUs and TPUs from TensorFlow, which would allocate their memory; call it before any TensorFlow operation.
 
-    It also keeps quiet what it has to say of itself, among that which of its operations oneDNN takes: none is used.
+    Also silences TensorFlow's start-up messages, such as those about oneDNN.
     """
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
@@ -162,5 +163,5 @@ def hide_accelerators() -> None:
 
 
 def cpus() -> int:
-    """Returns how many CPUs this process may use."""
+    """Returns the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

@@ -146,7 +146,7 @@ def make_plotter(config: ConfigDict, devices: parallel.Devices, datasets: dict) 
 
     def draw(state, key, folder):
         del key
-        batch = next(datasets['test'].train_batches(processes.divisible(8)))
+        batch = next(datasets['test'].train_batches(processes.round_up(8)))
         columns = zip(('original', 'decoded'), mapped(state.variables, batch))
         if folder:
             grids.image_grid(folder / 'autoencoder.png', dict(columns))

@@ -157,7 +157,7 @@ def make_plotter(
     mapped, play = devices.per_example(show), _player(config, devices, datasets)
 
     def draw(state, key, folder):
-        batch = shown(datasets['test'], processes.divisible(examples), first_batch)
+        batch = shown(datasets['test'], processes.round_up(examples), first_batch)
         columns, judged = mapped((state.variables, key), batch)
         results = {} if gan else play(state, key)
         if folder is None:

@@ -223,7 +223,7 @@ def _pauses(stage, config, devices, datasets, checkpoints, report):
                 report.curves()
         if 'checkpoint' in due or asked:  # last: what belongs to this step is written already
             with report.aside('checkpoints'):
-                checkpoints.save(step, devices.joined(state))
+                checkpoints.save(step, devices.to_global(state))
         if asked:
             report.say(f'stopped at step {step:,} of {steps:,}, saved; run the same command to go on')
             raise Preempted

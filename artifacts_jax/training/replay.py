@@ -58,7 +58,7 @@ def run(
     batches = datasets['train'].train_batches(stage.plan(config)[1], start_step=start)
     for _ in range(start + 1, step):
         state, _ = train_step(state, devices.put(next(batches)), key)
-    state, values = train_step(state, devices.put(processes.part(batch)), key)
+    state, values = train_step(state, devices.put(processes.local_shard(batch)), key)
     values = {name: float(value) for name, value in values.items()}
     arrays = [
         jax.tree_util.keystr(path, simple=True, separator='/')

@@ -146,11 +146,11 @@ def _blocks(extract, dataset, options):
 
 def _chunks(tree, count, devices):
     """Yields (rows, this process's part of them in a tree of [count, ...]), parts of one size with 'valid'."""
-    size = processes.divisible(min(QUERIES * len(devices.devices), count))
+    size = processes.round_up(min(QUERIES * len(devices.devices), count))
     for start in range(0, count, size):
         rows = np.arange(start, start + size)
         chosen = {**jax.tree.map(lambda x, rows=rows: x[np.minimum(rows, count - 1)], tree), 'valid': rows < count}
-        yield slice(start, min(start + size, count)), processes.part(chosen)
+        yield slice(start, min(start + size, count)), processes.local_shard(chosen)
 
 
 def _merge(block, part):

@@ -197,7 +197,7 @@ def test_positions_beyond_32_bits(load):
 
 
 def test_batch_that_does_not_divide_by_the_hosts(load):
-    with pytest.raises(splits.DataError, match='batch_size=7 does not divide by the 2 hosts'):
+    with pytest.raises(splits.DataError, match='batch_size=7 is not divisible by the 2 hosts'):
         next(load(process_count=2).train_batches(7))
 
 

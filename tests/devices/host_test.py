@@ -29,7 +29,7 @@ with host.exclusive_lock(sys.argv[1]):
 def test_a_work_directory_is_one_runs_alone_until_it_ends_or_dies(tmp_path):
     with subprocess.Popen([sys.executable, '-c', LOCK, tmp_path], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == 'locked\n'
-        named = f'is in use by process {other.pid} on .*: wait for its end'
+        named = f'is in use by process {other.pid} on .*: wait until that run ends'
         with pytest.raises(ConfigError, match=named), host.exclusive_lock(tmp_path):
             pass
         other.kill()
@@ -58,7 +58,7 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(fcntl, 'flock', flock)
-    with pytest.raises(ConfigError, match=r'has no locks.*Lustre: -o flock'), host.exclusive_lock(tmp_path):
+    with pytest.raises(ConfigError, match=r'does not support locks.*Lustre: -o flock'), host.exclusive_lock(tmp_path):
         pass
 
 
@@ -74,10 +74,10 @@ def test_where_nothing_can_be_written_there_is_no_cache_and_it_is_said(tmp_path,
     (tmp_path / 'file').touch()
     for name in ('MPLCONFIGDIR', 'KERAS_HOME'):
         monkeypatch.setenv(name, 'kept')
-    assert host._writable(tmp_path / 'file' / 'cache', 'XDG_CACHE_HOME') is None
-    assert 'compiled programs are not kept' in capsys.readouterr().err
+    assert host._create_cache(tmp_path / 'file' / 'cache', 'XDG_CACHE_HOME') is None
+    assert 'compiled programs are not cached' in capsys.readouterr().err
     monkeypatch.setenv('HOME', str(tmp_path))
-    assert host._writable('~/cache', 'XDG_CACHE_HOME') == tmp_path / 'cache'
+    assert host._create_cache('~/cache', 'XDG_CACHE_HOME') == tmp_path / 'cache'
 
 
 def test_a_home_is_found_and_everything_else_is_left_as_it_is(monkeypatch, tmp_path):

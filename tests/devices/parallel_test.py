@@ -136,7 +136,7 @@ def test_per_example_pads_and_keeps_the_order(mapping):
 
 
 def test_batch_that_does_not_divide_names_the_nearest():
-    with pytest.raises(ValueError, match='batch_size=9 does not divide by the 4 devices: use 8'):
+    with pytest.raises(ValueError, match='batch_size=9 is not divisible by the 4 devices; use 8'):
         Devices('jit').check_batch('batch_size', 9)
-    with pytest.raises(ValueError, match=r'4 devices, 3 times each \(accumulate\): use 12'):
+    with pytest.raises(ValueError, match='4 devices times accumulate=3; use 12'):
         Devices('jit').check_batch('batch_size', 8, 3)

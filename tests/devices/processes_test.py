@@ -16,9 +16,9 @@ def test_one_process_is_the_first_and_agrees_with_itself(tmp_path):
     assert processes.is_first()
     assert processes.broadcast(True)
     assert not processes.broadcast(False)
-    assert processes.divisible(7) == 7
+    assert processes.round_up(7) == 7
     tree = {'x': np.arange(6).reshape(3, 2)}
-    np.testing.assert_array_equal(processes.gather(processes.part(tree))['x'], tree['x'])
+    np.testing.assert_array_equal(processes.gather(processes.local_shard(tree))['x'], tree['x'])
     with pytest.raises(ZeroDivisionError), processes.end_together():
         processes.run_on_first_process(lambda: 1 / 0, 'divide')
 
@@ -79,7 +79,7 @@ def test_two_tasks_of_a_slurm_step_meet():
     assert -signal.SIGTERM in [task.wait(timeout=90) for task in tasks]  # the other may find it gone
 
 
-JOIN = "from artifacts_jax.devices import processes; processes.join('127.0.0.1:{port}', 2, {index}, patience=4)"
+JOIN = "from artifacts_jax.devices import processes; processes.join('127.0.0.1:{port}', 2, {index}, timeout=4)"
 
 
 @pytest.mark.slow
@@ -88,7 +88,7 @@ def test_a_process_that_the_others_miss_is_told_by_each(index, free_port):
     command = [sys.executable, '-c', JOIN.format(index=index, port=free_port)]
     alone = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert alone.returncode == 1
-    assert alone.stderr.count('error: the processes of the run have not met within 4 seconds') == 1
+    assert alone.stderr.count('error: the other processes did not connect within 4 seconds') == 1
 
 
 @pytest.mark.slow

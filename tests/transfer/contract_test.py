@@ -69,7 +69,7 @@ def test_what_cannot_be_run_is_refused_in_one_line_and_nothing_is_written(task, 
 def test_a_batch_that_does_not_divide_by_the_devices_is_refused(task, earlier_data, tmp_path):
     config = configure(task)
     config[task].batch_size = 6
-    _check_refused(config, f'{task}.batch_size=6 does not divide by the 4 devices: use 8', tmp_path)
+    _check_refused(config, f'{task}.batch_size=6 is not divisible by the 4 devices; use 8', tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def of_records(
         return found, {}
     _opencv()
     unusable = {}
-    with host.exclusive_lock(folder, patient=True):
+    with host.exclusive_lock(folder, should_wait=True):
         found = _kept(folder, records)  # another run may have searched meanwhile
         missing = [n for n, boxes in enumerate(found) if boxes is None]
         workers = min(workers or host.cpus(), len(missing))
