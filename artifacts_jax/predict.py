@@ -26,7 +26,7 @@ from artifacts_jax.files import write_atomically
 TABLE = 'predictions.csv'
 
 
-def write(export: str, images: Path, out: Path, *, least: float = 0.5, proposals: str = '') -> int:
+def predict_folder(export: str, images: Path, out: Path, *, least: float = 0.5, proposals: str = '') -> int:
     """Writes what a network finds, and returns in how many images it has looked.
 
     Args:
@@ -71,13 +71,13 @@ def _detected(export, folder, out, least, proposals):
     from artifacts_jax.transfer.voc.detection import detections, detector
     from artifacts_jax.transfer.voc.detection import proposals as searched
 
-    find, names = detector.load(export)
+    find, names = detector.load_detect_fn(export)
     images = _records(folder)
-    boxes = searched.load(images, proposals or searched.SEARCH, place=str(folder), folder=out / 'proposals')
+    boxes = searched.load(images, proposals or searched.SELECTIVE_SEARCH, place=str(folder), folder=out / 'proposals')
     rows, found = [('image', 'label', 'score', 'x1', 'y1', 'x2', 'y2')], find(images, boxes)
     for row, each in found.items():
         name = images[row].name
-        shown = detections.photograph(images[row].image(), each, names, least)
+        shown = detections.make_photograph(images[row].image(), each, names, least)
         drawn.draw(out / f'{name}.png', [shown], classes=names)
         for label, score, box in zip(shown.names, shown.scores, shown.boxes.tolist()):
             rows.append((name, label, f'{score:.4f}', *(f'{x:.1f}' for x in box)))
@@ -91,7 +91,7 @@ def _segmented(export, folder, out):
     from artifacts_jax.drawing import label_maps
     from artifacts_jax.transfer.voc.segmentation import segmenter
 
-    find, names = segmenter.load(export)
+    find, names = segmenter.load_segment_fn(export)
     images = _records(folder)
     if within := [record.name for record in images if record.name.startswith('labels/')]:
         raise configuration.ConfigError(f'{folder / within[0]}: labels/ is for the maps in --out; rename that folder')
@@ -146,7 +146,7 @@ def main():
         raise configuration.ConfigError(f'--out={given.out} is a file, expected a folder')
     if not images.is_dir():
         raise configuration.ConfigError(f'--images={given.images} is no folder')
-    write(given.export, images, out, least=given.least, proposals=given.proposals)
+    predict_folder(given.export, images, out, least=given.least, proposals=given.proposals)
 
 
 if __name__ == '__main__':

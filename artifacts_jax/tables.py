@@ -21,7 +21,7 @@ from artifacts_jax.files import write_atomically
 
 IMAGENET, PLACES, VOC = 'imagenet_linear', 'places_linear', 'voc07_classification'
 DETECTION, SEGMENTATION = 'voc07_detection', 'voc12_segmentation'
-DATA = {  # which flag names a task's data
+DATA_FLAGS = {  # which flag names a task's data
     IMAGENET: 'imagenet',
     PLACES: 'places',
     VOC: 'voc',
@@ -35,9 +35,9 @@ def declare_flags() -> None:
     """Declares the command's flags; elsewhere they would clash with those of other programs."""
     flags.DEFINE_string('pretrained', None, 'the export, or random')
     flags.DEFINE_string('workdir', None, 'directory of the tasks; the same one again resumes them')
-    flags.DEFINE_list('tasks', list(DATA), f'which of {", ".join(DATA)} to run')
-    for name in dict.fromkeys(DATA.values()):
-        tasks = ' and '.join(task for task in DATA if DATA[task] == name)
+    flags.DEFINE_list('tasks', list(DATA_FLAGS), f'which of {", ".join(DATA_FLAGS)} to run')
+    for name in dict.fromkeys(DATA_FLAGS.values()):
+        tasks = ' and '.join(task for task in DATA_FLAGS if DATA_FLAGS[task] == name)
         flags.DEFINE_string(name, '', f'data of {tasks}: a folder, or the name of a tfds data set')
     flags.DEFINE_string('proposals', '', f'boxes of {DETECTION}: .mat or .npz, with {{split}} for the name of a split')
     flags.DEFINE_string('sbd', '', f'images that {SEGMENTATION} learns from, too: the folder benchmark_RELEASE')
@@ -45,7 +45,7 @@ def declare_flags() -> None:
     flags.DEFINE_string('data_dir', '', 'where tfds looks for prepared data; by default ~/tensorflow_datasets')
 
 
-def run(
+def run_tasks(
     pretrained: str, workdir: Path, data: dict[str, str], *, data_dir: str = '', keys: dict[str, dict] | None = None
 ) -> str:
     """Runs tasks, and returns the tables.
@@ -65,9 +65,9 @@ def run(
     configs, opened = {}, {}
     for task, name in data.items():
         if not name:
-            print(f'{task}: left out, since --{DATA[task]} names no data', flush=True)
+            print(f'{task}: left out, since --{DATA_FLAGS[task]} names no data', flush=True)
             continue
-        configs[task] = configure(task, pretrained)
+        configs[task] = make_config(task, pretrained)
         configs[task].data.update(name=name, data_dir=data_dir)
         given = (keys or {}).get(task, {})
         configs[task].update_from_flattened_dict({key: value for key, value in given.items() if value})
@@ -78,12 +78,12 @@ def run(
             raise configuration.ConfigError(f'{error.different}\nUse another --workdir.') from error
     for task, config in configs.items():
         pipeline.run(config, workdir / task, opened=opened)
-    text = tables(workdir)
+    text = format_tables(workdir)
     write_atomically(workdir / TABLES, text)
     return text
 
 
-def configure(task: str, pretrained: str) -> ConfigDict:
+def make_config(task: str, pretrained: str) -> ConfigDict:
     """Returns the configuration of a task, with the trunk that an export's describes.
 
     Raises:
@@ -102,13 +102,13 @@ def configure(task: str, pretrained: str) -> ConfigDict:
     return config
 
 
-def tables(workdir: Path) -> str:
+def format_tables(workdir: Path) -> str:
     """Returns the paper's tables as text, each with a row of what the tasks in a work directory have reached."""
     from artifacts_jax.training import results
     from artifacts_jax.transfer import published
     from artifacts_jax.transfer.layerwise import task as layerwise
 
-    found = {task: results.read(workdir / task) for task in DATA if (workdir / task).is_dir()}
+    found = {task: results.read(workdir / task) for task in DATA_FLAGS if (workdir / task).is_dir()}
 
     def here(task, part):
         return results.get_label(found.get(task, {}), part)
@@ -164,26 +164,26 @@ def _table(table, ours, settings):
 def main():
     """Runs the tasks of the command line and prints the tables."""
     given = flags.FLAGS
-    if unknown := [task for task in given.tasks if task not in DATA]:
-        raise configuration.ConfigError(f'--tasks: there is no {unknown[0]!r}; there are {", ".join(DATA)}')
+    if unknown := [task for task in given.tasks if task not in DATA_FLAGS]:
+        raise configuration.ConfigError(f'--tasks: there is no {unknown[0]!r}; there are {", ".join(DATA_FLAGS)}')
     if not given.tasks:
-        raise configuration.ConfigError(f'--tasks= names none; there are {", ".join(DATA)}')
-    used = {DATA[task] for task in given.tasks}
-    if idle := [name for name in DATA.values() if given[name].value and name not in used]:
-        tasks = ' or '.join(task for task in DATA if DATA[task] == idle[0])
+        raise configuration.ConfigError(f'--tasks= names none; there are {", ".join(DATA_FLAGS)}')
+    used = {DATA_FLAGS[task] for task in given.tasks}
+    if idle := [name for name in DATA_FLAGS.values() if given[name].value and name not in used]:
+        tasks = ' or '.join(task for task in DATA_FLAGS if DATA_FLAGS[task] == idle[0])
         raise configuration.ConfigError(f'--{idle[0]} names data of {tasks}, which --tasks leaves out')
-    data = {task: getattr(given, DATA[task]) for task in given.tasks}
+    data = {task: getattr(given, DATA_FLAGS[task]) for task in given.tasks}
     workdir = host.folder(given.workdir, 'workdir')
     keys = {
         DETECTION: {'voc_detection.proposals': given.proposals},
         SEGMENTATION: {'voc_segmentation.sbd': given.sbd, 'data.test': given.seg11valid},
     }
-    if not any(data.values()) and not any((workdir / task).is_dir() for task in DATA):
+    if not any(data.values()) and not any((workdir / task).is_dir() for task in DATA_FLAGS):
         names = ', '.join(f'--{name}' for name in sorted(used))
         raise configuration.ConfigError(
             f'there is nothing to run, and nothing in {workdir} to print: name data by {names}'
         )
-    print(run(given.pretrained, workdir, data, data_dir=given.data_dir, keys=keys))
+    print(run_tasks(given.pretrained, workdir, data, data_dir=given.data_dir, keys=keys))
 
 
 if __name__ == '__main__':

@@ -187,7 +187,7 @@ def earlier(unpacked, tmp_path, monkeypatch):
     """A copy of it, which becomes the current directory: all paths in it are relative."""
     folder = shutil.copytree(unpacked, tmp_path / 'earlier')
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(batches, 'STEP', 24)
+    monkeypatch.setattr(batches, 'SIZE_MULTIPLE', 24)
     return folder
 
 
@@ -195,7 +195,7 @@ def earlier(unpacked, tmp_path, monkeypatch):
 def earlier_data(unpacked, monkeypatch):
     """Its data and exports, not copied, in the current directory, for tests that write nothing."""
     monkeypatch.chdir(unpacked)
-    monkeypatch.setattr(batches, 'STEP', 24)
+    monkeypatch.setattr(batches, 'SIZE_MULTIPLE', 24)
     return unpacked
 
 

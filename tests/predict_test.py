@@ -43,9 +43,9 @@ def images(photograph_folder, tmp_path):
 @pytest.mark.slow
 def test_each_image_is_drawn_and_its_boxes_are_listed(export, images, tmp_path, capsys):
     boxes = [np.array([(1, 2, 9, 12), (0, 0, 15, 15)], np.float32)] * 3
-    proposals.write(tmp_path / 'boxes.npz', ['a.png', 'below/a.png', 'half.jpg'], boxes)
+    proposals.write_file(tmp_path / 'boxes.npz', ['a.png', 'below/a.png', 'half.jpg'], boxes)
     out = tmp_path / 'out'
-    assert predict.write(export, images, out, least=0.01, proposals=str(tmp_path / 'boxes.npz')) == 2
+    assert predict.predict_folder(export, images, out, least=0.01, proposals=str(tmp_path / 'boxes.npz')) == 2
     with (out / 'predictions.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert {row['image'] for row in rows} == {'a.png', 'below/a.png'}
@@ -60,7 +60,7 @@ def test_each_image_is_drawn_and_its_boxes_are_listed(export, images, tmp_path, 
 def test_the_classes_of_pixels_are_painted_and_listed(config, images, tmp_path, capsys):
     segmentation.save(tmp_path / 'seg', segmenter(config), config, {'stage': 'voc_segmentation/test', 'step': 1})
     out = tmp_path / 'out'
-    assert predict.write(str(tmp_path / 'seg'), images, out) == 2
+    assert predict.predict_folder(str(tmp_path / 'seg'), images, out) == 2
     with (out / 'predictions.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert sum(float(row['part']) for row in rows) == pytest.approx(2, abs=0.01)
@@ -68,14 +68,14 @@ def test_the_classes_of_pixels_are_painted_and_listed(config, images, tmp_path, 
     assert (out / 'a.png.png').is_file()
     assert 'left out 1 of 3 images of those given so far: half.jpg' in capsys.readouterr().err
     with pytest.raises(configuration.ConfigError, match='is a segmenter, which looks at no boxes'):
-        predict.write(str(tmp_path / 'seg'), images, out, proposals='boxes.npz')
+        predict.predict_folder(str(tmp_path / 'seg'), images, out, proposals='boxes.npz')
 
 
 def test_what_cannot_be_shown_is_refused(export, images, tmp_path, forks):
     with pytest.raises(configuration.ConfigError, match='lies in --images'):
-        predict.write(export, images, images / 'out')
+        predict.predict_folder(export, images, images / 'out')
     with pytest.raises(exports.ExportError, match='is not an export'):
-        predict.write(str(tmp_path / 'none'), images, tmp_path / 'out')
+        predict.predict_folder(str(tmp_path / 'none'), images, tmp_path / 'out')
     said = forks.refused('--export=x', f'--images={images}/a.png', f'--out={tmp_path}/out', module='predict')
     assert 'is no folder' in said
     assert not (tmp_path / 'out').exists()
@@ -86,7 +86,7 @@ def test_folders_whose_maps_would_meet_drawings_are_refused(config, images, tmp_
     segmentation.save(tmp_path / 'seg', segmenter(config), config, {'stage': 'voc_segmentation/test', 'step': 1})
     (images / 'below').rename(images / 'labels')
     with pytest.raises(configuration.ConfigError, match=r'labels/a.png: labels/ is for the maps in --out; rename that'):
-        predict.write(str(tmp_path / 'seg'), images, tmp_path / 'out')
+        predict.predict_folder(str(tmp_path / 'seg'), images, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
 
 
@@ -96,5 +96,5 @@ def test_images_of_which_none_can_be_read_are_an_error(config, images, tmp_path)
     for path in (images / 'a.png', images / 'below' / 'a.png'):
         path.unlink()
     with pytest.raises(DataError, match=r'no image in .* can be read \(see the warnings\)'):
-        predict.write(str(tmp_path / 'seg'), images, tmp_path / 'out')
+        predict.predict_folder(str(tmp_path / 'seg'), images, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()

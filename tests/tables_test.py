@@ -21,7 +21,7 @@ def rows(text):
 
 
 def test_tables_have_what_was_reached_and_blanks(tmp_path):
-    assert ['here', '', '', '', '', ''] in rows(tables.tables(tmp_path))
+    assert ['here', '', '', '', '', ''] in rows(tables.format_tables(tmp_path))
     results.write(tmp_path / tables.IMAGENET, layerwise(18.04, 31, 36, 37, 33.5))
     results.write(tmp_path / tables.PLACES, layerwise(20, 30, 35, 36, 34))
     results.write(
@@ -32,7 +32,7 @@ def test_tables_have_what_was_reached_and_blanks(tmp_path):
     tests = {'lists/seg11valid.txt': {'count': 736, 'miou': 38.14}, 'val': {'count': 1_449, 'miou': 36.0}}
     segmentation = {'dataset': 'VOC2012', 'preset': 'fcn', 'steps': 100_000, 'train': 8_498, 'tests': tests}
     results.write(tmp_path / tables.SEGMENTATION, {'voc_segmentation': {'fcn': segmentation}})
-    text = tables.tables(tmp_path)
+    text = tables.format_tables(tmp_path)
     found = rows(text)
     assert ['here, fcn, seg11valid', '', '', '38.1'] in found
     assert ['here, fcn, val', '', '', '36.0'] in found
@@ -52,7 +52,7 @@ def test_tables_have_what_was_reached_and_blanks(tmp_path):
 def test_a_random_network_is_called_so(tmp_path):
     note = {'provenance': {'voc_classification/all': {'network': 'random, state 0a1b2c3d'}}}
     results.write(tmp_path / tables.VOC, {'voc_classification': {'all': {**VOC_ROW, 'map': 50.0}}, **note})
-    assert ['here, random network', '50.0', '', ''] in rows(tables.tables(tmp_path))
+    assert ['here, random network', '50.0', '', ''] in rows(tables.format_tables(tmp_path))
 
 
 def test_detection_is_told_of_a_file_of_proposals(tmp_path, monkeypatch):
@@ -60,7 +60,7 @@ def test_detection_is_told_of_a_file_of_proposals(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, 'check', lambda config, workdir, **_: None)
     monkeypatch.setattr(pipeline, 'run', lambda config, workdir, **_: ran.update({workdir.name: config}))
     keys = {tables.DETECTION: {'voc_detection.proposals': 'voc_2007_{split}.mat', 'data.test': ''}}
-    tables.run('random', tmp_path, {tables.DETECTION: 'voc/2007'}, keys=keys)
+    tables.run_tasks('random', tmp_path, {tables.DETECTION: 'voc/2007'}, keys=keys)
     assert ran[tables.DETECTION].data.test == 'test'
     assert ran[tables.DETECTION].voc_detection.proposals == 'voc_2007_{split}.mat'
 
@@ -70,7 +70,7 @@ def test_tasks_without_data_are_left_out_and_the_others_run(tmp_path, monkeypatc
     monkeypatch.setattr(pipeline, 'check', lambda config, workdir, **_: None)
     monkeypatch.setattr(pipeline, 'run', lambda config, workdir, **_: ran.update({workdir.name: config}))
     data = {tables.IMAGENET: 'imagenet2012', tables.PLACES: ''}
-    text = tables.run('random', tmp_path, data, data_dir='prepared')
+    text = tables.run_tasks('random', tmp_path, data, data_dir='prepared')
     assert set(ran) == {tables.IMAGENET}
     config = ran[tables.IMAGENET]
     assert (config.pretrained, config.data.name, config.data.data_dir) == ('random', 'imagenet2012', 'prepared')
@@ -86,18 +86,18 @@ def test_data_that_is_not_there_is_said_before_any_task_begins(config, stage_sta
         (tmp_path / 'images' / split).symlink_to(photograph_folder / source)
     data = {tables.IMAGENET: str(tmp_path / 'images'), tables.VOC: str(tmp_path / 'nowhere')}
     with pytest.raises(DataError, match='nowhere'):
-        tables.run(str(tmp_path / 'export'), tmp_path / 'run', data)
+        tables.run_tasks(str(tmp_path / 'export'), tmp_path / 'run', data)
     assert not list((tmp_path / 'run').rglob('*.json'))
 
 
 def test_the_trunk_is_the_one_that_the_export_describes(config, stage_states, tmp_path):
     exports.save(tmp_path / 'export', stage_states[artifacts].variables, config, parts=('trunk',))
-    made = tables.configure(tables.VOC, str(tmp_path / 'export'))
+    made = tables.make_config(tables.VOC, str(tmp_path / 'export'))
     assert made.model == config.model
     assert configuration.check(made)
     (tmp_path / 'export' / 'config.json').write_text('{')
     with pytest.raises(exports.ExportError, match='cannot be read'):
-        tables.configure(tables.VOC, str(tmp_path / 'export'))
+        tables.make_config(tables.VOC, str(tmp_path / 'export'))
 
 
 @pytest.mark.parametrize(
@@ -126,5 +126,5 @@ def test_another_export_in_the_same_folder_is_refused_without_a_flag_that_is_not
 
     monkeypatch.setattr(pipeline, 'check', check)
     with pytest.raises(configuration.ConfigError, match='another configuration\nUse another --workdir') as refused:
-        tables.run('random', tmp_path, {tables.VOC: 'voc/2007'})
+        tables.run_tasks('random', tmp_path, {tables.VOC: 'voc/2007'})
     assert 'force' not in str(refused.value)

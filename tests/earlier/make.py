@@ -108,7 +108,7 @@ def write_voc(year):
     for lists in ('Main', 'Segmentation'):
         for split, part in {'trainval': names[:6], 'test': names[6:]}.items():
             (year / 'ImageSets' / lists / f'{split}.txt').write_text(''.join(f'{name}\n' for name in part))
-    proposals.write('boxes.npz', names, boxes)
+    proposals.write_file('boxes.npz', names, boxes)
 
 
 def run(name, *arguments, **updates):
@@ -137,7 +137,7 @@ def outputs(image):
 def main(out):
     """Makes the work directories in a temporary folder, and the archive."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        batches.STEP = 24  # of segmentation: small images need no more
+        batches.SIZE_MULTIPLE = 24  # of segmentation: small images need no more
         write_arrays(Path('images'))
         write_voc(Path('VOCdevkit/VOC2007'))
         run('pretraining', ('autoencoder', 'artifacts', 'probe', 'knn', 'transfer', 'layerwise'), {'name': 'images'})

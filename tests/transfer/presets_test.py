@@ -112,14 +112,17 @@ CONSTANTS = {  # {protocol: (the constants, by hand)}
         ((480, 576, 688, 864, 1200), 2000, 40_000, 0.001, 30_000),
     ),
     'detection': ((detection.DECAY, detection.BIAS_RATE, detection.DROP), (0.0005, 2, 0.1)),
-    'detection, regions': ((targets.COUNT, targets.SHARE, targets.BACKGROUND), (64, 0.25, 0.1)),
-    'detection, tests': ((detector.MOST, detector.AVERAGE, boxes.SUPPRESSION), (100, 40, 0.3)),
-    'detection, pooling': ((roi_pooling.SIZE, roi_pooling.SCALE, detector.VIEWED), (6, 1 / 16, 224)),
-    'detection, average precision': (detections.OVERLAP, 0.5),
+    'detection, RoIs': (
+        (targets.ROIS_PER_IMAGE, targets.FOREGROUND_FRACTION, targets.BACKGROUND_IOU),
+        (64, 0.25, 0.1),
+    ),
+    'detection, tests': ((detector.MAX_BOXES, detector.MEAN_BOXES, boxes.SUPPRESSION), (100, 40, 0.3)),
+    'detection, pooling': ((roi_pooling.SIZE, roi_pooling.SCALE, detector.REFERENCE_SIDE), (6, 1 / 16, 224)),
+    'detection, average precision': (detections.MIN_IOU, 0.5),
     'segmentation, fcn': (segmentation.PRESETS['fcn'], (100_000, 0.0001, (), 1, 0.0005)),
     'segmentation, zhang': (segmentation.PRESETS['zhang'], (150_000, 0.0001, (50_000, 100_000), 2, 0)),
     'segmentation': (
-        (segmentation.GRADIENTS, segmentation.MOMENTUM, segmentation.DECAY, segmentation.DROP),
+        (segmentation.IMAGES_PER_UPDATE, segmentation.MOMENTUM, segmentation.DECAY, segmentation.DROP),
         (20, 0.9, 0.0005, 0.1),
     ),
     'segmentation, biases': (segmentation.SCORE_BIAS_RATE, 2),
@@ -166,9 +169,9 @@ def test_defaults_are_those_of_the_protocols():
     assert (config.voc_classification.batch_size, config.voc_classification.crop_size) == (16, crops.SIDE)
     assert tasks.VOC_CLASSIFICATION['train'].values.split(', ') == list(classification.TRAINED)
     options = config.voc_detection
-    assert (options.frozen, options.batch_size, options.regions) == (1, 2, targets.COUNT)
-    assert config.voc_segmentation.batch_size == segmentation.GRADIENTS
-    assert voc12_segmentation.get_config().accumulate == segmentation.GRADIENTS
+    assert (options.frozen, options.batch_size, options.regions) == (1, 2, targets.ROIS_PER_IMAGE)
+    assert config.voc_segmentation.batch_size == segmentation.IMAGES_PER_UPDATE
+    assert voc12_segmentation.get_config().accumulate == segmentation.IMAGES_PER_UPDATE
     assert tuple(alexnet.GEOMETRIES) == tasks.GEOMETRIES
     assert {preset.geometry for preset in layerwise.PRESETS.values()} <= set(tasks.GEOMETRIES)
 

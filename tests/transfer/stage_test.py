@@ -44,7 +44,7 @@ def test_the_share_of_pooling_is_measured_on_regions_of_both_kinds(config):
     assert stage.time_components(config, batch, 1)['pooling_s'] > 0
     normal = {'means': np.zeros((20, 4), np.float32), 'deviations': np.ones((20, 4), np.float32)}
     keys = jax.random.split(jax.random.key(0), 2)
-    drawn = detection.sample(config, keys, batch, normal)
+    drawn = detection.sample_rois(config, keys, batch, normal)
     assert drawn.mask.all()
     np.testing.assert_array_equal((drawn.labels > 0).sum(axis=1), 4)
 

@@ -56,7 +56,7 @@ class Images(reading.Padded):
     @functools.cached_property
     def padded_sizes(self) -> tuple[scales.Size, ...]:
         """The sizes that training images are padded to."""
-        return scales.padded_sizes(self.shorter, self.longest)
+        return scales.compute_padded_sizes(self.shorter, self.longest)
 
     def views(self, step, batch_size):
         """As Padded.views: an epoch has each image as it is and mirrored."""
@@ -64,8 +64,8 @@ class Images(reading.Padded):
 
     def collate(self, views, everyone):
         """As Padded.collate."""
-        taken = [scales.scaled(self.records[view.row].size, view.scale) for view in everyone]
-        size = scales.smallest(self.padded_sizes, taken)
+        taken = [scales.compute_scaled_size(self.records[view.row].size, view.scale) for view in everyone]
+        size = scales.choose_padded_size(self.padded_sizes, taken)
         examples = [self._example(view, size) for view in views]
         return {name: np.stack([x[name] for x in examples]) for name in examples[0]}
 
@@ -73,9 +73,9 @@ class Images(reading.Padded):
         """As Padded.collate_test: an image for each scale."""
         batch = {}
         for level, shorter in enumerate(self.shorter):
-            factors = {n: scales.scale_of(self.records[n].size, shorter, self.longest) for n in everyone}
-            taken = [scales.scaled(self.records[n].size, factors[n]) for n in everyone]
-            size = scales.smallest(scales.padded_sizes((shorter,), self.longest), taken)
+            factors = {n: scales.compute_scale(self.records[n].size, shorter, self.longest) for n in everyone}
+            taken = [scales.compute_scaled_size(self.records[n].size, factors[n]) for n in everyone]
+            size = scales.choose_padded_size(scales.compute_padded_sizes((shorter,), self.longest), taken)
             padded = [_pad(image, factors.get(n, 1.0), size) for n, image in zip(rows, images)]
             columns = zip(*padded)
             batch |= {f'image_{level}': np.stack(next(columns)), f'size_{level}': np.array(next(columns), np.int32)}
@@ -84,8 +84,8 @@ class Images(reading.Padded):
 
     def _view(self, position):
         mirrored, row = divmod(self._row(position), len(self.records))
-        shorter = self.shorter[scales.draw(self.seed, position, len(self.shorter))]
-        scale = scales.scale_of(self.records[row].size, shorter, self.longest)
+        shorter = self.shorter[scales.sample_scale(self.seed, position, len(self.shorter))]
+        scale = scales.compute_scale(self.records[row].size, shorter, self.longest)
         return View(position, row, bool(mirrored), scale)
 
     @functools.cached_property
@@ -122,5 +122,5 @@ def _pad(image, scale, padded_size):
     """Returns (an image scaled and padded, its height and width there)."""
     if image is None:
         return np.zeros((*padded_size, 3), np.uint8), (0, 0)
-    size = scales.scaled(image.shape[:2], scale)
+    size = scales.compute_scaled_size(image.shape[:2], scale)
     return reading.pad(decoding.scale(image, size), padded_size), size

@@ -29,16 +29,16 @@ from artifacts_jax.drawing import boxes as photographs
 from artifacts_jax.files import write_atomically
 from artifacts_jax.models import boxes as geometry
 
-FILE = 'comp3_det_{split}_{name}.txt'  # comp3: learned from VOC's own trainval, or from other data than its test
+FILE_NAME = 'comp3_det_{split}_{name}.txt'  # comp3: learned from VOC's own trainval, or from other data than its test
 SCORE_DECIMALS, BOX_DECIMALS = 3, 1
-OVERLAP = 0.5
+MIN_IOU = 0.5
 # 0:0.1:1, which MATLAB builds from both ends. As a float, 3 * 0.1 is more than 3 of 10 objects.
-LEVELS = np.array([n * 0.1 if n <= 5 else 1 - (10 - n) * 0.1 for n in range(11)])
+RECALL_LEVELS = np.array([n * 0.1 if n <= 5 else 1 - (10 - n) * 0.1 for n in range(11)])
 FIGURE = 'detections.png'
-PHOTOGRAPHS = 9  # in it
-LEAST = 0.5  # score of a box that is drawn
-MOST = 15  # boxes in a photograph, the best
-LINE = '{} {:.3f} {:.1f} {:.1f} {:.1f} {:.1f}\n'
+NUM_PHOTOGRAPHS = 9  # in it
+MIN_SCORE = 0.5  # score of a box that is drawn
+MAX_BOXES = 15  # boxes in a photograph, the best
+LINE_FORMAT = '{} {:.3f} {:.1f} {:.1f} {:.1f} {:.1f}\n'
 
 
 class Detections(NamedTuple):
@@ -49,7 +49,7 @@ class Detections(NamedTuple):
     boxes: Float[np.ndarray, 'N 4']  # x1 y1 x2 y2; pixels are counted from 0, and those named belong to the box
 
 
-def counted_from_1(
+def to_devkit_format(
     found: Detections, *, rounded: bool = True
 ) -> tuple[Float64[np.ndarray, ' N'], Float64[np.ndarray, 'N 4']]:
     """Returns the scores and boxes of an image as VOC has them: counted from 1.
@@ -69,7 +69,7 @@ def counted_from_1(
     return scores, boxes
 
 
-def write(folder: Path, split: str, names: Sequence[str], found: Sequence[Detections]) -> list[Path]:
+def write_devkit_files(folder: Path, split: str, names: Sequence[str], found: Sequence[Detections]) -> list[Path]:
     """Writes the devkit's files of detections, one for each class, empty where nothing is found; returns their paths.
 
     Args:
@@ -85,16 +85,16 @@ def write(folder: Path, split: str, names: Sequence[str], found: Sequence[Detect
         raise ValueError(f'there are {len(names)} names and detections of {len(found)} images, expected as many')
     lines = [[] for _ in NAMES]
     for image, one in zip(names, found):
-        scores, boxes = counted_from_1(one)
+        scores, boxes = to_devkit_format(one)
         for label, score, corners in zip(one.labels.tolist(), scores.tolist(), boxes.tolist()):
-            lines[label].append(LINE.format(image, score, *corners))
-    paths = [Path(folder) / FILE.format(split=split, name=name) for name in NAMES]
+            lines[label].append(LINE_FORMAT.format(image, score, *corners))
+    paths = [Path(folder) / FILE_NAME.format(split=split, name=name) for name in NAMES]
     for path, each in zip(paths, lines):
         write_atomically(path, ''.join(each))
     return paths
 
 
-def average_precisions(
+def compute_average_precisions(
     objects: Sequence[Objects], found: Sequence[Detections], *, area: bool = False, rounded: bool = True
 ) -> list[float | None]:
     """Returns the average precision of each of VOC's classes, in [0, 1]; average_precision.mean makes one number of it.
@@ -114,7 +114,7 @@ def average_precisions(
     """
     if len(objects) != len(found):
         raise ValueError(f'there are objects of {len(objects)} images and detections of {len(found)}, expected as many')
-    rows = [counted_from_1(one, rounded=rounded) for one in found]
+    rows = [to_devkit_format(one, rounded=rounded) for one in found]
     return [_of_class(label, objects, found, rows, area) for label in range(len(NAMES))]
 
 
@@ -136,7 +136,7 @@ def _of_class(label, objects, found, rows, area):
     hit = np.zeros(len(order), bool)
     candidates = np.flatnonzero(judged == 1)
     hit[candidates[np.unique(best[candidates], return_index=True)[1]]] = True  # the first of each object's
-    return curve_precision(hit[judged >= 0], positives, area=area)
+    return compute_average_precision(hit[judged >= 0], positives, area=area)
 
 
 def _judge(boxes, truth, is_difficult):
@@ -145,27 +145,27 @@ def _judge(boxes, truth, is_difficult):
         return np.zeros(len(boxes), int), np.zeros(len(boxes), int)
     overlap = geometry.iou(boxes, truth)
     best = overlap.argmax(axis=1)
-    return best, np.where(overlap.max(axis=1) < OVERLAP, 0, np.where(is_difficult[best], -1, 1))
+    return best, np.where(overlap.max(axis=1) < MIN_IOU, 0, np.where(is_difficult[best], -1, 1))
 
 
-def curve_precision(hit: Bool[np.ndarray, ' N'], positives: int, *, area: bool = False) -> float:
+def compute_average_precision(hit: Bool[np.ndarray, ' N'], positives: int, *, area: bool = False) -> float:
     """Returns the average precision of detections, in [0, 1].
 
     Args:
       hit: whether each detection is one, the best first.
       positives: how many objects there are to be hit.
-      area: as in average_precisions.
+      area: as in compute_average_precisions.
     """
     recall = np.cumsum(hit) / positives
     precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]
     if area:
         return float(np.diff(recall, prepend=0.0) @ best)
-    reached = np.searchsorted(recall, LEVELS)  # the first that has so much recall; where none has, precision is 0
-    return float(np.append(best, 0.0)[reached].sum() / len(LEVELS))
+    reached = np.searchsorted(recall, RECALL_LEVELS)  # the first that has this recall; without one, precision is 0
+    return float(np.append(best, 0.0)[reached].sum() / len(RECALL_LEVELS))
 
 
-def draw(path: Path, records: Sequence, found: dict[int, Detections], *, step: int) -> None:
+def plot_detections(path: Path, records: Sequence, found: dict[int, Detections], *, step: int) -> None:
     """Writes the PNG file; of images in which nothing is found it says so.
 
     Args:
@@ -174,14 +174,14 @@ def draw(path: Path, records: Sequence, found: dict[int, Detections], *, step: i
       found: {position in the split: Detections} of the images to draw; where there are none, nothing is written.
       step: of the detector.
     """
-    shown = [photograph(records[row].image(), each, NAMES) for row, each in found.items()]
+    shown = [make_photograph(records[row].image(), each, NAMES) for row, each in found.items()]
     if shown:
-        title = f'Detections after {step:,} updates, scores of {LEAST} and more'
+        title = f'Detections after {step:,} updates, scores of {MIN_SCORE} and more'
         photographs.draw(path, shown, classes=NAMES, title=title)
 
 
-def photograph(
-    pixels: UInt8[np.ndarray, 'H W 3'], found: Detections, names: Sequence[str], least: float = LEAST
+def make_photograph(
+    pixels: UInt8[np.ndarray, 'H W 3'], found: Detections, names: Sequence[str], least: float = MIN_SCORE
 ) -> photographs.Photograph:
     """Returns an image with the best of what is found in it, to be drawn.
 
@@ -191,7 +191,7 @@ def photograph(
       names: of the classes.
       least: the score of a box that is drawn.
     """
-    order = np.argsort(-found.scores, kind='stable')[:MOST]
+    order = np.argsort(-found.scores, kind='stable')[:MAX_BOXES]
     order = order[found.scores[order] >= least]
     caption = '' if len(order) else f'nothing of a score of {least:g} or more'
     labels = [names[label] for label in found.labels[order]]

@@ -30,9 +30,9 @@ from artifacts_jax.models import boxes as geometry
 from artifacts_jax.transfer.voc.detection import batches, proposals, scales, selective_search
 from artifacts_jax.transfer.voc.detection.detections import Detections
 
-MOST = 100  # boxes of a class in an image
-AVERAGE = 40  # and over all images
-VIEWED = 224  # pixels: of several scales, a box is tested at the one that makes its area nearest to that of this square
+MAX_BOXES = 100  # boxes of a class in an image
+MEAN_BOXES = 40  # and over all images
+REFERENCE_SIDE = 224  # pixels: each box is tested at the scale at which its area is nearest to that of this square
 
 
 class Candidates(NamedTuple):
@@ -43,7 +43,7 @@ class Candidates(NamedTuple):
     mask: Bool[np.ndarray, 'K M']  # False for what pads them
 
 
-class Found(NamedTuple):
+class NamedDetections(NamedTuple):
     """What is found in an image, the likeliest first."""
 
     labels: tuple[str, ...]
@@ -51,7 +51,7 @@ class Found(NamedTuple):
     boxes: Float32[np.ndarray, 'N 4']  # x1 y1 x2 y2; pixels are counted from 0, and those named belong to the box
 
 
-def level_of(boxes: Float32[np.ndarray, 'N 4'], factors: Sequence[float]) -> Int[np.ndarray, ' N']:
+def choose_scales(boxes: Float32[np.ndarray, 'N 4'], factors: Sequence[float]) -> Int[np.ndarray, ' N']:
     """Returns which of an image's scales each box is looked at on, the first of equal ones.
 
     Args:
@@ -60,17 +60,17 @@ def level_of(boxes: Float32[np.ndarray, 'N 4'], factors: Sequence[float]) -> Int
     """
     areas = (boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1, dtype=np.float64)
     scaled = areas[:, None] * np.square(np.array(factors, np.float64))[None]
-    return np.abs(scaled - VIEWED**2).argmin(axis=1)
+    return np.abs(scaled - REFERENCE_SIDE**2).argmin(axis=1)
 
 
-def distinct(
+def deduplicate_rois(
     boxes: Float32[np.ndarray, 'N 4'], levels: Int[np.ndarray, ' N'], factors: Sequence[float], scale: float
 ) -> tuple[Int[np.ndarray, ' M'], Int[np.ndarray, ' N']]:
     """Returns (places of the boxes that differ in cells of conv5, the first of each; which of them each box is).
 
     Args:
       boxes: in the image's own pixels.
-      levels: as of level_of.
+      levels: as of choose_scales.
       factors: see there.
       scale: cells to a pixel.
     """
@@ -80,7 +80,7 @@ def distinct(
     return first, place.reshape(-1)
 
 
-def make(config: ConfigDict, devices: Devices) -> Callable[..., dict[int, Detections]]:
+def make_detect_fn(config: ConfigDict, devices: Devices) -> Callable[..., dict[int, Detections]]:
     """Returns detect(variables, images, limit=0) -> {position in the split: Detections}.
 
     `images` are batches.Images, of which the first `limit` or all are looked at, but for those that cannot be decoded;
@@ -91,9 +91,9 @@ def make(config: ConfigDict, devices: Devices) -> Callable[..., dict[int, Detect
 
     def chosen(images, row):
         size, boxes = images.records[row].size, images.proposals[row]
-        factors = [scales.scale_of(size, shorter, images.longest) for shorter in images.shorter]
-        levels = level_of(boxes, factors)
-        first, place = distinct(boxes, levels, factors, scale)
+        factors = [scales.compute_scale(size, shorter, images.longest) for shorter in images.shorter]
+        levels = choose_scales(boxes, factors)
+        first, place = deduplicate_rois(boxes, levels, factors, scale)
         return boxes[first], levels[first], place
 
     def detect(variables, images, limit=0):
@@ -111,13 +111,13 @@ def make(config: ConfigDict, devices: Devices) -> Callable[..., dict[int, Detect
                 if parts[row]:
                     boxes, _, place = looked_at[row]
                     scores, moved = (np.concatenate(x)[: len(boxes)][place] for x in zip(*parts[row]))
-                    found[row] = best(scores, moved)
-        return dict(zip(found, select(list(found.values()))))
+                    found[row] = select_candidates(scores, moved)
+        return dict(zip(found, select_detections(list(found.values()))))
 
     return detect
 
 
-def best(scores: Float32[np.ndarray, 'N K'], boxes: Float32[np.ndarray, 'N K 4']) -> Candidates:
+def select_candidates(scores: Float32[np.ndarray, 'N K'], boxes: Float32[np.ndarray, 'N K 4']) -> Candidates:
     """Returns the candidates of an image; of equal scores the first box comes first.
 
     Args:
@@ -125,17 +125,17 @@ def best(scores: Float32[np.ndarray, 'N K'], boxes: Float32[np.ndarray, 'N K 4']
       boxes: each as it is moved for each class.
     """
     classes = scores.shape[1]
-    order = np.argsort(-scores, axis=0, kind='stable')[:MOST].T
-    missing = MOST - order.shape[1]
+    order = np.argsort(-scores, axis=0, kind='stable')[:MAX_BOXES].T
+    missing = MAX_BOXES - order.shape[1]
     columns = np.arange(classes)[:, None]
     return Candidates(
         np.pad(scores[order, columns], ((0, 0), (0, missing))),
         np.pad(boxes[order, columns], ((0, 0), (0, missing), (0, 0))),
-        np.tile(np.arange(MOST) < order.shape[1], (classes, 1)),
+        np.tile(np.arange(MAX_BOXES) < order.shape[1], (classes, 1)),
     )
 
 
-def select(found: Sequence[Candidates]) -> list[Detections]:
+def select_detections(found: Sequence[Candidates]) -> list[Detections]:
     """Returns the detections of images, by class, the best first.
 
     Args:
@@ -143,7 +143,7 @@ def select(found: Sequence[Candidates]) -> list[Detections]:
     """
     if not found:
         return []
-    least = [_least(np.concatenate([each.scores[k][each.mask[k]] for each in found]), AVERAGE * len(found))
+    least = [_least(np.concatenate([each.scores[k][each.mask[k]] for each in found]), MEAN_BOXES * len(found))
              for k in range(len(found[0].scores))]  # fmt: skip
     return [_suppressed(each, each.mask & (each.scores > np.array(least, np.float32)[:, None])) for each in found]
 
@@ -169,12 +169,12 @@ def save(folder: Path, variables: dict, config: ConfigDict, source: dict) -> Non
       source: as of exports.save.
     """
     params = dict(variables['params'])
-    params['head'] = absorb(params['head'], params.pop('targets'))
+    params['head'] = fold_target_statistics(params['head'], params.pop('targets'))
     head = {'protocol': 'detection', 'names': list(NAMES)}
     exports.save(folder, {'params': params, 'batch_stats': {}}, config, head=head, source=source)
 
 
-def absorb(head: dict, targets: dict) -> dict:
+def fold_target_statistics(head: dict, targets: dict) -> dict:
     """Returns the parameters of a head whose moves are not normalised, and otherwise the same.
 
     Args:
@@ -187,7 +187,9 @@ def absorb(head: dict, targets: dict) -> dict:
     return {**head, 'bbox_pred': {'kernel': kernel * deviation[None], 'bias': bias * deviation + mean}}
 
 
-def load_detector(folder: str | Path, *, value_range: tuple[float, float] = (-1.0, 1.0)) -> Callable[..., Found]:
+def load_detector(
+    folder: str | Path, *, value_range: tuple[float, float] = (-1.0, 1.0)
+) -> Callable[..., NamedDetections]:
     """Loads a detector, which the stage voc_detection has exported.
 
     Args:
@@ -195,9 +197,10 @@ def load_detector(folder: str | Path, *, value_range: tuple[float, float] = (-1.
       value_range: (low, high) that floating point images will lie in, such as (0, 1).
 
     Returns:
-      detect(image, boxes=None) -> Found. The image is [H, W, 3], RGB, of any size; integers are values from 0 to 255.
-      Boxes are proposals [N, 4], as those of Found; without them selective search finds some, which takes seconds, and
-      needs `pip install -e '.[voc]'`. Boxes are cut and left out as docs/tables.md has it. Returned are at
+      detect(image, boxes=None) -> NamedDetections. The image is [H, W, 3], RGB, of any size; integers are values from 0
+      to 255. Boxes are proposals [N, 4], as those of NamedDetections; without them selective search finds some, which
+      takes seconds, and needs `pip install -e '.[voc]'`. Boxes are cut and left out as docs/tables.md has it.
+      Returned are at
       most 40 boxes of a class, of any score. An image of another shape, type or range is a ValueError.
 
     Raises:
@@ -205,19 +208,19 @@ def load_detector(folder: str | Path, *, value_range: tuple[float, float] = (-1.
       ValueError: value_range is no range.
     """
     value_range = images.check_range(value_range)
-    find, names = load(folder)
+    find, names = load_detect_fn(folder)
 
-    def detect(image: Any, boxes: Any = None) -> Found:
+    def detect(image: Any, boxes: Any = None) -> NamedDetections:
         pixels = images.to_pixels(image, value_range)
         boxes = selective_search.search(pixels) if boxes is None else _boxes(boxes, pixels.shape[:2])
         (found,) = find([Record('the image', pixels, pixels.shape[:2])], [boxes]).values()
         order = np.argsort(-found.scores, kind='stable')
-        return Found(tuple(names[n] for n in found.labels[order]), found.scores[order], found.boxes[order])
+        return NamedDetections(tuple(names[n] for n in found.labels[order]), found.scores[order], found.boxes[order])
 
     return detect
 
 
-def load(folder: str | Path) -> tuple[Callable[..., dict[int, Detections]], Sequence[str]]:
+def load_detect_fn(folder: str | Path) -> tuple[Callable[..., dict[int, Detections]], Sequence[str]]:
     """Returns (find(records, boxes) -> {position: what is found in an image}, the names of the classes).
 
     Images that cannot be decoded are left out, and said. Arguments and errors are as of load_detector, boxes as of
@@ -229,8 +232,8 @@ def load(folder: str | Path) -> tuple[Callable[..., dict[int, Detections]], Sequ
     names = description['head']['names']
     targets = {'means': jnp.zeros((len(names), 4)), 'deviations': jnp.ones((len(names), 4))}
     variables = {'params': {**restored['params'], 'targets': targets}}
-    detect = make(config, Devices('jit', jax.local_devices()[:1]))
-    shorter, longest = scales.seen_at(config)
+    detect = make_detect_fn(config, Devices('jit', jax.local_devices()[:1]))
+    shorter, longest = scales.resolve_scales(config)
 
     def find(given, boxes):
         skipped = SkippedExamples('those given', len(given), live=True)
@@ -282,7 +285,7 @@ def _boxes(boxes, size):
         return np.zeros((0, 4), np.float32)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f'boxes of shape {boxes.shape}: expected [N, 4], x1 y1 x2 y2')
-    (cleaned,) = proposals.cleaned([boxes], ['the image'], [size], 'the boxes')
+    (cleaned,) = proposals.clean_boxes([boxes], ['the image'], [size], 'the boxes')
     return cleaned
 
 

@@ -35,12 +35,12 @@ from artifacts_jax.files import write_atomically
 from artifacts_jax.models import boxes as geometry
 from artifacts_jax.transfer.voc.detection import selective_search
 
-SEARCH = 'selective_search'
+SELECTIVE_SEARCH = 'selective_search'
 SUFFIXES = ('.mat', '.npz')
-THRESHOLDS = (0.5, 0.7)
+IOU_THRESHOLDS = (0.5, 0.7)
 # A file is of other images where, in more than this part of them, more than this part of the boxes reach beyond the
 # image by more than a pixel. In a file of its own images hardly any do.
-FOREIGN = 0.05
+MAX_MISMATCH = 0.05
 
 
 def load(
@@ -64,19 +64,19 @@ def load(
         missing.
       ValueError: selective search has no folder.
     """
-    if source != SEARCH and Path(source).suffix not in SUFFIXES:
-        raise DataError(f'there are no proposals {source!r}: expected {SEARCH}, or a file .mat or .npz')
+    if source != SELECTIVE_SEARCH and Path(source).suffix not in SUFFIXES:
+        raise DataError(f'there are no proposals {source!r}: expected {SELECTIVE_SEARCH}, or a file .mat or .npz')
     found, unusable = None, {}
-    if source == SEARCH:
+    if source == SELECTIVE_SEARCH:
         if folder is None:
-            raise ValueError(f'proposals by {SEARCH} need a folder that keeps them')
-        found, unusable = selective_search.of_records(records, folder, workers=workers)
+            raise ValueError(f'proposals by {SELECTIVE_SEARCH} need a folder that keeps them')
+        found, unusable = selective_search.search_records(records, folder, workers=workers)
     images = [(record.name, record.size, record.objects) for record in records]
     names, sizes, objects = zip(*images)
     if found is None:
-        found = read(Path(source).expanduser(), names)
+        found = read_file(Path(source).expanduser(), names)
     what = f'proposals {source} of {place}'
-    cut = cleaned(found, names, sizes, what)
+    cut = clean_boxes(found, names, sizes, what)
     if without := [name for name, each in zip(names, cut) if not len(each)]:
         if len(without) == len(names):
             raise DataError(f'{what}: no image has a box')
@@ -91,10 +91,10 @@ def load(
     return cut
 
 
-def recall(
+def compute_recall(
     objects: Sequence[Objects],
     boxes: Sequence[Float32[np.ndarray, '_ 4']],
-    thresholds: Sequence[float] = THRESHOLDS,
+    thresholds: Sequence[float] = IOU_THRESHOLDS,
 ) -> tuple[list[float | None], int]:
     """Returns (the parts of all objects that a box overlaps by these or more, of how many objects).
 
@@ -113,12 +113,12 @@ def recall(
     return [float((best >= threshold).mean()) if len(best) else None for threshold in thresholds], len(best)
 
 
-def sorted_boxes(boxes: Float[np.ndarray, 'N 4']) -> Float[np.ndarray, 'N 4']:
+def sort_boxes(boxes: Float[np.ndarray, 'N 4']) -> Float[np.ndarray, 'N 4']:
     """Returns boxes by x1, of equal ones by y1, then x2, then y2."""
     return boxes[np.lexsort(boxes.T[::-1])]
 
 
-def cleaned(
+def clean_boxes(
     found: Sequence[Float[np.ndarray, '_ 4']], names: Sequence[str], sizes: Sequence[tuple[int, int]], what: str
 ) -> list[Float32[np.ndarray, '_ 4']]:
     """Returns the boxes of each image, by the rules above; says how many were changed.
@@ -133,7 +133,7 @@ def cleaned(
       DataError: boxes are of other images, or not finite.
     """
     rows = [(name, *_clean(name, boxes, size, what)) for name, boxes, size in zip(names, found, sizes, strict=True)]
-    if len(foreign := [name for name, *_, odd in rows if odd]) > FOREIGN * len(names):
+    if len(foreign := [name for name, *_, odd in rows if odd]) > MAX_MISMATCH * len(names):
         raise DataError(
             f'{what}: boxes of {len(foreign):,} of {len(names):,} images, such as {foreign[0]}, do not fit into them:'
             f' they are of other images, of other sizes of these, or not in the order that such a file should have'
@@ -146,7 +146,7 @@ def cleaned(
     return [row[1] for row in rows]
 
 
-def read(path: Path, names: Sequence[str]) -> list[Float64[np.ndarray, '_ 4']]:
+def read_file(path: Path, names: Sequence[str]) -> list[Float64[np.ndarray, '_ 4']]:
     """Returns the boxes of images as a file has them, x1 y1 x2 y2, counted from 0.
 
     Where the file names its images, they may be in another order, and more.
@@ -180,7 +180,7 @@ def read(path: Path, names: Sequence[str]) -> list[Float64[np.ndarray, '_ 4']]:
     return [boxes[place[name]] for name in names]
 
 
-def write(path: Path, names: Sequence[str], boxes: Sequence[Float[np.ndarray, '_ 4']]) -> None:
+def write_file(path: Path, names: Sequence[str], boxes: Sequence[Float[np.ndarray, '_ 4']]) -> None:
     """Writes the .npz of images, whole or not at all.
 
     Args:
@@ -209,13 +209,13 @@ def _clean(name, boxes, size, what):
         raise DataError(f'{what}: the boxes of image {name} hold nan or inf, expected finite numbers')
     height, width = size
     last = np.array([width, height, width, height]) - 1
-    foreign = ((boxes < -1) | (boxes > last + 1)).any(axis=1).sum() > FOREIGN * len(boxes)
+    foreign = ((boxes < -1) | (boxes > last + 1)).any(axis=1).sum() > MAX_MISMATCH * len(boxes)
     cut = np.clip(boxes, 0, last)
     # Also of boxes wholly outside, which have become a line on the border.
     kept = (boxes[:, :2] <= boxes[:, 2:]).all(axis=1) & (boxes[:, :2] <= last[2:]).all(axis=1)
     kept &= (boxes[:, 2:] >= 0).all(axis=1)
     reaching = int((cut[kept] != boxes[kept]).any(axis=1).sum())
-    return sorted_boxes(cut[kept].astype(np.float32)), reaching, int((~kept).sum()), foreign
+    return sort_boxes(cut[kept].astype(np.float32)), reaching, int((~kept).sum()), foreign
 
 
 def _warn(text):
@@ -223,11 +223,11 @@ def _warn(text):
 
 
 def _recall_text(objects, boxes):
-    parts, count = recall(objects, boxes)
+    parts, count = compute_recall(objects, boxes)
     if not count:
         return 'there are no objects to find'
     found = ' and '.join(f'{100 * part:.1f} %' for part in parts)
-    return f'they find {found} of {count:,} objects at IoU {" and ".join(map(str, THRESHOLDS))}'
+    return f'they find {found} of {count:,} objects at IoU {" and ".join(map(str, IOU_THRESHOLDS))}'
 
 
 def _read_npz(path):

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-LONG = 1.36  # of a padded size, longer side by shorter: 4 : 3, and a little
-APART = 1.3  # ratio of the scales that have their own
-STEP = 16  # pixels
+ASPECT_RATIO = 1.36  # of a padded size, longer side by shorter: 4 : 3, and a little
+MIN_SCALE_RATIO = 1.3  # ratio of the scales that have their own
+SIZE_MULTIPLE = 16  # pixels
 
 Size = tuple[int, int]
 
@@ -36,7 +36,7 @@ PRESETS = {
 }
 
 
-def seen_at(config: ConfigDict) -> tuple[dict[str, tuple[int, ...]], int]:
+def resolve_scales(config: ConfigDict) -> tuple[dict[str, tuple[int, ...]], int]:
     """Returns ({'train', 'test'}: lengths of images' shorter side, the most that their longer one may be)."""
     options, preset = config.voc_detection, PRESETS[config.voc_detection.preset]
     train = tuple(options.scales) if any(options.scales) else preset.scales
@@ -44,7 +44,7 @@ def seen_at(config: ConfigDict) -> tuple[dict[str, tuple[int, ...]], int]:
     return {'train': train, 'test': test}, options.longest or preset.longest
 
 
-def scale_of(size: tuple[int, int], shorter: int, longest: int) -> float:
+def compute_scale(size: tuple[int, int], shorter: int, longest: int) -> float:
     """Returns what an image's sides, and its boxes' coordinates, are multiplied by.
 
     Args:
@@ -56,13 +56,13 @@ def scale_of(size: tuple[int, int], shorter: int, longest: int) -> float:
     return longest / max(size) if round(scale * max(size)) > longest else scale
 
 
-def scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
+def compute_scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     """Returns the height and width of an image once it is scaled: whole pixels, one at least."""
     height, width = (max(1, round(side * scale)) for side in size)
     return height, width
 
 
-def draw(seed: int, position: int, count: int) -> int:
+def sample_scale(seed: int, position: int, count: int) -> int:
     """Returns which of so many scales a training image is seen at.
 
     Args:
@@ -73,7 +73,7 @@ def draw(seed: int, position: int, count: int) -> int:
     return int(np.random.default_rng((seed, position)).integers(count))
 
 
-def padded_sizes(scales: Sequence[int], longest: int) -> tuple[Size, ...]:
+def compute_padded_sizes(scales: Sequence[int], longest: int) -> tuple[Size, ...]:
     """Returns the padded sizes, (height, width) each, the smallest first; the last one holds every image.
 
     Args:
@@ -82,16 +82,16 @@ def padded_sizes(scales: Sequence[int], longest: int) -> tuple[Size, ...]:
     """
     found, last = set(), None
     for shorter in sorted(scales, reverse=True):
-        if last and last < APART * shorter:
+        if last and last < MIN_SCALE_RATIO * shorter:
             continue
-        middle = min(longest, -(-int(LONG * shorter) // STEP) * STEP)
+        middle = min(longest, -(-int(ASPECT_RATIO * shorter) // SIZE_MULTIPLE) * SIZE_MULTIPLE)
         for longer in {middle} if last else {middle, longest}:
             found |= {(shorter, longer), (longer, shorter), (longer, longer)}
         last = shorter
     return tuple(sorted(found, key=lambda size: (size[0] * size[1], size)))
 
 
-def smallest(sizes: Sequence[Size], images: Sequence[Size]) -> Size:
+def choose_padded_size(sizes: Sequence[Size], images: Sequence[Size]) -> Size:
     """Returns the first size that holds all images, (height, width) each.
 
     Args:
@@ -102,7 +102,7 @@ def smallest(sizes: Sequence[Size], images: Sequence[Size]) -> Size:
     return next(size for size in sizes if size[0] >= height and size[1] >= width)
 
 
-def described(sizes: Sequence[Size]) -> str:
+def describe_padded_sizes(sizes: Sequence[Size]) -> str:
     """Returns what is said of them at the start."""
     listed = ', '.join(f'{height}x{width}' for height, width in sizes)
     return f'images are padded to one of {len(sizes)} sizes, {listed}, each compiled when it first comes'

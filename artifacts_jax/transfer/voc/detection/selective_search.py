@@ -33,9 +33,9 @@ from artifacts_jax.files import write_atomically
 
 PROVENANCE = 'made_from'  # the name in the files, which earlier versions have written
 
-SIDE = 500  # of a larger image, when it is searched: the largest side of VOC's images
-SETTINGS = {'mode': 'fast', 'side': SIDE}
-LINES = 20  # are printed in all, where there is no terminal to draw a bar in
+MAX_SIDE = 500  # of a larger image, when it is searched: the largest side of VOC's images
+SETTINGS = {'mode': 'fast', 'side': MAX_SIDE}
+MAX_LINES = 20  # are printed in all, where there is no terminal to draw a bar in
 
 
 def search(image: UInt8[np.ndarray, 'H W 3']) -> Float32[np.ndarray, 'N 4']:
@@ -50,7 +50,7 @@ def search(image: UInt8[np.ndarray, 'H W 3']) -> Float32[np.ndarray, 'N 4']:
       DataError: OpenCV with its contributed modules is not installed.
     """
     method = _opencv().ximgproc.segmentation.createSelectiveSearchSegmentation()
-    fitted = decoding.fit(image, SIDE)
+    fitted = decoding.fit(image, MAX_SIDE)
     method.setBaseImage(np.ascontiguousarray(fitted[..., ::-1]))  # it reads BGR
     method.switchToSelectiveSearchFast()
     found = method.process().astype(np.float32)  # x, y, width, height
@@ -60,7 +60,7 @@ def search(image: UInt8[np.ndarray, 'H W 3']) -> Float32[np.ndarray, 'N 4']:
     return np.unique(np.minimum(ends * scale, sides) - np.array([0, 0, 1, 1], np.float32), axis=0)
 
 
-def of_records(
+def search_records(
     records: Sequence, folder: Path, *, workers: int = 0
 ) -> tuple[list[Float32[np.ndarray, '_ 4']], dict[str, str]]:
     """Returns the boxes of images, as `search` does, each from the folder or searched and kept there.
@@ -78,13 +78,13 @@ def of_records(
       ConfigError: the file system has no locks.
     """
     folder = Path(folder)
-    found = _kept(folder, records)
+    found = _read_saved(folder, records)
     if all(boxes is not None for boxes in found):
         return found, {}
     _opencv()
     unusable = {}
     with host.exclusive_lock(folder, should_wait=True):
-        found = _kept(folder, records)  # another run may have searched meanwhile
+        found = _read_saved(folder, records)  # another run may have searched meanwhile
         missing = [n for n, boxes in enumerate(found) if boxes is None]
         workers = min(workers or host.cpus(), len(missing))
         print(
@@ -112,7 +112,7 @@ def _opencv() -> Any:
     return cv2
 
 
-def _kept(folder, records):
+def _read_saved(folder, records):
     """Returns the boxes of each image that the folder has, None of another."""
     with concurrent.futures.ThreadPoolExecutor(host.cpus()) as pool:
         return list(pool.map(lambda n: _read(folder, records[n]), range(len(records))))
@@ -197,7 +197,7 @@ def _shown(results: Iterator, total: int) -> Iterator:
     if sys.stdout.isatty():
         yield from track(results, 'selective search', total=total)
         return
-    start, every = time.monotonic(), max(1, total // LINES)
+    start, every = time.monotonic(), max(1, total // MAX_LINES)
     for n, result in enumerate(results, 1):
         yield result
         if n % every == 0:

@@ -28,7 +28,7 @@ from artifacts_jax.transfer.voc.detection import detections, scales, targets
 DECAY = 5e-4  # of weights; biases have none
 BIAS_RATE = 2.0
 DROP = 0.1  # the learning rate becomes this part of it, once
-IMAGES = 32  # whose regions new layers are initialised by
+INIT_IMAGES = 32  # whose regions new layers are initialised by
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class Stage(TrunkStage):
         """As TrunkStage.prepare_inputs: images, regions, scaled boxes, keys for dropout, and the number of regions."""
         sample_keys, *dropout_keys = keys.example_keys(key, step, batch['index'], 3)
         images = fast_rcnn.prepared(batch['image'], batch['size'])
-        regions = sample(config, sample_keys, batch, variables['params']['targets'])
+        regions = sample_rois(config, sample_keys, batch, variables['params']['targets'])
         boxes = regions.boxes * batch['scale'][:, None, None]
         count = jnp.maximum(total(regions.mask.sum(), axis_name), 1)
         return images, regions, boxes, jnp.stack(dropout_keys, axis=1), count
@@ -96,34 +96,35 @@ class Stage(TrunkStage):
 
     def initialise_params(self, key, params, config, devices, dataset):
         """As TrunkStage.initialise_params: the statistics of targets, and new layers as `rescale` says."""
-        normal = dict(zip(('means', 'deviations'), targets.over(dataset.records, dataset.proposals)))
+        statistics = targets.compute_split_statistics(dataset.records, dataset.proposals)
+        normal = dict(zip(('means', 'deviations'), statistics))
         params = {**params, 'targets': normal}
         if config.voc_detection.rescale == 'none':
             return params
-        pooled = _first_regions(config, devices, params, dataset)
+        pooled = _pool_first_rois(config, devices, params, dataset)
         head = rescaling.connected_layers(key, params['head'], pooled, config.voc_detection.hidden)
         return {**params, 'head': head}
 
     def compute_metrics(self, predicted, dataset):
         """Returns {'map': in %} of what is detected."""
-        return {'map': 100 * (average_precision.mean(precision(dataset.records, predicted)) or 0.0)}
+        return {'map': 100 * (average_precision.mean(compute_average_precisions(dataset.records, predicted)) or 0.0)}
 
     def plot(self, state, dataset, folder):
         """Writes detections.png of the first test images."""
-        found = self.predict(state.variables, dataset, limit=detections.PHOTOGRAPHS)
+        found = self.predict(state.variables, dataset, limit=detections.NUM_PHOTOGRAPHS)
         if processes.is_first():
-            detections.draw(folder / detections.FIGURE, dataset.records, found, step=int(state.step))
+            detections.plot_detections(folder / detections.FIGURE, dataset.records, found, step=int(state.step))
 
     def sample_batch(self, config):
         """Returns noise as wide as most of VOC's images, with proposals most of which overlap an object."""
         random, count, most = np.random.default_rng(0), config.batch_size, config.voc_detection.boxes
-        seen, longest = scales.seen_at(config)
-        height, width = next(size for size in scales.padded_sizes(seen['train'], longest) if size[0] < size[1])
+        seen, longest = scales.resolve_scales(config)
+        height, width = next(size for size in scales.compute_padded_sizes(seen['train'], longest) if size[0] < size[1])
         size = (round(height / 1.6), round(width / 1.6))
-        corners = random.uniform(0, 0.5, (count, OBJECTS, 2)) * size[::-1]
+        corners = random.uniform(0, 0.5, (count, NOISE_OBJECTS, 2)) * size[::-1]
         objects = np.concatenate([corners, corners + random.uniform(0.2, 0.5, corners.shape) * size[::-1]], axis=2)
         sides = np.tile(objects[..., 2:] - objects[..., :2], 2)
-        which = random.integers(0, OBJECTS, (count, most))[..., None]
+        which = random.integers(0, NOISE_OBJECTS, (count, most))[..., None]
         near, sides = (np.take_along_axis(x, which, axis=1) for x in (objects, sides))
         proposals = near + random.uniform(-0.4, 0.4, near.shape) * sides
         proposals[..., 2:] = np.maximum(proposals[..., 2:], proposals[..., :2] + 1)
@@ -136,8 +137,8 @@ class Stage(TrunkStage):
             'proposals': np.clip(proposals, 0, np.tile(size[::-1], 2) - 1).astype(np.float32),
             'valid_proposals': np.ones((count, most), bool),
             'objects': objects.astype(np.float32),
-            'labels': random.integers(0, len(NAMES), (count, OBJECTS)).astype(np.int32),
-            'valid_objects': np.ones((count, OBJECTS), bool),
+            'labels': random.integers(0, len(NAMES), (count, NOISE_OBJECTS)).astype(np.int32),
+            'valid_objects': np.ones((count, NOISE_OBJECTS), bool),
             'index': np.arange(count, dtype=np.int32),
         }
 
@@ -145,7 +146,7 @@ class Stage(TrunkStage):
         """Returns {'pooling_s': seconds of RoI pooling of a batch's regions, and of its gradient}."""
         model, sample_keys = _network(config), jax.random.split(jax.random.key(0), len(batch['index']))
         normal = {'means': np.zeros((len(NAMES), 4), np.float32), 'deviations': np.ones((len(NAMES), 4), np.float32)}
-        regions = jax.jit(lambda keys: sample(config, keys, batch, normal))(sample_keys)
+        regions = jax.jit(lambda keys: sample_rois(config, keys, batch, normal))(sample_keys)
         boxes = regions.boxes * batch['scale'][:, None, None]
         stride = 4 * config.model.conv1_stride
         rows, columns = (side // stride + 1 for side in batch['image'].shape[1:3])
@@ -191,7 +192,7 @@ def box_loss(
     return jnp.where(labels > 0, losses, 0.0).sum()
 
 
-def sample(config: ConfigDict, sample_keys: Key[Array, ' B'], batch: dict, normal: dict) -> targets.Sample:
+def sample_rois(config: ConfigDict, sample_keys: Key[Array, ' B'], batch: dict, normal: dict) -> targets.RoiSample:
     """Returns the regions of each image that a step learns from, in the pixels of the images before they are scaled.
 
     Args:
@@ -204,44 +205,44 @@ def sample(config: ConfigDict, sample_keys: Key[Array, ' B'], batch: dict, norma
     def one(key, mirrored, width, proposals, valid_proposals, objects, labels, valid_objects):
         proposals, objects = (jnp.where(mirrored, geometry.flip(x, width), x) for x in (proposals, objects))
         given = key, proposals, valid_proposals, objects, labels, valid_objects
-        return targets.draw(*given, **normal, count=config.voc_detection.regions)
+        return targets.sample_rois(*given, **normal, count=config.voc_detection.regions)
 
     names = 'mirrored', 'width', 'proposals', 'valid_proposals', 'objects', 'labels', 'valid_objects'
     return jax.vmap(one)(sample_keys, *(batch[name] for name in names))
 
 
-def precision(records: Sequence, found: dict) -> list[float | None]:
+def compute_average_precisions(records: Sequence, found: dict) -> list[float | None]:
     """Returns the average precision of each class, in [0, 1], None of one without objects.
 
     Args:
       records: of the split.
       found: {position in the split: Detections} of the images that count.
     """
-    return detections.average_precisions([records[n].objects for n in found], list(found.values()))
+    return detections.compute_average_precisions([records[n].objects for n in found], list(found.values()))
 
 
 def _network(config):
     return architecture.make_detector(config, len(NAMES))
 
 
-def _first_regions(config, devices, params, images):
+def _pool_first_rois(config, devices, params, images):
     """Returns the bins of regions of the first training images [N, D], the same on all hosts."""
     model, key = _network(config), keys.stage_key(config.seed, 'voc_detection/rescale')
     batch_size, found, batches = config.voc_detection.batch_size, [], None
 
     def look(variables, batch):
         (sample_keys,) = keys.example_keys(key, batch['step'][0], batch['index'], 1)
-        regions = sample(config, sample_keys, batch, variables['params']['targets'])
+        regions = sample_rois(config, sample_keys, batch, variables['params']['targets'])
         seen, boxes = fast_rcnn.prepared(batch['image'], batch['size']), regions.boxes * batch['scale'][:, None, None]
         return model.apply({'params': variables['params']}, seen, boxes, regions.mask, method='pooled'), regions.mask
 
     mapped, batches = devices.per_example(look), images.train_batches(batch_size)
-    for step in range(-(-IMAGES // batch_size)):
+    for step in range(-(-INIT_IMAGES // batch_size)):
         batch = next(batches)
         pooled, mask = mapped({'params': params}, {**batch, 'step': np.full(len(batch['index']), step, np.int32)})
         found.append(pooled[mask].reshape(mask.sum(), -1))
     return jnp.asarray(np.concatenate(found), jnp.float32)
 
 
-OBJECTS = 3  # in a benchmark's image of noise
+NOISE_OBJECTS = 3  # in a benchmark's image of noise
 BENCHMARK = Stage(NAME='voc_detection')

@@ -11,11 +11,11 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key
 from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.models import boxes as geometry
 
-TOGETHER = 512  # proposals and objects are padded to multiples of, and of a sixteenth, for fewer programs
-FOREGROUND = 0.5  # the least IoU of a region with the object that it is taken for
-BACKGROUND = 0.1  # the least IoU of background; that of foreground is above it
-COUNT = 64  # regions of an image that are drawn
-SHARE = 0.25  # of them, at most, that are foreground
+PADDING_MULTIPLE = 512  # proposals and objects are padded to multiples of, and of a sixteenth, for fewer programs
+FOREGROUND_IOU = 0.5  # the least IoU of a region with the object that it is taken for
+BACKGROUND_IOU = 0.1  # the least IoU of background; that of foreground is above it
+ROIS_PER_IMAGE = 64  # regions of an image that are drawn
+FOREGROUND_FRACTION = 0.25  # of them, at most, that are foreground
 
 
 class Matches(NamedTuple):
@@ -34,7 +34,7 @@ class Moments(NamedTuple):
     squares: Float[Array | np.ndarray, 'K 4']
 
 
-class Sample(NamedTuple):
+class RoiSample(NamedTuple):
     """The regions of an image: foreground, background, and what pads them, which is zero."""
 
     boxes: Float[Array, 'R 4']
@@ -43,7 +43,7 @@ class Sample(NamedTuple):
     mask: Bool[Array, ' R']  # False for what pads them
 
 
-def match(
+def match_objects(
     proposals: Float[Array, 'N 4'],
     mask: Bool[Array, ' N'],
     objects: Float[Array, 'G 4'],
@@ -69,7 +69,7 @@ def match(
     return Matches(regions, jnp.where(there, highest, -1.0), best)
 
 
-def moments(
+def compute_moments(
     proposals: Float[Array, 'N 4'],
     mask: Bool[Array, ' N'],
     objects: Float[Array, 'G 4'],
@@ -88,11 +88,11 @@ def moments(
       object_mask: see there.
       classes: how many.
     """
-    found = match(proposals, mask, objects, object_mask)
+    found = match_objects(proposals, mask, objects, object_mask)
     if not len(objects):
         return Moments(jnp.zeros(classes), jnp.zeros((classes, 4)), jnp.zeros((classes, 4)))
     moves = geometry.encode(found.boxes, objects[found.objects])
-    place = jnp.where(found.overlaps >= FOREGROUND, labels[found.objects], classes)
+    place = jnp.where(found.overlaps >= FOREGROUND_IOU, labels[found.objects], classes)
 
     def summed(values):
         return jnp.zeros((classes, *values.shape[1:])).at[place].add(values, mode='drop')
@@ -100,13 +100,13 @@ def moments(
     return Moments(summed(jnp.ones(len(place))), summed(moves), summed(jnp.square(moves)))
 
 
-def with_mirrored(sums: Moments) -> Moments:
+def add_mirrored(sums: Moments) -> Moments:
     """Returns the sums over the images and their mirror images, in which x alone moves the other way."""
     sign = np.array([[0.0, 2.0, 2.0, 2.0]])
     return Moments(2 * sums.count, sign * sums.total, 2 * sums.squares)
 
 
-def statistics(sums: Moments) -> tuple[Float32[np.ndarray, 'K 4'], Float32[np.ndarray, 'K 4']]:
+def compute_statistics(sums: Moments) -> tuple[Float32[np.ndarray, 'K 4'], Float32[np.ndarray, 'K 4']]:
     """Returns (means, deviations) by class.
 
     A class without regions has mean 0. Where all its regions move alike, as when it has none, the deviation is 1.
@@ -122,7 +122,7 @@ def statistics(sums: Moments) -> tuple[Float32[np.ndarray, 'K 4'], Float32[np.nd
     return mean.astype(np.float32), np.sqrt(np.where(alike, 1.0, variance)).astype(np.float32)
 
 
-def over(
+def compute_split_statistics(
     records: Sequence, proposals: Sequence[Float32[np.ndarray, '_ 4']]
 ) -> tuple[Float32[np.ndarray, 'K 4'], Float32[np.ndarray, 'K 4']]:
     """Returns the statistics of images and their mirror images.
@@ -133,16 +133,16 @@ def over(
     """
     sums = None
     for record, boxes in zip(records, proposals, strict=True):
-        regions, mask = _padded(boxes, TOGETHER)
-        objects, object_mask = _padded(record.objects.boxes - 1, TOGETHER // 16)
+        regions, mask = _padded(boxes, PADDING_MULTIPLE)
+        objects, object_mask = _padded(record.objects.boxes - 1, PADDING_MULTIPLE // 16)
         labels = jnp.asarray(np.pad(record.objects.labels, (0, len(objects) - len(record.objects.labels))))
         found = _moments(regions, mask, objects, labels, object_mask)
         found = jax.tree.map(lambda x: np.asarray(x, np.float64), found)
         sums = found if sums is None else jax.tree.map(np.add, sums, found)
-    return statistics(with_mirrored(sums))
+    return compute_statistics(add_mirrored(sums))
 
 
-def draw(
+def sample_rois(
     key: Key[Array, ''],
     proposals: Float[Array, 'N 4'],
     mask: Bool[Array, ' N'],
@@ -152,14 +152,14 @@ def draw(
     *,
     means: Float32[Array | np.ndarray, 'K 4'],
     deviations: Float32[Array | np.ndarray, 'K 4'],
-    count: int = COUNT,
-) -> Sample:
+    count: int = ROIS_PER_IMAGE,
+) -> RoiSample:
     """Draws regions of an image without replacement, as a function of the key.
 
-    Its objects join the proposals. As many as there are, at most `SHARE`, are foreground, with an IoU of at least
-    `FOREGROUND` with an object, whose label they have. The rest is background, with one in [BACKGROUND, FOREGROUND). If
-    there is too little background, foreground does not replace it: fewer regions are drawn, and the mask says so. In an
-    image without objects nothing is background, and none is drawn.
+    The objects of the image are added to its proposals. Foreground RoIs have an IoU of at least `FOREGROUND_IOU` with
+    an object and get its label; they are at most `FOREGROUND_FRACTION` of the sample. The rest is background, with a
+    highest IoU in [BACKGROUND_IOU, FOREGROUND_IOU). If there is too little background, the sample has fewer RoIs, as
+    the mask shows; foreground does not fill it up. An image without objects has no background, and gives no RoI.
 
     Source: rbgirshick/fast-rcnn, lib/roi_data_layer/minibatch.py.
 
@@ -174,12 +174,12 @@ def draw(
       deviations: of each class.
       count: how many regions to draw.
     """
-    found = match(proposals, mask, objects, object_mask)
+    found = match_objects(proposals, mask, objects, object_mask)
     order = jax.random.permutation(key, len(found.boxes))
     overlaps = found.overlaps[order]
-    most = round(SHARE * count)
-    foreground = _first(overlaps >= FOREGROUND, most)
-    background = _first((overlaps >= BACKGROUND) & (overlaps < FOREGROUND), count - foreground.sum())
+    most = round(FOREGROUND_FRACTION * count)
+    foreground = _first(overlaps >= FOREGROUND_IOU, most)
+    background = _first((overlaps >= BACKGROUND_IOU) & (overlaps < FOREGROUND_IOU), count - foreground.sum())
     kind = jnp.where(foreground, 0, jnp.where(background, 1, 2))
     chosen = jnp.argsort(kind)[:count]
     kind, chosen = kind[chosen], order[chosen]
@@ -192,7 +192,7 @@ def draw(
     return _sample(found.boxes[chosen], kind, label + 1, targets, count)
 
 
-_moments = jax.jit(moments)
+_moments = jax.jit(compute_moments)
 
 
 def _padded(boxes, multiple):
@@ -212,7 +212,7 @@ def _sample(boxes, kind, labels, targets, count):
     missing = [(0, count - len(kind))]
     kind = jnp.pad(kind, missing, constant_values=2)
     boxes, targets = (jnp.pad(values, [*missing, (0, 0)]) for values in (boxes, targets))
-    return Sample(
+    return RoiSample(
         jnp.where(kind[:, None] < 2, boxes, 0.0),
         jnp.where(kind == 0, jnp.pad(labels, missing), 0).astype(jnp.int32),
         jnp.where(kind[:, None] == 0, targets, 0.0),

@@ -27,7 +27,7 @@ SPLITS = ()  # of the data of other tasks; it opens its own
 def check(config: ConfigDict, devices: Devices) -> None:
     """Raises ConfigError for a batch that the devices do not divide, or scales that the trunk cannot take."""
     devices.check_batch(f'{NAME}.batch_size', config.voc_detection.batch_size)
-    shorter_sides, longest = scales.seen_at(config)
+    shorter_sides, longest = scales.resolve_scales(config)
     geometry = fast_rcnn.geometry(config.model.kernels[0])
     for key, shorter in zip(('scales', 'test_scales'), shorter_sides.values()):
         if min(shorter) < 1 or longest < max(shorter):
@@ -43,7 +43,7 @@ class Data:
 
     def __init__(self, config: ConfigDict, datasets: Datasets, records: dict[str, Sequence]):
         self.config, self.datasets, self.records = config, datasets, records
-        if config.voc_detection.proposals != proposals.SEARCH:
+        if config.voc_detection.proposals != proposals.SELECTIVE_SEARCH:
             for split in records:
                 _ = self.proposals(split, None)
 
@@ -51,7 +51,7 @@ class Data:
         """Returns the boxes of each image of a split, read or searched once."""
         options, folder = self.config.voc_detection, None
         source = options.proposals.replace('{split}', split)
-        if source == proposals.SEARCH:
+        if source == proposals.SELECTIVE_SEARCH:
             given = options.proposal_folder
             folder = Path(given).expanduser() if given else workdir / NAME / 'proposals'
         place, workers = f'{split} of {self.config.data.name}', self.config.data.workers
@@ -60,7 +60,7 @@ class Data:
 
     def images(self, workdir: Path) -> dict[str, batches.Images]:
         """Returns {'train', 'test'}."""
-        config, (shorter, longest) = self.config, scales.seen_at(self.config)
+        config, (shorter, longest) = self.config, scales.resolve_scales(self.config)
         return {
             name: batches.Images(
                 proposals=self.proposals(split, workdir),
@@ -100,20 +100,21 @@ def evaluate(run: Run, data: Data, entry: Entry) -> dict:
       test image has}}.
     """
     config, folder, options = run.config, run.workdir / entry.name, run.config.voc_detection
-    opened, detect = data.images(run.workdir), detector.make(config, run.devices)
+    opened, detect = data.images(run.workdir), detector.make_detect_fn(config, run.devices)
     run.watch(*opened.values())
     if processes.is_first():
-        print(f'{NAME}: {scales.described(opened["train"].padded_sizes)}', flush=True)
+        print(f'{NAME}: {scales.describe_padded_sizes(opened["train"].padded_sizes)}', flush=True)
     state = run.train(stage.Stage(NAME=entry.name, predict=detect), entry, opened)
     detector.save(folder / 'export', state.variables, config, {'stage': entry.name, 'step': int(state.step)})
     test = opened['test']
     detected = detect(state.variables, test)
-    each = stage.precision(test.records, detected)
+    each = stage.compute_average_precisions(test.records, detected)
     if processes.is_first():
         names = [test.records[row].name for row in detected]
-        detections.write(folder / 'detections', config.data.test, names, list(detected.values()))
-        first = {row: detected[row] for row in list(detected)[: detections.PHOTOGRAPHS]}
-        detections.draw(run.workdir / 'figures' / detections.FIGURE, test.records, first, step=int(state.step))
+        detections.write_devkit_files(folder / 'detections', config.data.test, names, list(detected.values()))
+        first = {row: detected[row] for row in list(detected)[: detections.NUM_PHOTOGRAPHS]}
+        figure = run.workdir / 'figures' / detections.FIGURE
+        detections.plot_detections(figure, test.records, first, step=int(state.step))
         print(f"{NAME}: the devkit's files and the export are in {folder}", flush=True)
     return {
         'dataset': config.data.name,

@@ -21,7 +21,7 @@ import numpy as np
 from artifacts_jax.data import reading
 from artifacts_jax.data.voc.records import VOID
 
-STEP = 125  # pixels: most of VOC's images have sides of 375 and 500
+SIZE_MULTIPLE = 125  # pixels: most of VOC's images have sides of 375 and 500
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,12 +54,12 @@ class Images(reading.Padded):
         }
 
     def _padded_size(self, rows):
-        return padded_size([self.records[row].size for row in rows])
+        return compute_padded_size([self.records[row].size for row in rows])
 
 
-def padded_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+def compute_padded_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """Returns the height and width, in steps, that hold images of these heights and widths."""
-    height, width = (-(-max(size[axis] for size in sizes) // STEP) * STEP for axis in (0, 1))
+    height, width = (-(-max(size[axis] for size in sizes) // SIZE_MULTIPLE) * SIZE_MULTIPLE for axis in (0, 1))
     return height, width
 
 

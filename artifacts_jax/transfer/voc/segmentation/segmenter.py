@@ -23,7 +23,7 @@ from artifacts_jax.transfer import confusion
 from artifacts_jax.transfer.voc.segmentation import batches
 
 CLASSES = ('background', *NAMES)
-FIGURE, PHOTOGRAPHS = 'segmentation.png', 5
+FIGURE, NUM_PHOTOGRAPHS = 'segmentation.png', 5
 
 Segmented = Iterator[tuple[int, UInt8[np.ndarray, 'H W']]]
 
@@ -33,7 +33,7 @@ def make_network(config: ConfigDict) -> Segmenter:
     return architecture.make_segmenter(config, len(CLASSES))
 
 
-def make(config: ConfigDict, devices: Devices) -> Callable[..., Segmented]:
+def make_segment_fn(config: ConfigDict, devices: Devices) -> Callable[..., Segmented]:
     """Returns segment(variables, images, limit=0), which yields (position in the split, the class of each pixel).
 
     `images` are batches.Images, of which the first `limit` or all are looked at, but for those that cannot be decoded;
@@ -50,7 +50,7 @@ def make(config: ConfigDict, devices: Devices) -> Callable[..., Segmented]:
     return segment
 
 
-def counted(records: Sequence, segmented: Iterable) -> tuple[Int64[np.ndarray, 'K K'], int]:
+def compute_confusion(records: Sequence, segmented: Iterable) -> tuple[Int64[np.ndarray, 'K K'], int]:
     """Returns (the confusion matrix of all pixels, how many images they are of).
 
     Args:
@@ -95,7 +95,7 @@ def load_segmenter(folder: str | Path, *, value_range: tuple[float, float] = (-1
       ValueError: value_range is no range.
     """
     value_range = images.check_range(value_range)
-    find, _ = load(folder)
+    find, _ = load_segment_fn(folder)
 
     def segment(image: Any) -> UInt8[np.ndarray, 'H W']:
         pixels = images.to_pixels(image, value_range)
@@ -105,7 +105,7 @@ def load_segmenter(folder: str | Path, *, value_range: tuple[float, float] = (-1
     return segment
 
 
-def load(folder: str | Path) -> tuple[Callable[..., Segmented], Sequence[str]]:
+def load_segment_fn(folder: str | Path) -> tuple[Callable[..., Segmented], Sequence[str]]:
     """Returns (find(records), which yields (position, the class of each pixel), the names of the classes).
 
     Images that cannot be decoded are left out, and said. Arguments and errors as of load_segmenter.
@@ -113,7 +113,7 @@ def load(folder: str | Path) -> tuple[Callable[..., Segmented], Sequence[str]]:
     description = exports.read_description(folder)
     exports.make_network(folder, description, 'segmenter')  # refuses others
     variables = exports.load_networks(folder, ('trunk', 'head'))
-    segment = make(ConfigDict(description['config']), Devices('jit', jax.local_devices()[:1]))
+    segment = make_segment_fn(ConfigDict(description['config']), Devices('jit', jax.local_devices()[:1]))
 
     def find(given):
         skipped = SkippedExamples('those given', len(given), live=True)
@@ -122,7 +122,7 @@ def load(folder: str | Path) -> tuple[Callable[..., Segmented], Sequence[str]]:
     return find, description['head']['names']
 
 
-def draw(path: Path, records: Sequence, found: dict[int, UInt8[np.ndarray, 'H W']], *, step: int) -> None:
+def plot_segmentations(path: Path, records: Sequence, found: dict[int, UInt8[np.ndarray, 'H W']], *, step: int) -> None:
     """Writes the PNG file.
 
     Args:

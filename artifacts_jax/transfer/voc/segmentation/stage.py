@@ -26,13 +26,13 @@ from artifacts_jax.transfer import confusion, rescaling
 from artifacts_jax.transfer.stage import TrunkStage
 from artifacts_jax.transfer.voc.segmentation import segmenter
 
-GRADIENTS = 20  # images of an update, drawn with replacement
+IMAGES_PER_UPDATE = 20  # images of an update, drawn with replacement
 MOMENTUM = 0.9
 DECAY = 5e-4
 DROP = 0.1  # the learning rate becomes this part of it
 SCORE_BIAS_RATE = 2.0  # and no decay
-IMAGES = 32  # that new layers are initialised by
-PLACES = 32  # in each of them
+INIT_IMAGES = 32  # that new layers are initialised by
+WINDOWS_PER_IMAGE = 32  # in each of them
 
 
 class Preset(NamedTuple):
@@ -106,29 +106,29 @@ class Stage(TrunkStage):
         """As TrunkStage.initialise_params: new layers as `rescale` says."""
         if config.voc_segmentation.rescale == 'none':
             return None
-        seen = _first_windows(config, devices, {'params': params}, dataset)
+        seen = _pool_first_windows(config, devices, {'params': params}, dataset)
         head = rescaling.connected_layers(key, params['head'], seen, config.voc_segmentation.hidden)
         return {**params, 'head': head}
 
     def compute_metrics(self, predicted, dataset):
         """Returns {'miou', 'pixel_accuracy' in %} of what is segmented."""
-        counts, _ = segmenter.counted(dataset.records, predicted)
+        counts, _ = segmenter.compute_confusion(dataset.records, predicted)
         found = {'miou': confusion.mean_iou(counts), 'pixel_accuracy': confusion.pixel_accuracy(counts)}
         return {name: 100 * float(np.nan_to_num(value)) for name, value in found.items()}
 
     def plot(self, state, dataset, folder):
         """Writes segmentation.png of the first test images."""
-        found = dict(self.predict(state.variables, dataset, limit=segmenter.PHOTOGRAPHS))
+        found = dict(self.predict(state.variables, dataset, limit=segmenter.NUM_PHOTOGRAPHS))
         if processes.is_first():
-            segmenter.draw(folder / segmenter.FIGURE, dataset.records, found, step=int(state.step))
+            segmenter.plot_segmentations(folder / segmenter.FIGURE, dataset.records, found, step=int(state.step))
 
     def sample_batch(self, config):
         """As TrunkStage.sample_batch."""
         random, count = np.random.default_rng(0), config.batch_size
         return {
-            'image': random.integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8),
-            'labels': random.integers(0, len(segmenter.CLASSES), (count, SIDE, SIDE), dtype=np.uint8),
-            'size': np.full((count, 2), SIDE, np.int32),
+            'image': random.integers(0, 256, (count, NOISE_SIDE, NOISE_SIDE, 3), dtype=np.uint8),
+            'labels': random.integers(0, len(segmenter.CLASSES), (count, NOISE_SIDE, NOISE_SIDE), dtype=np.uint8),
+            'size': np.full((count, 2), NOISE_SIDE, np.int32),
             'index': np.arange(count, dtype=np.int32),
         }
 
@@ -152,7 +152,7 @@ def _mean(values, valid):
     return jnp.where(valid, values, 0.0).sum((1, 2)) / jnp.maximum(valid.sum((1, 2)), 1)
 
 
-def _first_windows(config, devices, variables, images):
+def _pool_first_windows(config, devices, variables, images):
     """Returns what fc6 sees at some places of the first training images [N, 6 * 6 * C], the same on all hosts."""
     model, options, batches = segmenter.make_network(config), config.voc_segmentation, []
     kernel, stride = config.model.kernels[0], config.model.conv1_stride
@@ -165,18 +165,18 @@ def _first_windows(config, devices, variables, images):
 
     mapped = devices.per_example(look)
     stream, found = images.train_batches(options.batch_size), []
-    for _ in range(-(-IMAGES // options.batch_size)):
+    for _ in range(-(-INIT_IMAGES // options.batch_size)):
         batch = next(stream)
         batches.append(mapped(variables, {name: batch[name] for name in ('image', 'size')}))
     stream.close()
-    random = np.random.default_rng((config.seed, IMAGES))
+    random = np.random.default_rng((config.seed, INIT_IMAGES))
     for pooled, size in ((x, y) for both in batches for x, y in zip(*both)):
         rows, columns = fcn.windows(size, kernel, stride)
         places = np.lib.stride_tricks.sliding_window_view(pooled, (fcn.WINDOW, fcn.WINDOW), axis=(0, 1))
-        chosen = random.integers((rows, columns), size=(PLACES, 2))
-        found.append(places[chosen[:, 0], chosen[:, 1]].transpose(0, 2, 3, 1).reshape(PLACES, -1))
+        chosen = random.integers((rows, columns), size=(WINDOWS_PER_IMAGE, 2))
+        found.append(places[chosen[:, 0], chosen[:, 1]].transpose(0, 2, 3, 1).reshape(WINDOWS_PER_IMAGE, -1))
     return jnp.asarray(np.concatenate(found), jnp.float32)
 
 
-SIDE = 500  # of a benchmark's image of noise, pixels
+NOISE_SIDE = 500  # of a benchmark's image of noise, pixels
 BENCHMARK = Stage(NAME='voc_segmentation')

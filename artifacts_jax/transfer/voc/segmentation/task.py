@@ -42,7 +42,7 @@ def evaluate(run: Run, data: lists.Lists, entry: Entry) -> dict:
       {'dataset', 'preset', 'steps', 'train', 'tests': {list of images: {'count', 'miou', 'pixel_accuracy',
       'mean_accuracy' in %, 'iou': {class: in %, None of one that is neither there nor predicted}}}}.
     """
-    config, segment = run.config, segmenter.make(run.config, run.devices)
+    config, segment = run.config, segmenter.make_segment_fn(run.config, run.devices)
     train, tests = data.images(config)
     run.watch(train, *tests.values())
     first, training = next(iter(tests.values())), stage.Stage(NAME=entry.name, predict=segment)
@@ -55,7 +55,7 @@ def evaluate(run: Run, data: lists.Lists, entry: Entry) -> dict:
         'steps': int(state.step),
         'train': train.used,
         'tests': {
-            name: _measured(*segmenter.counted(images.records, segment(state.variables, images)))
+            name: _measured(*segmenter.compute_confusion(images.records, segment(state.variables, images)))
             for name, images in tests.items()
         },
     }

@@ -18,12 +18,12 @@ def records(tmp_path):
 
 
 def test_the_best_boxes_of_each_image_are_drawn(records, tmp_path, monkeypatch):
-    monkeypatch.setattr(found, 'MOST', 2)
+    monkeypatch.setattr(found, 'MAX_BOXES', 2)
     given = {}
     monkeypatch.setattr(drawn, 'draw', lambda path, photographs, **options: given.update({path: photographs}))
     boxes = [(0, 0, 9, 9 + n) for n in range(4)]
     some = detections(*(zip(('cat', 'dog', 'cow', 'cat'), (0.6, 0.9, 0.4, 0.7), boxes)))
-    found.draw(tmp_path / 'a.png', records, {0: some, 1: detections(('cat', 0.4, boxes[0]))}, step=3)
+    found.plot_detections(tmp_path / 'a.png', records, {0: some, 1: detections(('cat', 0.4, boxes[0]))}, step=3)
     first, second = given[tmp_path / 'a.png']
     assert (first.names, first.caption) == (['dog', 'cat'], '')
     np.testing.assert_allclose(first.scores, [0.9, 0.7])
@@ -33,7 +33,7 @@ def test_the_best_boxes_of_each_image_are_drawn(records, tmp_path, monkeypatch):
 
 
 def test_the_figure_is_a_file_and_nothing_is_drawn_of_nothing(records, tmp_path, read_png):
-    found.draw(tmp_path / 'a.png', records, {0: detections((NAMES[0], 0.8, (1, 1, 20, 20)))}, step=3)
+    found.plot_detections(tmp_path / 'a.png', records, {0: detections((NAMES[0], 0.8, (1, 1, 20, 20)))}, step=3)
     assert read_png(tmp_path / 'a.png').shape[1] > 900
-    found.draw(tmp_path / 'b.png', records, {}, step=3)
+    found.plot_detections(tmp_path / 'b.png', records, {}, step=3)
     assert not (tmp_path / 'b.png').exists()

@@ -10,11 +10,11 @@ from artifacts_jax.transfer.voc.detection import detections
 from tests.transfer.voc.detection import made
 
 DOG = NAMES.index('dog')
-LEVELS = detections.LEVELS
+LEVELS = detections.RECALL_LEVELS
 
 
 def of_dogs(objects, found, **options):
-    return detections.average_precisions(objects, found, **options)[DOG]
+    return detections.compute_average_precisions(objects, found, **options)[DOG]
 
 
 def slow(label, objects, found, *, area):
@@ -61,7 +61,7 @@ def test_it_is_that_of_a_slow_loop(area, levels):
     random = np.random.default_rng(levels)
     for _ in range(25):
         truth, found = made.random_set(random, levels=levels)
-        measured = detections.average_precisions(truth, found, area=area)
+        measured = detections.compute_average_precisions(truth, found, area=area)
         for label in range(4):
             expected = slow(label, truth, found, area=area)
             assert measured[label] == (expected if expected is None else pytest.approx(expected, abs=1e-12))
@@ -80,7 +80,7 @@ def test_it_is_that_of_a_package_without_difficult_objects(area):
         for objects, one in zip(truth, found):
             metric.add(*reduced(objects, one))
         theirs = metric.value(iou_thresholds=0.5 - 1e-9, recall_thresholds=None if area else LEVELS)[0.5 - 1e-9]
-        ours = detections.average_precisions(truth, found, area=area, rounded=False)
+        ours = detections.compute_average_precisions(truth, found, area=area, rounded=False)
         for label in range(3):
             if ours[label] is not None:
                 assert theirs[label]['ap'] == pytest.approx(ours[label], abs=1e-6)  # theirs is float32
@@ -159,11 +159,11 @@ def test_three_of_ten_objects_are_less_than_the_devkits_level():
 
 def test_a_class_without_objects_has_none_and_one_without_detections_zero():
     truth, found = [made.objects(('dog', BOX)), made.objects()], [made.detections(('cat', 0.9, BOX)), made.detections()]
-    measured = detections.average_precisions(truth, found)
+    measured = detections.compute_average_precisions(truth, found)
     assert measured[DOG] == 0.0
     assert measured.count(None) == 19
     assert average_precision.mean(measured) == 0.0
-    assert average_precision.mean(detections.average_precisions([made.objects()], [made.detections()])) is None
+    assert average_precision.mean(detections.compute_average_precisions([made.objects()], [made.detections()])) is None
 
 
 def test_what_is_measured_is_what_the_files_have(tmp_path):
@@ -171,14 +171,14 @@ def test_what_is_measured_is_what_the_files_have(tmp_path):
     found = [one._replace(boxes=one.boxes + np.float32(0.0321)) for one in found]
     names = [f'{n:06}' for n in range(10)]
     rows = [[] for _ in names]
-    for label, path in enumerate(detections.write(tmp_path, 'test', names, found)):
+    for label, path in enumerate(detections.write_devkit_files(tmp_path, 'test', names, found)):
         for line in path.read_text().splitlines():
             name, score, *box = line.split()
             rows[int(name)].append((NAMES[label], float(score), [float(x) - 1 for x in box]))
     read = [made.detections(*each) for each in rows]
-    assert detections.average_precisions(truth, read) == detections.average_precisions(truth, found)
+    assert detections.compute_average_precisions(truth, read) == detections.compute_average_precisions(truth, found)
 
 
 def test_other_numbers_of_images_are_refused():
     with pytest.raises(ValueError, match='objects of 1 images and detections of 2, expected as many'):
-        detections.average_precisions([made.objects()], [made.detections(), made.detections()])
+        detections.compute_average_precisions([made.objects()], [made.detections(), made.detections()])

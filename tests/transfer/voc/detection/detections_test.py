@@ -13,7 +13,7 @@ def test_the_files_are_those_of_the_devkit(tmp_path):
         made.detections(),
         made.detections(('dog', 1, (0, 0, 498.95, 374))),
     ]
-    paths = detections.write(tmp_path / 'Main', 'test', ['000001', '000002', '2008_000003'], found)
+    paths = detections.write_devkit_files(tmp_path / 'Main', 'test', ['000001', '000002', '2008_000003'], found)
     assert [path.name for path in paths] == [f'comp3_det_test_{name}.txt' for name in NAMES]
     texts = {name: path.read_text() for name, path in zip(NAMES, paths)}
     assert texts.pop('cat') == '000001 0.500 3.0 3.0 4.0 4.0\n'
@@ -29,17 +29,17 @@ def test_the_rounded_numbers_are_those_that_printf_writes():
     scores = np.concatenate([random.random(3000), np.arange(1000) / 2000, [0.0625, 0.1875]]).astype(np.float32)
     boxes = np.round(random.uniform(0, 500, (len(scores), 4)) * 20).astype(np.float32) / 20  # many on 0.05, 0.15, ...
     found = Detections(np.zeros(len(scores), np.int32), scores, boxes)
-    rounded_scores, rounded_boxes = detections.counted_from_1(found)
+    rounded_scores, rounded_boxes = detections.to_devkit_format(found)
     np.testing.assert_array_equal(rounded_scores, [float(f'{x:.3f}') for x in scores.astype(float)])
     np.testing.assert_array_equal(rounded_boxes, [[float(f'{x + 1:.1f}') for x in box] for box in boxes.astype(float)])
-    np.testing.assert_array_equal(detections.counted_from_1(found, rounded=False)[0], scores)
+    np.testing.assert_array_equal(detections.to_devkit_format(found, rounded=False)[0], scores)
 
 
 def test_what_cannot_be_written_is_refused(tmp_path):
     one = made.detections(('dog', 0.5, (0, 0, 1, 1)))
     with pytest.raises(ValueError, match='there are 2 names and detections of 1 images'):
-        detections.write(tmp_path, 'test', ['a', 'b'], [one])
+        detections.write_devkit_files(tmp_path, 'test', ['a', 'b'], [one])
     for broken in (one._replace(scores=one.scores * np.nan), one._replace(boxes=one.boxes + np.inf)):
         with pytest.raises(ValueError, match='hold nan or inf'):
-            detections.write(tmp_path, 'test', ['a'], [broken])
+            detections.write_devkit_files(tmp_path, 'test', ['a'], [broken])
     assert not list(tmp_path.iterdir())

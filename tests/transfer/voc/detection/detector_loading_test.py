@@ -32,7 +32,7 @@ def exported(tmp_path_factory):
 
 def test_a_loaded_detector_finds_what_the_trained_one_does(exported, image):
     variables, config, folder = exported
-    detect = detector.make(config, Devices('jit', jax.devices()[:1]))
+    detect = detector.make_detect_fn(config, Devices('jit', jax.devices()[:1]))
     images = batches.Images(
         records=[records.Record('a', image, image.shape[:2])],
         proposals=[BOXES],

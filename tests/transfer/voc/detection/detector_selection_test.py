@@ -11,8 +11,8 @@ CLASSES = 3
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(detector, 'MOST', 6)
-    monkeypatch.setattr(detector, 'AVERAGE', 3)
+    monkeypatch.setattr(detector, 'MAX_BOXES', 6)
+    monkeypatch.setattr(detector, 'MEAN_BOXES', 3)
 
 
 def drawn(random, count):
@@ -53,7 +53,7 @@ def test_detections_are_those_of_a_slow_twin(few):
     random = np.random.default_rng(0)
     for counts in ([20, 0, 3, 30], [1, 2], [9] * 10):
         images = [drawn(random, count) for count in counts]
-        found = detector.select([detector.best(*image) for image in images])
+        found = detector.select_detections([detector.select_candidates(*image) for image in images])
         for each, rows in zip(found, slow(images, 6, 3), strict=True):
             assert each.labels.tolist() == [row[0] for row in rows]
             np.testing.assert_array_equal(each.scores, np.array([row[1] for row in rows], np.float32))
@@ -61,6 +61,7 @@ def test_detections_are_those_of_a_slow_twin(few):
 
 
 def test_nothing_is_found_in_nothing():
-    assert detector.select([]) == []
-    (found,) = detector.select([detector.best(np.zeros((0, 20), np.float32), np.zeros((0, 20, 4), np.float32))])
+    assert detector.select_detections([]) == []
+    candidates = detector.select_candidates(np.zeros((0, 20), np.float32), np.zeros((0, 20, 4), np.float32))
+    (found,) = detector.select_detections([candidates])
     assert len(found.labels) == len(found.scores) == len(found.boxes) == 0

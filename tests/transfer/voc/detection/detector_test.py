@@ -40,7 +40,7 @@ def slow(config, variables, images, row):
     """Scores and moved boxes of an image, box by box."""
     model, record, found = architecture.make_detector(config, len(NAMES)), images.records[row], []
     for box in images.proposals[row]:
-        factors = [scales.scale_of(record.size, shorter, images.longest) for shorter in images.shorter]
+        factors = [scales.compute_scale(record.size, shorter, images.longest) for shorter in images.shorter]
         area = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
         level = int(np.argmin([abs(area * factor**2 - 224**2) for factor in factors]))
         batch = images.test_batch(row, 1)
@@ -60,15 +60,15 @@ def slow(config, variables, images, row):
 @pytest.mark.slow
 @pytest.mark.parametrize('shorter', [(20,), (20, 40)])
 def test_it_finds_what_a_slow_twin_does(shorter, config, variables, images, monkeypatch):
-    monkeypatch.setattr(detector, 'select', lambda found: found)
-    monkeypatch.setattr(detector, 'distinct', lambda boxes, *_: 2 * (np.arange(len(boxes)),))
-    found = detector.make(config, Devices('jit', jax.devices()[:1]))(variables, images(*shorter))
+    monkeypatch.setattr(detector, 'select_detections', lambda found: found)
+    monkeypatch.setattr(detector, 'deduplicate_rois', lambda boxes, *_: 2 * (np.arange(len(boxes)),))
+    found = detector.make_detect_fn(config, Devices('jit', jax.devices()[:1]))(variables, images(*shorter))
     assert list(found) == [0, 1, 2]
     for row, each in found.items():
         expected = slow(config, variables, images(*shorter), row)
         scores = np.array([x for x, _ in expected], np.float32).reshape(-1, 20)
         moved = np.array([x for _, x in expected], np.float32).reshape(-1, 20, 4)
-        wanted = detector.best(scores, moved)
+        wanted = detector.select_candidates(scores, moved)
         np.testing.assert_array_equal(each.mask, wanted.mask)
         np.testing.assert_allclose(each.scores, wanted.scores, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(each.boxes, wanted.boxes, rtol=1e-4, atol=1e-3)
@@ -85,14 +85,14 @@ def test_what_lies_around_an_image_is_0_once_means_are_subtracted():
 
 def test_each_box_has_the_scale_that_makes_it_nearest_to_224():
     boxes = np.array([[0, 0, 223, 223], [0, 0, 111, 111], [10, 5, 29, 24], [0, 0, 499, 374]], np.float32)
-    assert detector.level_of(boxes, [1.0, 1.5, 2.0]).tolist() == [0, 2, 2, 0]
-    assert detector.level_of(boxes, [1.6]).tolist() == [0, 0, 0, 0]
+    assert detector.choose_scales(boxes, [1.0, 1.5, 2.0]).tolist() == [0, 2, 2, 0]
+    assert detector.choose_scales(boxes, [1.6]).tolist() == [0, 0, 0, 0]
 
 
 def test_boxes_of_the_same_cells_are_looked_at_once():
     boxes = np.array([[0, 0, 31, 31], [50, 0, 99, 31], [1, 2, 33, 30], [0, 0, 31, 31]], np.float32)
-    first, place = detector.distinct(boxes, np.zeros(4, int), [1.0], 1 / 16)
+    first, place = detector.deduplicate_rois(boxes, np.zeros(4, int), [1.0], 1 / 16)
     assert sorted(first.tolist()) == [0, 1]
     assert first[place].tolist() == [0, 1, 0, 0]
-    first, place = detector.distinct(boxes, np.array([0, 0, 1, 0]), [1.0, 1.0], 1 / 16)
+    first, place = detector.deduplicate_rois(boxes, np.array([0, 0, 1, 0]), [1.0, 1.0], 1 / 16)
     assert first[place].tolist() == [0, 1, 2, 0]

@@ -37,21 +37,21 @@ def assert_are(found, expected):
 
 @pytest.mark.parametrize('change', [{}, {'images': None}, {'images': cells([f'JPEGImages/{x}.jpg' for x in NAMES])}])
 def test_the_published_form(change, tmp_path):
-    assert_are(proposals.read(mat(tmp_path / 'a.mat', **change), NAMES), BOXES)
+    assert_are(proposals.read_file(mat(tmp_path / 'a.mat', **change), NAMES), BOXES)
 
 
 def test_what_is_written_is_read(tmp_path):
     path = tmp_path / 'new' / 'a.npz'
-    proposals.write(path, NAMES, BOXES)
-    assert_are(proposals.read(path, NAMES), BOXES)
+    proposals.write_file(path, NAMES, BOXES)
+    assert_are(proposals.read_file(path, NAMES), BOXES)
     assert [file.name for file in path.parent.iterdir()] == ['a.npz']
-    proposals.write(path, [], [])
-    assert proposals.read(path, []) == []
+    proposals.write_file(path, [], [])
+    assert proposals.read_file(path, []) == []
 
 
 @pytest.mark.parametrize(('make', 'file'), [(mat, 'a.mat'), (npz, 'a.npz')])
 def test_images_that_are_named_may_be_more_and_in_another_order(make, file, tmp_path):
-    assert_are(proposals.read(make(tmp_path / file), [NAMES[2], NAMES[0]]), [BOXES[2], BOXES[0]])
+    assert_are(proposals.read_file(make(tmp_path / file), [NAMES[2], NAMES[0]]), [BOXES[2], BOXES[0]])
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_images_that_are_named_may_be_more_and_in_another_order(make, file, tmp_
 def test_what_is_wrong_is_one_line(make, message, tmp_path):
     path = make(tmp_path)
     with pytest.raises(DataError, match=message) as error:
-        proposals.read(path, NAMES)
+        proposals.read_file(path, NAMES)
     assert '\n' not in str(error.value)
     assert str(path) in str(error.value)
 
@@ -90,14 +90,14 @@ def test_a_file_cut_short_and_one_of_matlab_7_3(tmp_path):
     for path in (mat(tmp_path / 'a.mat'), npz(tmp_path / 'a.npz')):
         path.write_bytes(path.read_bytes()[:-60])
         with pytest.raises(DataError, match='damaged'):
-            proposals.read(path, NAMES)
+            proposals.read_file(path, NAMES)
     (tmp_path / 'b.mat').write_bytes(b'MATLAB 7.3 MAT-file'.ljust(124) + b'\0\2IM' + bytes(512))
     with pytest.raises(DataError, match=r'b\.mat is of MATLAB 7.3: write it again'):
-        proposals.read(tmp_path / 'b.mat', NAMES)
+        proposals.read_file(tmp_path / 'b.mat', NAMES)
 
 
 def test_what_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(DataError, match=r'proposals are written as \.npz'):
-        proposals.write(tmp_path / 'a.mat', NAMES, BOXES)
+        proposals.write_file(tmp_path / 'a.mat', NAMES, BOXES)
     with pytest.raises(DataError, match='3 names and boxes of 2 images'):
-        proposals.write(tmp_path / 'a.npz', NAMES, BOXES[:2])
+        proposals.write_file(tmp_path / 'a.npz', NAMES, BOXES[:2])

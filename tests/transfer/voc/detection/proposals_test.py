@@ -24,7 +24,7 @@ def images():
 def load(images, tmp_path):
     def load(*boxes):
         arrays = [np.array(each, np.float64).reshape(-1, 4) for each in boxes]
-        proposals.write(tmp_path / 'boxes.npz', [record.name for record in images], arrays)
+        proposals.write_file(tmp_path / 'boxes.npz', [record.name for record in images], arrays)
         return proposals.load(images, str(tmp_path / 'boxes.npz'), place='trainval of VOC')
 
     return load
@@ -46,9 +46,9 @@ def test_recall_by_hand():
     dogs = made.objects(('dog', (0, 0, 9, 9)), ('dog', (50, 50, 59, 59), True))
     objects = [dogs, made.objects(('cat', (0, 0, 9, 9)))]
     boxes = [np.array([[0, 0, 9, 5], [50, 50, 59, 59]], np.float32), np.zeros((0, 4), np.float32)]
-    assert proposals.recall(objects, boxes) == ([0.5, 0.0], 2)  # 60 of 100 pixels
-    assert proposals.recall(objects, boxes, (0.6,)) == ([0.5], 2)
-    assert proposals.recall([made.objects()], boxes[1:]) == ([None, None], 0)
+    assert proposals.compute_recall(objects, boxes) == ([0.5, 0.0], 2)  # 60 of 100 pixels
+    assert proposals.compute_recall(objects, boxes, (0.6,)) == ([0.5], 2)
+    assert proposals.compute_recall([made.objects()], boxes[1:]) == ([None, None], 0)
 
 
 def test_boxes_that_reach_outside_are_cut_and_said(load, capsys):
@@ -99,7 +99,7 @@ def test_selective_search_finds_most_objects_of_photographs(tmp_path, capsys):
     opened = devkit.open_voc(str(photographs.devkit(tmp_path, side=256)), ['trainval'])['trainval']
     found = proposals.load(opened, 'selective_search', place='test', folder=tmp_path)
     assert [100 < len(each) < 2000 for each in found] == 5 * [True]
-    (half, most), _ = proposals.recall([record.objects for record in opened], found)
+    (half, most), _ = proposals.compute_recall([record.objects for record in opened], found)
     assert half > 0.8
     assert most > 0.5
     assert 'proposals of test: 5 images' in capsys.readouterr().out

@@ -17,23 +17,23 @@ from artifacts_jax.transfer.voc.detection import scales
     ],
 )
 def test_a_side_decides(size, shorter, longest, expected):
-    assert scales.scale_of(size, shorter, longest) == expected
+    assert scales.compute_scale(size, shorter, longest) == expected
 
 
 def test_each_image_has_its_scale_and_all_are_drawn():
-    found = [scales.draw(0, position, 5) for position in range(3000)]
+    found = [scales.sample_scale(0, position, 5) for position in range(3000)]
     np.testing.assert_allclose(np.bincount(found) / 3000, 0.2, atol=0.03)
-    assert [scales.draw(0, position, 5) for position in range(7, 17)] == found[7:17]
-    assert [scales.draw(1, position, 5) for position in range(100)] != found[:100]
+    assert [scales.sample_scale(0, position, 5) for position in range(7, 17)] == found[7:17]
+    assert [scales.sample_scale(1, position, 5) for position in range(100)] != found[:100]
 
 
 def test_no_image_is_scaled_away():
-    assert scales.scaled((375, 500), 1.6) == (600, 800)
-    assert scales.scaled((1, 500), 0.2) == (1, 100)
+    assert scales.compute_scaled_size((375, 500), 1.6) == (600, 800)
+    assert scales.compute_scaled_size((1, 500), 0.2) == (1, 100)
 
 
 def test_there_are_few_for_one_scale_and_for_five():
-    single, multi = (scales.padded_sizes(preset.scales, preset.longest) for preset in scales.PRESETS.values())
+    single, multi = (scales.compute_padded_sizes(preset.scales, preset.longest) for preset in scales.PRESETS.values())
     assert single == ((600, 816), (816, 600), (600, 1000), (1000, 600), (816, 816), (1000, 1000))
     assert len(multi) == 12
     assert multi[0] == (576, 784)
@@ -42,25 +42,25 @@ def test_there_are_few_for_one_scale_and_for_five():
 
 @pytest.mark.parametrize('preset', scales.PRESETS.values(), ids=scales.PRESETS)
 def test_every_image_fits_into_the_last(preset):
-    found = scales.padded_sizes(preset.scales, preset.longest)
+    found = scales.compute_padded_sizes(preset.scales, preset.longest)
     for size in ((375, 500), (500, 375), (500, 500), (1, 500), (500, 120), (4000, 3000)):
         for shorter in preset.scales:
-            taken = scales.scaled(size, scales.scale_of(size, shorter, preset.longest))
+            taken = scales.compute_scaled_size(size, scales.compute_scale(size, shorter, preset.longest))
             assert max(taken) <= preset.longest
-            padded = scales.smallest(found, [taken])
+            padded = scales.choose_padded_size(found, [taken])
             assert padded[0] >= taken[0]
             assert padded[1] >= taken[1]
 
 
 def test_a_batch_has_the_smallest_that_holds_all():
-    found = scales.padded_sizes((600,), 1000)
-    assert scales.smallest(found, [(600, 800), (600, 600)]) == (600, 816)
-    assert scales.smallest(found, [(600, 800), (800, 600)]) == (816, 816)
-    assert scales.smallest(found, [(600, 800), (600, 817)]) == (600, 1000)
-    assert scales.smallest(found, [(600, 800), (1000, 200)]) == (1000, 1000)
+    found = scales.compute_padded_sizes((600,), 1000)
+    assert scales.choose_padded_size(found, [(600, 800), (600, 600)]) == (600, 816)
+    assert scales.choose_padded_size(found, [(600, 800), (800, 600)]) == (816, 816)
+    assert scales.choose_padded_size(found, [(600, 800), (600, 817)]) == (600, 1000)
+    assert scales.choose_padded_size(found, [(600, 800), (1000, 200)]) == (1000, 1000)
 
 
 def test_they_are_said():
-    assert scales.described(((4, 6), (6, 4))) == (
+    assert scales.describe_padded_sizes(((4, 6), (6, 4))) == (
         'images are padded to one of 2 sizes, 4x6, 6x4, each compiled when it first comes'
     )

@@ -77,7 +77,7 @@ def test_boxes_are_sorted_and_those_of_the_image(opencv):
 
 
 def test_a_large_image_is_scaled_down(opencv, monkeypatch):
-    monkeypatch.setattr(selective_search, 'SIDE', 60)
+    monkeypatch.setattr(selective_search, 'MAX_SIDE', 60)
     large = np.asarray(PIL.Image.fromarray(SCENES['b']).resize((180, 144), PIL.Image.Resampling.NEAREST))
     boxes = selective_search.search(large)
     np.testing.assert_allclose(boxes[0], [0, 0, 179, 143])
@@ -86,12 +86,12 @@ def test_a_large_image_is_scaled_down(opencv, monkeypatch):
 
 def test_what_is_kept_is_not_searched_again(opencv, images, searched, tmp_path, capsys):
     folder = tmp_path / 'kept'
-    found, unusable = selective_search.of_records(images, folder, workers=1)
+    found, unusable = selective_search.search_records(images, folder, workers=1)
     assert (len(searched), unusable) == (3, {})
     said = capsys.readouterr().out
     assert f'selective search: 3 of 3 images, by 1 processes, seconds each; kept in {folder}' in said
     assert 'selective search: 3/3' in said
-    again, _ = selective_search.of_records(images, folder, workers=1)
+    again, _ = selective_search.search_records(images, folder, workers=1)
     assert same(found, again)
     assert len(searched) == 3
     assert capsys.readouterr().out == ''
@@ -99,46 +99,46 @@ def test_what_is_kept_is_not_searched_again(opencv, images, searched, tmp_path, 
 
 def test_after_a_kill_what_is_missing_or_cut_short_is_searched(opencv, images, searched, tmp_path):
     folder = tmp_path / 'kept'
-    found, _ = selective_search.of_records(images, folder, workers=1)
+    found, _ = selective_search.search_records(images, folder, workers=1)
     (folder / 'a.npz').unlink()
     (folder / 'b.npz').write_bytes((folder / 'b.npz').read_bytes()[:-30])
     (folder / '.a.npz.killed').write_bytes(b'cut sh')
-    assert same(found, selective_search.of_records(images, folder, workers=1)[0])
+    assert same(found, selective_search.search_records(images, folder, workers=1)[0])
     assert searched[3:] == searched[:2]
     assert sorted(path.name for path in folder.iterdir()) == ['.a.npz.killed', 'a.npz', 'b.npz', 'c.npz', 'lock']
 
 
 def test_another_image_of_the_name_and_other_settings_are_noticed(opencv, images, searched, tmp_path, monkeypatch):
     folder = tmp_path / 'kept'
-    found, _ = selective_search.of_records(images, folder, workers=1)
+    found, _ = selective_search.search_records(images, folder, workers=1)
     shutil.copy(images[2].file, images[0].file)
-    changed, _ = selective_search.of_records(images, folder, workers=1)
+    changed, _ = selective_search.search_records(images, folder, workers=1)
     assert len(searched) == 4
     assert same(changed, [found[2], *found[1:]])
     content = dataclasses.replace(images[1], file=images[1].file.read_bytes())
-    selective_search.of_records([content], folder, workers=1)  # the same, in memory
+    selective_search.search_records([content], folder, workers=1)  # the same, in memory
     assert len(searched) == 4
     monkeypatch.setitem(selective_search.SETTINGS, 'side', 400)
-    selective_search.of_records(images, folder, workers=1)
+    selective_search.search_records(images, folder, workers=1)
     assert len(searched) == 7
 
 
 def test_an_image_that_cannot_be_read_has_no_boxes_and_is_not_kept(opencv, images, tmp_path):
     images[1].file.write_bytes(b'no image')
     folder = tmp_path / 'kept'
-    found, unusable = selective_search.of_records(images, folder, workers=1)
+    found, unusable = selective_search.search_records(images, folder, workers=1)
     assert [len(boxes) > 0 for boxes in found] == [True, False, True]
     assert list(unusable) == ['b']
     assert 'no image' in unusable['b']
     assert not (folder / 'b.npz').exists()
     PIL.Image.fromarray(SCENES['b']).save(images[1].file)
-    assert len(selective_search.of_records(images, folder, workers=1)[0][1])
+    assert len(selective_search.search_records(images, folder, workers=1)[0][1])
 
 
 def test_processes_find_the_same(opencv, images, tmp_path):
     images[2].file.unlink()
-    alone, reasons = selective_search.of_records(images, tmp_path / 'alone', workers=1)
-    shared, others = selective_search.of_records(images, tmp_path / 'shared', workers=2)
+    alone, reasons = selective_search.search_records(images, tmp_path / 'alone', workers=1)
+    shared, others = selective_search.search_records(images, tmp_path / 'shared', workers=2)
     assert same(alone, shared)
     assert reasons == others == {'c': 'No such file or directory'}
 
@@ -154,10 +154,10 @@ def test_a_killed_process_is_one_line_and_what_was_found_is_kept(opencv, images,
     thread = threading.Thread(target=kill)
     thread.start()
     with pytest.raises(DataError, match=r'was killed, .* run the same command again, with a smaller data\.workers$'):
-        selective_search.of_records(many, folder, workers=2)
+        selective_search.search_records(many, folder, workers=2)
     thread.join()
     assert {*multiprocessing.active_children()} <= others
-    assert any(boxes is not None for boxes in selective_search._kept(folder, many))
+    assert any(boxes is not None for boxes in selective_search._read_saved(folder, many))
 
 
 PROGRAM = """
@@ -169,7 +169,7 @@ from artifacts_jax.transfer.voc.detection import selective_search
 
 image, folder = map(Path, sys.argv[1:])
 record = records.Record('', image, (48, 60))
-selective_search.of_records([dataclasses.replace(record, name=f'{n:04}') for n in range(3000)], folder, workers=2)
+selective_search.search_records([dataclasses.replace(record, name=f'{n:04}') for n in range(3000)], folder, workers=2)
 """
 
 
@@ -193,5 +193,5 @@ def test_without_opencv_one_line_says_what_to_do(images, tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, '__import__', without)
     with pytest.raises(DataError, match=r"^selective search needs OpenCV .* pip install -e '\.\[voc\]'.*$"):
-        selective_search.of_records(images, tmp_path / 'kept')
+        selective_search.search_records(images, tmp_path / 'kept')
     assert not (tmp_path / 'kept').exists()

@@ -14,7 +14,7 @@ DEVIATIONS = np.random.default_rng(1).uniform(0.1, 0.3, (CLASSES, 4)).astype(np.
 
 @jax.jit
 def draw(key, *arguments):
-    return targets.draw(key, *arguments, means=MEANS, deviations=DEVIATIONS)
+    return targets.sample_rois(key, *arguments, means=MEANS, deviations=DEVIATIONS)
 
 
 def listed(arguments):
@@ -108,7 +108,7 @@ def test_an_image_without_proposals_gives_its_objects():
 
 def test_another_number_has_its_own_quarter():
     arguments = image(2, 400)
-    draw = jax.jit(partial(targets.draw, means=MEANS, deviations=DEVIATIONS, count=20))
+    draw = jax.jit(partial(targets.sample_rois, means=MEANS, deviations=DEVIATIONS, count=20))
     sample = draw(jax.random.key(0), *arguments)
     assert (sample.labels > 0).sum() == 5
     assert sample.mask.sum() == 20

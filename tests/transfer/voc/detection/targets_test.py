@@ -11,8 +11,8 @@ from artifacts_jax.transfer.voc.detection import targets
 from tests.models.boxes_test import covered, move
 
 CLASSES, WIDTH = 4, 40
-match = jax.jit(targets.match)
-moments = jax.jit(targets.moments, static_argnames='classes')
+match = jax.jit(targets.match_objects)
+moments = jax.jit(targets.compute_moments, static_argnames='classes')
 
 
 def image(seed, count=60, objects=4):
@@ -75,8 +75,8 @@ def test_statistics_are_those_of_all_foreground_and_its_mirror_images():
                     pair = [np.asarray(geometry.flip(x, WIDTH)) if mirrored else x for x in (box, goal)]
                     moves[label].append(move(*pair))
     sums = [jax.tree.map(np.float64, moments(*arguments, classes=CLASSES)) for arguments in images]
-    sums = targets.with_mirrored(reduce(lambda a, b: jax.tree.map(np.add, a, b), sums))
-    means, deviations = targets.statistics(sums)
+    sums = targets.add_mirrored(reduce(lambda a, b: jax.tree.map(np.add, a, b), sums))
+    means, deviations = targets.compute_statistics(sums)
     assert sums.count.tolist() == [len(each) for each in moves]
     assert min(sums.count[:-1]) > 5
     np.testing.assert_allclose(means[:-1], [np.mean(each, axis=0) for each in moves[:-1]], atol=1e-6)
@@ -90,7 +90,7 @@ def test_regions_that_move_alike_have_deviation_one():
     sums = moments(box[1:], np.array([True]), box[:1], np.zeros(1, np.int32), np.array([True]), classes=1)._replace(
         count=np.ones(1)
     )
-    means, deviations = targets.statistics(sums)
+    means, deviations = targets.compute_statistics(sums)
     np.testing.assert_allclose(means, [[-1 / 9, 0, 0, 0]], rtol=1e-6)
     np.testing.assert_array_equal(deviations, np.ones((1, 4)))
 
@@ -106,7 +106,7 @@ def test_images_without_objects_have_no_foreground():
 
 
 def test_a_splits_statistics_are_those_of_its_images(monkeypatch):
-    monkeypatch.setattr(targets, 'TOGETHER', 32)
+    monkeypatch.setattr(targets, 'PADDING_MULTIPLE', 32)
     records, proposals, sums = [], [], None
     for seed in range(3):
         boxes, mask, objects, labels, object_mask = image(seed, count=20 + 20 * seed)
@@ -118,6 +118,6 @@ def test_a_splits_statistics_are_those_of_its_images(monkeypatch):
         sums = found if sums is None else jax.tree.map(np.add, sums, found)
     records.append(types.SimpleNamespace(objects=annotations.objects([])))
     proposals.append(np.zeros((0, 4), np.float32))
-    expected = targets.statistics(targets.with_mirrored(sums))
-    for ours, theirs in zip(targets.over(records, proposals), expected, strict=True):
+    expected = targets.compute_statistics(targets.add_mirrored(sums))
+    for ours, theirs in zip(targets.compute_split_statistics(records, proposals), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)

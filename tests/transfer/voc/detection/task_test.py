@@ -54,7 +54,7 @@ def tree(tmp_path_factory):
         boxes.append(np.clip(near, 0, 17).astype(np.float32))
     for split in ('trainval', 'test'):
         trees.listed(year, split, *names)
-    proposals.write(year.parent / 'boxes.npz', names, boxes)
+    proposals.write_file(year.parent / 'boxes.npz', names, boxes)
     return year
 
 
@@ -71,12 +71,12 @@ def start():
 
 @pytest.fixture
 def train(tree, start, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, 'IMAGES', 8)
+    monkeypatch.setattr(stage, 'INIT_IMAGES', 8)
 
     def train(devices=ONE, folder=tmp_path, **options):
         config = small(tree, **options)
         datasets = images(config, folder)
-        training = stage.Stage(NAME='voc_detection/test', predict=detector.make(config, devices))
+        training = stage.Stage(NAME='voc_detection/test', predict=detector.make_detect_fn(config, devices))
         return loop.run(training, config, folder, devices, datasets, jax.device_put(start, devices.replicated))
 
     return train
@@ -144,7 +144,7 @@ def test_a_step_changes_what_learns_alone(tree, start):
 
 @pytest.mark.slow
 def test_targets_are_normalised_and_new_layers_by_what_they_see(tree, start, monkeypatch):
-    monkeypatch.setattr(stage, 'IMAGES', 8)
+    monkeypatch.setattr(stage, 'INIT_IMAGES', 8)
     config = small(tree)
     training, datasets = stage.Stage(NAME='voc_detection/test'), images(config, tree)
     before = training.init_state(jax.random.key(0), start, config=config)
@@ -153,7 +153,7 @@ def test_targets_are_normalised_and_new_layers_by_what_they_see(tree, start, mon
     assert normal['deviations'][7].min() > 0.01
     np.testing.assert_array_equal(normal['deviations'][0], 1)  # of no object
     np.testing.assert_allclose(normal['means'][7, 0], 0, atol=1e-6)  # with mirror images, x moves neither way
-    pooled = stage._first_regions(config, ONE, {**before.params, 'targets': normal}, datasets['train'])
+    pooled = stage._pool_first_rois(config, ONE, {**before.params, 'targets': normal}, datasets['train'])
     layer = after.params['head']['fc6']
     seen = np.asarray(pooled @ layer['kernel'] + layer['bias'][None])
     np.testing.assert_allclose(seen.mean(0), 0.1, atol=1e-4)
@@ -188,7 +188,7 @@ def test_damaged_images_are_named_in_the_work_directory_and_do_not_count(tree, t
 
 
 def test_proposals_of_other_images_are_refused(tree, tmp_path):
-    proposals.write(tmp_path / 'other.npz', ['000100'], [np.ones((1, 4), np.float32)])
+    proposals.write_file(tmp_path / 'other.npz', ['000100'], [np.ones((1, 4), np.float32)])
     with pytest.raises(DataError, match='no boxes of 6 of the 6 images'):
         pipeline.run(configuration.check(small(tree, proposals=str(tmp_path / 'other.npz'))), tmp_path / 'run')
 
@@ -210,7 +210,7 @@ def proposals_near(records):
 def test_the_objects_of_photographs_are_overfitted(tmp_path):
     year = photographs.devkit(tmp_path, side=96)
     records = devkit.open_voc(str(year), ['trainval'])['trainval']
-    proposals.write(tmp_path / 'boxes.npz', [record.name for record in records], proposals_near(records))
+    proposals.write_file(tmp_path / 'boxes.npz', [record.name for record in records], proposals_near(records))
     config = small(year, steps=120, learning_rate=0.01, frozen=0, scales=(96,), longest=200)
     config.voc_detection.update(hidden=64, regions=32, boxes=300, dropout=0.0)
     config.model.update(

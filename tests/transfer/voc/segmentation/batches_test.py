@@ -15,7 +15,8 @@ def test_images_are_drawn_with_replacement_and_as_they_are(tree):
     assert set(rows) == {0, 1, 2, 3}
     assert rows != [row for step in range(100) for row in sorted(set(images.views(step, 4)))]
     batch = images.batch(3, 4)
-    assert batch['image'].shape[1:3] == batches.padded_size([images.records[n].size for n in images.views(3, 4)])
+    sizes = [images.records[n].size for n in images.views(3, 4)]
+    assert batch['image'].shape[1:3] == batches.compute_padded_size(sizes)
     for n, row in enumerate(images.views(3, 4)):
         record, (height, width) = images.records[row], batch['size'][n]
         np.testing.assert_array_equal(batch['image'][n, :height, :width], record.image())

@@ -15,5 +15,5 @@ def tree(tmp_path_factory):
 
 @pytest.fixture
 def little(monkeypatch):
-    monkeypatch.setattr(stage, 'IMAGES', 4)
-    monkeypatch.setattr(batches, 'STEP', 24)
+    monkeypatch.setattr(stage, 'INIT_IMAGES', 4)
+    monkeypatch.setattr(batches, 'SIZE_MULTIPLE', 24)

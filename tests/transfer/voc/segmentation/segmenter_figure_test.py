@@ -9,12 +9,12 @@ from tests.transfer.voc.segmentation import made, trees
 def test_truth_and_prediction_stand_beside_the_photograph(tmp_path, read_png):
     trees.voc(tmp_path / 'VOC2012', train=(0,), val=(1,))
     (record,) = lists.open_lists(made.small(tmp_path / 'VOC2012')).train
-    segmenter.draw(tmp_path / 'a.png', [record], {0: np.full(record.size, 20, np.uint8)}, step=7)
+    segmenter.plot_segmentations(tmp_path / 'a.png', [record], {0: np.full(record.size, 20, np.uint8)}, step=7)
     colours = {tuple(x) for x in read_png(tmp_path / 'a.png').reshape(-1, 3).tolist()}
     cat, void, television = (64, 0, 0), (224, 224, 192), (0, 64, 128)
     assert {cat, void, television, trees.COLOURS[0]} <= colours
 
 
 def test_of_no_image_there_is_no_figure(tmp_path):
-    segmenter.draw(tmp_path / 'a.png', [], {}, step=7)
+    segmenter.plot_segmentations(tmp_path / 'a.png', [], {}, step=7)
     assert not (tmp_path / 'a.png').exists()

@@ -20,7 +20,7 @@ def test_the_classes_of_pixels_are_those_of_images_alone(tree):
     score = {'kernel': jax.random.normal(jax.random.key(1), (1, 1, 8, 21)), 'bias': jnp.zeros(21)}
     variables = {'params': {**state.params, 'head': {**state.params['head'], 'score': score}}, 'batch_stats': {}}
     images, _ = made.images(config)
-    found = dict(segmenter.make(config, Devices('jit'))(variables, images, 2))
+    found = dict(segmenter.make_segment_fn(config, Devices('jit'))(variables, images, 2))
     assert set(found) == {0, 1}
     apply, counts = jax.jit(segmenter.make_network(config).apply), 0
     for row, labels in found.items():
@@ -28,4 +28,4 @@ def test_the_classes_of_pixels_are_those_of_images_alone(tree):
         scores = apply({'params': variables['params']}, scale_pixels(record.image()[None]))
         np.testing.assert_array_equal(labels, np.asarray(scores)[0].argmax(-1))
         counts += confusion.matrix(record.mask(), labels, 21)
-    np.testing.assert_array_equal(segmenter.counted(images.records, found.items())[0], counts)
+    np.testing.assert_array_equal(segmenter.compute_confusion(images.records, found.items())[0], counts)

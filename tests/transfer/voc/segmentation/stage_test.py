@@ -46,8 +46,8 @@ def test_new_layers_begin_by_what_they_see(tree, start):
     training, (images, _) = stage.Stage(NAME='voc_segmentation/test'), made.images(config)
     before = training.init_state(jax.random.key(0), start, config=config)
     after = training.initialise_from_data(before, config=config, devices=made.ONE, datasets={'train': images})
-    seen = stage._first_windows(config, made.ONE, before.variables, images)
-    assert seen.shape == (4 * stage.PLACES, fcn.WINDOW**2 * 8)
+    seen = stage._pool_first_windows(config, made.ONE, before.variables, images)
+    assert seen.shape == (4 * stage.WINDOWS_PER_IMAGE, fcn.WINDOW**2 * 8)
     layer = after.params['head']['fc6']
     outputs = np.asarray(seen @ layer['kernel'].reshape(-1, 8) + layer['bias'][None])
     np.testing.assert_allclose(outputs.mean(0), 0.1, atol=1e-4)

@@ -70,7 +70,7 @@ def test_what_is_tested_on_is_not_learned_from(tree, tmp_path):
     ],
 )
 def test_the_masks_of_photographs_are_overfitted(names, steps, least, tmp_path, monkeypatch, undrawn):
-    monkeypatch.setattr(batches, 'STEP', 64)
+    monkeypatch.setattr(batches, 'SIZE_MULTIPLE', 64)
     year = photographs.devkit(tmp_path, side=64, names=names)
     config = made.small(year, steps=steps, learning_rate=0.008, hidden=128, dropout=0.0)
     config.model.update(widths=(16,) * 5)
