@@ -64,7 +64,7 @@ def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
     return probe(run.config, run.devices, data, variables)
 
 
-def about(run: Run, data: Datasets) -> dict:
+def metadata(run: Run, data: Datasets) -> dict:
     """Returns the data set's name and how many images of it are used."""
     counts = {
         'train': (run.config.probe.max_train, data['probe_train']),
@@ -86,7 +86,7 @@ def summary(row: dict) -> list[str]:
     return [f'{layer} {_percent(each)} %' for layer, each in row.items()]
 
 
-def finish(run: Run, found: dict) -> None:
+def clean_up(run: Run, found: dict) -> None:
     """Draws the accuracies as bars."""
     if processes.is_first():
         accuracies = {

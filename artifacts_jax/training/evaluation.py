@@ -12,8 +12,8 @@ An evaluation, or task, is a module with
     table(found)                          returns all its rows in the results as text
 
 and, where it needs them, `is_complete(config, row)`: whether a current row has all that is asked for;
-`check_results(config, found)`: raises for results that it cannot add to; `about(run, data)`: keys that it writes beside
-its section; `finish(run, found)`: what follows once every entry is current.
+`check_results(config, found)`: raises for results that it cannot add to; `metadata(run, data)`: keys that it writes
+beside its section; `clean_up(run, found)`: called when every entry is current.
 """
 
 import dataclasses
@@ -156,8 +156,8 @@ def evaluate(task, run: Run) -> dict:
             rows, settings = found.get(task.NAME, {}), provenance[key]['settings']
             row = task.evaluate(run, data, Entry(names[key], entries[key], settings, rows, tuple(pending[n:])))
             results.add_row(found, names[key], row, provenance[key])
-            if hasattr(task, 'about'):
-                found.update(task.about(run, data))
+            if hasattr(task, 'metadata'):
+                found.update(task.metadata(run, data))
             results.write(run.workdir, found)
             if processes.is_first():
                 for line in task.summary(row):
@@ -165,8 +165,8 @@ def evaluate(task, run: Run) -> dict:
     finally:
         skipped.report_streamed(reader.skipped for reader in run.watched)
         run.watched.clear()
-    if hasattr(task, 'finish'):
-        task.finish(run, found)
+    if hasattr(task, 'clean_up'):
+        task.clean_up(run, found)
     return found
 
 

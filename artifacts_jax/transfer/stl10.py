@@ -1,7 +1,7 @@
-"""Stage 4: transfer to STL-10 as published, a classifier on conv5 learned from labelled images.
+"""Stage 4: the published STL-10 evaluation, a classifier on conv5 trained on labelled images.
 
-Each protocol of classifier.py is run on all training images and, with a file of folds, on each of these. Such a file
-has the indices of a fold's examples in each line, as STL-10's fold_indices.txt.
+Each protocol of classifier.py is run on all training images and, if there is a fold file, on each fold. Each line of a
+fold file has the indices of the examples of one fold, as in STL-10's fold_indices.txt.
 """
 
 import hashlib
@@ -25,34 +25,34 @@ from artifacts_jax.training.evaluation import Entry, Network, Run
 from artifacts_jax.transfer import classifier
 
 NAME = 'stl10'
-SPLITS = ('probe_train', 'test')  # of the data, that it needs
+SPLITS = ('probe_train', 'test')  # the splits of the data that this stage needs
 ALL = 'all'
-FOLD = {'official': 'fold', 'held_out': 'held_out_fold'}  # what a part is called, by stl10.fold_protocol
+FOLD_PREFIX = {'official': 'fold', 'held_out': 'held_out_fold'}  # prefix of a fold's name, by stl10.fold_protocol
 
 
 class Data(NamedTuple):
-    """What classifiers learn from and are tested on."""
+    """The training and test images, and the folds."""
 
     train: Any
     test: Any
-    classes: int
-    folds: Int[np.ndarray, 'folds size'] | None  # positions in train
-    counters: dict  # {protocol: what counts correct predictions}, which its parts share, compiled once
+    num_classes: int
+    folds: Int[np.ndarray, 'folds size'] | None  # positions in `train`, which may be shuffled
+    counters: dict  # {protocol: compiled function that counts correct predictions}; all subsets share it
 
-    def split(self, part: str) -> dict:
-        """Returns the data of a part, {'train', 'test'}."""
-        if part == ALL:
+    def select(self, subset: str) -> dict:
+        """Returns {'train', 'test'}: the images of 'all' or of a fold such as 'fold_1'."""
+        if subset == ALL:
             return {'train': self.train, 'test': self.test}
-        kind, _, number = part.rpartition('_')
+        prefix, _, number = subset.rpartition('_')
         fold = self.folds[int(number) - 1]
-        if kind == FOLD['official']:
+        if prefix == FOLD_PREFIX['official']:
             return {'train': self.train.subset(fold), 'test': self.test}
         others = np.setdiff1d(np.arange(self.train.num_examples), fold)
         return {'train': self.train.subset(others), 'test': self.train.subset(fold)}
 
 
 def check(config: ConfigDict, devices: Devices) -> None:
-    """Raises ConfigError if a batch does not divide by the devices."""
+    """Raises ConfigError if the batch size is not divisible by the number of devices."""
     devices.check_batch('stl10.batch_size', config.stl10.batch_size, config.accumulate)
 
 
@@ -60,156 +60,163 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Data:
     """Returns the data.
 
     Raises:
-      DataError: there are no labels, the file of folds is not what it should be, or folds are asked of streamed data.
+      DataError: there are no labels, the fold file is malformed, or folds are used with streamed data.
     """
     train, options = datasets['probe_train'], config.stl10
-    classes, positions = splits.classes(config.data, 'probe_train', train, stage=NAME), None
+    num_classes, positions = splits.classes(config.data, 'probe_train', train, stage=NAME), None
     if options.folds:
-        size = {'count': options.num_folds, 'size': options.fold_size}
-        indices = read_folds(options.folds, examples=train.num_examples, **size)
+        fold_shape = {'num_folds': options.num_folds, 'fold_size': options.fold_size}
+        indices = read_folds(options.folds, num_examples=train.num_examples, **fold_shape)
+        # The file counts examples in the order of the data set on disk; `train` may be shuffled.
         positions = np.argsort(splits.original_order(config.data, config.data.probe_train))[indices]
-        _ = train.subset(positions[0])  # refuses a streamed data set now, not after hours of training on all images
-    return Data(train, datasets['test'], classes, positions, {})
+        _ = train.subset(positions[0])  # raises now for streamed data, not after hours of training on all images
+    return Data(train, datasets['test'], num_classes, positions, {})
 
 
 def check_results(config: ConfigDict, found: dict) -> None:
-    """Raises DataError if results of folds are there that were made with another file of folds."""
+    """Raises DataError if results.json has results from a different fold file."""
     digest = _folds_digest(config)
     if digest and found.get('folds_sha256', digest) != digest:
         raise splits.DataError(
-            f'stl10.folds={config.stl10.folds} is another file than that of the folds in results.json (its sha256'
-            f' is {found["folds_sha256"]}): use that, or another --workdir with artifacts.pretrained'
+            f'stl10.folds={config.stl10.folds}: differs from the fold file of the results in results.json (sha256'
+            f' {found["folds_sha256"]}); use that file, or a new --workdir with --config.artifacts.pretrained=EXPORT'
         )
 
 
 def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
-    """Returns {'PROTOCOL/PART': the learned network}.
+    """Returns {'PROTOCOL/SUBSET': the trained network}.
 
-    Parts are 'all' and 'fold_1', ... ('held_out_fold_1', ...), numbered as the lines of the file of folds; 'folds'
-    ('held_out_folds') is the last one's summary.
+    Subsets are 'all' and 'fold_1', ... ('held_out_fold_1', ...), numbered as the lines of the fold file. The last
+    entry, 'folds' ('held_out_folds'), has the mean over all folds.
     """
     folds = _fold_names(config) if config.stl10.folds else []
-    parts = [ALL, *folds, *([_summary_name(config)] if folds else [])]
-    return {f'{protocol}/{part}': networks['learned'] for protocol in config.stl10.protocols for part in parts}
+    subsets = [ALL, *folds, *([_summary_name(config)] if folds else [])]
+    return {f'{protocol}/{subset}': networks['learned'] for protocol in config.stl10.protocols for subset in subsets}
 
 
 def evaluate(run: Run, data: Data, entry: Entry) -> dict:
-    """Trains and tests the classifier of a part.
+    """Trains and tests the classifier of a subset.
 
-    Of a fold only the metrics are kept; of the training on all images the checkpoints too, and the trunk's export.
+    Only the metrics of a fold are kept. For 'all', the checkpoints and the exported trunk are kept, too.
 
     Returns:
-      {'accuracy' in %, 'correct', 'count', 'train'}; of the summary of folds {'mean', 'deviation', 'ddof': 1, 'folds',
-      'train'}, the deviation the sample's.
+      {'accuracy' in %, 'correct', 'count', 'train'}. For the mean over folds {'mean', 'deviation', 'ddof': 1, 'folds',
+      'train'}, with the sample standard deviation.
     """
-    protocol, _, part = entry.key.partition('/')
-    _discard(run, entry.rows)
-    if part == _summary_name(run.config):
+    protocol, _, subset = entry.key.partition('/')
+    _remove_fold_checkpoints(run, entry.rows)
+    if subset == _summary_name(run.config):
         rows = [entry.rows[protocol][name] for name in _fold_names(run.config)]
         accuracies = [row['accuracy'] for row in rows]
-        summary = {'mean': statistics.mean(accuracies), 'deviation': statistics.stdev(accuracies), 'ddof': 1}
-        return {**summary, 'folds': len(rows), 'train': rows[0]['train']}
-    count = classifier.counter(protocol, data.classes, run.config, run.devices)
-    split, count = data.split(part), data.counters.setdefault(protocol, count)
-    images = split['train'].num_examples
-    stage = classifier.Stage(NAME=entry.name, protocol=protocol, images=images, classes=data.classes, predict=count)
-    state = run.train(stage, entry, split)
-    correct, examples = count(state.variables, split['test'])
-    if part == ALL:
-        head, source = {'protocol': protocol, 'classes': data.classes}, {'stage': entry.name, 'step': int(state.step)}
+        spread = {'mean': statistics.mean(accuracies), 'deviation': statistics.stdev(accuracies), 'ddof': 1}
+        return {**spread, 'folds': len(rows), 'train': rows[0]['train']}
+    count_correct = classifier.make_counter(protocol, data.num_classes, run.config, run.devices)
+    count_correct = data.counters.setdefault(protocol, count_correct)
+    images = data.select(subset)
+    num_train = images['train'].num_examples
+    stage = classifier.Stage(
+        NAME=entry.name, protocol=protocol, num_images=num_train, num_classes=data.num_classes, predict=count_correct
+    )
+    state = run.train(stage, entry, images)
+    correct, num_test = count_correct(state.variables, images['test'])
+    if subset == ALL:
+        head = {'protocol': protocol, 'classes': data.num_classes}
+        source = {'stage': entry.name, 'step': int(state.step)}
         folder = renamed.find_stage_folder(run.workdir, f'{NAME}/{protocol}/export')
         exports.save(folder, state.variables, run.config, head=head, source=source)
-    return {'accuracy': 100 * correct / examples, 'correct': correct, 'count': examples, 'train': images}
+    return {'accuracy': 100 * correct / num_test, 'correct': correct, 'count': num_test, 'train': num_train}
 
 
-def about(run: Run, data: Data) -> dict:
-    """Returns the data set's name, and a digest of the file of folds."""
+def metadata(run: Run, data: Data) -> dict:
+    """Returns the name of the data set, and the SHA-256 digest of the fold file if there is one."""
     del data
     digest = _folds_digest(run.config)
     return {'dataset': run.config.data.name, **({'folds_sha256': digest} if digest else {})}
 
 
 def summary(row: dict) -> list[str]:
-    """Returns the accuracy."""
+    """Returns the lines to print for a row."""
     if 'mean' in row:
-        return [f'{row["mean"]:.2f} +- {row["deviation"]:.2f} % of {row["folds"]} folds']
+        return [f'{row["mean"]:.2f} +- {row["deviation"]:.2f} % (mean and standard deviation of {row["folds"]} folds)']
     return [f'{row["accuracy"]:.2f} % ({results.format_fraction(row)})']
 
 
-def finish(run: Run, found: dict) -> None:
-    """Removes what a run that was killed has left of folds."""
-    _discard(run, found[NAME])
+def clean_up(run: Run, found: dict) -> None:
+    """Removes fold checkpoints that a killed run has left."""
+    _remove_fold_checkpoints(run, found[NAME])
 
 
 def table(found: dict) -> str:
-    """Returns the rows as a table of text: accuracies in %, with counts."""
+    """Returns the rows as a text table: accuracies in %, with counts."""
     rows = []
-    for protocol, parts in found[NAME].items():
-        for part, row in parts.items():
+    for protocol, subsets in found[NAME].items():
+        for subset, row in subsets.items():
             if 'mean' in row:
                 accuracy = f'{row["mean"]:.2f} +- {row["deviation"]:.2f}'
-                rows.append([protocol, part, f'{row["folds"]} x {row["train"]:,}', accuracy, ''])
+                rows.append([protocol, subset, f'{row["folds"]} x {row["train"]:,}', accuracy, ''])
             else:
                 accuracy = f'{row["accuracy"]:.2f}'
-                rows.append([protocol, part, f'{row["train"]:,}', accuracy, results.format_fraction(row)])
+                rows.append([protocol, subset, f'{row["train"]:,}', accuracy, results.format_fraction(row)])
     return (
-        f'Transfer to {found["dataset"]}; accuracy in % on test images, and over folds its mean and sample standard'
-        f' deviation (divided by the folds less one)\n\n'
-        + results.format_table(['protocol', 'part', 'training images', 'accuracy', 'correct'], rows, left=2)
+        f'Transfer to {found["dataset"]}; accuracy in % on test images; over folds: mean +- sample standard deviation'
+        f' (n - 1)\n\n'
+        + results.format_table(['protocol', 'subset', 'training images', 'accuracy', 'correct'], rows, left=2)
     )
 
 
-def read_folds(path: str | Path, *, count: int, size: int, examples: int) -> Int[np.ndarray, '{count} {size}']:
+def read_folds(
+    path: str | Path, *, num_folds: int, fold_size: int, num_examples: int
+) -> Int[np.ndarray, '{num_folds} {fold_size}']:
     """Reads the indices of the examples of each fold.
 
     Args:
-      path: a text file; each line has the indices of a fold's examples, from 0, separated by spaces.
-      count: how many folds it must hold.
-      size: how many examples each fold must hold, all different; folds may overlap.
-      examples: how many examples there are to choose from.
+      path: a text file; each line has the indices of the examples of one fold, from 0, separated by spaces.
+      num_folds: the expected number of folds.
+      fold_size: the expected number of examples in each fold, all different; folds may overlap.
+      num_examples: the number of examples in the data set; indices must be smaller.
 
     Raises:
-      DataError: the file cannot be read or holds something else; the message names line, find and expectation.
+      DataError: the file is unreadable or malformed; the message has the line, its value and the expected value.
     """
     try:
         lines = Path(path).expanduser().read_text(encoding='ascii').rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise splits.DataError(f'{path}: cannot be read as a text file of folds ({error})') from error
-    if len(lines) != count:
-        raise splits.DataError(f'{path}: has {len(lines)} lines, expected {count}, one for each fold')
-    places = (f'{path}, line {n}' for n in range(1, count + 1))
-    return np.array([_parse(line.split(), place, size, examples) for line, place in zip(lines, places)])
+    if len(lines) != num_folds:
+        raise splits.DataError(f'{path}: has {len(lines)} lines, expected {num_folds}, one for each fold')
+    names = (f'{path}, line {n}' for n in range(1, num_folds + 1))
+    return np.array([_parse_line(line.split(), name, fold_size, num_examples) for line, name in zip(lines, names)])
 
 
-def _parse(words, place, size, examples):
-    """Returns the indices that a line's words are."""
-    if len(words) != size:
-        raise splits.DataError(f'{place}: has {len(words)} entries, expected {size} indices')
-    seen = set()
+def _parse_line(words, name, fold_size, num_examples):
+    """Parses the words of one line into indices; `name` is the path and line, for messages."""
+    if len(words) != fold_size:
+        raise splits.DataError(f'{name}: has {len(words)} entries, expected {fold_size} indices')
+    indices = {}  # a dictionary keeps their order and finds duplicates fast
     for word in words:
-        if not word.isdecimal() or int(word) >= examples:
-            raise splits.DataError(f'{place}: holds {word!r}, expected integers from 0 to {examples - 1}')
-        if int(word) in seen:
-            raise splits.DataError(f'{place}: holds {int(word)} twice, expected {size} different indices')
-        seen.add(int(word))
-    return [int(word) for word in words]
+        if not word.isdecimal() or int(word) >= num_examples:
+            raise splits.DataError(f'{name}: has {word!r}, expected integers from 0 to {num_examples - 1}')
+        if int(word) in indices:
+            raise splits.DataError(f'{name}: has {int(word)} twice, expected {fold_size} different indices')
+        indices[int(word)] = None
+    return list(indices)
 
 
-def _discard(run, rows):
-    """Removes the checkpoints of folds: ten fine-tuned networks with their optimisers are 7 GB."""
-    for protocol, parts in rows.items():
-        for part in parts:
-            if part != ALL and processes.is_first():
-                folder = renamed.find_stage_folder(run.workdir, f'{NAME}/{protocol}/{part}')
+def _remove_fold_checkpoints(run, rows):
+    """Removes the checkpoints of completed folds: ten fine-tuned networks with their optimisers need 7 GB."""
+    for protocol, subsets in rows.items():
+        for subset in subsets:
+            if subset != ALL and processes.is_first():
+                folder = renamed.find_stage_folder(run.workdir, f'{NAME}/{protocol}/{subset}')
                 shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
 
 
 def _fold_names(config):
-    return [f'{FOLD[config.stl10.fold_protocol]}_{n}' for n in range(1, config.stl10.num_folds + 1)]
+    return [f'{FOLD_PREFIX[config.stl10.fold_protocol]}_{n}' for n in range(1, config.stl10.num_folds + 1)]
 
 
 def _summary_name(config):
-    return f'{FOLD[config.stl10.fold_protocol]}s'
+    return f'{FOLD_PREFIX[config.stl10.fold_protocol]}s'
 
 
 def _folds_digest(config):

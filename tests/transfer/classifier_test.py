@@ -15,16 +15,16 @@ from artifacts_jax.training import keys
 from artifacts_jax.transfer import classifier
 from tests.conftest import tiny
 
-PROTOCOLS = ('linear', 'finetune', 'reference')  # the last: linear, with conv5's batch norm as in the 2019 code
+PROTOCOLS = ('linear', 'finetune', 'reference')  # 'reference': linear, with conv5's batch norm as in the 2019 code
 
 
 def settings(protocol):
-    """(config, stage) of a protocol on the tiny network, five classes."""
+    """Returns (config, stage) of a protocol, for the tiny network and five classes."""
     config = tiny()
     config.stl10.update(epochs=3, batch_size=8, hidden=16)
     if protocol == 'reference':
         protocol, config.stl10.batch_norm = 'linear', 'reference'
-    return config, classifier.Stage(NAME=f'stl10/{protocol}/all', protocol=protocol, images=20, classes=5)
+    return config, classifier.Stage(NAME=f'stl10/{protocol}/all', protocol=protocol, num_images=20, num_classes=5)
 
 
 @pytest.fixture(scope='module')
@@ -34,7 +34,7 @@ def labelled(batch):
 
 @pytest.fixture(scope='module')
 def steps(stage_states, labelled):
-    """{protocol: (state before, state after, metrics)} of the first step, jitted on one device."""
+    """Returns {protocol: (state before, state after, metrics)} of the first step, jitted on one device."""
     found = {}
     for protocol in PROTOCOLS:
         config, stage = settings(protocol)
@@ -45,19 +45,19 @@ def steps(stage_states, labelled):
 
 
 def changed(before, after):
-    """The paths of the leaves that differ, in any bit."""
+    """Returns the paths of the leaves that are not equal."""
     leaves = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
     return {
         jax.tree_util.keystr(path, simple=True, separator='/') for (path, a), b in leaves if np.not_equal(a, b).any()
     }
 
 
-def test_linear_trains_the_head_alone(steps):
+def test_linear_trains_only_the_head(steps):
     before, after, _ = steps['linear']
     assert changed(before.variables, after.variables) == {'params/head/fc/kernel', 'params/head/fc/bias'}
 
 
-def test_reference_batch_norm_changes_the_statistics_of_norm5_besides(steps):
+def test_reference_batch_norm_also_changes_the_statistics_of_norm5(steps):
     before, after, _ = steps['reference']
     assert changed(before.variables, after.variables) == {
         'params/head/fc/kernel',
@@ -70,12 +70,12 @@ def test_reference_batch_norm_changes_the_statistics_of_norm5_besides(steps):
 def test_fine_tuning_trains_everything(steps):
     before, after, _ = steps['finetune']
     everything = jax.tree_util.tree_leaves_with_path(before.variables)
-    moved = changed(before.variables, after.variables)
-    assert moved == {jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in everything}
+    changed_paths = changed(before.variables, after.variables)
+    assert changed_paths == {jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in everything}
 
 
 @pytest.mark.parametrize('protocol', PROTOCOLS)
-def test_the_trunk_begins_as_it_was_learned(steps, stage_states, protocol):
+def test_training_starts_from_the_pretrained_trunk(steps, stage_states, protocol):
     found, learned = steps[protocol][0].variables, artifacts.discriminator(stage_states[artifacts].variables)
     for kind in ('params', 'batch_stats'):
         jax.tree.map(np.testing.assert_array_equal, found[kind]['trunk'], learned[kind]['trunk'])
@@ -125,7 +125,7 @@ def test_pmap_with_the_references_batch_norm_equals_jit_on_one(steps, stage_stat
         np.testing.assert_allclose(mapped_values[name], value, rtol=1e-4, err_msg=name)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), mapped.batch_stats, after.batch_stats)
     for network in after.params:
-        # The first step of Adam is near the sign of the gradient: rounding decides where that is next to nothing.
+        # The first update of Adam is close to the sign of the gradient: rounding decides it where gradients are tiny.
         pairs = zip(jax.tree.leaves(mapped.params[network]), jax.tree.leaves(after.params[network]))
         close = np.concatenate([np.ravel(np.abs(a - b) < 1e-5) for a, b in pairs])
         assert close.mean() > 0.99
@@ -134,7 +134,7 @@ def test_pmap_with_the_references_batch_norm_equals_jit_on_one(steps, stage_stat
 def test_an_epoch_has_whole_batches_and_at_least_one():
     config, stage = settings('linear')
     assert stage.plan(config) == (2 * 3, 8)
-    fold, whole = (classifier.Stage(NAME='a', protocol='linear', images=images, classes=5) for images in (7, 5000))
+    fold, whole = (classifier.Stage(NAME='a', protocol='linear', num_images=n, num_classes=5) for n in (7, 5000))
     assert fold.plan(config) == (3, 8)
     default = configuration.ConfigDict({'stl10': {'epochs': 400, 'batch_size': 128}})
     assert whole.plan(default) == (39 * 400, 128)

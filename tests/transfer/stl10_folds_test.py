@@ -7,7 +7,7 @@ from artifacts_jax.transfer import stl10
 
 def read(path, text):
     path.write_text(text)
-    return stl10.read_folds(path, count=2, size=3, examples=10)
+    return stl10.read_folds(path, num_folds=2, fold_size=3, num_examples=10)
 
 
 def test_each_line_is_a_fold(tmp_path):
@@ -20,10 +20,10 @@ def test_each_line_is_a_fold(tmp_path):
     [
         ('0 1 2\n', 'folds.txt: has 1 lines, expected 2'),
         ('0 1 2\n3 4\n', 'folds.txt, line 2: has 2 entries, expected 3 indices'),
-        ('0 1 2\n3 4 5.0\n', r"line 2: holds '5.0', expected integers from 0 to 9"),
-        ('0 1 10\n3 4 5\n', r"line 1: holds '10', expected integers from 0 to 9"),
-        ('0 1 -1\n3 4 5\n', r"line 1: holds '-1', expected integers from 0 to 9"),
-        ('0 1 2\n3 4 3\n', 'line 2: holds 3 twice, expected 3 different indices'),
+        ('0 1 2\n3 4 5.0\n', r"line 2: has '5.0', expected integers from 0 to 9"),
+        ('0 1 10\n3 4 5\n', r"line 1: has '10', expected integers from 0 to 9"),
+        ('0 1 -1\n3 4 5\n', r"line 1: has '-1', expected integers from 0 to 9"),
+        ('0 1 2\n3 4 3\n', 'line 2: has 3 twice, expected 3 different indices'),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, text, message):
@@ -33,7 +33,7 @@ def test_what_is_wrong_is_named(tmp_path, text, message):
 
 def test_a_file_that_is_missing_or_no_text_says_so(tmp_path):
     with pytest.raises(DataError, match=r'missing.txt: cannot be read'):
-        stl10.read_folds(tmp_path / 'missing.txt', count=2, size=3, examples=10)
+        stl10.read_folds(tmp_path / 'missing.txt', num_folds=2, fold_size=3, num_examples=10)
     (tmp_path / 'train_X.bin').write_bytes(bytes(range(256)))
     with pytest.raises(DataError, match=r'train_X.bin: cannot be read as a text file'):
-        stl10.read_folds(tmp_path / 'train_X.bin', count=2, size=3, examples=10)
+        stl10.read_folds(tmp_path / 'train_X.bin', num_folds=2, fold_size=3, num_examples=10)

@@ -22,9 +22,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory, photograph_folder, stage_states):
-    """(config, work directory, results) of both protocols on all images and two folds, four devices.
+    """Returns (config, work directory, results) of both protocols on all images and two folds, on four devices.
 
-    The artifacts stage is taken as done: its state at step 0 is saved as its last.
+    The artifacts stage counts as complete: its state at step 0 is saved as its last.
     """
     config, workdir = tiny(), tmp_path_factory.mktemp('stl10')
     config.stages = ('stl10',)
@@ -42,20 +42,20 @@ def run(tmp_path_factory, photograph_folder, stage_states):
     return config, workdir / 'run', pipeline.run(configuration.check(config), workdir / 'run')
 
 
-def test_every_test_image_is_counted_in_every_part(run):
+def test_every_test_image_is_counted_in_every_subset(run):
     _, workdir, results = run
     assert results == json.loads((workdir / 'results.json').read_text())
     assert list(results['stl10']) == ['linear', 'finetune']
-    for parts in results['stl10'].values():
-        assert list(parts) == ['all', 'fold_1', 'fold_2', 'folds']
-        for part, images in (('all', 48), ('fold_1', 12), ('fold_2', 12)):
-            row = parts[part]
+    for subsets in results['stl10'].values():
+        assert list(subsets) == ['all', 'fold_1', 'fold_2', 'folds']
+        for subset, images in (('all', 48), ('fold_1', 12), ('fold_2', 12)):
+            row = subsets[subset]
             assert (row['count'], row['train']) == (20, images)
             assert row['accuracy'] == 100 * row['correct'] / 20
-        one, two = (parts[part]['accuracy'] for part in ('fold_1', 'fold_2'))
-        assert parts['folds']['mean'] == pytest.approx((one + two) / 2)
-        assert parts['folds']['deviation'] == pytest.approx(abs(one - two) / np.sqrt(2))
-        assert (parts['folds']['folds'], parts['folds']['ddof']) == (2, 1)
+        one, two = (subsets[subset]['accuracy'] for subset in ('fold_1', 'fold_2'))
+        assert subsets['folds']['mean'] == pytest.approx((one + two) / 2)
+        assert subsets['folds']['deviation'] == pytest.approx(abs(one - two) / np.sqrt(2))
+        assert (subsets['folds']['folds'], subsets['folds']['ddof']) == (2, 1)
     table = (workdir / 'results.txt').read_text()
     assert f'{results["stl10"]["linear"]["folds"]["mean"]:.2f} +- ' in table
     assert '2 x 12' in table
@@ -63,7 +63,7 @@ def test_every_test_image_is_counted_in_every_part(run):
 
 def test_the_last_state_is_what_is_tested(run):
     config, workdir, results = run
-    stage = classifier.Stage(NAME='stl10/linear/all', protocol='linear', images=48, classes=2)
+    stage = classifier.Stage(NAME='stl10/linear/all', protocol='linear', num_images=48, num_classes=2)
     devices, datasets = Devices('jit'), splits.Datasets(config)
     state = loop.load_final_state(stage, config, workdir, devices)
     images = augment.test_view(config, datasets['test'].images)
@@ -92,10 +92,10 @@ def test_the_classifiers_trunk_is_exported(run, stage_states):
         assert bool(changed(learned, variables['params'])) == (protocol == 'finetune')
 
 
-def test_the_same_command_again_does_nothing_but_say_so(run, capsys, monkeypatch):
+def test_running_again_changes_nothing_and_prints_the_results(run, capsys, monkeypatch):
     config, workdir, results = run
     monkeypatch.setattr(splits, 'load', None)  # needs no data
-    left = workdir / 'stl10' / 'linear' / 'fold_1' / 'checkpoints' / '2'  # as by a run killed before it tidied up
+    left = workdir / 'stl10' / 'linear' / 'fold_1' / 'checkpoints' / '2'  # as left by a killed run
     left.mkdir(parents=True)
     assert pipeline.run(config, workdir) == results
     assert str(workdir / 'results.txt') in capsys.readouterr().out
@@ -107,12 +107,12 @@ def test_a_lost_result_is_tested_again_and_only_that(run, monkeypatch):
     without = json.loads((workdir / 'results.json').read_text())
     del without['stl10']['linear']['all']
     numbers.write(workdir, without)
-    monkeypatch.setattr(Devices, 'train_step', None)  # its checkpoint is there
+    monkeypatch.setattr(Devices, 'train_step', None)  # the checkpoint exists, so nothing is trained
     assert pipeline.run(config, workdir)['stl10'] == results['stl10']
 
 
 @pytest.mark.nightly
-def test_training_goes_on_where_it_stopped(run, undrawn, tmp_path, monkeypatch):
+def test_training_resumes_where_it_stopped(run, undrawn, tmp_path, monkeypatch):
     config, workdir, results = run
     config = config.copy_and_resolve_references()
     config.stl10.protocols = ('linear',)
@@ -120,7 +120,7 @@ def test_training_goes_on_where_it_stopped(run, undrawn, tmp_path, monkeypatch):
     original = splits.InMemory.batch
 
     def batch(self, step, size):
-        if step == 5:  # of the training on all images; that on a fold has two steps
+        if step == 5:  # of the training on all images; training on a fold has two steps
             raise KeyboardInterrupt
         return original(self, step, size)
 
@@ -135,17 +135,17 @@ def test_held_out_folds_train_on_the_others_and_test_on_the_fold(run):
     config, _, _ = run
     datasets, fold = splits.Datasets(config), np.arange(0, 48, 4)
     data = stl10.Data(datasets['probe_train'], datasets['test'], 2, np.array([fold + 1, fold]), {})
-    split = data.split('held_out_fold_2')
-    np.testing.assert_array_equal(split['test'].images, datasets['probe_train'].images[fold])
-    assert split['train'].num_examples == 36
-    both = np.concatenate([split['train'].images, split['test'].images])
+    images = data.select('held_out_fold_2')
+    np.testing.assert_array_equal(images['test'].images, datasets['probe_train'].images[fold])
+    assert images['train'].num_examples == 36
+    both = np.concatenate([images['train'].images, images['test'].images])
     assert len(np.unique(both, axis=0)) == len(np.unique(datasets['probe_train'].images, axis=0))
-    official = data.split('fold_2')
+    official = data.select('fold_2')
     np.testing.assert_array_equal(official['train'].labels, datasets['probe_train'].labels[fold])
     assert official['test'] is datasets['test']
 
 
-def test_the_table_has_parts_and_folds():
+def test_the_table_has_subsets_and_folds():
     row = {'accuracy': 70.0, 'correct': 5600, 'count': 8000, 'train': 5000}
     folds = {'mean': 61.25, 'deviation': 0.5, 'ddof': 1, 'folds': 10, 'train': 1000}
     table = stl10.table({'dataset': 'stl10', 'stl10': {'linear': {'all': row, 'folds': folds}}})
