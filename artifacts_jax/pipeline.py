@@ -137,7 +137,7 @@ def _examine(run, imported):
             except evaluation.NotApplicable as reason:
                 print(f'{task.NAME} will be left out: {reason}', flush=True)
                 used -= 1
-    run.datasets.warn_of_common()
+    run.datasets.warn_of_overlap()
     if not used:
         stages = ', '.join(run.config.stages)
         raise splits.DataError(f'nothing to do: of {stages} all are imported, or have to be left out')

@@ -77,7 +77,7 @@ def _detected(export, folder, out, least, proposals):
     rows, found = [('image', 'label', 'score', 'x1', 'y1', 'x2', 'y2')], find(images, boxes)
     for row, each in found.items():
         name = images[row].name
-        shown = detections.make_photograph(images[row].image(), each, names, least)
+        shown = detections.make_photograph(images[row].read_image(), each, names, least)
         drawn.draw(out / f'{name}.png', [shown], classes=names)
         for label, score, box in zip(shown.names, shown.scores, shown.boxes.tolist()):
             rows.append((name, label, f'{score:.4f}', *(f'{x:.1f}' for x in box)))
@@ -98,7 +98,7 @@ def _segmented(export, folder, out):
     rows, count = [('image', 'label', 'part')], 0
     for row, labels in find(images):
         name, count = images[row].name, count + 1
-        picture = label_maps.Row(images[row].image(), (labels,))
+        picture = label_maps.Row(images[row].read_image(), (labels,))
         label_maps.draw(out / f'{name}.png', [picture], ('photograph', 'prediction'), dict(enumerate(names)))
         label_maps.write(out / 'labels' / f'{name}.png', labels)
         parts = np.bincount(labels.reshape(-1), minlength=len(names)) / labels.size
@@ -113,9 +113,9 @@ def _records(folder):
     from artifacts_jax.data.voc.records import Record
 
     found = []
-    for name in folders.paths(folder):
+    for name in folders.list_images(folder):
         try:
-            size = decoding.shape(folder / name)
+            size = decoding.read_size(folder / name)
         except decoding.UnusableError as error:
             print(f'warning: left out {name} ({error})', file=sys.stderr)
             continue

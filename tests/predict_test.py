@@ -50,7 +50,7 @@ def test_each_image_is_drawn_and_its_boxes_are_listed(export, images, tmp_path, 
         rows = list(csv.DictReader(file))
     assert {row['image'] for row in rows} == {'a.png', 'below/a.png'}
     assert all(float(row['score']) >= 0.01 and float(row['x2']) <= 15 for row in rows)
-    assert all(decoding.shape(out / name)[1] > 900 for name in ('a.png.png', 'below/a.png.png'))
+    assert all(decoding.read_size(out / name)[1] > 900 for name in ('a.png.png', 'below/a.png.png'))
     said = capsys.readouterr().err
     assert 'left out cut.jpg' in said
     assert 'left out 1 of 3 images of those given so far: half.jpg' in said
@@ -64,7 +64,7 @@ def test_the_classes_of_pixels_are_painted_and_listed(config, images, tmp_path, 
     with (out / 'predictions.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert sum(float(row['part']) for row in rows) == pytest.approx(2, abs=0.01)
-    assert all(decoding.shape(out / 'labels' / name) == (16, 16) for name in ('a.png.png', 'below/a.png.png'))
+    assert all(decoding.read_size(out / 'labels' / name) == (16, 16) for name in ('a.png.png', 'below/a.png.png'))
     assert (out / 'a.png.png').is_file()
     assert 'left out 1 of 3 images of those given so far: half.jpg' in capsys.readouterr().err
     with pytest.raises(configuration.ConfigError, match='is a segmenter, which looks at no boxes'):

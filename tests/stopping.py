@@ -11,7 +11,7 @@ class StopError(Exception):
     pass
 
 
-def stop_before(monkeypatch, step, of=ordered.Held):
+def stop_before(monkeypatch, step, of=ordered.ArrayDataset):
     """Makes data sets of a class, by default those in memory, fail when they are asked for the batch of `step`."""
     original = of.batch
 
@@ -23,7 +23,7 @@ def stop_before(monkeypatch, step, of=ordered.Held):
     monkeypatch.setattr(of, 'batch', batch)
 
 
-def equals_when_resumed(monkeypatch, train, whole, parts, *, step=5, of=ordered.Held):
+def equals_when_resumed(monkeypatch, train, whole, parts, *, step=5, of=ordered.ArrayDataset):
     """Checks that train(folder) comes to the same state, bit for bit, if it is stopped before `step`; returns both."""
     expected = train(whole)
     with monkeypatch.context() as patch:

@@ -51,8 +51,8 @@ def open_arrays(path: Path) -> dict[str, Arrays]:
 
 
 def _images(path):
-    with npz.opened(path) as archive:
-        return npz.mapped(archive, 'image')
+    with npz.open_npz(path) as archive:
+        return npz.map_array(archive, 'image')
 
 
 def _labels(files):
@@ -73,25 +73,25 @@ def _labels(files):
 
 def _check(path):
     """Returns a file's (labels, label_names), -1 and () where there are none, or raises DataError."""
-    with npz.opened(path) as archive:
-        there = npz.members(archive)
+    with npz.open_npz(path) as archive:
+        there = npz.array_names(archive)
         if 'image' not in there:
             raise DataError(
                 f'{path} has no array image, but {", ".join(there) or "nothing"}: expected image, uint8 [N, H, W, 3],'
                 f' in every .npz of the folder'
             )
-        count = _count(path, *npz.header(archive, 'image'))
+        count = _count(path, *npz.read_header(archive, 'image'))
         labels, names = np.full(count, -1), ()
         if 'label' in there:
-            shape, dtype = npz.header(archive, 'label')
+            shape, dtype = npz.read_header(archive, 'label')
             if dtype.kind not in 'iu' or shape != (count,):
                 raise DataError(f'{path}: label is {dtype} {list(shape)}, expected integers [{count}], one an image')
-            labels = npz.read(archive, 'label')
+            labels = npz.read_array(archive, 'label')
         if 'label_names' in there:
-            shape, dtype = npz.header(archive, 'label_names')
+            shape, dtype = npz.read_header(archive, 'label_names')
             if dtype.kind != 'U' or len(shape) != 1:
                 raise DataError(f'{path}: label_names is {dtype} {list(shape)}, expected strings [classes]')
-            names = tuple(map(str, npz.read(archive, 'label_names')))
+            names = tuple(map(str, npz.read_array(archive, 'label_names')))
     return labels, names
 
 

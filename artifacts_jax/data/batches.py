@@ -11,7 +11,7 @@ from artifacts_jax.data.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class InMemory(ordered.Held):
+class InMemory(ordered.ArrayDataset):
     """A split decoded once, or arrays: images, and labels, -1 where there is none.
 
     In batches 'image' is uint8 [b, size, size, 3], and 'label' int32 [b].
@@ -62,7 +62,7 @@ class InMemory(ordered.Held):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Streamed(reading.Read):
+class Streamed(reading.StreamedDataset):
     """A split of which each example is read and decoded as it is needed. Its batches are those of InMemory."""
 
     label_names: tuple[str, ...]
@@ -75,7 +75,7 @@ class Streamed(reading.Read):
           source: its examples.
           size: of the images, pixels.
           label_names: of the classes, () where there are no labels.
-          **options: other fields of reading.Read.
+          **options: other fields of reading.StreamedDataset.
         """
         return cls(
             records=source,
@@ -94,13 +94,13 @@ class Streamed(reading.Read):
     def present(self) -> set[int]:
         """The classes that there is an image of; all of them where that is not known before reading."""
         part = self.records
-        labels = getattr(part.whole, 'labels', None) if isinstance(part, sources.Part) else None
+        labels = getattr(part.whole, 'labels', None) if isinstance(part, sources.Slice) else None
         return set(range(self.num_classes) if labels is None else np.unique(labels[part.rows]).tolist())
 
     def subset(self, indices: Int[np.ndarray, ' part']) -> InMemory:
         """Raises DataError: parts are taken of data sets in memory."""
         raise DataError(
-            f'{len(indices):,} chosen examples of {self.skipped.place} were asked for, which is streamed: set'
+            f'{len(indices):,} chosen examples of {self.skipped.split} were asked for, which is streamed: set'
             f' data.loading=memory, or data.memory_limit_gb above its size'
         )
 
@@ -111,7 +111,7 @@ class Streamed(reading.Read):
           DataError: none is left.
         """
         columns = self.read_all()
-        return InMemory(columns['image'], columns['label'], self.label_names, **self.shared())
+        return InMemory(columns['image'], columns['label'], self.label_names, **self.get_options())
 
 
 def _load(example, size, classes):

@@ -29,7 +29,7 @@ class Crops(NamedTuple):
     mirror: Bool[Array, ' B']
 
 
-def draw(
+def sample_boxes(
     keys: Key[Array, ' B'] | UInt32[Array, 'B 2'],
     sizes: Int32[Array | np.ndarray, 'B 2'],
     *,
@@ -59,7 +59,7 @@ def draw(
     return jax.vmap(one)(keys, sizes)
 
 
-def cut(
+def extract_crops(
     images: UInt8[Array | np.ndarray, 'B H W 3'],
     sizes: Int32[Array | np.ndarray, 'B 2'],
     crops: Crops,
@@ -96,7 +96,7 @@ def cut(
     return jax.vmap(one)(images, sizes, crops)
 
 
-def sample(
+def random_crops(
     keys: Key[Array, ' B'] | UInt32[Array, 'B 2'],
     images: UInt8[Array | np.ndarray, 'B H W 3'],
     sizes: Int32[Array | np.ndarray, 'B 2'],
@@ -106,7 +106,7 @@ def sample(
     scales: tuple[float, float] = SCALES,
 ) -> Float32[Array, 'B {side} {side} 3']:
     """Returns what `cut` does of the crops that `draw` draws."""
-    return cut(images, sizes, draw(keys, sizes, side=side, scales=scales), mean=mean, side=side)
+    return extract_crops(images, sizes, sample_boxes(keys, sizes, side=side, scales=scales), mean=mean, side=side)
 
 
 def _axis(start, scale, length, side, *, mirror):

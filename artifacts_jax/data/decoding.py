@@ -85,27 +85,27 @@ def decode_whole(image: bytes | Path | np.ndarray) -> UInt8[np.ndarray, 'H W 3']
     return image if isinstance(image, np.ndarray) else _pixels(image, None)
 
 
-def squash(image: UInt8[np.ndarray, 'H W 3'], size: int) -> UInt8[np.ndarray, '{size} {size} 3']:
+def resize_to_square(image: UInt8[np.ndarray, 'H W 3'], size: int) -> UInt8[np.ndarray, '{size} {size} 3']:
     """Returns the whole of an image as a square, antialiased."""
-    return scale(image, (size, size))
+    return resize(image, (size, size))
 
 
-def fit(image: UInt8[np.ndarray, 'H W 3'], size: int) -> UInt8[np.ndarray, '_ _ 3']:
+def limit_size(image: UInt8[np.ndarray, 'H W 3'], size: int) -> UInt8[np.ndarray, '_ _ 3']:
     """Returns an image scaled down, antialiased, such that its larger side has so many pixels; a smaller one stays."""
     longest = max(image.shape[:2])
     if longest <= size:
         return image
     height, width = (max(1, round(length * size / longest)) for length in image.shape[:2])
-    return scale(image, (height, width))
+    return resize(image, (height, width))
 
 
-def scale(image: UInt8[np.ndarray, 'H W 3'], size: tuple[int, int]) -> UInt8[np.ndarray, '_ _ 3']:
+def resize(image: UInt8[np.ndarray, 'H W 3'], size: tuple[int, int]) -> UInt8[np.ndarray, '_ _ 3']:
     """Returns an image of this height and width, bilinearly, antialiased where it is smaller."""
     resized = PIL.Image.fromarray(image).resize(size[::-1], PIL.Image.Resampling.BILINEAR)
     return np.asarray(resized)
 
 
-def shape(image: bytes | Path) -> tuple[int, int]:
+def read_size(image: bytes | Path) -> tuple[int, int]:
     """Returns the (height, width) that decode_whole gives an image, of which it reads no more than the beginning.
 
     Raises:
@@ -120,7 +120,7 @@ def shape(image: bytes | Path) -> tuple[int, int]:
         return (width, height) if turned else (height, width)
 
 
-def mode(image: bytes | Path | np.ndarray) -> str:
+def read_mode(image: bytes | Path | np.ndarray) -> str:
     """Returns what pixels an image has, as Pillow calls it ('RGB', 'L', 'CMYK', ...), '' where it cannot be read."""
     if isinstance(image, np.ndarray):
         return 'RGB'

@@ -34,17 +34,17 @@ RESIDUE = (
     *('thumbs.db', 'desktop.ini'),
 )
 STAGES = ('autoencoder', 'artifacts')  # whose folders a work directory has
-FORMS = 'FOLDER/SPLIT/CLASS/IMAGE.jpg, FOLDER/SPLIT/IMAGE.jpg, FOLDER/CLASS/IMAGE.jpg or FOLDER/IMAGE.jpg'
+LAYOUTS = 'FOLDER/SPLIT/CLASS/IMAGE.jpg, FOLDER/SPLIT/IMAGE.jpg, FOLDER/CLASS/IMAGE.jpg or FOLDER/IMAGE.jpg'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Files:
+class ImageFiles:
     """A split of a folder."""
 
     folder: Path
     paths: tuple[str, ...]  # below the folder
     labels: Int32[np.ndarray, ' N']
-    places: Float[np.ndarray, ' N']  # in [0, 1), ascending: see sources.places
+    sort_keys: Float[np.ndarray, ' N']  # in [0, 1), ascending: see sources.sort_keys
     label_names: tuple[str, ...]
 
     def __len__(self):
@@ -53,12 +53,12 @@ class Files:
     def __getitem__(self, index):
         return Example(self.folder / self.paths[index], int(self.labels[index]), self.paths[index])
 
-    def original_order(self) -> np.ndarray:
+    def compute_original_order(self) -> np.ndarray:
         """Returns where each image stands among the paths in alphabetical order, integers [N]."""
         return np.argsort(np.argsort(self.paths))
 
 
-def open_folder(config: ConfigDict, folder: Path) -> dict[str, Files]:
+def open_folder(config: ConfigDict, folder: Path) -> dict[str, ImageFiles]:
     """Finds the images of a folder, and says how many; none is read.
 
     Args:
@@ -68,12 +68,12 @@ def open_folder(config: ConfigDict, folder: Path) -> dict[str, Files]:
     Raises:
       DataError: there are none.
     """
-    found, others, closed = _images(folder, FORMS)
-    asked = {slices.name_of(split) for split in (config.train, config.probe_train, config.test)}
+    found, others, closed = _images(folder, LAYOUTS)
+    asked = {slices.split_name(split) for split in (config.train, config.probe_train, config.test)}
     splits, beside = _splits(found, asked)
     names = sorted({name for examples in splits.values() for _, name in examples if name})
     number = {name: n for n, name in enumerate(names)}
-    files = {split: _ordered(folder, examples, number, tuple(names)) for split, examples in splits.items()}
+    files = {split: _make_split(folder, examples, number, tuple(names)) for split, examples in splits.items()}
     counts = ', '.join(f'{len(split):,} images in {name}' for name, split in files.items())
     said = [f'{folder}: {counts}', f'{len(names) or "no"} class{"es" if len(names) != 1 else ""}']
     if beside:
@@ -86,7 +86,7 @@ def open_folder(config: ConfigDict, folder: Path) -> dict[str, Files]:
     return files
 
 
-def paths(folder: Path) -> list[str]:
+def list_images(folder: Path) -> list[str]:
     """Returns the paths of a folder's images, below it, in alphabetical order, whatever folders they are in.
 
     Raises:
@@ -169,22 +169,22 @@ def _splits(paths, asked):
     return dict(sorted(splits.items())), beside
 
 
-def ordered(paths: Sequence[str]) -> tuple[list[int], Float[np.ndarray, ' N']]:
-    """Returns the order of images by a hash of each path, as it is below the folder, and their places in it.
+def sort_by_hash(paths: Sequence[str]) -> tuple[list[int], Float[np.ndarray, ' N']]:
+    """Returns the order of images by a hash of each path, as it is below the folder, and their sort_keys in it.
 
     Returns:
       (positions of the paths, numbers in [0, 1), ascending).
     """
     digests = [hashlib.blake2b(path.replace(os.sep, '/').encode('utf-8', 'surrogateescape'), digest_size=6).digest()
                for path in paths]  # fmt: skip
-    places = np.array([int.from_bytes(digest, 'big') for digest in digests]) / 2**48
-    order = sorted(range(len(paths)), key=lambda n: (places[n], paths[n]))
-    return order, places[order]
+    sort_keys = np.array([int.from_bytes(digest, 'big') for digest in digests]) / 2**48
+    order = sorted(range(len(paths)), key=lambda n: (sort_keys[n], paths[n]))
+    return order, sort_keys[order]
 
 
-def _ordered(folder, examples, number, names):
-    """Returns a split's Files, in the order of `ordered`."""
-    order, places = ordered([path for path, _ in examples])
+def _make_split(folder, examples, number, names):
+    """Returns a split's ImageFiles, in the order of `sort_by_hash`."""
+    order, sort_keys = sort_by_hash([path for path, _ in examples])
     paths = tuple(examples[n][0] for n in order)
     labels = np.array([number.get(examples[n][1], -1) for n in order], np.int32)
-    return Files(folder, paths, labels, places, names)
+    return ImageFiles(folder, paths, labels, sort_keys, names)

@@ -31,23 +31,23 @@ INTEGER = re.compile(r'[+-]?\d+')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Listed(folders.Files):
+class ListedFiles(folders.ImageFiles):
     """A split that a file lists."""
 
     lines: Int[np.ndarray, ' N']  # where each image stands in the file
 
-    def original_order(self) -> np.ndarray:
+    def compute_original_order(self) -> np.ndarray:
         """Returns where each image stands in the file, integers [N]."""
         return self.lines
 
 
-def named(config: ConfigDict, folder: Path) -> list[str]:
+def find_list_files(config: ConfigDict, folder: Path) -> list[str]:
     """Returns which of the splits of the run's `config.data` are listings: files in the folder, or names with a dot."""
-    names = dict.fromkeys(slices.name_of(split) for split in (config.train, config.probe_train, config.test))
+    names = dict.fromkeys(slices.split_name(split) for split in (config.train, config.probe_train, config.test))
     return [name for name in names if '.' in name or (folder / name).is_file()]
 
 
-def open_listings(names: Iterable[str], folder: Path) -> dict[str, Listed]:
+def open_listings(names: Iterable[str], folder: Path) -> dict[str, ListedFiles]:
     """Opens listings, and says how many images they name; no image is read.
 
     Args:
@@ -138,12 +138,12 @@ def _check_there(path, folder, images):
 
 def _listed(folder, rows, number, label_names):
     images, labels = zip(*rows)
-    order, places = folders.ordered(images)
-    return Listed(
+    order, sort_keys = folders.sort_by_hash(images)
+    return ListedFiles(
         folder,
         tuple(images[n] for n in order),
         np.array([number[labels[n]] for n in order], np.int32),
-        places,
+        sort_keys,
         label_names,
         np.array(order),
     )

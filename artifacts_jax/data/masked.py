@@ -23,17 +23,17 @@ MASKS = ('masks', 'annotations')
 class Splits(NamedTuple):
     """What a configuration learns from and is tested on."""
 
-    train: Sequence  # of records: name, image() and mask()
+    train: Sequence  # of records: name, read_image() and read_mask()
     test: Sequence
     names: tuple[str, ...]  # of the classes; () where nobody says them
     keys: tuple[Sequence, Sequence]  # tell the images of train, and those of test, apart from all others
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Prepared(Sequence):
+class TfdsRecords(Sequence):
     """Images of a tfds split; each is read when it is asked for."""
 
-    examples: tfds_data.Examples
+    examples: tfds_data.SerializedExamples
     image: str  # keys of the features
     mask: str
     rows: range  # of the split
@@ -69,7 +69,7 @@ def open_splits(config: ConfigDict) -> Splits:
       DataError: there is no such data set or split, or an image has no mask.
     """
     data, path = config.data, paths.locate(config.data)
-    asked = {split: slices.name_of(split) for split in (data.probe_train, data.test)}
+    asked = {split: slices.split_name(split) for split in (data.probe_train, data.test)}
     names = ()
     if path is None:
         found = _of_tfds(config, set(asked.values()))
@@ -80,7 +80,7 @@ def open_splits(config: ConfigDict) -> Splits:
     splits, keys = [], []
     for split in (data.probe_train, data.test):
         name, whole = asked[split], found[asked[split]]
-        first, end = slices.bounds(split, len(whole), place=data.name)
+        first, end = slices.compute_bounds(split, len(whole), place=data.name)
         splits.append(whole[first:end])
         keys.append([record.name for record in splits[-1]] if names else [(name, row) for row in range(first, end)])
     return Splits(*splits, names, tuple(keys))
@@ -99,7 +99,7 @@ def _of_folder(folder, splits):
         if not (folder / 'images' / split).is_dir():
             there = ', '.join(sorted(x.name for x in (folder / 'images').iterdir() if x.is_dir())) or 'none'
             raise DataError(f'{folder}/images has no split {split!r}; there are: {there}')
-        images = folders.paths(folder / 'images' / split)
+        images = folders.list_images(folder / 'images' / split)
         paths = {image: _mask(masks / split / image) for image in images}
         ((mask, times),) = collections.Counter(paths.values()).most_common(1)
         if times > 1:
@@ -121,7 +121,7 @@ def _mask(image):
 
 def _of_tfds(config, splits):
     """Returns {split: records}."""
-    built: Any = tfds_data.builder(config.data)
+    built: Any = tfds_data.load_builder(config.data)
     image, mask = config.data.image_key, config.segmentation_probe.mask_key
     if mask not in built.info.features:
         raise DataError(
@@ -130,6 +130,6 @@ def _of_tfds(config, splits):
         )
     if missing := [split for split in splits if split not in built.info.splits]:
         raise DataError(f'{config.data.name} has no split {missing[0]!r}; there are: {", ".join(built.info.splits)}')
-    tfds_data.advise(config.data, built)
-    examples = {split: tfds_data.Examples(built, split) for split in splits}
-    return {split: Prepared(each, image, mask, range(len(each))) for split, each in examples.items()}
+    tfds_data.suggest_conversion(config.data, built)
+    examples = {split: tfds_data.SerializedExamples(built, split) for split in splits}
+    return {split: TfdsRecords(each, image, mask, range(len(each))) for split, each in examples.items()}

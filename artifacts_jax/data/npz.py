@@ -21,7 +21,7 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[zipfile.ZipFile]:
+def open_npz(path: Path) -> Iterator[zipfile.ZipFile]:
     """Opens an .npz, while the context lasts.
 
     Raises:
@@ -39,17 +39,17 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
         ) from error
 
 
-def members(archive: zipfile.ZipFile) -> list[str]:
+def array_names(archive: zipfile.ZipFile) -> list[str]:
     """Returns the names of the arrays of an .npz."""
     return [name.removesuffix('.npy') for name in archive.namelist() if name.endswith('.npy')]
 
 
-def header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+def read_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
     """Returns the shape and type of an array, of which no more is read."""
     return _header(archive, name)[:2]
 
 
-def read(archive: zipfile.ZipFile, name: str) -> Shaped[np.ndarray, '...']:
+def read_array(archive: zipfile.ZipFile, name: str) -> Shaped[np.ndarray, '...']:
     """Returns an array, read into memory; its checksum is compared."""
     with PARSING, archive.open(f'{name}.npy') as file:
         array = np.lib.format.read_array(file, allow_pickle=False)
@@ -57,11 +57,11 @@ def read(archive: zipfile.ZipFile, name: str) -> Shaped[np.ndarray, '...']:
     return array
 
 
-def mapped(archive: zipfile.ZipFile, name: str) -> Shaped[np.ndarray, '...']:
+def map_array(archive: zipfile.ZipFile, name: str) -> Shaped[np.ndarray, '...']:
     """Returns an array, as a read-only map of the file where it is stored uncompressed, else read."""
     member = archive.getinfo(f'{name}.npy')
     if member.compress_type != zipfile.ZIP_STORED:
-        return read(archive, name)
+        return read_array(archive, name)
     shape, dtype, columns_first, start = _header(archive, name)
     with open(archive.filename, 'rb') as file:
         file.seek(member.header_offset + 26)  # the lengths of the name, and of what else precedes the member's bytes

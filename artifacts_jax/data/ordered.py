@@ -20,7 +20,7 @@ from artifacts_jax.data.skipped import SkippedExamples
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Ordered:
+class Dataset:
     """What all have in common."""
 
     seed: int
@@ -35,13 +35,13 @@ class Ordered:
         raise NotImplementedError
 
     @property
-    def used(self) -> int:
+    def num_used(self) -> int:
         """The examples of the split but those that have been left out so far, over all hosts."""
         return self.num_examples
 
-    def shared(self) -> dict:
-        """Returns the fields of Ordered, of which another data set in the same order is made."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(Ordered)}
+    def get_options(self) -> dict:
+        """Returns the fields of Dataset, of which another data set in the same order is made."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(Dataset)}
 
     def eval_steps(self, batch_size: int, limit: int = 0) -> int:
         """Returns how many batches eval_batches yields."""
@@ -73,7 +73,7 @@ class Ordered:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Held(Ordered):
+class ArrayDataset(Dataset):
     """Examples in memory."""
 
     columns: dict = dataclasses.field(default_factory=dict)  # {name: array [N, ...]}

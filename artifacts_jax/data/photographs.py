@@ -45,7 +45,7 @@ class Crops:
         label, n = divmod(int(self.order[index]), CROPS[self.split])
         photograph = photographs()[label]
         name = self.label_names[label]
-        top, left, bottom, right = (int(x) for x in boxes(photograph.size, self.split, name)[n])
+        top, left, bottom, right = (int(x) for x in sample_boxes(photograph.size, self.split, name)[n])
         crop = photograph.resize((SIZE, SIZE), PIL.Image.Resampling.BILINEAR, box=(left, top, right, bottom))
         return Example(np.asarray(crop), label, f'{name}_{n}')
 
@@ -78,7 +78,7 @@ def paths() -> list[Path]:
 
 
 @functools.cache
-def boxes(size: tuple[int, int], split: str, name: str) -> Int32[np.ndarray, 'crops 4']:
+def sample_boxes(size: tuple[int, int], split: str, name: str) -> Int32[np.ndarray, 'crops 4']:
     """Draws the crops of one photograph: squares of SIZE to LARGEST pixels inside the split's part of it.
 
     Args:

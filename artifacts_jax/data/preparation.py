@@ -30,13 +30,13 @@ def prepare(name: str, data_dir: str = '', file_format: str = 'array_record') ->
     """
     if name == paths.PHOTOGRAPHS:
         raise DataError(f'{name} needs no preparation: it is made of what is installed')
-    if built := tfds_data.find(name, data_dir):
+    if built := tfds_data.find_builder(name, data_dir):
         formats = {each.value for each in built.info.available_file_formats()}
         if file_format in formats:
             return f'{name} is prepared already, in {built.data_dir}, as {", ".join(sorted(formats))}'
         _convert(built, name, file_format)
         return f'{name} in {built.data_dir} is now there as {file_format}, too'
-    tfds_data.check_known(name)
+    tfds_data.check_name(name)
     built = _download(name, data_dir, file_format)
     counts = ', '.join(f'{info.num_examples:,} examples in {split}' for split, info in built.info.splits.items())
     return f'{name} is prepared in {built.data_dir} as {file_format}: {counts}'
@@ -53,7 +53,8 @@ def _convert(built: Any, name: str, file_format: str) -> None:
     _check_room(name, built.data_dir, built.info.dataset_size)
     tasks = []
     for split, info in built.info.splits.items():
-        records, template = tfds_data.records(built, split), info.filename_template.replace(filetype_suffix=file_format)
+        records = tfds_data.open_records(built, split)
+        template = info.filename_template.replace(filetype_suffix=file_format)
         ends = [sum(info.shard_lengths[: n + 1]) for n in range(info.num_shards)]
         for shard, (end, length) in enumerate(zip(ends, info.shard_lengths)):
             path = Path(template.sharded_filepath(shard_index=shard, num_shards=info.num_shards))

@@ -2,8 +2,8 @@
 
 | class | examples |
 |---|---|
-| `Read` | of one shape: `load` makes arrays of a record, and `collate` a batch of these |
-| `Padded` | images of many sizes, those of a global batch padded to one |
+| `StreamedDataset` | of one shape: `load` makes arrays of a record, and `collate` a batch of these |
+| `PaddedDataset` | images of many sizes, those of a global batch padded to one |
 """
 
 import dataclasses
@@ -19,16 +19,16 @@ from ml_collections import ConfigDict
 
 from artifacts_jax.data import decoding
 from artifacts_jax.data.errors import DataError
-from artifacts_jax.data.ordered import Held, Ordered, pad_batch
+from artifacts_jax.data.ordered import ArrayDataset, Dataset, pad_batch
 from artifacts_jax.data.skipped import SkippedExamples
 from artifacts_jax.devices import host
 
-TOGETHER = 8  # examples that a thread reads at a time: Grain takes as long as a small image does
+CHUNK = 8  # examples that a thread reads at a time: Grain takes as long as a small image does
 LAST = 2**62  # more examples than will ever be trained on
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Records(Ordered):
+class RecordDataset(Dataset):
     """Examples that are read when they are needed; each host reads its own part of every batch."""
 
     records: Any  # a sequence, each with a name; indexing it reads no pixels
@@ -40,9 +40,9 @@ class Records(Ordered):
         return len(self.records)
 
     @property
-    def used(self) -> int:
-        """As Ordered.used."""
-        return len(self.records) - self.skipped.ever()
+    def num_used(self) -> int:
+        """As Dataset.num_used."""
+        return len(self.records) - self.skipped.count_all()
 
     def load_or_skip(self, load: Callable[[Any], Any], record: Any) -> Any:
         """Returns what load(record) does, None if the record cannot be used, which is reported."""
@@ -54,7 +54,7 @@ class Records(Ordered):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Read(Records):
+class StreamedDataset(RecordDataset):
     """Examples of one shape.
 
     In the place of a training example that is left out another of its batch counts twice, so that a restart need not
@@ -76,16 +76,16 @@ class Read(Records):
                 columns[name][n] = value
         return columns
 
-    def decode(self) -> Held:
+    def decode(self) -> ArrayDataset:
         """Returns the examples read once, without those that cannot be used; reports how many these are.
 
         Raises:
           DataError: none is left.
         """
-        return Held(columns=self.read_all(), **self.shared())
+        return ArrayDataset(columns=self.read_all(), **self.get_options())
 
     def train_batches(self, batch_size: int, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """As Held.train_batches."""
+        """As ArrayDataset.train_batches."""
         index = self._share(batch_size)
 
         def row(n):
@@ -97,12 +97,12 @@ class Read(Records):
             places = list(itertools.islice(stream, len(index)))
             whole = [example for example in places if example]
             if not whole:
-                raise DataError(f'no example of a whole batch of {self.skipped.place} can be used (see the warnings)')
+                raise DataError(f'no example of a whole batch of {self.skipped.split} can be used (see the warnings)')
             chosen = [example or whole[n % len(whole)] for n, example in enumerate(places)]
             yield {**self.collate(chosen, len(chosen)), 'index': index}
 
     def eval_batches(self, batch_size: int, limit: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """As Held.eval_batches."""
+        """As ArrayDataset.eval_batches."""
         batches = list(self._eval_rows(batch_size, limit))
         mine = np.concatenate([rows for rows, _ in batches])
         stream = self._decoded(lambda n: int(mine[n]), 0, len(mine), ahead=batch_size)
@@ -122,23 +122,23 @@ class Read(Records):
             for name, value in example.items():
                 columns[name][count] = value
             count += 1
-        self.skipped.say()
+        self.skipped.report()
         if not count:
-            raise DataError(f'no example of {self.skipped.place} can be used (see the warnings)')
+            raise DataError(f'no example of {self.skipped.split} can be used (see the warnings)')
         return {name: column[:count] for name, column in columns.items()}
 
     def _decoded(self, row, start, end, *, ahead):
         """Yields what `example` returns for row(start), row(start + 1), ..., row(end - 1), read ahead by threads."""
 
         def examples(first):
-            return [self.example(row(n)) for n in range(first, min(first + TOGETHER, end))]
+            return [self.example(row(n)) for n in range(first, min(first + CHUNK, end))]
 
-        for some in read_ahead(examples, start, end, TOGETHER, workers=self.workers, count=-(-ahead // TOGETHER)):
+        for some in prefetch(examples, start, end, CHUNK, workers=self.workers, count=-(-ahead // CHUNK)):
             yield from some
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Padded(Records):
+class PaddedDataset(RecordDataset):
     """Images of many sizes: those of a global batch are padded to one, which all of them decide."""
 
     def views(self, step: int, batch_size: int) -> list:
@@ -163,7 +163,7 @@ class Padded(Records):
 
     def image(self, record: Any) -> UInt8[np.ndarray, 'H W 3'] | None:
         """Returns the image of a record, None of one that is left out."""
-        return self.load_or_skip(lambda record: record.image(), record)
+        return self.load_or_skip(lambda record: record.read_image(), record)
 
     def batch(self, step: int, batch_size: int) -> dict[str, np.ndarray]:
         """Returns this host's part of the global batch at a step."""
@@ -171,8 +171,8 @@ class Padded(Records):
         return {**self.collate([views[n] for n in index], views), 'index': index}
 
     def train_batches(self, batch_size: int, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """As Held.train_batches."""
-        return read_ahead(lambda step: self.batch(step, batch_size), start_step, LAST, workers=self.workers)
+        """As ArrayDataset.train_batches."""
+        return prefetch(lambda step: self.batch(step, batch_size), start_step, LAST, workers=self.workers)
 
     def test_batch(self, number: int, batch_size: int, limit: int = 0) -> dict[str, np.ndarray]:
         """Returns this host's part of a test batch; arguments as of eval_batches."""
@@ -184,13 +184,13 @@ class Padded(Records):
         return {**self.collate_test(index.tolist(), images, everyone), 'index': index, 'valid': valid}
 
     def eval_batches(self, batch_size: int, limit: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """As Held.eval_batches; 'valid' is also False of images that cannot be decoded."""
+        """As ArrayDataset.eval_batches; 'valid' is also False of images that cannot be decoded."""
         count = -(-min(limit or len(self.records), len(self.records)) // batch_size)
-        return read_ahead(lambda n: self.test_batch(n, batch_size, limit), 0, count, workers=self.workers)
+        return prefetch(lambda n: self.test_batch(n, batch_size, limit), 0, count, workers=self.workers)
 
 
-def shared(config: ConfigDict, records: Sequence, place: str, *, live: bool = True) -> dict:
-    """Returns the fields of Records for a split of a run.
+def make_options(config: ConfigDict, records: Sequence, place: str, *, live: bool = True) -> dict:
+    """Returns the fields of RecordDataset for a split of a run.
 
     Args:
       config: the run's configuration.
@@ -208,20 +208,22 @@ def shared(config: ConfigDict, records: Sequence, place: str, *, live: bool = Tr
     }
 
 
-def in_memory(config: ConfigDict, count: int, size: int) -> bool:
+def should_load_in_memory(config: ConfigDict, count: int, size: int) -> bool:
     """Returns whether images are decoded once, as `config.data` says: so many squares of this side, pixels."""
     fits = count * size**2 * 3 <= config.memory_limit_gb * 1e9
     return config.loading == 'memory' or (config.loading == 'auto' and fits)
 
 
-def pad(image: Shaped[np.ndarray, 'H W ...'], size: tuple[int, int], value: int = 0) -> Shaped[np.ndarray, '_ _ ...']:
+def pad_array(
+    image: Shaped[np.ndarray, 'H W ...'], size: tuple[int, int], value: int = 0
+) -> Shaped[np.ndarray, '_ _ ...']:
     """Returns an image in the upper left corner of one of this height and width, which is `value` elsewhere."""
     padded = np.full((*size, *image.shape[2:]), value, image.dtype)
     padded[: image.shape[0], : image.shape[1]] = image
     return padded
 
 
-def read_ahead(
+def prefetch(
     made: Callable[[int], PyTree], start: int, end: int, step: int = 1, *, workers: int = 0, count: int = 0
 ) -> Iterator[PyTree]:
     """Yields made(start), made(start + step), ..., made ahead by threads.

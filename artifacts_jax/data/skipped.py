@@ -15,7 +15,7 @@ NAMED = 3  # examples that a warning names
 class SkippedExamples:
     """Those of one split; `len` is how many there are so far."""
 
-    place: str = ''  # the split, for messages
+    split: str = ''  # the split, for messages
     examples: int = 0  # how many it has
     live: bool = False  # whether the 1st, 10th, 100th, ... is reported when it is found
     _reasons: dict = dataclasses.field(default_factory=dict)
@@ -27,10 +27,10 @@ class SkippedExamples:
     def __len__(self):
         return len(self._reasons)
 
-    def ever(self) -> int:
+    def count_all(self) -> int:
         """Returns how many there are, with those that other processes and earlier runs have named in the file."""
         with self._lock:
-            names, place = {_field(name) for name in self._reasons}, _field(self.place)
+            names, place = {_field(name) for name in self._reasons}, _field(self.split)
             if self._file and self._file.exists():
                 lines = self._file.read_text(encoding='utf-8', errors='replace').splitlines()
                 rows = [line.split('\t') for line in lines]
@@ -45,15 +45,15 @@ class SkippedExamples:
             self._reasons[name] = reason
             self._write([(name, reason)])
             if self.live and str(len(self)).strip('0') == '1':
-                self.say()
+                self.report()
 
-    def keep(self, file: Path) -> None:
+    def write_to(self, file: Path) -> None:
         """Adds a line for each to a file, from now on: split, name and reason, with tabs between; each line once."""
         with self._lock:
             self._file = file
             self._write(self._reasons.items())
 
-    def say(self) -> None:
+    def report(self) -> None:
         """Says how many there are, with the first names, if there are any."""
         if not self._reasons:
             return
@@ -61,7 +61,7 @@ class SkippedExamples:
         more = ', ...' if len(self) > NAMED else ''
         where = f'; all are in {self._file}' if self._file else ''
         print(
-            f'warning: left out {len(self):,} of {self.examples:,} images of {self.place}'
+            f'warning: left out {len(self):,} of {self.examples:,} images of {self.split}'
             f'{" so far" * self.live}: {", ".join(names)}{more}{where}',
             file=sys.stderr,
             flush=True,
@@ -70,7 +70,7 @@ class SkippedExamples:
     def _write(self, reasons):
         if not self._file or not reasons:
             return
-        lines = ['\t'.join(map(_field, (self.place, *reason))) for reason in reasons]
+        lines = ['\t'.join(map(_field, (self.split, *reason))) for reason in reasons]
         with self._file.open('a+', encoding='utf-8', errors='replace') as file:
             if file.tell() != self._size:  # other processes, and earlier runs, write here, too
                 file.seek(0)
@@ -83,9 +83,9 @@ class SkippedExamples:
 
 def report_streamed(records: Iterable[SkippedExamples]) -> None:
     """Reports once of each streamed split how much has been left out; of others that was reported on reading."""
-    for record in {record.place: record for record in sorted(records, key=len)}.values():
+    for record in {record.split: record for record in sorted(records, key=len)}.values():
         if record.live:
-            record.say()
+            record.report()
 
 
 def _field(text):

@@ -12,7 +12,7 @@ from artifacts_jax.data.errors import DataError
 SLICE = re.compile(r'([\w-]+|[\w./-]*\.[\w./-]*)(?:\[(?:(-?[\d_]+(?:\.\d*)?)(%?))?:(?:(-?[\d_]+(?:\.\d*)?)(%?))?\])?')
 
 
-def name_of(split: str) -> str:
+def split_name(split: str) -> str:
     """Returns the split that a slice such as 'train[:90%]' is cut from.
 
     Raises:
@@ -21,7 +21,9 @@ def name_of(split: str) -> str:
     return _match(split)[1]
 
 
-def bounds(split: str, examples: int | Float[np.ndarray, ' N'], *, place: object = 'the data') -> tuple[int, int]:
+def compute_bounds(
+    split: str, examples: int | Float[np.ndarray, ' N'], *, place: object = 'the data'
+) -> tuple[int, int]:
     """Returns the (first example, end) of a slice, rounded as tfds does; of a name alone, those of the whole split.
 
     Args:
@@ -52,7 +54,7 @@ def bounds(split: str, examples: int | Float[np.ndarray, ' N'], *, place: object
     return first, end
 
 
-def held_out(index: Int[np.ndarray, ' N'], part: float) -> Bool[np.ndarray, ' N']:
+def is_held_out(index: Int[np.ndarray, ' N'], part: float) -> Bool[np.ndarray, ' N']:
     """Returns which examples are held out: as good as random, and a function of the example's index alone.
 
     Args:
@@ -63,7 +65,7 @@ def held_out(index: Int[np.ndarray, ' N'], part: float) -> Bool[np.ndarray, ' N'
     return scrambled < part * 2**32
 
 
-def warn_of_common(learned: Collection[Hashable], tested: Collection[Hashable], *, train: str, test: str) -> None:
+def warn_of_overlap(learned: Collection[Hashable], tested: Collection[Hashable], *, train: str, test: str) -> None:
     """Warns of images that are learned from and tested on, whose results are worth little.
 
     Args:

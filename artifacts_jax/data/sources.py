@@ -40,7 +40,7 @@ class Source(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Part:
+class Slice:
     """Some examples of a source, which is a source again."""
 
     whole: Source
@@ -58,15 +58,15 @@ class Part:
         return self.whole[self.rows[index]]
 
 
-def places(source: Source) -> Float[np.ndarray, ' N']:
+def sort_keys(source: Source) -> Float[np.ndarray, ' N']:
     """Returns by which number in [0, 1) each example is cut from its split; they ascend.
 
-    They are of a source's own choice, as `places`, or else the examples' positions, so that a tenth is a tenth.
+    They are of a source's own choice, as `sort_keys`, or else the examples' positions, so that a tenth is a tenth.
     """
-    return source.places if hasattr(source, 'places') else np.arange(len(source)) / len(source)
+    return source.sort_keys if hasattr(source, 'sort_keys') else np.arange(len(source)) / len(source)
 
 
-def rows(data: Mapping[str, Source], split: str, config: ConfigDict) -> tuple[str, Int[np.ndarray, ' N']]:
+def select_rows(data: Mapping[str, Source], split: str, config: ConfigDict) -> tuple[str, Int[np.ndarray, ' N']]:
     """Returns (name of the split that it is cut from, which of its examples) a split or a slice of one is.
 
     Where 'train' is the only split and 'test' is asked for, by `split` or by the configuration, a fixed tenth of its
@@ -80,10 +80,10 @@ def rows(data: Mapping[str, Source], split: str, config: ConfigDict) -> tuple[st
     Raises:
       DataError: there is no such split, or no example in it.
     """
-    name = slices.name_of(split)
+    name = slices.split_name(split)
     if name not in data and ALIASES.get(name) in data:
         name = ALIASES[name]
-    asked = {slices.name_of(each) for each in (split, config.train, config.probe_train, config.test)}
+    asked = {slices.split_name(each) for each in (split, config.train, config.probe_train, config.test)}
     cut = list(data) == ['train'] and 'test' in asked and name in ('train', 'test')
     stored = 'train' if cut else name
     if stored not in data:
@@ -91,7 +91,7 @@ def rows(data: Mapping[str, Source], split: str, config: ConfigDict) -> tuple[st
     whole = data[stored]
     if not len(whole):
         raise DataError(f'split {stored!r} of {config.name} is empty')
-    where, chosen = places(whole), np.arange(len(whole))
+    where, chosen = sort_keys(whole), np.arange(len(whole))
     if cut:
         if len(whole) == 1:
             raise DataError(
@@ -99,13 +99,14 @@ def rows(data: Mapping[str, Source], split: str, config: ConfigDict) -> tuple[st
             )
         chosen = chosen[_held_out(whole, where) == (name == 'test')]
         where = (where - (1 - HELD_OUT)) / HELD_OUT if name == 'test' else where / (1 - HELD_OUT)
-    first, end = slices.bounds(split, where[chosen] if hasattr(whole, 'places') else len(chosen), place=config.name)
+    examples = where[chosen] if hasattr(whole, 'sort_keys') else len(chosen)
+    first, end = slices.compute_bounds(split, examples, place=config.name)
     return stored, chosen[first:end]
 
 
 def _held_out(whole, where):
     """Returns which examples stand for 'test', bool [N]: the last tenth by their own places, or as good as random."""
-    out = where >= 1 - HELD_OUT if hasattr(whole, 'places') else slices.held_out(np.arange(len(whole)), HELD_OUT)
+    out = where >= 1 - HELD_OUT if hasattr(whole, 'sort_keys') else slices.is_held_out(np.arange(len(whole)), HELD_OUT)
     if out.all() or not out.any():  # of very few
         out = np.arange(len(whole)) == len(whole) - 1
     return out

@@ -14,7 +14,7 @@ from artifacts_jax.data.batches import InMemory, Streamed
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.data.skipped import SkippedExamples
 
-__all__ = ['DataError', 'Datasets', 'InMemory', 'Streamed', 'classes', 'load', 'original_order']
+__all__ = ['DataError', 'Datasets', 'InMemory', 'Streamed', 'compute_original_order', 'count_classes', 'load']
 
 LOOKED_AT = 16  # images of a split that are looked at before anything is made of it
 
@@ -26,7 +26,7 @@ class Datasets(dict):
         super().__init__()
         self._config = config
         self._data = self._file = None
-        self._opened = {} if opened is None else opened  # what `once` has opened, also for other runs
+        self._opened = {} if opened is None else opened  # what `cache` has opened, also for other runs
 
     def __missing__(self, name):
         config = self._config
@@ -39,25 +39,25 @@ class Datasets(dict):
         hosts = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
         self[name] = load(config.data, split, seed=config.seed, data=self._data, **hosts)
         if self._file:
-            self[name].skipped.keep(self._file)
+            self[name].skipped.write_to(self._file)
         return self[name]
 
-    def once(self, key: Hashable, open_data: Callable[[], Any]) -> Any:
+    def cache(self, key: Hashable, open_data: Callable[[], Any]) -> Any:
         """Returns what open_data() returns, called once for all tasks that ask for the same key."""
         if key not in self._opened:
             self._opened[key] = open_data()
         return self._opened[key]
 
-    def warn_of_common(self) -> None:
+    def warn_of_overlap(self) -> None:
         """Warns of images that evaluations learn from and are tested on."""
         if {'probe_train', 'test'} <= self.keys():
-            warn_of_common(self._config.data, self._data)
+            warn_of_overlap(self._config.data, self._data)
 
     def write_skipped(self, file: Path) -> None:
         """Names what is left out of the splits in a file, from now on; see data/skipped.py."""
         self._file = file
         for dataset in self.values():
-            dataset.skipped.keep(file)
+            dataset.skipped.write_to(file)
 
     def report_skipped(self) -> None:
         """Says how much of the streamed splits has been left out."""
@@ -88,11 +88,11 @@ def load(
         arrays are not what they should be.
     """
     data = open_data(config) if data is None else data
-    name, rows = sources.rows(data, split, config)
-    if name == 'train' and slices.name_of(split) == 'test':
+    name, rows = sources.select_rows(data, split, config)
+    if name == 'train' and slices.split_name(split) == 'test':
         print(f'{config.name} has no split test: {len(rows):,} images of {name}, always the same, stand for it')
-    in_memory = reading.in_memory(config, len(rows), config.size)
-    part = split.replace(slices.name_of(split), name, 1) if slices.name_of(split) in sources.ALIASES else split
+    in_memory = reading.should_load_in_memory(config, len(rows), config.size)
+    part = split.replace(slices.split_name(split), name, 1) if slices.split_name(split) in sources.ALIASES else split
     record = SkippedExamples(f'{part} of {config.name}', len(rows), live=not in_memory)
     shared = {'seed': seed, 'process_index': process_index, 'process_count': process_count, 'skipped': record}
     whole = data[name]
@@ -103,20 +103,20 @@ def load(
         if isinstance(rows, slice) or not isinstance(images, np.memmap):  # the others need not be kept
             images, labels, rows = images[rows], labels[rows], None
         return InMemory(images, labels, whole.label_names, rows, **shared)
-    source = sources.Part(whole, rows)
+    source = sources.Slice(whole, rows)
     streamed = Streamed.create(
         source, config.size, _look(source, config.size, record), workers=config.workers, **shared
     )
     return streamed.decode() if in_memory else streamed
 
 
-def warn_of_common(config: ConfigDict, data: Mapping[str, sources.Source]) -> None:
+def warn_of_overlap(config: ConfigDict, data: Mapping[str, sources.Source]) -> None:
     """Warns of examples that are in probe_train and in test; arguments as of `load`."""
     (name, learned), (other, tested) = (
-        sources.rows(data, split, config) for split in (config.probe_train, config.test)
+        sources.select_rows(data, split, config) for split in (config.probe_train, config.test)
     )
     if name == other:
-        slices.warn_of_common(learned.tolist(), tested.tolist(), train=config.probe_train, test=config.test)
+        slices.warn_of_overlap(learned.tolist(), tested.tolist(), train=config.probe_train, test=config.test)
 
 
 def open_data(config: ConfigDict) -> Mapping[str, sources.Source]:
@@ -132,16 +132,16 @@ def open_data(config: ConfigDict) -> Mapping[str, sources.Source]:
     path = paths.locate(config)
     if path is None:
         return tfds_data.open_tfds(config)
-    if path.is_dir() and (names := listings.named(config, path)):
+    if path.is_dir() and (names := listings.find_list_files(config, path)):
         return listings.open_listings(names, path)
     if path.suffix == '.npz' or (path.is_dir() and any(path.glob('*.npz'))):
         return arrays.open_arrays(path)
     if path.is_dir():
         return folders.open_folder(config, path)
-    raise DataError(f'{path} is a file; expected is a folder, {folders.FORMS}, or an .npz of arrays')
+    raise DataError(f'{path} is a file; expected is a folder, {folders.LAYOUTS}, or an .npz of arrays')
 
 
-def classes(config: ConfigDict, key: str, dataset: InMemory | Streamed, *, stage: str) -> int:
+def count_classes(config: ConfigDict, key: str, dataset: InMemory | Streamed, *, stage: str) -> int:
     """Returns the number of classes of a data set whose labels a stage needs.
 
     Args:
@@ -161,7 +161,7 @@ def classes(config: ConfigDict, key: str, dataset: InMemory | Streamed, *, stage
     return dataset.num_classes
 
 
-def check_learned(config: ConfigDict, datasets: Mapping[str, InMemory | Streamed], *, stage: str) -> None:
+def check_labels(config: ConfigDict, datasets: Mapping[str, InMemory | Streamed], *, stage: str) -> None:
     """Raises DataError if images to learn from or to test on have no labels, or the latter classes of their own.
 
     Args:
@@ -171,16 +171,16 @@ def check_learned(config: ConfigDict, datasets: Mapping[str, InMemory | Streamed
     """
     train, test = (datasets[name] for name in ('probe_train', 'test'))
     for name in ('probe_train', 'test'):
-        classes(config, name, datasets[name], stage=stage)
+        count_classes(config, name, datasets[name], stage=stage)
     if unknown := sorted(test.present - train.present):
         names = ', '.join(test.label_names[n] for n in unknown[:5])
         raise DataError(
-            f'{test.skipped.place} has images of {names}{", ..." if len(unknown) > 5 else ""}, of which'
-            f' {train.skipped.place} has none: give splits of the same classes'
+            f'{test.skipped.split} has images of {names}{", ..." if len(unknown) > 5 else ""}, of which'
+            f' {train.skipped.split} has none: give splits of the same classes'
         )
 
 
-def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
+def compute_original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
     """Returns where each example of a split, in the order read, stands in the data set's own files.
 
     Of STL-10 as tfds prepares it, in train_X.bin and its like (see tfds_data.py); of a folder, among the paths in
@@ -190,10 +190,12 @@ def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
       DataError: only part of a split of STL-10 is asked for.
     """
     data = open_data(config)
-    name, rows = sources.rows(data, split, config)
-    if isinstance(data[name], tfds_data.Records):
-        return tfds_data.original_order(config, split)
-    order = data[name].original_order() if hasattr(data[name], 'original_order') else np.arange(len(data[name]))
+    name, rows = sources.select_rows(data, split, config)
+    if isinstance(data[name], tfds_data.TfdsSplit):
+        return tfds_data.compute_original_order(config, split)
+    whole = data[name]
+    known = hasattr(whole, 'compute_original_order')
+    order = whole.compute_original_order() if known else np.arange(len(whole))
     return np.argsort(np.argsort(order[rows]))
 
 
@@ -209,13 +211,13 @@ def _look(source, size, record) -> tuple[str, ...]:
     for example in looked:
         try:
             decoding.decode(example.image, size)
-            mode = decoding.mode(example.image)
+            mode = decoding.read_mode(example.image)
             modes[mode] = modes.get(mode, 0) + 1
         except decoding.UnusableError as error:
             problems.append(f'{example.name} ({error})')
     if len(problems) == len(looked):
-        raise DataError(f'no example of {record.place} can be used: {"; ".join(problems[:3])}')
+        raise DataError(f'no example of {record.split} can be used: {"; ".join(problems[:3])}')
     if others := ', '.join(f'{count} are {mode}' for mode, count in modes.items() if mode != 'RGB'):
-        print(f'{record.place}: of {len(looked)} images looked at, {others}, as Pillow calls it; they become RGB')
+        print(f'{record.split}: of {len(looked)} images looked at, {others}, as Pillow calls it; they become RGB')
     labels = source.whole.labels[source.rows] if hasattr(source.whole, 'labels') else [e.label for e in looked]
     return source.label_names if min(labels) >= 0 else ()

@@ -25,7 +25,7 @@ FILE_NAMES = ('file_name', 'filename', 'image/filename')  # features that name a
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Examples:
+class SerializedExamples:
     """The examples of a split as tfds has serialized them, of which nothing is opened before one is asked for."""
 
     built: Any  # the builder of the data set
@@ -33,7 +33,7 @@ class Examples:
 
     @functools.cached_property
     def _records(self):
-        return records(self.built, self.split)
+        return open_records(self.built, self.split)
 
     def __len__(self):
         return self.built.info.splits[self.split].num_examples
@@ -56,10 +56,10 @@ class Examples:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Records:
+class TfdsSplit:
     """A split of a prepared data set of images, of which nothing is opened before an example is asked for."""
 
-    examples: Examples
+    examples: SerializedExamples
     image: str  # keys of the features
     label: str  # '' if there is none that can be used
     label_names: tuple[str, ...]
@@ -78,7 +78,7 @@ class Records:
         return self.examples.read(int(index), take)
 
 
-def open_tfds(config: ConfigDict) -> dict[str, Records]:
+def open_tfds(config: ConfigDict) -> dict[str, TfdsSplit]:
     """Opens a data set that tfds has prepared; no example is read.
 
     Args:
@@ -87,13 +87,13 @@ def open_tfds(config: ConfigDict) -> dict[str, Records]:
     Raises:
       DataError: tfds has no such data set, it is not prepared, or has no images.
     """
-    built = builder(config)
+    built = load_builder(config)
     image, label, names = _features(config, built.info.features)
-    advise(config, built)
-    return {split: Records(Examples(built, split), image, label, names) for split in built.info.splits}
+    suggest_conversion(config, built)
+    return {split: TfdsSplit(SerializedExamples(built, split), image, label, names) for split in built.info.splits}
 
 
-def advise(config: ConfigDict, built: Any) -> None:
+def suggest_conversion(config: ConfigDict, built: Any) -> None:
     """Says what converts a data set that lies only in a form that is slow to open.
 
     Args:
@@ -109,7 +109,7 @@ def advise(config: ConfigDict, built: Any) -> None:
         )
 
 
-def builder(config: ConfigDict) -> Any:
+def load_builder(config: ConfigDict) -> Any:
     """Returns the tfds builder of a prepared data set, made from its files alone.
 
     Args:
@@ -118,9 +118,9 @@ def builder(config: ConfigDict) -> Any:
     Raises:
       DataError: there is none, or it is not prepared.
     """
-    if built := find(config.name, config.data_dir):
+    if built := find_builder(config.name, config.data_dir):
         return built
-    check_known(config.name)
+    check_name(config.name)
     where = f' --data_dir={config.data_dir}' if config.data_dir else ''
     needed = '' if importlib.util.find_spec('tensorflow') else f' {host.TENSORFLOW} (preparing needs it), then:'
     raise DataError(
@@ -129,7 +129,7 @@ def builder(config: ConfigDict) -> Any:
     )
 
 
-def find(name: str, data_dir: str = '') -> Any:
+def find_builder(name: str, data_dir: str = '') -> Any:
     """Returns the tfds builder of a data set that lies prepared in a folder ('': tfds's own), None if none does.
 
     Raises:
@@ -137,7 +137,7 @@ def find(name: str, data_dir: str = '') -> Any:
     """
     if not NAME.fullmatch(name):
         if os.sep not in name:
-            check_known(name)
+            check_name(name)
         raise DataError(f'there is no folder or file {name}, and it is no name of a tfds data set')
     tfds = import_tfds(f'{name} is read')
     try:
@@ -148,7 +148,7 @@ def find(name: str, data_dir: str = '') -> Any:
         raise DataError(f'{name} in {data_dir or DEFAULT} cannot be read: {first_line(error)}') from error
 
 
-def check_known(name: str) -> None:
+def check_name(name: str) -> None:
     """Raises DataError if tfds has no data set of this name, with the nearest that it has."""
     tfds = import_tfds(f'{name} is read')
     with contextlib.suppress(ImportError):  # it lists its data sets by TensorFlow
@@ -177,7 +177,7 @@ def import_tfds(what: str) -> Any:
     return tfds
 
 
-def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
+def compute_original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
     """Returns where each example of a split, in the order read, stands in the data set's own files.
 
     tfds shuffles what it prepares: it sorts the examples by the md5 of their keys, salted with the split's name, and
@@ -192,7 +192,7 @@ def original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' N']:
     Raises:
       DataError: only part of a split of STL-10 is asked for.
     """
-    built = builder(config)
+    built = load_builder(config)
     tfds = import_tfds(config.name)
     count = built.info.splits[split].num_examples
     if built.info.name != 'stl10':
@@ -226,7 +226,7 @@ def _features(config, features):
     return config.image_key, '', ()
 
 
-def records(built: Any, split: str) -> Sequence:
+def open_records(built: Any, split: str) -> Sequence:
     """Returns the serialized examples of a split, from the best of the formats that are there.
 
     Args:

@@ -45,7 +45,7 @@ class TFRecords(Sequence):
             file.seek(begin)
             length, _ = HEAD.unpack(file.read(HEAD.size))
             record, tail = file.read(length), file.read(TAIL.size)
-        if len(tail) < TAIL.size or TAIL.unpack(tail)[0] != checksum(record):
+        if len(tail) < TAIL.size or TAIL.unpack(tail)[0] != compute_checksum(record):
             raise DataError(f'{path} is damaged: the checksum of a record, at byte {begin:,}, is wrong')
         return record
 
@@ -60,7 +60,7 @@ class TFRecords(Sequence):
             return self._found[number]
 
 
-def checksum(data: bytes) -> int:
+def compute_checksum(data: bytes) -> int:
     """Returns the checksum that TFRecord files have of some bytes, in [0, 2**32)."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32
@@ -73,7 +73,7 @@ def _scan(path: str, count: int) -> Int64[np.ndarray, ' count']:
         for n in range(count):
             file.seek(begin)
             head = file.read(HEAD.size)
-            if len(head) < HEAD.size or HEAD.unpack(head)[1] != checksum(head[:8]):
+            if len(head) < HEAD.size or HEAD.unpack(head)[1] != compute_checksum(head[:8]):
                 raise DataError(f'{path} is damaged: record {n:,} of {count:,}, at byte {begin:,}, has no valid length')
             begins[n] = begin
             begin += HEAD.size + HEAD.unpack(head)[0] + TAIL.size

@@ -17,7 +17,7 @@ Views = Float32[Array, 'B S S 3']
 AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # of torchvision's RandomResizedCrop
 
 
-def random(keys: Key[Array, ' B'], images: Images, size: int) -> Views:
+def random_crop(keys: Key[Array, ' B'], images: Images, size: int) -> Views:
     """A square anywhere in the image, every place as likely, mirrored half of the time."""
 
     def crop(key, image):
@@ -30,18 +30,18 @@ def random(keys: Key[Array, ' B'], images: Images, size: int) -> Views:
     return scale_pixels(jax.vmap(crop)(keys, jnp.asarray(images)))
 
 
-def centre_mirrored(keys: Key[Array, ' B'], images: Images, size: int) -> Views:
+def centre_crop_flipped(keys: Key[Array, ' B'], images: Images, size: int) -> Views:
     """The square in the middle, mirrored half of the time."""
     return scale_pixels(jax.vmap(_mirrored)(keys, _square(jnp.asarray(images), *_middle(images, size), size)))
 
 
-def resized(keys: Key[Array, ' B'], images: Images, size: int) -> Views:
-    """A box of any size and shape (`box`), stretched to a square, bilinearly, and mirrored half of the time."""
+def random_resized_crop(keys: Key[Array, ' B'], images: Images, size: int) -> Views:
+    """A box of any size and shape (`sample_box`), stretched to a square, bilinearly, and mirrored half of the time."""
 
     def crop(key, image):
         place, flip = jax.random.split(key)
         height, width = image.shape[:2]
-        top, left, rows, columns = box(place, (height, width))
+        top, left, rows, columns = sample_box(place, (height, width))
         vertical = augment.resize_matrix(top, rows, length=height, size=size, cubic=False)
         across = augment.resize_matrix(left, columns, length=width, size=size, cubic=False)
         return _mirrored(flip, augment.resample(image, vertical, across))
@@ -49,7 +49,7 @@ def resized(keys: Key[Array, ' B'], images: Images, size: int) -> Views:
     return jax.vmap(crop)(keys, jnp.asarray(images)) * 2 - 1
 
 
-def box(key: Key[Array, ''], shape: tuple[int, int]) -> tuple[Float32[Array, ''], ...]:
+def sample_box(key: Key[Array, ''], shape: tuple[int, int]) -> tuple[Float32[Array, ''], ...]:
     """Draws a box of whole pixels inside an image as torchvision's RandomResizedCrop does: (top, left, height, width).
 
     Its area, as a part of the image's, is uniform in AREA, and the logarithm of its width by its height in RATIO's. One
@@ -71,12 +71,12 @@ def box(key: Key[Array, ''], shape: tuple[int, int]) -> tuple[Float32[Array, '']
     return jnp.floor(top * (shape[0] - height + 1)), jnp.floor(left * (shape[1] - width + 1)), height, width
 
 
-def centre(images: Images, size: int) -> Views:
+def centre_crop(images: Images, size: int) -> Views:
     """The square in the middle."""
     return scale_pixels(_square(jnp.asarray(images), *_middle(images, size), size))
 
 
-def ten(images: Images, size: int) -> tuple[Views, ...]:
+def ten_crops(images: Images, size: int) -> tuple[Views, ...]:
     """The four corners and the middle, and their mirror images."""
     bottom, right = images.shape[1] - size, images.shape[2] - size
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), _middle(images, size)]

@@ -72,7 +72,7 @@ def metadata(run: Run, data: Datasets) -> dict:
     }
     return {
         'dataset': run.config.data.name,
-        **{name: min(limit or dataset.used, dataset.used) for name, (limit, dataset) in counts.items()},
+        **{name: min(limit or dataset.num_used, dataset.num_used) for name, (limit, dataset) in counts.items()},
     }
 
 
@@ -114,7 +114,7 @@ def probe(config: ConfigDict, devices: Devices, datasets: dict, variables: dict 
       DataError: there are images without labels.
     """
     for key in ('probe_train', 'test'):
-        splits.classes(config.data, key, datasets[key], stage=NAME)
+        splits.count_classes(config.data, key, datasets[key], stage=NAME)
     if variables is None:
         extract = extraction.make_view_extractor(
             config, devices, lambda _, images: {PIXELS: images.reshape(len(images), -1)}
@@ -149,7 +149,7 @@ def fit(config: ConfigDict, extract: Callable, dataset: Any) -> dict[str, linear
     def epoch_batches(epoch):
         del epoch  # tfds has shuffled the examples on disk; each epoch reads them in that order
         for maps, examples in map(extract, batches()):
-            yield maps, examples['label'], slices.held_out(examples['index'], options.held_out)
+            yield maps, examples['label'], slices.is_held_out(examples['index'], options.held_out)
 
     return sgd_solver.fit_sgd(
         epoch_batches,

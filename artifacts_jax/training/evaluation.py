@@ -99,7 +99,7 @@ class Run:
     def watch(self, *readers: Any) -> None:
         """Reports the examples that a task's data sets leave out: in skipped.tsv at once, printed when it is done."""
         for reader in readers:
-            reader.skipped.keep(self.workdir / skipped.FILE)
+            reader.skipped.write_to(self.workdir / skipped.FILE)
         self.watched.extend(readers)
 
 

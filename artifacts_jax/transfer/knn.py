@@ -47,7 +47,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
       DataError: there are no labels, or test images of classes without training images.
       ConfigError: the test images' features need too much memory.
     """
-    splits.check_learned(config.data, datasets, stage=NAME)
+    splits.check_labels(config.data, datasets, stage=NAME)
     options, count = config.knn, datasets['test'].num_examples
     sizes = extraction.compute_sizes(config, options.max_values)
     each = sum(4 * size + 8 * max(options.neighbours) for size in sizes.values())

@@ -42,7 +42,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
       DataError: there are no labels, or queries of classes that the gallery lacks.
       ConfigError: the gallery's features need too much memory.
     """
-    splits.check_learned(config.data, datasets, stage=NAME)
+    splits.check_labels(config.data, datasets, stage=NAME)
     options, count = config.retrieval, datasets['probe_train'].num_examples
     each = sum(4 * size for size in extraction.compute_sizes(config, options.max_values).values())
     each += RANKED * options.batch_size

@@ -50,7 +50,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> masked.Splits:
     """
     del datasets
     opened, data, options = masked.open_splits(config), config.data, config.segmentation_probe
-    slices.warn_of_common(*opened.keys, train=data.probe_train, test=data.test)
+    slices.warn_of_overlap(*opened.keys, train=data.probe_train, test=data.test)
     train, test = (f'{split} of {data.name}' for split in (data.probe_train, data.test))
     learned, tested = opened.train[: options.max_train or None], opened.test[: options.max_test or None]
     if len(learned) < 2:
@@ -115,18 +115,18 @@ def fit(run: Run, opened: masked.Splits, trunk: dict) -> tuple[dict[str, linear.
     for batch in squares.eval_batches(options.batch_size, limit=options.max_train):
         maps, index = extract(trunk, batch)
         for n, row in enumerate(index.tolist()):
-            mask = records[row].mask()
+            mask = records[row].read_mask()
             places, classes = draw_pixels(mask, options.pixels, np.random.default_rng((config.seed, row)))
             labels.append(classes)
             rows.append(np.full(len(classes), row))
             for layer, grids in maps.items():
                 samples.setdefault(layer, []).append(sample(grids[n], places, mask.shape))
     labels, rows = (np.concatenate(x) if x else np.zeros(0, int) for x in (labels, rows))
-    held_out = slices.held_out(rows, options.held_out)
+    held_out = slices.is_held_out(rows, options.held_out)
     if len(labels) and (held_out.all() or not held_out.any()):  # of very few images
         held_out = rows == rows[-1]
     if not len(labels) or held_out.all():  # the others are damaged
-        raise DataError(f'{len(np.unique(rows))} images of {squares.skipped.place} can be used, expected two or more')
+        raise DataError(f'{len(np.unique(rows))} images of {squares.skipped.split} can be used, expected two or more')
     fit_layer = partial(
         lbfgs.fit_lbfgs,
         num_classes=int(labels.max()) + 1,
@@ -151,7 +151,7 @@ def score(run: Run, opened: masked.Splits, trunk: dict, classifiers: dict[str, l
     shown, tested = {layer: {} for layer in classifiers}, 0
 
     def count_image(record, grids):
-        mask, found = record.mask(), {}
+        mask, found = record.read_mask(), {}
         for layer, grid in grids.items():
             found[layer] = stretched(grid, mask.shape).argmax(axis=2).astype(np.uint8)
         return mask, found
@@ -170,7 +170,7 @@ def score(run: Run, opened: masked.Splits, trunk: dict, classifiers: dict[str, l
                     if tested <= COUNT:
                         shown[layer][row] = labels
     if not tested:
-        raise DataError(f'no image of {squares.skipped.place} can be used (see the warnings)')
+        raise DataError(f'no image of {squares.skipped.split} can be used (see the warnings)')
     names = opened.names or tuple(map(str, range(_classes(classifiers, counts))))
     layers = {}
     for layer, classifier in classifiers.items():
@@ -224,10 +224,10 @@ def stretched(grid: Float32[np.ndarray, 'h w K'], size: tuple[int, int]) -> Floa
 def _squares(run, records, split):
     config = run.config
     size, place = config.segmentation_probe.size, f'{split} of {config.data.name}'
-    squares = reading.Read(
-        load=lambda record: {'image': decoding.squash(record.image(), size)},
+    squares = reading.StreamedDataset(
+        load=lambda record: {'image': decoding.resize_to_square(record.read_image(), size)},
         shapes={'image': ((size, size, 3), np.uint8)},
-        **reading.shared(config, records, place),
+        **reading.make_options(config, records, place),
     )
     run.watch(squares)
     return squares
@@ -262,7 +262,7 @@ def _judge(config):
 def _draw(path, opened, row, shown, network):
     layer = _best(row['layers'])
     records = [(opened.test[n], labels) for n, labels in shown[layer].items()]
-    rows = [label_maps.Row(each.image(), (each.mask(), labels)) for each, labels in records]
+    rows = [label_maps.Row(each.read_image(), (each.read_mask(), labels)) for each, labels in records]
     names = dict(enumerate(opened.names or map(str, range(VOID)))) | {VOID: 'void'}
     heads = ('photograph', 'truth', f'linear on {layer}, {network}')
     label_maps.draw(path, rows, heads, names, title='Linear segmentation on frozen features')

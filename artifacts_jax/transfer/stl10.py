@@ -63,12 +63,12 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Data:
       DataError: there are no labels, the fold file is malformed, or folds are used with streamed data.
     """
     train, options = datasets['probe_train'], config.stl10
-    num_classes, positions = splits.classes(config.data, 'probe_train', train, stage=NAME), None
+    num_classes, positions = splits.count_classes(config.data, 'probe_train', train, stage=NAME), None
     if options.folds:
         fold_shape = {'num_folds': options.num_folds, 'fold_size': options.fold_size}
         indices = read_folds(options.folds, num_examples=train.num_examples, **fold_shape)
         # The file counts examples in the order of the data set on disk; `train` may be shuffled.
-        positions = np.argsort(splits.original_order(config.data, config.data.probe_train))[indices]
+        positions = np.argsort(splits.compute_original_order(config.data, config.data.probe_train))[indices]
         _ = train.subset(positions[0])  # raises now for streamed data, not after hours of training on all images
     return Data(train, datasets['test'], num_classes, positions, {})
 

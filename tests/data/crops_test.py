@@ -45,7 +45,7 @@ def slowly(image, size, crop, side):
 
 @partial(jax.jit, static_argnums=3)
 def draw_and_sample(keys, images, sizes, side):
-    return crops.draw(keys, sizes, side=side), crops.sample(keys, images, sizes, mean=MEAN, side=side)
+    return crops.sample_boxes(keys, sizes, side=side), crops.random_crops(keys, images, sizes, mean=MEAN, side=side)
 
 
 def compare(found, image, size, crop, side):
@@ -85,7 +85,7 @@ def test_edges_worked_out_by_hand():
         left=jnp.array([0.0, 0.0, -1.5, 2.0]),
         mirror=jnp.array([False, True, False, False]),
     )
-    found = np.asarray(crops.cut(ramp, size, which, mean=np.float32([1, 1, 1]), side=4))[..., 0, :, 0]
+    found = np.asarray(crops.extract_crops(ramp, size, which, mean=np.float32([1, 1, 1]), side=4))[..., 0, :, 0]
     np.testing.assert_allclose(
         found,
         [
@@ -101,7 +101,7 @@ def test_draws_are_uniform_and_fit():
     count, side = 4000, 227
     for size in ([375, 500], [500, 300], [227, 400], [150, 140], [100, 300]):
         sizes = np.broadcast_to(np.array(size, np.int32), (count, 2))
-        drawn = crops.draw(jax.random.split(jax.random.key(1), count), sizes)
+        drawn = crops.sample_boxes(jax.random.split(jax.random.key(1), count), sizes)
         scale, top, left, mirror = (np.asarray(x, np.float64) for x in drawn)
         most = min(2, min(size) / side)
         least = min(0.5, most)
@@ -121,7 +121,7 @@ def test_draws_are_uniform_and_fit():
 
 def test_an_image_has_its_crop_whatever_its_batch(images):
     keys = jax.random.split(jax.random.key(0), len(images))
-    sample = jax.jit(lambda keys, images, sizes: crops.sample(keys, images, sizes, mean=MEAN, side=8))
+    sample = jax.jit(lambda keys, images, sizes: crops.random_crops(keys, images, sizes, mean=MEAN, side=8))
     whole = sample(keys, images, SIZES)
     for n in (0, 3):
         alone = sample(keys[n : n + 1], images[n : n + 1], SIZES[n : n + 1])

@@ -6,14 +6,14 @@ from artifacts_jax.data import decoding
 
 def test_what_fits_is_kept_as_it_is():
     image = np.ones((3, 5, 3), np.uint8)
-    assert decoding.fit(image, 5) is image
+    assert decoding.limit_size(image, 5) is image
 
 
 @pytest.mark.parametrize('tall', [False, True])
 def test_larger_images_are_scaled_down(tall):
     image = np.zeros((40, 80, 3), np.uint8)
     image[8:24, 20:64] = 255
-    found = decoding.fit(image.transpose(1, 0, 2) if tall else image, 20)
+    found = decoding.limit_size(image.transpose(1, 0, 2) if tall else image, 20)
     found = found.transpose(1, 0, 2) if tall else found
     assert found.shape == (10, 20, 3)
     # Antialiased: a pixel is made of more than the four by four that it covers.
@@ -23,4 +23,4 @@ def test_larger_images_are_scaled_down(tall):
 
 
 def test_a_strip_keeps_a_pixel():
-    assert decoding.fit(np.zeros((1, 900, 3), np.uint8), 30).shape == (1, 30, 3)
+    assert decoding.limit_size(np.zeros((1, 900, 3), np.uint8), 30).shape == (1, 30, 3)

@@ -108,7 +108,7 @@ def test_turned_images_are_upright(kind, orientation):
     np.testing.assert_allclose(found, expected, atol=60)  # JPEG's colours have half the resolution
     assert found[1, 1, 0] > 150 > found[6, 6, 0]
     whole = decoding.decode_whole(encoded(stored, kind, exif=exif)).astype(int)
-    assert whole.shape[:2] == decoding.shape(encoded(stored, kind, exif=exif)) == (32, 48)
+    assert whole.shape[:2] == decoding.read_size(encoded(stored, kind, exif=exif)) == (32, 48)
     np.testing.assert_allclose(whole[4:12, 4:20], np.broadcast_to([200, 0, 0], (8, 16, 3)), atol=60)
 
 
@@ -123,8 +123,8 @@ def test_a_jpeg_is_upright_wherever_it_says_that_it_is_turned():
     late = preceded(encoded(np.rot90(UP), 'JPEG', exif=exif), b'\xff\xfe', b'-' * 60_000, b'-' * 60_000)
     told = preceded(plain, b'\xff\xe1', b'http://ns.adobe.com/xap/1.0/\0<rdf tiff:Orientation="6"/>')
     for content in (late, told):
-        assert decoding.decode_whole(content).shape[:2] == decoding.shape(content) == (32, 48)
-    assert decoding.decode_whole(plain).shape[:2] == decoding.shape(plain) == (48, 32)
+        assert decoding.decode_whole(content).shape[:2] == decoding.read_size(content) == (32, 48)
+    assert decoding.decode_whole(plain).shape[:2] == decoding.read_size(plain) == (48, 32)
 
 
 @pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
@@ -133,7 +133,7 @@ def test_a_whole_image_keeps_its_size_and_pixels(kind, tmp_path):
     found = decoding.decode_whole(tmp_path / 'image')
     with PIL.Image.open(tmp_path / 'image') as opened:
         np.testing.assert_array_equal(found, opened)
-    assert decoding.shape(tmp_path / 'image') == found.shape[:2] == (300, 451)
+    assert decoding.read_size(tmp_path / 'image') == found.shape[:2] == (300, 451)
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'TIFF'])
@@ -287,7 +287,7 @@ def test_files_that_cannot_be_read(tmp_path):
         decoding.decode(tmp_path / 'gone.jpg', 16)
     with pytest.raises(decoding.UnusableError, match='Is a directory'):
         decoding.decode(tmp_path, 16)
-    for read in (decoding.decode_whole, decoding.shape):
+    for read in (decoding.decode_whole, decoding.read_size):
         with pytest.raises(decoding.UnusableError, match='No such file'):
             read(tmp_path / 'gone.jpg')
         with pytest.raises(decoding.UnusableError, match='it is empty'):

@@ -186,7 +186,7 @@ def test_what_is_cut_stays_when_files_come(make):
 
     def paths(split):
         data, config = splits.open_data(options(name=str(root))), options(name=str(root))
-        name, rows = splits.sources.rows(data, split, config)
+        name, rows = splits.sources.select_rows(data, split, config)
         return {data[name].paths[row] for row in rows}
 
     before = {split: paths(split) for split in ('train[:50%]', 'train[50%:]', 'train', 'test', 'train[-10%:]')}
@@ -204,7 +204,7 @@ def test_the_order_is_mixed_and_the_original_one_is_known(make):
     root = make(*(f'{name}/{n:02}.png' for name in 'ab' for n in range(50)))
     files = splits.open_data(options(name=str(root), test='train'))['train']
     assert 15 < sum(path.startswith('a') for path in files.paths[:50]) < 35
-    order = splits.original_order(options(name=str(root), test='train'), 'train')
+    order = splits.compute_original_order(options(name=str(root), test='train'), 'train')
     assert [files.paths[row] for row in np.argsort(order)] == sorted(files.paths)
 
 
@@ -217,8 +217,9 @@ def test_few_images_give_one_at_least_to_each_split(make, count):
 
 
 def test_the_hash_is_the_same_everywhere():
-    files = folders._ordered(Path(), [('cat/1.png', 'cat'), ('dog/ü.png', 'dog')], {'cat': 0, 'dog': 1}, ('cat', 'dog'))
-    np.testing.assert_allclose(files.places, [0.104951693, 0.138041350], rtol=1e-6)
+    examples = [('cat/1.png', 'cat'), ('dog/ü.png', 'dog')]
+    files = folders._make_split(Path(), examples, {'cat': 0, 'dog': 1}, ('cat', 'dog'))
+    np.testing.assert_allclose(files.sort_keys, [0.104951693, 0.138041350], rtol=1e-6)
 
 
 def test_a_path_that_is_no_folder(make):

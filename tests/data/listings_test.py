@@ -35,7 +35,7 @@ def opened(root, **changes):
 def found(root, split='train.csv', **changes):
     """{path: class} of a listing."""
     listed = opened(root, **changes)[split]
-    assert (np.diff(listed.places) >= 0).all()
+    assert (np.diff(listed.sort_keys) >= 0).all()
     return {path: listed.label_names[n] if n >= 0 else None for path, n in zip(listed.paths, listed.labels)}
 
 
@@ -82,7 +82,7 @@ def test_a_listing_is_cut_at_random_and_keeps_its_own_order(write):
     half = splits.load(config, 'train.csv[:50%]', seed=0)
     rest = splits.load(config, 'train.csv[50%:]', seed=0)
     assert sorted([*half.labels, *rest.labels]) == list(range(40))
-    order = splits.original_order(config, 'train.csv')
+    order = splits.compute_original_order(config, 'train.csv')
     np.testing.assert_array_equal(order, data['train.csv'].labels)
 
 
@@ -140,7 +140,7 @@ def test_files_that_are_no_image_are_left_out_by_name(write):
 
 
 def test_splits_without_a_dot_or_a_file_are_folders_as_ever(write):
-    assert listings.named(options(), write('a/one.png 0')) == []
+    assert listings.find_list_files(options(), write('a/one.png 0')) == []
 
 
 @pytest.mark.slow

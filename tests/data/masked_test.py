@@ -22,11 +22,11 @@ def test_a_folder_of_images_and_masks(folder, config):
     opened = masked.open_splits(config)
     assert (len(opened.train), len(opened.test), opened.names) == (6, 1, ())
     record = opened.train[5]
-    assert (record.name, record.image().shape) == ('town/2.png', (12, 16, 3))
-    assert set(np.unique(record.mask())) == {1, 2, 255}
-    mask, classes = folder / 'masks' / 'training' / 'town' / '2.png', record.mask()
+    assert (record.name, record.read_image().shape) == ('town/2.png', (12, 16, 3))
+    assert set(np.unique(record.read_mask())) == {1, 2, 255}
+    mask, classes = folder / 'masks' / 'training' / 'town' / '2.png', record.read_mask()
     mask.rename(mask.with_suffix('.PNG'))
-    np.testing.assert_array_equal(masked.open_splits(config).train[5].mask(), classes)
+    np.testing.assert_array_equal(masked.open_splits(config).train[5].read_mask(), classes)
 
 
 def test_voc(tmp_path, config):
@@ -51,16 +51,16 @@ def test_a_tfds_data_set(tmp_path, config, monkeypatch):
     info = ConfigDict({'features': {'image': 0, 'segmentation_mask': 0}, 'splits': {'train': {'num_examples': 3}}})
     info.available_file_formats = lambda: {}
     built = type('Built', (), {'info': info, 'data_dir': 'somewhere'})()
-    monkeypatch.setattr(tfds_data, 'builder', lambda config: built)
-    monkeypatch.setattr(tfds_data, 'records', lambda built, split: [example.SerializeToString()] * 3)
+    monkeypatch.setattr(tfds_data, 'load_builder', lambda config: built)
+    monkeypatch.setattr(tfds_data, 'open_records', lambda built, split: [example.SerializeToString()] * 3)
     config.data.update(name='pets', probe_train='train[:2]', test='train[2:]')
     opened = masked.open_splits(config)
     assert (len(opened.train), len(opened.test)) == (2, 1)
-    np.testing.assert_array_equal(opened.train[1].mask(), made.mask(0))
+    np.testing.assert_array_equal(opened.train[1].read_mask(), made.mask(0))
     built.info.features['name'] = 0
     config.segmentation_probe.mask_key = 'name'
     with pytest.raises(DataError, match=r"^the feature 'name' is no picture: set segmentation_probe.mask_key or data"):
-        masked.open_splits(config).train[0].mask()
+        masked.open_splits(config).train[0].read_mask()
     config.segmentation_probe.mask_key = 'mask'
     with pytest.raises(DataError, match="no masks 'mask'; it has image, name, segmentation_mask: set segm"):
         masked.open_splits(config)

@@ -22,8 +22,9 @@ def write(request):
 
 def load(path):
     """All arrays of a file, as they are read for a split."""
-    with npz.opened(path) as archive:
-        return {n: npz.mapped(archive, n) if n == 'image' else npz.read(archive, n) for n in npz.members(archive)}
+    with npz.open_npz(path) as archive:
+        names = npz.array_names(archive)
+        return {name: (npz.map_array if name == 'image' else npz.read_array)(archive, name) for name in names}
 
 
 def damage(path, position):
@@ -35,11 +36,11 @@ def damage(path, position):
 @pytest.mark.parametrize('array', [IMAGES, np.asfortranarray(IMAGES), IMAGES[0, 0, 0, 0], IMAGES.astype('>f4')])
 def test_arrays_are_mapped_if_they_are_not_compressed(path, write, array):
     write(path, first=np.arange(7), image=array)
-    with npz.opened(path) as archive:
-        assert npz.members(archive) == ['first', 'image']
-        assert npz.header(archive, 'image') == (array.shape, array.dtype)
-        found = npz.mapped(archive, 'image')
-        np.testing.assert_array_equal(npz.read(archive, 'image'), array)
+    with npz.open_npz(path) as archive:
+        assert npz.array_names(archive) == ['first', 'image']
+        assert npz.read_header(archive, 'image') == (array.shape, array.dtype)
+        found = npz.map_array(archive, 'image')
+        np.testing.assert_array_equal(npz.read_array(archive, 'image'), array)
     assert isinstance(found, np.memmap) == (write is np.savez)
     np.testing.assert_array_equal(found, array)
 

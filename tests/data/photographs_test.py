@@ -38,7 +38,7 @@ def test_photographs_train_and_test_share_no_pixel():
     for path in photographs.paths():
         with PIL.Image.open(path) as photograph:
             size = photograph.size
-        train, test = (photographs.boxes(size, split, path.stem) for split in ('train', 'test'))
+        train, test = (photographs.sample_boxes(size, split, path.stem) for split in ('train', 'test'))
         assert train[:, 3].max() <= test[:, 1].min(), path
         for boxes in (train, test):
             assert (boxes[:, :2] >= 0).all()

@@ -12,37 +12,37 @@ def test_slices_are_those_of_tfds(part, examples):
 
     split, whole = f'train{part}', tfds.core.SplitInfo(name='train', shard_lengths=[examples], num_bytes=0)
     (expected,) = tfds.core.splits.AbstractSplit.from_spec(split).to_absolute({'train': whole})
-    first, end = slices.bounds(split, examples)
+    first, end = slices.compute_bounds(split, examples)
     assert (first, end) == (expected.from_ or 0, examples if expected.to is None else expected.to)
-    assert slices.name_of(split) == 'train'
+    assert slices.split_name(split) == 'train'
 
 
 @pytest.mark.parametrize('split', ['train+test', 'train[', 'train[5]', 'train[:1shard]', 'train[::2]', 'a/b', ''])
 def test_what_is_no_slice_is_refused(split):
     with pytest.raises(DataError, match='cannot read the split'):
-        slices.name_of(split)
+        slices.split_name(split)
 
 
 def test_a_fraction_of_an_example_is_refused():
     with pytest.raises(DataError, match='did you mean per cent'):
-        slices.name_of('train[:0.9]')
+        slices.split_name('train[:0.9]')
 
 
 @pytest.mark.parametrize('split', ['train[5:5]', 'train[7:3]', 'train[:21]', 'train[-21:]', 'train[:1%]', 'train[20:]'])
 def test_a_slice_of_no_example_or_of_more_than_there_are_is_refused(split):
     with pytest.raises(DataError, match=r'of the data asks for examples .*; there are 20'):
-        slices.bounds(split, 20)
+        slices.compute_bounds(split, 20)
 
 
 def test_images_that_are_learned_from_and_tested_on_are_said(capsys):
-    slices.warn_of_common(range(5), range(5, 9), train='train', test='test')
+    slices.warn_of_overlap(range(5), range(5, 9), train='train', test='test')
     assert not capsys.readouterr().err
-    slices.warn_of_common(['a', 'b', 'c'], ['c', 'd'], train='trainval', test='val')
+    slices.warn_of_overlap(['a', 'b', 'c'], ['c', 'd'], train='trainval', test='val')
     expected = 'warning: 1 of the 2 images of val are learned from, too: they are in trainval\n'
     assert capsys.readouterr().err == expected
 
 
 def test_held_out_part_depends_on_the_example_alone():
-    held_out = slices.held_out(np.arange(20_000), 0.1)
+    held_out = slices.is_held_out(np.arange(20_000), 0.1)
     assert abs(held_out.mean() - 0.1) < 0.01
-    np.testing.assert_array_equal(slices.held_out(np.arange(5000, 5010), 0.1), held_out[5000:5010])
+    np.testing.assert_array_equal(slices.is_held_out(np.arange(5000, 5010), 0.1), held_out[5000:5010])

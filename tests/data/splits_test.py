@@ -9,7 +9,7 @@ import pytest
 
 from artifacts_jax.configs import default
 from artifacts_jax.data import skipped, sources, splits
-from artifacts_jax.data.reading import TOGETHER
+from artifacts_jax.data.reading import CHUNK
 
 
 def options(**changes):
@@ -139,7 +139,7 @@ def counted(count, **options):
 
 
 def test_hosts_read_their_own_part_alone():
-    ahead = 4 * TOGETHER
+    ahead = 4 * CHUNK
     reads = []
     for host in range(4):
         source, dataset = counted(512, process_index=host, process_count=4)
@@ -160,7 +160,7 @@ def test_a_restart_reads_nothing_of_what_came_before():
     batches = dataset.train_batches(100, start_step=9000)
     next(batches)
     batches.close()
-    assert len(source.read) <= 100 + 16 * TOGETHER
+    assert len(source.read) <= 100 + 16 * CHUNK
 
 
 def test_every_epoch_is_a_permutation_of_the_whole_split():
@@ -185,7 +185,7 @@ def test_val_and_validation_are_one_name(photograph_folder, tmp_path, capsys):
         (tmp_path / name).symlink_to(photograph_folder / source)
     config = options(name=str(tmp_path), size=16, test='validation')
     opened = splits.load(config, 'validation', seed=0)
-    assert (opened.num_examples, opened.skipped.place) == (20, f'val of {tmp_path}')
+    assert (opened.num_examples, opened.skipped.split) == (20, f'val of {tmp_path}')
     assert 'stand for it' not in capsys.readouterr().out
     with pytest.raises(splits.DataError, match=r"no split 'test'; there are: train, val"):
         splits.load(config, 'test', seed=0)
@@ -226,11 +226,9 @@ def test_labels_that_a_stage_needs(labels):
     with pytest.raises(
         splits.DataError, match=r"'train\[90%:\]' of mine has no labels, .* which probe needs: set data.test"
     ):
-        splits.classes(config, 'test', dataset, stage='probe')
-    assert (
-        splits.classes(config, 'test', splits.InMemory(images, np.zeros(2, np.int32), ('a',), seed=0), stage='probe')
-        == 1
-    )
+        splits.count_classes(config, 'test', dataset, stage='probe')
+    labelled = splits.InMemory(images, np.zeros(2, np.int32), ('a',), seed=0)
+    assert splits.count_classes(config, 'test', labelled, stage='probe') == 1
 
 
 @pytest.fixture
@@ -263,8 +261,8 @@ def test_images_that_cannot_be_read_are_left_out_and_named_once(damaged_folder, 
     for _ in range(2):
         batches = list(dataset.eval_batches(3))
         assert sum(batch['valid'].sum() for batch in batches) == 4
-        dataset.skipped.keep(file)
-    assert len(dataset.skipped) == dataset.used == 4
+        dataset.skipped.write_to(file)
+    assert len(dataset.skipped) == dataset.num_used == 4
     lines = [line.split('\t') for line in file.read_text().splitlines()]
     assert {Path(name).name for _, name, _ in lines} == {'cut.png', 'cut.jpg', 'empty.png', 'text.jpg'}
     assert len(lines) == 4
@@ -282,7 +280,7 @@ def test_what_was_named_before_is_not_named_again(tmp_path):
     for names in ('ab', 'bc'):
         record = skipped.SkippedExamples('train', 10)
         record.add(names[0], 'a reason')
-        record.keep(file)
+        record.write_to(file)
         record.add(names[1], 'a reason')
     assert file.read_text() == 'train\ta\ta reason\ntrain\tb\ta reason\ntrain\tc\ta reason\n'
 
@@ -290,10 +288,10 @@ def test_what_was_named_before_is_not_named_again(tmp_path):
 def test_what_earlier_runs_and_other_processes_left_out_counts_too(tmp_path):
     first, second, other = (skipped.SkippedExamples(place, 10) for place in ('train  of', 'train  of', 'test'))
     for record, names in ((first, ('a', 'b')), (second, ('b', 'c  d')), (other, ('e',))):
-        record.keep(tmp_path / 'skipped.tsv')
+        record.write_to(tmp_path / 'skipped.tsv')
         for name in names:
             record.add(name, 'a reason')
-    assert [record.ever() for record in (first, second, other)] == [3, 3, 1]
+    assert [record.count_all() for record in (first, second, other)] == [3, 3, 1]
     assert len(first) == 2
 
 
@@ -340,7 +338,7 @@ def test_importing_costs_no_tensorflow():
 def test_several_processes_name_what_is_left_out_once(tmp_path):
     records = [skipped.SkippedExamples('train', 10, live=True) for _ in range(3)]
     for record in records:
-        record.keep(tmp_path / 'skipped.tsv')
+        record.write_to(tmp_path / 'skipped.tsv')
     for name in 'aba':
         for record in records:
             record.add(name, 'a reason')

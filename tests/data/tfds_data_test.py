@@ -212,13 +212,13 @@ def test_damaged_files_are_one_error(sets, tmp_path, file_format, damage):
 
 
 def test_labels_that_are_no_class_are_left_out(sets, monkeypatch, capsys):
-    original = tfds_data.Records.__getitem__
+    original = tfds_data.TfdsSplit.__getitem__
 
     def twice(records, index):
         example = original(records, index)
         return example._replace(label=2 * example.label)
 
-    monkeypatch.setattr(tfds_data.Records, '__getitem__', twice)
+    monkeypatch.setattr(tfds_data.TfdsSplit, '__getitem__', twice)
     dataset = splits.load(of(sets['array_record']), 'train', seed=0)
     assert set(dataset.labels) == {0}
     said = capsys.readouterr().err

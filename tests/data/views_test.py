@@ -19,7 +19,7 @@ def squares(image, size):
 
 def test_random_crops_are_anywhere_and_mirrored_half_of_the_time():
     found, mirrored = set(), 0
-    random = jax.jit(views.random, static_argnums=2)
+    random = jax.jit(views.random_crop, static_argnums=2)
     for image, crop in zip(IMAGES, pixels(random(KEYS, IMAGES, 8))):
         for place, square in squares(image, 8).items():
             for flip in (False, True):
@@ -34,15 +34,16 @@ def test_random_crops_are_anywhere_and_mirrored_half_of_the_time():
 
 def test_centres_and_their_mirror_images():
     middle = IMAGES[:, 1:8, 2:9]  # half pixels are rounded to even numbers, as torchvision's
-    np.testing.assert_array_equal(pixels(views.centre(IMAGES, 7)), middle)
-    flipped = [(crop == m[:, ::-1]).all() for crop, m in zip(pixels(views.centre_mirrored(KEYS, IMAGES, 7)), middle)]
-    plain = [(crop == m).all() for crop, m in zip(pixels(views.centre_mirrored(KEYS, IMAGES, 7)), middle)]
+    np.testing.assert_array_equal(pixels(views.centre_crop(IMAGES, 7)), middle)
+    crops = pixels(views.centre_crop_flipped(KEYS, IMAGES, 7))
+    flipped = [(crop == m[:, ::-1]).all() for crop, m in zip(crops, middle)]
+    plain = [(crop == m).all() for crop, m in zip(crops, middle)]
     assert all(a != b for a, b in zip(flipped, plain))
     assert 30 < sum(flipped) < 70
 
 
 def test_ten_crops_are_the_corners_the_middle_and_mirror_images():
-    ten = [pixels(view) for view in views.ten(IMAGES, 8)]
+    ten = [pixels(view) for view in views.ten_crops(IMAGES, 8)]
     expected = [IMAGES[:, :8, :8], IMAGES[:, :8, 4:], IMAGES[:, 1:, :8], IMAGES[:, 1:, 4:], IMAGES[:, :8, 2:10]]
     for crop, square in zip(ten, [*expected, *(x[:, :, ::-1] for x in expected)], strict=True):
         np.testing.assert_array_equal(crop, square)
@@ -50,7 +51,7 @@ def test_ten_crops_are_the_corners_the_middle_and_mirror_images():
 
 def test_resized_crops_are_boxes_of_the_image():
     ramp = np.broadcast_to(np.arange(0, 240, 8, dtype=np.uint8)[None, None, :, None], (100, 30, 30, 3))
-    crops = (np.asarray(jax.jit(views.resized, static_argnums=2)(KEYS, ramp, 8)) + 1) * 127.5
+    crops = (np.asarray(jax.jit(views.random_resized_crop, static_argnums=2)(KEYS, ramp, 8)) + 1) * 127.5
     steps = np.diff(crops[:, 0, :, 0], axis=1)
     assert (crops.std(axis=1) < 0.01).all()  # rows are alike
     inner = steps[:, 2:-2]
@@ -62,7 +63,7 @@ def test_resized_crops_are_boxes_of_the_image():
 
 def test_boxes_are_drawn_as_torchvisions():
     keys, shape = jax.random.split(jax.random.key(1), 4000), (60, 80)
-    top, left, height, width = map(np.asarray, jax.jit(jax.vmap(lambda key: views.box(key, shape)))(keys))
+    top, left, height, width = map(np.asarray, jax.jit(jax.vmap(lambda key: views.sample_box(key, shape)))(keys))
     assert (top >= 0).all()
     assert (left >= 0).all()
     assert (top + height <= 60).all()
@@ -80,7 +81,7 @@ def test_boxes_are_drawn_as_torchvisions():
         assert abs((place / np.maximum(room, 1)).mean() - 0.5) < 0.03
 
 
-@pytest.mark.parametrize('name', ['random', 'centre_mirrored', 'resized'])
+@pytest.mark.parametrize('name', ['random_crop', 'centre_crop_flipped', 'random_resized_crop'])
 def test_views_lie_in_the_networks_range(name):
     crops = np.asarray(jax.jit(getattr(views, name), static_argnums=2)(KEYS, IMAGES, 6))
     assert crops.shape == (100, 6, 6, 3)

@@ -17,7 +17,7 @@ IMAGENET = 1_281_167  # training images
 
 LAYERWISE = {
     'zhang2016': {
-        'crop': 'random',
+        'crop': 'random_crop',
         'size': 227,
         'pooling': 'resize',
         'norm': 'plain',
@@ -32,7 +32,7 @@ LAYERWISE = {
         'momentum': 'caffe',
     },
     'fair': {
-        'crop': 'centre_mirrored',
+        'crop': 'centre_crop_flipped',
         'size': 227,
         'pooling': 'average',
         'windows': ((19, 4, 0), (12, 3, 0), (9, 1, 0), (9, 1, 0), (8, 1, 0)),
@@ -47,7 +47,7 @@ LAYERWISE = {
         'momentum': 'caffe',
     },
     'vissl': {
-        'crop': 'random',
+        'crop': 'random_crop',
         'size': 224,
         'pooling': 'average',
         'windows': ((19, 4, 0), (12, 3, 0), (9, 1, 0), (9, 1, 0), (8, 1, 0)),
@@ -61,7 +61,7 @@ LAYERWISE = {
         'momentum': 'torch',
     },
     'deepcluster': {
-        'crop': 'random',
+        'crop': 'random_crop',
         'size': 224,
         'pooling': 'average',
         'windows': ((6, 6, 3), (4, 4, 0), (3, 3, 1), (3, 3, 1), (2, 2, 0)),
@@ -74,7 +74,7 @@ LAYERWISE = {
         'ten_crop': 'softmax',
     },
     'asano': {
-        'crop': 'resized',
+        'crop': 'random_resized_crop',
         'size': 224,
         'pooling': 'max',
         'windows': ((6, 6, 3), (4, 4, 0), (3, 3, 1), (3, 3, 1), (2, 2, 0)),

@@ -78,7 +78,7 @@ def test_folds_mean_the_original_order_whatever_the_shards(tmp_path, monkeypatch
     expected = [np.random.default_rng(n).permutation(250)[:100] for n in range(2)]
     (tmp_path / 'fold_indices.txt').write_text(''.join(' '.join(map(str, fold)) + '\n' for fold in expected))
     dataset = splits.load(config.data, 'train', seed=0)
-    order = splits.original_order(config.data, 'train')
+    order = splits.compute_original_order(config.data, 'train')
     assert (order != np.arange(250)).any()
     np.testing.assert_array_equal(dataset.images[:, 0, 0, 0] * 100 + dataset.images[:, 0, 0, 1], order)
     datasets = splits.Datasets(config)
@@ -88,4 +88,4 @@ def test_folds_mean_the_original_order_whatever_the_shards(tmp_path, monkeypatch
         np.testing.assert_array_equal(part.images[:, 0, 0, 0] * 100 + part.images[:, 0, 0, 1], indices)
         np.testing.assert_array_equal(part.labels, indices % 10)
     with pytest.raises(splits.DataError, match=r"original order of 'train\[:50%\]' of STL-10 is not known.*train"):
-        splits.original_order(config.data, 'train[:50%]')
+        splits.compute_original_order(config.data, 'train[:50%]')

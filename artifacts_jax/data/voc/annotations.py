@@ -27,7 +27,7 @@ class Objects(NamedTuple):
     is_truncated: Bool[np.ndarray, ' N']
 
 
-def objects(rows: list[tuple[int, list[float], bool, bool]]) -> Objects:
+def make_objects(rows: list[tuple[int, list[float], bool, bool]]) -> Objects:
     """Returns the Objects of (label, box, is_difficult, is_truncated) each."""
     labels, boxes, difficult, truncated = zip(*rows) if rows else ((), (), (), ())
     return Objects(
@@ -38,10 +38,10 @@ def objects(rows: list[tuple[int, list[float], bool, bool]]) -> Objects:
     )
 
 
-NONE = objects([])
+NO_OBJECTS = make_objects([])
 
 
-def presence(found: Objects) -> Int8[np.ndarray, '20']:
+def compute_labels(found: Objects) -> Int8[np.ndarray, '20']:
     """Returns for each class 1 where it is in an image, 0 where all its objects are difficult, -1 where it is not."""
     labels = np.full(len(NAMES), -1, np.int8)
     labels[found.labels] = 0
@@ -49,7 +49,7 @@ def presence(found: Objects) -> Int8[np.ndarray, '20']:
     return labels
 
 
-def inside(found: Objects, size: tuple[int, int]) -> Objects:
+def clip_objects(found: Objects, size: tuple[int, int]) -> Objects:
     """Returns the objects with their boxes cut to an image of this (height, width), without those that lie outside."""
     boxes = found.boxes
     if not len(boxes):
@@ -60,7 +60,7 @@ def inside(found: Objects, size: tuple[int, int]) -> Objects:
     return Objects(*(column[there] for column in found._replace(boxes=cut)))
 
 
-def read(path: Path) -> tuple[Objects, tuple[int, int] | None]:
+def read_annotation(path: Path) -> tuple[Objects, tuple[int, int] | None]:
     """Reads an annotation.
 
     Of persons' <part>s nothing is read. A flag that is empty or missing is not set.
@@ -89,9 +89,9 @@ def read(path: Path) -> tuple[Objects, tuple[int, int] | None]:
         found.append((label, box, _flag(node, 'difficult', place), _flag(node, 'truncated', place)))
     size = _text(root, 'size/height'), _text(root, 'size/width')
     if not all(size):
-        return objects(found), None
+        return make_objects(found), None
     height, width = (int(_number(root, f'size/{side}', str(path))) for side in ('height', 'width'))
-    return objects(found), (height, width)
+    return make_objects(found), (height, width)
 
 
 def _text(node, tag):

@@ -28,7 +28,7 @@ from artifacts_jax.data import decoding, slices
 from artifacts_jax.data.errors import DataError
 from artifacts_jax.data.splits import Datasets
 from artifacts_jax.data.voc import annotations, records, tfds_data
-from artifacts_jax.data.voc.annotations import NAMES, presence
+from artifacts_jax.data.voc.annotations import NAMES, compute_labels
 from artifacts_jax.data.voc.records import Record
 
 NOT_SAID = -2  # what the lists of classes do not label
@@ -83,15 +83,15 @@ def open_splits(config: ConfigDict, datasets: Datasets) -> dict[str, Sequence]:
     def open_both():
         found = open_voc(data.name, splits, data_dir=data.data_dir)
         learned, tested = ([record.name for record in found[split]] for split in splits)
-        slices.warn_of_common(learned, tested, train=train, test=test)
+        slices.warn_of_overlap(learned, tested, train=train, test=test)
         for split in splits:
             records.check_images(found[split], f'{split} of {data.name}')
         return found
 
-    return datasets.once(('voc', data.name, splits, data.data_dir), open_both)
+    return datasets.cache(('voc', data.name, splits, data.data_dir), open_both)
 
 
-def check_known(opened: dict[str, Sequence], name: str) -> None:
+def check_positives(opened: dict[str, Sequence], name: str) -> None:
     """Raises DataError for a split in which no class is known to be there, which teaches and tests nothing.
 
     Args:
@@ -183,13 +183,13 @@ def _open(year, split, lists):
     odd, opened = collections.defaultdict(list), []
     for name, said in zip(names, published):
         try:
-            size = decoding.shape(images[name])
+            size = decoding.read_size(images[name])
         except decoding.UnusableError as error:
             raise DataError(f'{images[name]}: {error}') from error
-        objects, labels = annotations.NONE, np.zeros(len(NAMES), np.int8)
+        objects, labels = annotations.NO_OBJECTS, np.zeros(len(NAMES), np.int8)
         if name in xml:
             objects = _objects(xml[name], name, size, odd)
-            labels = _labels(presence(objects), said, name, odd)
+            labels = _labels(compute_labels(objects), said, name, odd)
         if name in masks:
             records.check_mask(masks[name], size)
         opened.append(Record(name, images[name], size, objects, labels, masks.get(name), 1 + len(NAMES)))
@@ -212,10 +212,10 @@ def _listed(year, split, lists):
 
 def _objects(path, name, size, odd):
     """Returns the objects of an image, inside it; adds to {what is odd: [name]}."""
-    found, said = annotations.read(path)
+    found, said = annotations.read_annotation(path)
     if said and said != size:
         odd["images have another size than their annotations say; the images' counts"].append(name)
-    kept = annotations.inside(found, size)
+    kept = annotations.clip_objects(found, size)
     if len(kept.labels) < len(found.labels):
         odd['images have objects wholly outside of them, which are left out'].append(name)
     elif not np.array_equal(kept.boxes, found.boxes):

@@ -15,7 +15,7 @@ from jaxtyping import Int8, UInt8
 
 from artifacts_jax.data import decoding
 from artifacts_jax.data.errors import DataError, first_line
-from artifacts_jax.data.voc.annotations import NONE, Objects
+from artifacts_jax.data.voc.annotations import NO_OBJECTS, Objects
 from artifacts_jax.devices import host
 
 VOID = 255  # in a mask: of no class, as around objects
@@ -32,12 +32,12 @@ class Record:
     name: str  # as the lists of images have it
     file: Path | bytes | UInt8[np.ndarray, 'H W 3']  # of the image, its content, or its pixels
     size: tuple[int, int] | None = None  # height, width, where they are known
-    objects: Objects = NONE
+    objects: Objects = NO_OBJECTS
     labels: Int8[np.ndarray, '20'] | None = None  # of each class: 1 it is there, 0 not known (difficult), -1 it is not
     mask_file: Path | bytes | None = None  # or its content
     classes: int = VOID  # that masks may have
 
-    def image(self) -> UInt8[np.ndarray, 'H W 3']:
+    def read_image(self) -> UInt8[np.ndarray, 'H W 3']:
         """Reads the image at its own size, in RGB.
 
         Raises:
@@ -48,7 +48,7 @@ class Record:
             raise decoding.UnusableError(f'it has {pixels.shape[:2]} rows and columns, and had {self.size}')
         return pixels
 
-    def mask(self) -> UInt8[np.ndarray, 'H W'] | None:
+    def read_mask(self) -> UInt8[np.ndarray, 'H W'] | None:
         """Reads the class of each pixel, None where there is no mask.
 
         A file that ends in .mat is one of SBD, with the mask in GTcls.Segmentation.
@@ -70,7 +70,7 @@ class Record:
             raise
         except Exception as error:  # as of images
             raise DataError(f'{place}: cannot be read ({first_line(error)})') from error
-        size = self.size or decoding.shape(self.file)
+        size = self.size or decoding.read_size(self.file)
         if mask.shape != size:
             there = ' x '.join(map(str, mask.shape))
             raise DataError(
@@ -111,14 +111,14 @@ def check_images(records: Sequence, place: str) -> None:
     """Raises DataError if none of some images of a split can be used.
 
     Args:
-      records: with name and image().
+      records: with name and read_image().
       place: the split, for the message.
     """
     problems = []
     for row in np.unique(np.linspace(0, len(records) - 1, LOOKED_AT).astype(int)).tolist():
         record = records[row]
         try:
-            record.image()
+            record.read_image()
             return
         except decoding.UnusableError as error:
             problems.append(f'{record.name} ({error})')
@@ -129,7 +129,7 @@ def check_masks(records: Sequence, place: str, *, classes: int, images: int = 1,
     """Reads all masks, but for those of damaged images, which are reported when they are read.
 
     Args:
-      records: with name, image() and mask().
+      records: with name, read_image() and read_mask().
       place: the split, for messages.
       classes: how many classes pixels must have.
       images: how many images must have pixels with a class.
@@ -142,7 +142,7 @@ def check_masks(records: Sequence, place: str, *, classes: int, images: int = 1,
 
     def there(row):
         try:
-            return set(np.bincount(records[row].mask().reshape(-1)).nonzero()[0].tolist()) - {VOID}
+            return set(np.bincount(records[row].read_mask().reshape(-1)).nonzero()[0].tolist()) - {VOID}
         except decoding.UnusableError:
             return set()
 

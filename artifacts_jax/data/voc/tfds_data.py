@@ -19,10 +19,10 @@ NEAR = 1e-3  # pixels from a whole number that are float32's
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Prepared(Sequence):
+class TfdsRecords(Sequence):
     """The images of a split, or of several, one after another; each is read when it is asked for."""
 
-    parts: tuple[tfds.Examples, ...]
+    parts: tuple[tfds.SerializedExamples, ...]
 
     def __len__(self):
         return sum(map(len, self.parts))
@@ -36,7 +36,7 @@ class Prepared(Sequence):
             index -= len(part)
 
 
-def open_tfds(name: str, splits: Iterable[str], *, data_dir: str = '') -> dict[str, Prepared]:
+def open_tfds(name: str, splits: Iterable[str], *, data_dir: str = '') -> dict[str, TfdsRecords]:
     """Opens splits that tfds has prepared; no example is read.
 
     Args:
@@ -48,7 +48,7 @@ def open_tfds(name: str, splits: Iterable[str], *, data_dir: str = '') -> dict[s
       DataError: it is not prepared, there is no such split, or it has no annotations.
     """
     config = ConfigDict({'name': name, 'data_dir': data_dir})
-    built = tfds.builder(config)
+    built = tfds.load_builder(config)
     try:
         names = built.info.features['objects']['label'].names
     except (KeyError, TypeError, AttributeError):  # of another data set
@@ -61,8 +61,8 @@ def open_tfds(name: str, splits: Iterable[str], *, data_dir: str = '') -> dict[s
             raise DataError(f'{name} has no split {missing[0]!r}; expected of {split!r}: {", ".join(SPLITS)}')
         if split == 'test' and built.info.config_name == '2012':
             raise DataError(f'{name}: VOC publishes no annotations of its split test: use val')
-        opened[split] = Prepared(tuple(tfds.Examples(built, part) for part in SPLITS[split]))
-    tfds.advise(config, built)
+        opened[split] = TfdsRecords(tuple(tfds.SerializedExamples(built, part) for part in SPLITS[split]))
+    tfds.suggest_conversion(config, built)
     return opened
 
 
@@ -71,7 +71,7 @@ def _record(features):
     (file,) = features['image/filename'].bytes_list.value
     name = file.decode(errors='replace').removesuffix('.jpg')
     try:
-        size = decoding.shape(image)
+        size = decoding.read_size(image)
     except decoding.UnusableError as error:
         raise DataError(f'image {name} of VOC: {error}') from error
     labels, difficult, truncated = (
@@ -79,11 +79,11 @@ def _record(features):
         for key, dtype in (('label', np.int32), ('is_difficult', bool), ('is_truncated', bool))
     )
     stored = np.array(features['objects/bbox'].float_list.value, np.float32).reshape(-1, 4)
-    objects = annotations.inside(annotations.Objects(labels, pixels(stored, size), difficult, truncated), size)
-    return Record(name, image, size, objects, annotations.presence(objects))
+    objects = annotations.clip_objects(annotations.Objects(labels, to_pixels(stored, size), difficult, truncated), size)
+    return Record(name, image, size, objects, annotations.compute_labels(objects))
 
 
-def pixels(
+def to_pixels(
     boxes: Float32[np.ndarray, 'N 4'] | Float64[np.ndarray, 'N 4'], size: tuple[int, int]
 ) -> Float32[np.ndarray, 'N 4']:
     """Returns boxes as VOC has them, x1 y1 x2 y2 in pixels counted from 1.

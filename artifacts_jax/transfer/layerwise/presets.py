@@ -66,26 +66,26 @@ TORCH = {'geometry': 'torch', 'size': 224, 'steps': 0, 'rate': 0.01, 'bias_rate'
 # fmt: off
 PRESETS = {
     'zhang2016': Preset(
-        **CAFFE, crop='random', pooling='resize', windows=(), statistics=64, weights='zeros',
+        **CAFFE, crop='random_crop', pooling='resize', windows=(), statistics=64, weights='zeros',
         bias_decay=0.0, bias_rate=2.0,
     ),
     'fair': Preset(
-        **CAFFE, crop='centre_mirrored', pooling='average', windows=OVERLAPPING, statistics=32, weights='gaussian',
+        **CAFFE, crop='centre_crop_flipped', pooling='average', windows=OVERLAPPING, statistics=32, weights='gaussian',
         bias_decay=5e-4, bias_rate=1.0,
     ),
     'vissl': Preset(
-        **TORCH, crop='random', pooling='average', windows=OVERLAPPING, norm='affine', norm_decay=0.9, statistics=32,
-        weights='torch', batch_size=256, epochs=28, drops=(8 / 28, 16 / 28, 24 / 28), decay=5e-4, bias_decay=5e-4,
-        ten_crop='logits',
+        **TORCH, crop='random_crop', pooling='average', windows=OVERLAPPING, norm='affine', norm_decay=0.9,
+        statistics=32, weights='torch', batch_size=256, epochs=28, drops=(8 / 28, 16 / 28, 24 / 28), decay=5e-4,
+        bias_decay=5e-4, ten_crop='logits',
     ),
     'deepcluster': Preset(
-        **TORCH, crop='random', pooling='average', windows=DISJOINT, norm='none', norm_decay=0.0, statistics=0,
+        **TORCH, crop='random_crop', pooling='average', windows=DISJOINT, norm='none', norm_decay=0.0, statistics=0,
         weights='torch', batch_size=256, epochs=90, drops=(), decay=1e-4, bias_decay=1e-4, ten_crop='softmax',
     ),
     'asano': Preset(
-        **TORCH, crop='resized', pooling='max', windows=DISJOINT, norm='plain', norm_decay=0.9, statistics=192,
-        weights='xavier', batch_size=192, epochs=36, drops=(10 / 36, 20 / 36, 30 / 36), decay=1e-5, bias_decay=1e-5,
-        ten_crop='logits',
+        **TORCH, crop='random_resized_crop', pooling='max', windows=DISJOINT, norm='plain', norm_decay=0.9,
+        statistics=192, weights='xavier', batch_size=192, epochs=36, drops=(10 / 36, 20 / 36, 30 / 36), decay=1e-5,
+        bias_decay=1e-5, ten_crop='logits',
     ),
 }
 # fmt: on

@@ -110,7 +110,9 @@ class Stage(TrunkStage):
         def maps(variables, images):
             return trunk.apply(variables, images)[1]
 
-        return {'trunk_s': measure.measure_seconds(maps, variables, views.centre(batch['image'], size), steps=steps)}
+        return {
+            'trunk_s': measure.measure_seconds(maps, variables, views.centre_crop(batch['image'], size), steps=steps)
+        }
 
 
 def make_trunk(config: ConfigDict, **options):
@@ -153,7 +155,7 @@ def counter(classes: int, config: ConfigDict, devices: Devices, *, ten_crop: boo
         return heads.apply(of_heads, maps, train=False)
 
     def judge(variables, batch):
-        crops = views.ten(batch['image'], size) if ten_crop else (views.centre(batch['image'], size),)
+        crops = views.ten_crops(batch['image'], size) if ten_crop else (views.centre_crop(batch['image'], size),)
         scores = [logits(variables, crop) for crop in crops]
         if ten_crop and preset.ten_crop == 'softmax':
             scores = jax.tree.map(jax.nn.softmax, scores)

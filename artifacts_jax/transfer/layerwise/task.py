@@ -36,7 +36,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
     Raises:
       DataError: there are no labels, or test images of classes without training images.
     """
-    splits.check_learned(config.data, datasets, stage=NAME)
+    splits.check_labels(config.data, datasets, stage=NAME)
     return datasets
 
 
@@ -58,13 +58,13 @@ def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
       each rate}, 'ten_crop': the same, if asked}.
     """
     config, train, test = run.config, data['probe_train'], data['test']
-    classes = splits.classes(config.data, 'probe_train', train, stage=NAME)
+    classes = splits.count_classes(config.data, 'probe_train', train, stage=NAME)
     count = stage.counter(classes, config, run.devices)
     training = stage.Stage(NAME=entry.name, images=train.num_examples, classes=classes, predict=count)
     state = run.train(training, entry, {'train': train, 'test': test})
     row = {
         'dataset': config.data.name,
-        'train': train.used,
+        'train': train.num_used,
         'steps': training.plan(config)[0],
         'rates': [PRESETS[entry.key].rate * factor for factor in config.layerwise.rate_factors],
         'layers': _accuracies(*count(state.variables, test)),

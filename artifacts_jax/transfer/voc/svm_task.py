@@ -64,7 +64,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Data:
       DataError: data.name is not VOC, has not the splits, or has too few images of a class.
     """
     records = devkit.open_splits(config, datasets)
-    devkit.check_known(records, config.data.name)
+    devkit.check_positives(records, config.data.name)
     data = Data(config, records)
     _check_labels(config, *(np.stack([record.labels for record in split]) for split in data.records))
     return data
@@ -126,7 +126,7 @@ def _spread(numbers):
     return f'{numbers["mean"]:.2f} +- {numbers["deviation"]:.2f}'
 
 
-def open_images(config: ConfigDict, records: Sequence) -> reading.Read:
+def open_images(config: ConfigDict, records: Sequence) -> reading.StreamedDataset:
     """Returns batches of images as squares, 'image' uint8 [b, size, size, 3], with 'labels' int8 [b, 20].
 
     | view | an image becomes | whose |
@@ -142,12 +142,12 @@ def open_images(config: ConfigDict, records: Sequence) -> reading.Read:
 
     def load(record):
         whole = options.view == 'whole'
-        image = decoding.squash(record.image(), size) if whole else decoding.decode(record.file, size)
+        image = decoding.resize_to_square(record.read_image(), size) if whole else decoding.decode(record.file, size)
         return {'image': image, 'labels': record.labels}
 
     shapes = {'image': ((size, size, 3), np.uint8), 'labels': ((len(NAMES),), np.int8)}
-    fields = reading.shared(config, records, f'VOC ({config.data.name})', live=False)
-    return reading.Read(load=load, shapes=shapes, **fields)
+    fields = reading.make_options(config, records, f'VOC ({config.data.name})', live=False)
+    return reading.StreamedDataset(load=load, shapes=shapes, **fields)
 
 
 def _check_labels(config, labels, test_labels):
@@ -165,7 +165,7 @@ def _extractor(config, devices, layers):
     model = architecture.make_trunk(config, geometry=alexnet.GEOMETRIES[options.geometry], normalise=False)
 
     def extract(variables, batch):
-        _, maps = model.apply(alexnet.absorb(variables), views.centre(batch['image'], options.crop_size))
+        _, maps = model.apply(alexnet.absorb(variables), views.centre_crop(batch['image'], options.crop_size))
         small = {layer: shrink(maps[layer].astype('float32'), preset, LAYERS.index(layer)) for layer in layers}
         return {layer: x.reshape(len(x), -1) for layer, x in small.items()}, batch['labels']
 
@@ -178,5 +178,5 @@ def _collect(run, extract, trunk, records):
     squares = open_images(config, records)
     run.watch(squares)
     found = [extract(trunk, batch) for batch in squares.eval_batches(options.batch_size)]
-    squares.skipped.say()
+    squares.skipped.report()
     return jax.tree.map(lambda *xs: np.concatenate(xs), *found)

@@ -19,7 +19,7 @@ from tests.transfer.voc.trees import an_object, annotation
 def test_annotations_as_other_programs_write_them(tmp_path, xml, boxes):
     path = tmp_path / 'a.xml'
     path.write_text(f'<annotation><object>{xml}</object></annotation>')
-    found, size = annotations.read(path)
+    found, size = annotations.read_annotation(path)
     assert size is None
     np.testing.assert_array_equal(found.boxes, np.float32(boxes))
     assert not (found.is_difficult | found.is_truncated).any()
@@ -43,4 +43,4 @@ def test_annotations_that_cannot_be_used(tmp_path, node, message):
     path = tmp_path / 'a.xml'
     path.write_text(annotation(node))
     with pytest.raises(DataError, match=message):
-        annotations.read(path)
+        annotations.read_annotation(path)

@@ -61,13 +61,13 @@ def test_what_a_record_is(year, capsys):
     np.testing.assert_array_equal(first.objects.labels, [NAMES.index('dog'), NAMES.index('cat')])
     np.testing.assert_array_equal(first.objects.boxes, [[2, 3, 16, 12], [1, 1, 4, 4]])
     np.testing.assert_array_equal(first.objects.is_difficult, [False, True])
-    np.testing.assert_array_equal(first.image(), add(year, '000001'))
-    np.testing.assert_array_equal(first.mask(), MASK)
+    np.testing.assert_array_equal(first.read_image(), add(year, '000001'))
+    np.testing.assert_array_equal(first.read_mask(), MASK)
     (train, both) = devkit.open_voc(str(year), ['val'])['val']
-    assert train.mask() is None
+    assert train.read_mask() is None
     np.testing.assert_array_equal(train.labels, labels(dog=1))  # one of two is not difficult
     np.testing.assert_array_equal(train.objects.is_truncated, [False, True])
-    assert both.image().shape == (20, 30, 3)
+    assert both.read_image().shape == (20, 30, 3)
     assert capsys.readouterr() == ('', '')
 
 
@@ -101,7 +101,7 @@ def test_segmentation_has_lists_of_its_own_and_needs_no_annotations(year):
     assert (first.name, second.name) == ('000003', '000001')
     assert not first.labels.any()
     assert not len(first.objects.labels)
-    np.testing.assert_array_equal(second.mask(), MASK)
+    np.testing.assert_array_equal(second.read_mask(), MASK)
 
 
 def test_lists_of_classes_decide_the_labels_and_a_difference_is_said(year, capsys):
@@ -180,15 +180,21 @@ def test_a_place_that_is_none():
 def test_photographs(lists, tmp_path, capsys):
     found = devkit.open_voc(str(photographs.devkit(tmp_path, side=128)), ['trainval'], lists=lists)['trainval']
     assert [record.name for record in found] == ['astronaut', 'camera', 'chelsea', 'flower', 'motorcycle_left']
-    assert [record.image().shape[:2] for record in found] == [(128, 128), (128, 128), (85, 128), (85, 128), (86, 128)]
-    assert [sorted(np.unique(record.mask())) for record in found] == [
+    assert [record.read_image().shape[:2] for record in found] == [
+        (128, 128),
+        (128, 128),
+        (85, 128),
+        (85, 128),
+        (86, 128),
+    ]
+    assert [sorted(np.unique(record.read_mask())) for record in found] == [
         [0, 1, 15, 255], [0, 15, 255], [0, 8, 255], [0, 16, 255], [0, 9, 14, 255]
     ]  # fmt: skip
     for record in found:
         inside = {NAMES.index(label) for label, _ in photographs.OUTLINES[record.name]}
         assert {*record.objects.labels} == inside
         for label, box in zip(record.objects.labels, record.objects.boxes.astype(int)):
-            rows, columns = np.nonzero(record.mask() == label + 1)
+            rows, columns = np.nonzero(record.read_mask() == label + 1)
             assert box[0] - 1 <= columns.min() < columns.max() <= box[2] - 1
             assert box[1] - 1 <= rows.min() < rows.max() <= box[3] - 1
     assert capsys.readouterr().err == ''

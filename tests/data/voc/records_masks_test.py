@@ -14,12 +14,12 @@ class Record:
     damaged: bool = False
     name: str = 'a'
 
-    def image(self):
+    def read_image(self):
         if self.damaged:
             raise UnusableError('it is cut')
         return np.zeros((2, len(self.classes), 3), np.uint8)
 
-    def mask(self):
+    def read_mask(self):
         if self.damaged:
             raise UnusableError('it is cut')
         return np.array([self.classes] * 2, np.uint8)

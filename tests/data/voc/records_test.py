@@ -24,26 +24,26 @@ def record(tmp_path):
 def test_pixels_and_mask_are_read_when_they_are_asked_for(record):
     expected = np.full((4, 5), 20)
     expected[2, 1] = 255
-    np.testing.assert_array_equal(record.mask(), expected)
-    np.testing.assert_array_equal(record.image(), np.broadcast_to([255, 0, 0], (4, 5, 3)))
+    np.testing.assert_array_equal(record.read_mask(), expected)
+    np.testing.assert_array_equal(record.read_image(), np.broadcast_to([255, 0, 0], (4, 5, 3)))
     record.file.unlink()
     with pytest.raises(decoding.UnusableError, match='No such file'):
-        record.image()
+        record.read_image()
     record.mask_file.write_bytes(b'')
     with pytest.raises(DataError, match=r'mask.png: cannot be read \('):
-        record.mask()
+        record.read_mask()
 
 
 def test_an_image_that_has_changed_is_not_used(record):
     PIL.Image.new('RGB', (4, 5)).save(record.file)
     with pytest.raises(decoding.UnusableError, match=r'it has \(5, 4\) rows and columns, and had \(4, 5\)'):
-        record.image()
+        record.read_image()
 
 
 def test_a_mask_of_grey_values_is_one(record):
     PIL.Image.new('L', (5, 4), 7).save(record.mask_file)
     records.check_mask(record.mask_file, (4, 5))
-    np.testing.assert_array_equal(record.mask(), np.full((4, 5), 7))
+    np.testing.assert_array_equal(record.read_mask(), np.full((4, 5), 7))
 
 
 def test_a_mask_of_few_bits_has_the_values_of_its_file(record):
@@ -54,13 +54,13 @@ def test_a_mask_of_few_bits_has_the_values_of_its_file(record):
     head = struct.pack('>IIBBBBB', 5, 4, 4, 0, 0, 0, 0)
     parts = (chunk(b'IHDR', head), chunk(b'IDAT', zlib.compress(rows)), chunk(b'IEND', b''))
     record.mask_file.write_bytes(b'\x89PNG\r\n\x1a\n' + b''.join(parts))
-    np.testing.assert_array_equal(record.mask(), [[0, 1, 2, 3, 15]] * 4)
+    np.testing.assert_array_equal(record.read_mask(), [[0, 1, 2, 3, 15]] * 4)
 
 
 def test_a_mask_of_other_values_says_so(record):
     PIL.Image.new('L', (5, 4), 21).save(record.mask_file)
     with pytest.raises(DataError, match=r'mask.png: holds 21, expected 0 to 20 or 255'):
-        record.mask()
+        record.read_mask()
 
 
 def test_a_file_that_is_no_mask_is_refused_by_its_beginning(record):

@@ -60,8 +60,8 @@ def test_it_is_what_the_folder_is(folders, file_format, capsys):
         assert ours.keys() == theirs.keys()
         for name, record in ours.items():
             assert record.size == theirs[name].size
-            assert record.mask() is None
-            np.testing.assert_array_equal(record.image(), theirs[name].image())
+            assert record.read_mask() is None
+            np.testing.assert_array_equal(record.read_image(), theirs[name].read_image())
             np.testing.assert_array_equal(record.labels, theirs[name].labels)
             for a, b in zip(record.objects, theirs[name].objects):
                 assert a.dtype == b.dtype
@@ -76,7 +76,7 @@ def test_every_whole_number_of_pixels_comes_back():
     for length in range(1, 1001):
         pixels = np.arange(1, length + 1)
         boxes = np.repeat((pixels / length).astype(np.float32)[:, None], 4, axis=1)
-        np.testing.assert_array_equal(tfds_data.pixels(boxes, (length, length))[:, 0], pixels)
+        np.testing.assert_array_equal(tfds_data.to_pixels(boxes, (length, length))[:, 0], pixels)
 
 
 def test_reading_needs_no_tensorflow(folders):
@@ -84,7 +84,7 @@ def test_reading_needs_no_tensorflow(folders):
 import sys
 from artifacts_jax.data.voc import devkit
 opened = devkit.open_voc('voc/2007', ['test'], data_dir={str(folders[1]['array_record'])!r})
-[record.image() for record in opened['test']]
+[record.read_image() for record in opened['test']]
 sys.exit('tensorflow' in sys.modules)
 """
     root = Path(__file__).parents[3]

@@ -76,7 +76,7 @@ def test_features_are_those_of_the_trunk_pooled_by_the_windows_of_vissl(devkit, 
     features, labels = svm_task._collect(run, svm_task._extractor(config, devices, ('conv1', 'conv5')), trunk, records)
     np.testing.assert_array_equal(labels, [record.labels for record in records])
     squashed = np.stack(
-        [PIL.Image.fromarray(record.image()).resize((16, 16), PIL.Image.Resampling.BILINEAR) for record in records]
+        [PIL.Image.fromarray(record.read_image()).resize((16, 16), PIL.Image.Resampling.BILINEAR) for record in records]
     )
     model = architecture.make_trunk(config, geometry=alexnet.GEOMETRIES['torch'])
     _, maps = jax.jit(model.apply)(trunk, squashed.astype(np.float32) / 127.5 - 1)

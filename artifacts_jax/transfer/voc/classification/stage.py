@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 
 from artifacts_jax.data import crops, decoding, reading
-from artifacts_jax.data.ordered import Held
+from artifacts_jax.data.ordered import ArrayDataset
 from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.devices.parallel import Devices, mean
 from artifacts_jax.models import alexnet, architecture
@@ -151,7 +151,9 @@ def make_network(config: ConfigDict) -> alexnet.AlexNet:
     return alexnet.AlexNet(trunk, alexnet.Connected(len(NAMES), options.hidden, options.dropout, trunk.dtype))
 
 
-def open_images(config: ConfigDict, records: Sequence, place: str, side: int = SIDE) -> reading.Read | Held:
+def open_images(
+    config: ConfigDict, records: Sequence, place: str, side: int = SIDE
+) -> reading.StreamedDataset | ArrayDataset:
     """Returns batches of images with the labels of their classes, in memory or streamed.
 
     As in the protocol, a split is shuffled once, by the seed, and read in this order again and again.
@@ -171,18 +173,18 @@ def open_images(config: ConfigDict, records: Sequence, place: str, side: int = S
     Raises:
       DataError: no image can be decoded.
     """
-    decoded = reading.in_memory(config.data, len(records), side)
+    decoded = reading.should_load_in_memory(config.data, len(records), side)
     shapes = {'image': ((side, side, 3), np.uint8), 'size': ((2,), np.int32), 'labels': ((len(NAMES),), np.int8)}
-    fields = reading.shared(config, records, place, live=not decoded)
-    images = reading.Read(load=partial(_load, side=side), shapes=shapes, reshuffle=False, **fields)
+    fields = reading.make_options(config, records, place, live=not decoded)
+    images = reading.StreamedDataset(load=partial(_load, side=side), shapes=shapes, reshuffle=False, **fields)
     return images.decode() if decoded else images
 
 
 def views(config: ConfigDict, crop_keys: Key[Array, ' B'], batch: dict) -> Float[Array, 'B S S 3']:
     """Returns random crops of a batch's images, in [-1, 1] but for what lies outside an image: there, the means."""
     side = config.voc_classification.crop_size
-    pixels = crops.sample(crop_keys, batch['image'], batch['size'], mean=MEANS, side=side) + MEANS[None, None, None]
-    return scale_pixels(pixels)
+    pixels = crops.random_crops(crop_keys, batch['image'], batch['size'], mean=MEANS, side=side)
+    return scale_pixels(pixels + MEANS[None, None, None])
 
 
 def label_loss(outputs: Float[Array, 'B K'], labels: Array) -> Float[Array, ' B']:
@@ -217,8 +219,8 @@ def scorer(config: ConfigDict, devices: Devices) -> Callable:
 
 
 def _load(record, side):
-    image = decoding.fit(record.image(), side)
-    return {'image': reading.pad(image, (side, side)), 'size': image.shape[:2], 'labels': record.labels}
+    image = decoding.limit_size(record.read_image(), side)
+    return {'image': reading.pad_array(image, (side, side)), 'size': image.shape[:2], 'labels': record.labels}
 
 
 def _first_crops(config, devices, dataset):

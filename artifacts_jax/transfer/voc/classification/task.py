@@ -34,7 +34,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> dict[str, Sequence]:
       DataError: VOC or a split is not there, is not what it should be, or has no objects.
     """
     records = devkit.open_splits(config, datasets)
-    devkit.check_known(records, config.data.name)
+    devkit.check_positives(records, config.data.name)
     return records
 
 
@@ -67,7 +67,7 @@ def evaluate(run: Run, data: dict[str, Sequence], entry: Entry) -> dict:
         'dataset': config.data.name,
         'preset': config.voc_classification.preset,
         'steps': int(state.step),
-        'train': opened['train'].used,
+        'train': opened['train'].num_used,
         'count': len(labels),
         **values,
         'ap': {name: results.to_percent(value) for name, value in zip(NAMES, each)},

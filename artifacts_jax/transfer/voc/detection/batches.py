@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from artifacts_jax.data import decoding, reading
-from artifacts_jax.data.voc.annotations import NONE
+from artifacts_jax.data.voc.annotations import NO_OBJECTS
 from artifacts_jax.transfer.voc.detection import scales
 
 
@@ -40,7 +40,7 @@ class View(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Images(reading.Padded):
+class Images(reading.PaddedDataset):
     """The images of a split, each read as it is needed."""
 
     proposals: Sequence[Float32[np.ndarray, '_ 4']]  # of each, counted from 0
@@ -99,7 +99,7 @@ class Images(reading.Padded):
             draws = np.random.default_rng((self.seed, view.position, 1))
             boxes = boxes[np.sort(draws.choice(len(boxes), self.most, replace=False))]
         if image is None:
-            boxes, objects = boxes[:0], NONE
+            boxes, objects = boxes[:0], NO_OBJECTS
         elif view.mirrored:
             image = image[:, ::-1]
         image, size = _pad(image, view.scale, padded_size)
@@ -110,9 +110,9 @@ class Images(reading.Padded):
             'scale': np.float32(view.scale),
             'mirrored': np.bool_(view.mirrored),
             'width': np.int32(record.size[1]),
-            'proposals': reading.pad(boxes.astype(np.float32), (self.most, 4)),
+            'proposals': reading.pad_array(boxes.astype(np.float32), (self.most, 4)),
             'valid_proposals': np.arange(self.most) < len(boxes),
-            'objects': reading.pad((objects.boxes - 1).astype(np.float32), (count, 4)),
+            'objects': reading.pad_array((objects.boxes - 1).astype(np.float32), (count, 4)),
             'labels': np.pad(objects.labels, (0, count - len(objects.labels))),
             'valid_objects': np.arange(count) < len(objects.labels),
         }
@@ -123,4 +123,4 @@ def _pad(image, scale, padded_size):
     if image is None:
         return np.zeros((*padded_size, 3), np.uint8), (0, 0)
     size = scales.compute_scaled_size(image.shape[:2], scale)
-    return reading.pad(decoding.scale(image, size), padded_size), size
+    return reading.pad_array(decoding.resize(image, size), padded_size), size

@@ -174,7 +174,7 @@ def plot_detections(path: Path, records: Sequence, found: dict[int, Detections],
       found: {position in the split: Detections} of the images to draw; where there are none, nothing is written.
       step: of the detector.
     """
-    shown = [make_photograph(records[row].image(), each, NAMES) for row, each in found.items()]
+    shown = [make_photograph(records[row].read_image(), each, NAMES) for row, each in found.items()]
     if shown:
         title = f'Detections after {step:,} updates, scores of {MIN_SCORE} and more'
         photographs.draw(path, shown, classes=NAMES, title=title)

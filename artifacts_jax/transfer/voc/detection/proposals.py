@@ -232,10 +232,10 @@ def _recall_text(objects, boxes):
 
 def _read_npz(path):
     wanted = {'names': ('U', 1), 'counts': ('iu', 1), 'boxes': ('fiu', 2)}
-    with npz.opened(path) as archive:
-        if missing := sorted(wanted.keys() - set(npz.members(archive))):
+    with npz.open_npz(path) as archive:
+        if missing := sorted(wanted.keys() - set(npz.array_names(archive))):
             raise DataError(f'{path} has no array {missing[0]}; expected names, counts and boxes of proposals')
-        names, counts, boxes = (npz.read(archive, name) for name in wanted)
+        names, counts, boxes = (npz.read_array(archive, name) for name in wanted)
     for (name, (kinds, rank)), array in zip(wanted.items(), (names, counts, boxes)):
         if array.dtype.kind not in kinds or array.ndim != rank:
             raise DataError(

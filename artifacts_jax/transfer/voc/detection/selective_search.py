@@ -50,7 +50,7 @@ def search(image: UInt8[np.ndarray, 'H W 3']) -> Float32[np.ndarray, 'N 4']:
       DataError: OpenCV with its contributed modules is not installed.
     """
     method = _opencv().ximgproc.segmentation.createSelectiveSearchSegmentation()
-    fitted = decoding.fit(image, MAX_SIDE)
+    fitted = decoding.limit_size(image, MAX_SIDE)
     method.setBaseImage(np.ascontiguousarray(fitted[..., ::-1]))  # it reads BGR
     method.switchToSelectiveSearchFast()
     found = method.process().astype(np.float32)  # x, y, width, height
@@ -123,8 +123,8 @@ def _read(folder, record):
     try:
         if not path.exists():
             return None
-        with npz.opened(path) as archive:
-            provenance, boxes = (npz.read(archive, name) for name in (PROVENANCE, 'boxes'))
+        with npz.open_npz(path) as archive:
+            provenance, boxes = (npz.read_array(archive, name) for name in (PROVENANCE, 'boxes'))
         return boxes if provenance.item() == _provenance(record) else None
     except (DataError, KeyError, ValueError, OSError):  # damaged, or no image to compare with: the search says so
         return None
@@ -183,7 +183,7 @@ def _begin():
 
 def _search_and_keep(n, record, folder):
     try:
-        image = record.image()
+        image = record.read_image()
     except decoding.UnusableError as error:
         return n, np.zeros((0, 4), np.float32), str(error)
     boxes, file = search(image), io.BytesIO()

@@ -56,7 +56,7 @@ class Data:
             folder = Path(given).expanduser() if given else workdir / NAME / 'proposals'
         place, workers = f'{split} of {self.config.data.name}', self.config.data.workers
         load = partial(proposals.load, self.records[split], source, place=place, folder=folder, workers=workers)
-        return self.datasets.once(('proposals', source, place, folder), load)
+        return self.datasets.cache(('proposals', source, place, folder), load)
 
     def images(self, workdir: Path) -> dict[str, batches.Images]:
         """Returns {'train', 'test'}."""
@@ -67,7 +67,7 @@ class Data:
                 shorter=shorter[name],
                 longest=longest,
                 most=config.voc_detection.boxes,
-                **reading.shared(config, self.records[split], f'{split} of {config.data.name}'),
+                **reading.make_options(config, self.records[split], f'{split} of {config.data.name}'),
             )
             for name, split in {'train': config.data.probe_train, 'test': config.data.test}.items()
         }
@@ -80,7 +80,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Data:
       DataError: VOC, a split, which must have objects, or its proposals are not as they must.
     """
     records = devkit.open_splits(config, datasets)
-    devkit.check_known(records, config.data.name)
+    devkit.check_positives(records, config.data.name)
     return Data(config, datasets, records)
 
 
@@ -121,7 +121,7 @@ def evaluate(run: Run, data: Data, entry: Entry) -> dict:
         'preset': options.preset,
         'frozen': options.frozen,
         'steps': int(state.step),
-        'train': opened['train'].used,
+        'train': opened['train'].num_used,
         'count': len(detected),
         'map': results.to_percent(average_precision.mean(each)),
         'ap': {name: results.to_percent(value) for name, value in zip(NAMES, each)},

@@ -25,7 +25,7 @@ SIZE_MULTIPLE = 125  # pixels: most of VOC's images have sides of 375 and 500
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Images(reading.Padded):
+class Images(reading.PaddedDataset):
     """The images of a split, each read as it is needed."""
 
     def views(self, step, batch_size):
@@ -38,10 +38,10 @@ class Images(reading.Padded):
         size = self._padded_size(everyone)
         records = [self.records[row] for row in views]
         images, void = [self.image(record) for record in records], np.zeros((0, 0), np.uint8)
-        masks = [void if image is None else record.mask() for record, image in zip(records, images)]
+        masks = [void if image is None else record.read_mask() for record, image in zip(records, images)]
         return {
             'image': np.stack([_pad(image, size) for image in images]),
-            'labels': np.stack([reading.pad(mask, size, VOID) for mask in masks]),
+            'labels': np.stack([reading.pad_array(mask, size, VOID) for mask in masks]),
             'size': np.array([record.size for record in records], np.int32),
         }
 
@@ -64,4 +64,4 @@ def compute_padded_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
 
 
 def _pad(image, size):
-    return np.zeros((*size, 3), np.uint8) if image is None else reading.pad(image, size)
+    return np.zeros((*size, 3), np.uint8) if image is None else reading.pad_array(image, size)

@@ -40,7 +40,7 @@ class Lists(NamedTuple):
         """Returns (the images of training, those of each test)."""
 
         def of(records, name):
-            return Images(**reading.shared(config, records, f'{name} of {config.data.name}'))
+            return Images(**reading.make_options(config, records, f'{name} of {config.data.name}'))
 
         tests = {name: of(records, name) for name, records in self.tests.items()}
         return of(self.train, 'the images to learn from'), tests
@@ -78,7 +78,7 @@ def open_lists(config: ConfigDict) -> Lists:
     for test in tests:
         common = [record.name for record in found[test] if record.name in learned]
         if common and test == train:
-            slices.warn_of_common(learned, common, train=train, test=test)
+            slices.warn_of_overlap(learned, common, train=train, test=test)
         elif common:
             raise DataError(
                 f'{len(common):,} of the {len(found[test]):,} images of {test} are among the {len(learned):,} to learn'
@@ -129,7 +129,7 @@ def open_sbd(name: str, split: str) -> tuple[records.Record, ...]:
 
 def _record(name, image, mask):
     try:
-        size = decoding.shape(image)
+        size = decoding.read_size(image)
     except decoding.UnusableError as error:
         raise DataError(f'{image}: {error}') from error
     if mask.suffix.lower() != '.mat':

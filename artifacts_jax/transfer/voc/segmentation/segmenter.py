@@ -60,7 +60,7 @@ def compute_confusion(records: Sequence, segmented: Iterable) -> tuple[Int64[np.
     classes, images = len(CLASSES), 0
     counts = np.zeros((classes, classes), np.int64)
     for row, labels in segmented:
-        counts += confusion.matrix(records[row].mask(), labels, classes)
+        counts += confusion.matrix(records[row].read_mask(), labels, classes)
         images += 1
     return counts, images
 
@@ -132,7 +132,9 @@ def plot_segmentations(path: Path, records: Sequence, found: dict[int, UInt8[np.
         written.
       step: of the network.
     """
-    rows = [label_maps.Row(records[row].image(), (records[row].mask(), labels)) for row, labels in found.items()]
+    rows = [
+        label_maps.Row(records[row].read_image(), (records[row].read_mask(), labels)) for row, labels in found.items()
+    ]
     if rows:
         title = f'Segmentation after {step:,} updates'
         heads = ('photograph', 'truth', 'prediction')

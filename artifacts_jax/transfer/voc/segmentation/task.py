@@ -27,7 +27,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> lists.Lists:
     """
     options, data = config.voc_segmentation, config.data
     key = 'segmentation', data.name, data.probe_train, data.test, options.voc, options.sbd, options.sbd_list
-    return datasets.once(key, lambda: lists.open_lists(config))
+    return datasets.cache(key, lambda: lists.open_lists(config))
 
 
 def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
@@ -53,7 +53,7 @@ def evaluate(run: Run, data: lists.Lists, entry: Entry) -> dict:
         'dataset': config.data.name,
         'preset': entry.key,
         'steps': int(state.step),
-        'train': train.used,
+        'train': train.num_used,
         'tests': {
             name: _measured(*segmenter.compute_confusion(images.records, segment(state.variables, images)))
             for name, images in tests.items()

@@ -29,12 +29,12 @@ def year(tmp_path):
 
 @pytest.fixture(params=['memory', 'stream'])
 def load(request, year, config, monkeypatch):
-    original = reading.shared
+    original = reading.make_options
 
     def load(seed=0, **hosts):
         records = devkit.open_voc(str(year), ['train'])['train']
         hosted = {'seed': seed, **hosts}
-        monkeypatch.setattr(reading, 'shared', lambda *given, **live: {**original(*given, **live), **hosted})
+        monkeypatch.setattr(reading, 'make_options', lambda *given, **live: {**original(*given, **live), **hosted})
         return stage.open_images(configure(config, loading=request.param), records, 'train', side=SIDE)
 
     return load
@@ -66,7 +66,7 @@ def test_evaluation_has_every_image_in_order(load, year):
     record = devkit.open_voc(str(year), ['train'])['train'][7]
     np.testing.assert_array_equal(whole['size'][7], record.size)
     np.testing.assert_array_equal(whole['labels'][7], record.labels)
-    np.testing.assert_array_equal(whole['image'][7, : record.size[0], : record.size[1]], record.image())
+    np.testing.assert_array_equal(whole['image'][7, : record.size[0], : record.size[1]], record.read_image())
     assert not whole['image'][7, record.size[0] :].any()
     assert not whole['image'][7, :, record.size[1] :].any()
     np.testing.assert_array_equal(whole['size'][0], [7, 16])  # of 9 x 20
@@ -99,7 +99,7 @@ def test_memory_and_stream_are_the_same(year, config):
     for limit in (1e-9, 1):
         config.seed = 3
         kinds.append(stage.open_images(configure(config, memory_limit_gb=limit), records, 'train', side=SIDE))
-    assert [type(kind) for kind in kinds] == [reading.Read, ordered.Held]
+    assert [type(kind) for kind in kinds] == [reading.StreamedDataset, ordered.ArrayDataset]
     assert same(*(take(kind.train_batches(5), 6) for kind in kinds))
     assert same(*(kind.eval_batches(5) for kind in kinds))
 

@@ -66,7 +66,7 @@ def test_pixels_and_boxes_are_on_one_scale(load, records):
         record, scale = records[row], batch['scale'][0]
         assert min(batch['size'][0]) == 24 or max(batch['size'][0]) == 40
         np.testing.assert_allclose(scale * np.array(record.size), batch['size'][0], atol=0.5)
-        mean = record.image()[:, :: -1 if batch['mirrored'][0] else 1].mean(axis=1)[0]
+        mean = record.read_image()[:, :: -1 if batch['mirrored'][0] else 1].mean(axis=1)[0]
         near = batch['image'][0][: batch['size'][0][0], : batch['size'][0][1]][0].mean(axis=0)
         np.testing.assert_allclose(near, mean, atol=25)
         count = len(record.objects.labels)

@@ -28,7 +28,7 @@ def test_the_best_boxes_of_each_image_are_drawn(records, tmp_path, monkeypatch):
     assert (first.names, first.caption) == (['dog', 'cat'], '')
     np.testing.assert_allclose(first.scores, [0.9, 0.7])
     np.testing.assert_array_equal(first.boxes, [boxes[1], boxes[3]])
-    np.testing.assert_array_equal(first.pixels, records[0].image())
+    np.testing.assert_array_equal(first.pixels, records[0].read_image())
     assert (second.names, second.caption) == ([], 'nothing of a score of 0.5 or more')
 
 

@@ -12,7 +12,7 @@ from artifacts_jax.transfer.voc.detection.detections import Detections
 
 def objects(*rows):
     """Objects of (name, box counted from 0) or (name, box, is difficult) each."""
-    return annotations.objects(
+    return annotations.make_objects(
         [(NAMES.index(row[0]), [x + 1.0 for x in row[1]], len(row) > 2 and row[2], False) for row in rows]
     )
 

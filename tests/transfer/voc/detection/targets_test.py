@@ -116,7 +116,7 @@ def test_a_splits_statistics_are_those_of_its_images(monkeypatch):
         every = boxes, np.ones_like(mask), objects, labels, np.ones_like(object_mask)
         found = jax.tree.map(np.float64, moments(*every, classes=20))
         sums = found if sums is None else jax.tree.map(np.add, sums, found)
-    records.append(types.SimpleNamespace(objects=annotations.objects([])))
+    records.append(types.SimpleNamespace(objects=annotations.make_objects([])))
     proposals.append(np.zeros((0, 4), np.float32))
     expected = targets.compute_statistics(targets.add_mirrored(sums))
     for ours, theirs in zip(targets.compute_split_statistics(records, proposals), expected, strict=True):

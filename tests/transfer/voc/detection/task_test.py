@@ -97,7 +97,7 @@ def test_a_run_says_every_class_and_writes_the_devkits_files(tree, tmp_path, cap
     assert len((folder / 'comp3_det_test_cat.txt').read_text().splitlines()) > 6
     assert (tmp_path / 'figures' / 'detections.png').is_file()
     test = images(config, tmp_path)['test']
-    detected = artifacts_jax.load_detector(folder.parent / 'export')(test.records[1].image(), test.proposals[1])
+    detected = artifacts_jax.load_detector(folder.parent / 'export')(test.records[1].read_image(), test.proposals[1])
     lines = [line.split() for line in (folder / 'comp3_det_test_cat.txt').read_text().splitlines()]
     best = max(float(line[1]) for line in lines if line[0] == test.records[1].name)
     assert best == pytest.approx(detected.scores[detected.labels.index('cat')], abs=5e-4)
@@ -180,11 +180,11 @@ def test_damaged_images_are_named_in_the_work_directory_and_do_not_count(tree, t
     config = small(trees.damaged(tree, tmp_path / 'voc', '000004'), proposals=str(tree.parent / 'boxes.npz'))
     opened = images(config, tmp_path)
     for each in opened.values():
-        each.skipped.keep(tmp_path / 'skipped.tsv')
-    assert sum(batch['valid'].sum() for batch in opened['test'].eval_batches(4)) == opened['test'].used == 5
+        each.skipped.write_to(tmp_path / 'skipped.tsv')
+    assert sum(batch['valid'].sum() for batch in opened['test'].eval_batches(4)) == opened['test'].num_used == 5
     ((place, name, _),) = [line.split('\t') for line in (tmp_path / 'skipped.tsv').read_text().splitlines()]
     assert (place, name) == (f'test of {config.data.name}', '000004')
-    assert opened['train'].used == 6  # of which none was read
+    assert opened['train'].num_used == 6  # of which none was read
 
 
 def test_proposals_of_other_images_are_refused(tree, tmp_path):

@@ -19,8 +19,8 @@ def test_images_are_drawn_with_replacement_and_as_they_are(tree):
     assert batch['image'].shape[1:3] == batches.compute_padded_size(sizes)
     for n, row in enumerate(images.views(3, 4)):
         record, (height, width) = images.records[row], batch['size'][n]
-        np.testing.assert_array_equal(batch['image'][n, :height, :width], record.image())
-        np.testing.assert_array_equal(batch['labels'][n, :height, :width], record.mask())
+        np.testing.assert_array_equal(batch['image'][n, :height, :width], record.read_image())
+        np.testing.assert_array_equal(batch['labels'][n, :height, :width], record.read_mask())
         assert (batch['labels'][n, height:] == 255).all()
         assert (batch['labels'][n, :, width:] == 255).all()
     halves = [

@@ -15,8 +15,8 @@ def test_masks_are_read_as_published_or_converted(suffix, tmp_path):
         assert [record.name for record in found] == ['2008_000003', '2008_000001']
         for record, n in zip(found, (3, 1)):
             pixels, mask = trees.picture(n, record.size)
-            np.testing.assert_array_equal(record.image(), pixels)
-            np.testing.assert_array_equal(record.mask(), np.where(mask == 255, 0, mask))
+            np.testing.assert_array_equal(record.read_image(), pixels)
+            np.testing.assert_array_equal(record.read_mask(), np.where(mask == 255, 0, mask))
 
 
 def test_another_list_is_taken_by_its_path(tmp_path):
@@ -25,7 +25,7 @@ def test_another_list_is_taken_by_its_path(tmp_path):
     upper = tmp_path / 'dataset' / 'cls' / '2008_000002.MAT'
     upper.with_suffix('.mat').rename(upper)
     (record,) = lists.open_sbd(str(tmp_path), str(tmp_path / 'train_noval.txt'))
-    assert record.mask().shape == record.size
+    assert record.read_mask().shape == record.size
     with pytest.raises(DataError, match=r"no list .*dataset/val.txt of the images of 'val'; there are: train$"):
         lists.open_sbd(str(tmp_path), 'val')
 
@@ -62,7 +62,7 @@ def test_a_matrix_that_is_no_mask_is_refused(content, message, tmp_path):
         trees.mask_of_sbd(path, content)
     (record,) = lists.open_sbd(str(tmp_path), 'train')
     with pytest.raises(DataError, match=message):
-        record.mask()
+        record.read_mask()
 
 
 def test_a_matrix_without_a_segmentation_is_refused(tmp_path):
@@ -71,4 +71,4 @@ def test_a_matrix_without_a_segmentation_is_refused(tmp_path):
         scipy.io.savemat(tmp_path / 'dataset' / 'cls' / '2008_000000.mat', content)
         (record,) = lists.open_sbd(str(tmp_path), 'train')
         with pytest.raises(DataError, match=r'cannot be read \(there is no GTcls.Segmentation in it\)'):
-            record.mask()
+            record.read_mask()

@@ -53,7 +53,7 @@ def test_new_layers_begin_by_what_they_see(tree, start):
     np.testing.assert_allclose(outputs.mean(0), 0.1, atol=1e-4)
     np.testing.assert_allclose(outputs.std(0), 1, rtol=1e-3)
     # And they see what a convolution does.
-    image = images.records[0].image()[None]
+    image = images.records[0].read_image()[None]
     pooled = segmenter.make_network(config).apply({'params': before.params}, scale_pixels(image), method='pooled')
     slid = jax.lax.conv(pooled.transpose(0, 3, 1, 2), layer['kernel'].transpose(3, 2, 0, 1), (1, 1), 'VALID') + layer[
         'bias'
