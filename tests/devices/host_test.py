@@ -29,7 +29,7 @@ with host.exclusive_lock(sys.argv[1]):
 def test_a_work_directory_is_one_runs_alone_until_it_ends_or_dies(tmp_path):
     with subprocess.Popen([sys.executable, '-c', LOCK, tmp_path], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == 'locked\n'
-        named = f'is in use by process {other.pid} on .*: wait until that run ends'
+        named = f'is in use by process {other.pid} on .*; wait until that run ends'
         with pytest.raises(ConfigError, match=named), host.exclusive_lock(tmp_path):
             pass
         other.kill()
