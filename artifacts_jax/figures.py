@@ -65,15 +65,15 @@ def write(
     state = loop.load_newest_state(artifacts, config, workdir, devices)
     steps, step = config.artifacts.steps, int(state.step)
     print(f'{workdir}: {artifacts.NAME} at step {step:,} of {steps:,}{", not finished" * (step < steps)}', flush=True)
-    queries = held_out.shown(datasets['test'], examples, seed)
+    queries = held_out.choose_images(datasets['test'], examples, seed)
     out.mkdir(parents=True, exist_ok=True)  # now, not after all the work
     draw = artifacts.make_plotter(config, devices, datasets, examples=examples, first_batch=seed)
     draw(state, keys.stage_key(config.seed + seed, artifacts.NAME), out)
 
     untrained = loop.make_initial_state(artifacts, config, devices, None)
     networks = {
-        f'learned features, {layer} after {step:,} steps': artifacts.discriminator(state.variables),
-        f'random network, {layer} before any step': artifacts.discriminator(untrained.variables),
+        f'learned features, {layer} after {step:,} steps': artifacts.select_discriminator(state.variables),
+        f'random network, {layer} before any step': artifacts.select_discriminator(untrained.variables),
     }
     images, labels, found = nearest(
         config, devices, datasets['probe_train'], networks, queries, layer=layer, k=NEIGHBOURS, limit=bank

@@ -84,7 +84,7 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
         rows = report.read_metrics(folder / artifacts.NAME / 'metrics.jsonl')
         last = [row for row in rows if 'test/accuracy/real' in row][-1]
         rate = float(np.median([row['train/images_per_second'] for row in rows if 'train/images_per_second' in row]))
-        learned = artifacts.discriminator(state.get_trained_variables(config.optim.use_ema))
+        learned = artifacts.select_discriminator(state.get_trained_variables(config.optim.use_ema))
         return {
             'probe': probe.probe(config, devices, datasets, learned),
             'accuracy': 50 * (last['test/accuracy/real'] + last['test/accuracy/fake']),
@@ -95,7 +95,7 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
 
     def untrained(config, datasets):
         variables = loop.make_initial_state(artifacts, config, devices, None).variables
-        return {'probe': probe.probe(config, devices, datasets, artifacts.discriminator(variables))}
+        return {'probe': probe.probe(config, devices, datasets, artifacts.select_discriminator(variables))}
 
     for seed in seeds:
         datasets = None

@@ -63,7 +63,7 @@ def test_neighbours_are_the_nearest_by_brute_force_and_no_copies(mapping, config
     config.data.update(name=str(photograph_folder), probe_train='train')
     devices = Devices(mapping)
     state = stage_states[artifacts]
-    variables = artifacts.discriminator(state.variables)
+    variables = artifacts.select_discriminator(state.variables)
     dataset = splits.Datasets(config)['probe_train']
     order = np.array([dataset._row(n) for n in range(35)])
     queries = {name: x[order[:3]] for name, x in (('image', dataset.images), ('label', dataset.labels))}

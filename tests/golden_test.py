@@ -155,7 +155,7 @@ def autoencoder_update(config, variables, images):
         decoded, _ = model.apply(state.variables, images, train=True, method='reconstruct', mutable=['batch_stats'])
         return *autoencoder.update(state, images, config=config), decoded
 
-    return run(autoencoder.begin(variables, config=config))
+    return run(autoencoder.create_state(variables, config=config))
 
 
 def test_autoencoders_output_and_loss_agree(autoencoder_update, golden):

@@ -281,7 +281,7 @@ def test_fewer_images_than_neighbours_all_vote(config, tmp_path, stage_states):
     config.data.name, config.monitor.neighbours = str(tmp_path / 'data'), 20
     devices = pipeline.Devices('jit', jax.devices()[:1])
     measure = pipeline.artifacts.held_out.extraction.make_monitor(config, devices, splits.Datasets(config))
-    values = measure(pipeline.artifacts.discriminator(stage_states[pipeline.artifacts].variables))
+    values = measure(pipeline.artifacts.select_discriminator(stage_states[pipeline.artifacts].variables))
     assert 0 <= values['knn/conv5'] <= 1
 
 

@@ -131,7 +131,7 @@ def test_history_is_for_the_discriminator_alone(config, batch):
     variables, values = jax.jit(init)(), {}
     for places in (0, 8):
         config.artifacts.history = places
-        state = artifacts.begin(variables, config=config)
+        state = artifacts.create_state(variables, config=config)
         state = state.replace(step=state.step + 5)
         if places:  # earlier fakes are white, with nothing kept
             state = state.replace(history=history.History(jnp.ones((8, 16, 16, 3)), jnp.zeros((8, 4, 4, 1))))
@@ -147,7 +147,7 @@ def test_real_examples_may_be_the_input(config):
     images = jnp.ones((1, 16, 16, 3))
     config.artifacts.real = 'input'
     generator, phi = architecture.make_generator(config), jnp.zeros((1, 4, 4, 8))
-    assert game.real_examples(generator, {}, images, phi, config) is images
+    assert game.make_real_examples(generator, {}, images, phi, config) is images
 
 
 def test_a_gan_without_the_rest_of_its_variant_is_refused(config):

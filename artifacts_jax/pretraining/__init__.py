@@ -1,5 +1,5 @@
-"""The method: stage 1, the autoencoder, and stage 2, the game of artifacts, with their losses and optimiser.
+"""The pretraining method: stage 1 (autoencoder), stage 2 (adversarial training on artifacts), losses and optimiser.
 
-A stage is pure functions of a state: plan, init_state, train_step, make_evaluator and make_plotter;
-training/loop.py runs it.
+A stage is a module of pure functions of a state: plan, init_state, train_step, make_evaluator and make_plotter.
+training/loop.py runs the stages.
 """

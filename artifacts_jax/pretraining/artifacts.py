@@ -1,7 +1,7 @@
-"""Stage 2: damage and repair make artifacts, and a discriminator learns features by spotting them.
+"""Stage 2: damage and repair create artifacts, and a discriminator learns features by spotting them.
 
-Encoder and decoder are frozen, weights and statistics. The generator is the repair network alone; it and the
-discriminator are updated in turn within one step.
+Encoder and decoder are frozen, both weights and batch-norm statistics. Only the repair network of the generator is
+trained. Each step updates the repair network and the discriminator once.
 """
 
 import jax
@@ -22,17 +22,18 @@ SPLITS = ('train', 'probe_train', 'test')  # of the data, that it needs
 SUPPORTS_REPLAY = True  # by --replay
 BASE = autoencoder  # the stage whose variables this one freezes
 PROGRESS_METRICS = held_out.PROGRESS_METRICS
-discriminator, make_evaluator, make_plotter = game.discriminator, held_out.make_evaluator, held_out.make_plotter
+make_evaluator, make_plotter = held_out.make_evaluator, held_out.make_plotter
+select_discriminator = game.select_discriminator
 
 
 def check(config: ConfigDict, devices: Devices) -> None:
-    """Raises ConfigError if a batch does not divide by the devices, or by the processes where features are watched."""
+    """Raises ConfigError if a batch size is not divisible by the number of devices (probe batches: of processes)."""
     devices.check_batch('batch_size', config.batch_size, config.accumulate)
     processes.check_batch('probe.batch_size', config.probe.batch_size)
 
 
 def sample_batch(config: ConfigDict) -> dict:
-    """Returns a host batch of noise, for the benchmark."""
+    """Returns a batch of random images on the host, for the benchmark."""
     return measure.make_noise_batch(config)
 
 
@@ -50,32 +51,38 @@ def init_state(key: Key[Array, ''], base: dict | None, *, config: ConfigDict) ->
     """Returns the state at step 0.
 
     Args:
-      key: draws the weights of repair network and discriminator.
-      base: the autoencoder's variables, frozen here; None makes a state without, to look at initial weights.
+      key: PRNG key of the initial weights of repair network (or GAN) and discriminator.
+      base: the trained autoencoder's variables, which are frozen here; with None the state has no autoencoder, and is
+        only useful for its initial weights.
       config: the run's configuration.
     """
     generator_key, discriminator_key = jax.random.split(key)
     network, generator, size = config.artifacts.generator, architecture.make_generator(config), config.model.image_size
     mask = jnp.ones((1, *architecture.mask_grid(config), 1))
-    code = jnp.zeros((*mask.shape[:3], config.model.encoder_widths[-1]))
+    phi = jnp.zeros((*mask.shape[:3], config.model.encoder_widths[-1]))
     if network == 'gan':
-        generated = generator.init(generator_key, code, method='imagine')
+        generator_variables = generator.init(generator_key, phi, method='imagine')
     else:
-        generated = generator.init(generator_key, code, mask, method='corrupt')
-    judged = architecture.make_discriminator(config).init(discriminator_key, jnp.zeros((1, size, size, 3)))
+        generator_variables = generator.init(generator_key, phi, mask, method='corrupt')
+    discriminator = architecture.make_discriminator(config)
+    discriminator_variables = discriminator.init(discriminator_key, jnp.zeros((1, size, size, 3)))
     variables = {
-        kind: {**(base or {kind: {}})[kind], network: generated[kind].get(network, {}), 'discriminator': judged[kind]}
-        for kind in judged
+        kind: {
+            **(base or {kind: {}})[kind],
+            network: generator_variables[kind].get(network, {}),
+            'discriminator': discriminator_variables[kind],
+        }
+        for kind in discriminator_variables
     }
-    return begin(variables, config=config)
+    return create_state(variables, config=config)
 
 
-def begin(variables: dict, *, config: ConfigDict) -> State:
-    """Returns the state at step 0 with given variables, such as tf1.convert returns.
+def create_state(variables: dict, *, config: ConfigDict) -> State:
+    """Returns the state at step 0 with existing variables, for example those from tf1.convert.
 
     Args:
-      variables: {'params': {network: tree}, 'batch_stats': {network: tree}}: 'encoder' and 'decoder', which are frozen,
-        'repair' (or 'gan') and 'discriminator'.
+      variables: {'params': {network: tree}, 'batch_stats': {network: tree}} of 'encoder' and 'decoder', which are
+        frozen, and of 'repair' (or 'gan') and 'discriminator', which are trained.
       config: the run's configuration.
     """
     trained = (config.artifacts.generator, 'discriminator')
@@ -85,21 +92,22 @@ def begin(variables: dict, *, config: ConfigDict) -> State:
         ema=config.optim.ema_decay > 0,
         frozen=select(variables, autoencoder.NETWORKS),
     )
-    return state.replace(history=history.empty(config))
+    return state.replace(history=history.create(config))
 
 
 def train_step(
     state: State, batch: dict, key: Key[Array, ''], *, config: ConfigDict, axis_name: str | None = None
 ) -> tuple[State, dict]:
-    """One step of the game (game.py): an update of the discriminator and one of the generator.
+    """One adversarial training step (game.py): one update of the discriminator and one of the generator.
 
-    They play on augmented images and random masks. The discriminator always sees [real; fake] as one batch, whose
-    statistics conv5 and fc1 are normalised by (as in the 2018 code); its running averages follow its own update's pass
-    alone. With `accumulate` such a batch is a part, and the running averages follow the mean over the parts.
+    The inputs are augmented images and random masks. The discriminator always gets [real; fake] as one batch, whose
+    statistics normalise conv5 and fc1 (as in the 2018 code). Its running averages are updated only by the forward pass
+    of its own update. With `accumulate`, [real; fake] is a microbatch, and the running averages are updated by the mean
+    over the microbatches.
 
     Args:
       state: with the networks 'discriminator' and 'repair' (or 'gan'), and the frozen 'encoder' and 'decoder'.
-      batch: 'image' uint8 [B, H, W, 3] and 'index' int32 [B], this device's part of the global batch.
+      batch: 'image' uint8 [B, H, W, 3] and 'index' int32 [B], this device's slice of the global batch.
       key: the stage's key.
       config: the run's configuration.
       axis_name: the devices' axis under pmap.
@@ -107,77 +115,83 @@ def train_step(
     Returns:
       (state, {name: scalar}).
     """
-    drawn = game.ExampleKeys(*keys.example_keys(key, state.step, batch['index'], len(game.ExampleKeys._fields)))
-    images = augment.training_view(config, drawn.augment, batch['image'])
-    mask = layers.spatial_mask(drawn.mask, architecture.mask_grid(config), config.artifacts.drop_rate)
-    whole = game.Batch(images, mask, drawn, jnp.asarray(batch['index']))
-    kept = total(mean(mask, axis_name), axis_name)
-    entered = state.step * (total(len(images), axis_name) // 2)
-    play = game.Game(state, kept, entered, config, axis_name)
-    take_turns = {'alternate': _alternate, 'simultaneous': _simultaneous}[config.artifacts.updates]
-    new, first, second, decay = take_turns(play, whole)
+    example_keys = game.ExampleKeys(*keys.example_keys(key, state.step, batch['index'], len(game.ExampleKeys._fields)))
+    images = augment.training_view(config, example_keys.augment, batch['image'])
+    mask = layers.spatial_mask(example_keys.mask, architecture.mask_grid(config), config.artifacts.drop_rate)
+    inputs = game.Batch(images, mask, example_keys, jnp.asarray(batch['index']))
+    kept_fraction = total(mean(mask, axis_name), axis_name)
+    num_added = state.step * (total(len(images), axis_name) // 2)
+    current_game = game.Game(state, kept_fraction, num_added, config, axis_name)
+    update = {'alternate': _update_alternately, 'simultaneous': _update_simultaneously}[config.artifacts.updates]
+    new, discriminator, generator, update_metrics = update(current_game, inputs)
     new = new.replace(
         step=state.step + 1,
-        batch_stats={config.artifacts.generator: second.batch_stats, 'discriminator': first.batch_stats},
+        batch_stats={config.artifacts.generator: generator.batch_stats, 'discriminator': discriminator.batch_stats},
         ema=optim.moving_average(state.ema, new.params, config.optim.ema_decay, state.step),
-        history=history.remember(state.history, entered, second.fake, mask, axis_name=axis_name),
+        history=history.add(state.history, num_added, generator.fake, mask, axis_name=axis_name),
     )
-    values = total({**first.values, **second.values}, axis_name)
-    values = {name: x.value() if isinstance(x, game.Ratio) else x for name, x in values.items()}
-    return new, {**values, **decay}
+    metrics = total({**discriminator.metrics, **generator.metrics}, axis_name)
+    metrics = {name: x.compute() if isinstance(x, game.Ratio) else x for name, x in metrics.items()}
+    return new, {**metrics, **update_metrics}
 
 
-def _alternate(play, batch):
-    """The generator plays against the just-updated discriminator, on the same fakes.
+def _update_alternately(current_game, batch):
+    """Updates the discriminator, then the generator against the updated discriminator, on the same fakes.
 
-    Returns (state, the discriminator's turn, the generator's, {name: scalar} of their updates).
+    Returns:
+      (state, the discriminator's NetworkGradients, the generator's NetworkGradients, {name: scalar} of both updates).
     """
-    parts = play.config.accumulate
-    made = play.examples(batch) if parts == 1 else None  # those of several parts are made again, not kept
+    config = current_game.config
+    # The examples of several microbatches are computed twice, because keeping all of them would take too much memory.
+    shared_examples = current_game.make_examples(batch) if config.accumulate == 1 else None
 
-    def ask(part):
-        turn, _ = play.discriminator_turn(part, made or play.examples(part))
-        return turn
+    def discriminator_gradients(microbatch):
+        examples = shared_examples or current_game.make_examples(microbatch)
+        return current_game.compute_discriminator_gradients(microbatch, examples)[0]
 
-    first = accumulated(ask, parts, batch)
-    new, values = _descend(play, play.state, {'discriminator': first})
+    discriminator = accumulated(discriminator_gradients, config.accumulate, batch)
+    new, metrics = _apply_gradients(current_game, current_game.state, {'discriminator': discriminator})
 
-    def answer(part):
-        examples = made or play.examples(part)
-        judged = play.judge(new.params['discriminator'], examples.real, examples.fake, part.keys.generator_dropout)
-        return play.generator_turn(part, examples, judged)
+    def generator_gradients(microbatch):
+        examples = shared_examples or current_game.make_examples(microbatch)
+        params, dropout_keys = new.params['discriminator'], microbatch.keys.generator_update_dropout
+        forward = current_game.run_discriminator(params, examples.real, examples.fake, dropout_keys)
+        return current_game.compute_generator_gradients(microbatch, examples, forward)
 
-    second = accumulated(answer, parts, batch)
-    new, more = _descend(play, new, {play.config.artifacts.generator: second})
-    return new, first, second, {**values, **more}
+    generator = accumulated(generator_gradients, config.accumulate, batch)
+    new, generator_metrics = _apply_gradients(current_game, new, {config.artifacts.generator: generator})
+    return new, discriminator, generator, {**metrics, **generator_metrics}
 
 
-def _simultaneous(play, batch):
-    """Both learn from one pass of the discriminator, but for a history: the generator is judged by its own fakes.
+def _update_simultaneously(current_game, batch):
+    """Updates both networks from one forward pass of the discriminator; returns the same as `_update_alternately`.
 
-    Returns what `_alternate` does.
+    With a history buffer, the generator needs a second pass: the discriminator's batch contains earlier fakes, which
+    have no gradient with respect to the generator.
     """
+    config, state = current_game.config, current_game.state
 
-    def both(part):
-        examples = play.examples(part)
-        turn, judged = play.discriminator_turn(part, examples)
-        if play.state.history is not None:
-            now = play.state.params['discriminator']
-            judged = play.judge(now, examples.real, examples.fake, part.keys.generator_dropout)
-        return turn, play.generator_turn(part, examples, judged)
+    def gradients(microbatch):
+        examples = current_game.make_examples(microbatch)
+        discriminator, forward = current_game.compute_discriminator_gradients(microbatch, examples)
+        if state.history is not None:
+            params, dropout_keys = state.params['discriminator'], microbatch.keys.generator_update_dropout
+            forward = current_game.run_discriminator(params, examples.real, examples.fake, dropout_keys)
+        return discriminator, current_game.compute_generator_gradients(microbatch, examples, forward)
 
-    first, second = accumulated(both, play.config.accumulate, batch)
-    new, values = _descend(play, play.state, {'discriminator': first, play.config.artifacts.generator: second})
-    return new, first, second, values
+    discriminator, generator = accumulated(gradients, config.accumulate, batch)
+    both = {'discriminator': discriminator, config.artifacts.generator: generator}
+    new, metrics = _apply_gradients(current_game, state, both)
+    return new, discriminator, generator, metrics
 
 
-def _descend(play, state, turns):
-    """Returns (state, {name: scalar}) after an update of each network by what it has learned, {network: its turn}."""
-    gradients = {network: total(turn.gradient, play.axis_name) for network, turn in turns.items()}
-    l2 = play.config.optim.l2
-    state, decays, norms = optim.descend(state, gradients, _optimiser(play.config), l2=l2)
-    sides = {network: 'discriminator' if network == 'discriminator' else 'generator' for network in turns}
+def _apply_gradients(current_game, state, results):
+    """Returns (state, {name: scalar}) after one update of each network in results, {network: NetworkGradients}."""
+    gradients = {network: total(result.gradients, current_game.axis_name) for network, result in results.items()}
+    config = current_game.config
+    state, l2_terms, norms = optim.apply_gradients(state, gradients, _optimiser(config), l2=config.optim.l2)
+    names = {network: 'discriminator' if network == 'discriminator' else 'generator' for network in results}
     return state, {
-        **{f'loss/{sides[network]}_l2': decay for network, decay in decays.items()},
+        **{f'loss/{names[network]}_l2': term for network, term in l2_terms.items()},
         **{f'grad_norm/{network}': norm for network, norm in norms.items()},
     }

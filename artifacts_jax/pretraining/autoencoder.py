@@ -1,4 +1,4 @@
-"""Stage 1: an autoencoder learns to reproduce images."""
+"""Stage 1: an autoencoder is trained to reconstruct images."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,16 +22,16 @@ SUPPORTS_REPLAY = True  # by --replay
 BASE = None  # the stage whose variables this one builds on
 NETWORKS = ('encoder', 'decoder')
 SPLITS = ('train', 'test')  # of the data, that it needs
-PROGRESS_METRICS = {'PSNR (dB)': 'psnr', 'mean squared error': 'mse'}  # of what the evaluation returns
+PROGRESS_METRICS = {'PSNR (dB)': 'psnr', 'mean squared error': 'mse'}  # {heading in the log: metric of the evaluation}
 
 
 def check(config: ConfigDict, devices: parallel.Devices) -> None:
-    """Raises ConfigError if a batch does not divide by the devices."""
+    """Raises ConfigError if the batch size is not divisible by the number of devices."""
     devices.check_batch('batch_size', config.batch_size, config.accumulate)
 
 
 def sample_batch(config: ConfigDict) -> dict:
-    """Returns a host batch of noise, for the benchmark."""
+    """Returns a batch of random images on the host, for the benchmark."""
     return measure.make_noise_batch(config)
 
 
@@ -46,26 +46,26 @@ def _optimiser(config):
 
 
 def init_state(key: Key[Array, ''], base: None, *, config: ConfigDict) -> State:
-    """Returns the state at step 0, with weights drawn from `key`; this stage builds on no other."""
+    """Returns the state at step 0 with random weights from `key`; `base` is None, because this is the first stage."""
     del base
     generator = architecture.make_generator(config)
     images = jnp.zeros((1, config.model.image_size, config.model.image_size, 3))
-    return begin(generator.init(key, images, method='reconstruct'), config=config)
+    return create_state(generator.init(key, images, method='reconstruct'), config=config)
 
 
-def begin(variables: dict, *, config: ConfigDict) -> State:
-    """Returns the state at step 0 with given variables, such as tf1.convert returns; other networks are left out."""
+def create_state(variables: dict, *, config: ConfigDict) -> State:
+    """Returns the state at step 0 with the encoder and decoder of `variables`, for example those from tf1.convert."""
     return State.create(select(variables, NETWORKS), {NETWORKS: _optimiser(config)}, ema=config.optim.ema_decay > 0)
 
 
 def train_step(
     state: State, batch: dict, key: Key[Array, ''], *, config: ConfigDict, axis_name: str | None = None
 ) -> tuple[State, dict]:
-    """One update on augmented images.
+    """Updates encoder and decoder once, on augmented images.
 
     Args:
       state: with the networks 'encoder' and 'decoder'.
-      batch: 'image' uint8 [B, H, W, 3] and 'index' int32 [B], this device's part of the global batch.
+      batch: 'image' uint8 [B, H, W, 3] and 'index' int32 [B], this device's slice of the global batch.
       key: the stage's key.
       config: the run's configuration.
       axis_name: the devices' axis under pmap.
@@ -81,9 +81,9 @@ def train_step(
 def update(
     state: State, images: Float[Array | np.ndarray, 'B H W 3'], *, config: ConfigDict, axis_name: str | None = None
 ) -> tuple[State, dict]:
-    """One update of encoder and decoder on images in [-1, 1]; returns what `train_step` does.
+    """Updates encoder and decoder once, on images in [-1, 1]; returns (state, {name: scalar}).
 
-    Minimises pixel_weight * mean |x - D(E(x))|^2 + L2.
+    The loss is pixel_weight * mean |x - D(E(x))|^2 + L2.
     """
     generator = architecture.make_generator(config, axis_name)
 
@@ -97,7 +97,7 @@ def update(
         )
         terms = {
             'loss/pixel': config.autoencoder.pixel_weight * parallel.mean(jnp.square(decoded - images), axis_name),
-            # The 2018 code decays the autoencoder's biases too.
+            # As in the 2018 code, weight decay applies to the autoencoder's biases too.
             'loss/l2': parallel.share(config.optim.l2 * losses.l2(params, biases=True), axis_name),
         }
         return sum(terms.values()), (terms, updates['batch_stats'])
@@ -111,11 +111,11 @@ def update(
         batch_stats=batch_stats,
         ema=optim.moving_average(state.ema, new.params, config.optim.ema_decay, state.step),
     )
-    return new, {**terms, **{f'grad_norm/{name}': optim.norm(grads[name]) for name in NETWORKS}}
+    return new, {**terms, **{f'grad_norm/{name}': optim.global_norm(grads[name]) for name in NETWORKS}}
 
 
 def make_evaluator(config: ConfigDict, devices: parallel.Devices, datasets: dict) -> Callable:
-    """Returns evaluate(state, key) -> {name: value}, the reconstruction of held-out images."""
+    """Returns evaluate(state, key) -> {'psnr': dB, 'mse': value}, the mean reconstruction error of held-out images."""
     generator = architecture.make_generator(config)
 
     def reconstruct(variables, batch):
@@ -135,7 +135,10 @@ def make_evaluator(config: ConfigDict, devices: parallel.Devices, datasets: dict
 
 
 def make_plotter(config: ConfigDict, devices: parallel.Devices, datasets: dict) -> Callable:
-    """Returns draw(state, key, folder), which writes held-out images and their reconstructions; None writes nothing."""
+    """Returns plot(state, key, folder), which saves autoencoder.png: held-out images and their reconstructions.
+
+    With folder=None, nothing is saved (on all hosts but the first).
+    """
     generator = architecture.make_generator(config)
 
     def reconstruct(variables, batch):
@@ -144,11 +147,11 @@ def make_plotter(config: ConfigDict, devices: parallel.Devices, datasets: dict) 
 
     mapped = devices.per_example(reconstruct)
 
-    def draw(state, key, folder):
+    def plot(state, key, folder):
         del key
         batch = next(datasets['test'].train_batches(processes.round_up(8)))
         columns = zip(('original', 'decoded'), mapped(state.variables, batch))
         if folder:
             grids.image_grid(folder / 'autoencoder.png', dict(columns))
 
-    return draw
+    return plot

@@ -1,9 +1,10 @@
-"""The game of the artifacts stage, as the paper has it (section 3): examples are made, judged, and both sides learn.
+"""The adversarial training step of the `artifacts` stage (paper, section 3): the game of generator and discriminator.
 
-A `Game` is a state's networks at one step. Its methods are pure functions of a part of the batch, in the order in which
-they are called: `examples`, `judge`, `discriminator_turn`, `generator_turn`. Gradients go back by hand, from the losses
-to the discriminator's outputs, from there to its parameters and the fakes, from there to the generator's: so that each
-network runs forward once, whichever side asks.
+A `Game` holds the networks and settings of one training step. Its methods are pure functions of one microbatch and are
+called in this order: `make_examples`, `run_discriminator`, `compute_discriminator_gradients`,
+`compute_generator_gradients`. Gradients are chained with explicit VJPs (vector-Jacobian products): from the losses to
+the discriminator's outputs, then to its parameters and the fakes, then to the generator's parameters. Both losses thus
+share one forward pass of each network.
 """
 
 import dataclasses
@@ -22,34 +23,35 @@ from artifacts_jax.models.generator import Generator
 from artifacts_jax.pretraining import history, losses
 from artifacts_jax.training.state import State
 
+TRAINING = {'train': True, 'mutable': ['batch_stats']}  # options of Flax's `apply` in a training step
 Keys = Key[Array, ' B']
 
 
 class ExampleKeys(NamedTuple):
-    """A key of every example for each thing that a step draws, in the order of `keys.example_keys`."""
+    """PRNG keys of a batch: one array per random operation, one key per example, in the order of `example_keys`."""
 
-    augment: Keys  # the view of the image
-    mask: Keys  # what is dropped
-    real_dropout: Keys  # the discriminator's turn, where it sees the real example
-    fake_dropout: Keys  # the same, the fake
-    generator_real_dropout: Keys  # the generator's turn, where the discriminator sees the real example
-    generator_fake_dropout: Keys  # the same, the fake
-    noise: Keys  # what a GAN makes the fake of
-    history: Keys  # which earlier fake takes its place
+    augment: Keys  # random crop, flip and colour jitter of the image
+    mask: Keys  # which entries of the features are dropped
+    real_dropout: Keys  # the discriminator's update: dropout on the real examples
+    fake_dropout: Keys  # the discriminator's update: dropout on the fakes
+    generator_real_dropout: Keys  # the generator's update: the discriminator's dropout on the real examples
+    generator_fake_dropout: Keys  # the generator's update: the discriminator's dropout on the fakes
+    noise: Keys  # input noise of the GAN generator
+    history: Keys  # which fake of the history buffer replaces the current one
 
     @property
-    def dropout(self) -> Key[Array, ' E']:
-        """Those of the discriminator's turn, for [real; fake]."""
+    def discriminator_update_dropout(self) -> Key[Array, ' E']:
+        """Dropout keys of the discriminator's update, for [real; fake]: E = 2B keys."""
         return jnp.concatenate([self.real_dropout, self.fake_dropout])
 
     @property
-    def generator_dropout(self) -> Key[Array, ' E']:
-        """Those of the generator's turn."""
+    def generator_update_dropout(self) -> Key[Array, ' E']:
+        """Dropout keys of the generator's update, for [real; fake]: E = 2B keys."""
         return jnp.concatenate([self.generator_real_dropout, self.generator_fake_dropout])
 
 
 class Batch(NamedTuple):
-    """What a step, or a part of it, is played on."""
+    """The inputs of one training step, or of one microbatch of it."""
 
     images: Float[Array, 'B H W 3']  # in [-1, 1]
     mask: Float[Array, 'B M N 1']  # 1 kept, 0 dropped
@@ -58,104 +60,97 @@ class Batch(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Real and fake examples, and what the generator learns by."""
+    """Real and fake examples, and the VJP of the fakes with respect to the generator's parameters."""
 
     real: Float[Array, 'B H W 3']  # in [-1, 1]
-    fake: Float[Array, 'B H W 3']  # the same
-    pull: Callable  # from a gradient of the fakes to a tuple with that of the generator's parameters
-    batch_stats: PyTree  # the generator's running averages after it has made them
+    fake: Float[Array, 'B H W 3']  # in [-1, 1]
+    vjp: Callable  # maps dL/dfake to (dL/dgenerator_params,)
+    batch_stats: PyTree  # the generator's updated running averages of batch norm
 
 
-class Judgement(NamedTuple):
-    """What the discriminator says of [real; fake], and what both sides learn by."""
+class DiscriminatorPass(NamedTuple):
+    """The discriminator's outputs for [real; fake], and their VJP, which both losses use."""
 
     outputs: losses.Outputs
-    pull: Callable  # from a gradient of the outputs to those of (the discriminator's parameters, the fakes)
-    batch_stats: PyTree  # the discriminator's running averages after it
+    vjp: Callable  # maps dL/doutputs to (dL/ddiscriminator_params, dL/dfake)
+    batch_stats: PyTree  # the discriminator's updated running averages of batch norm
 
 
-class Played(NamedTuple):
-    """The game as it stands, of which nobody learns: in evaluation mode, real examples and fakes judged apart."""
+class EvalOutputs(NamedTuple):
+    """Outputs of all networks in evaluation mode; the discriminator gets real examples and fakes as two batches."""
 
-    phi: Float[Array, 'B M N C']  # the features of the images
+    phi: Float[Array, 'B M N C']  # the encoder's features of the images
     real: Float[Array, 'B H W 3']  # in [-1, 1]
-    fake: Float[Array, 'B H W 3']  # the same
-    of_real: losses.Outputs  # what the discriminator says of the real examples
-    of_fake: losses.Outputs  # and of the fakes
+    fake: Float[Array, 'B H W 3']  # in [-1, 1]
+    real_outputs: losses.Outputs  # the discriminator's outputs for the real examples
+    fake_outputs: losses.Outputs  # the discriminator's outputs for the fakes
 
 
 class Ratio(NamedTuple):
-    """A value whose two terms are each a share of a mean over the batch; they are divided when they are whole."""
+    """Numerator and denominator of a metric; both are summed over devices and microbatches before the division."""
 
-    part: Float[Array, '']
-    whole: Float[Array, '']
+    numerator: Float[Array, '']
+    denominator: Float[Array, '']
 
-    def value(self) -> Float[Array, '']:
-        """Returns the ratio, 0 where the whole is nothing."""
-        return self.part / jnp.maximum(self.whole, losses.TINY)
+    def compute(self) -> Float[Array, '']:
+        """Returns numerator / denominator, 0 if the denominator is 0."""
+        return self.numerator / jnp.maximum(self.denominator, losses.TINY)
 
 
-class Turn(NamedTuple):
-    """What a side has learned from a part of the batch: this device's shares of gradients and values."""
+class NetworkGradients(NamedTuple):
+    """Gradients and metrics of one network for a microbatch: partial means, which add up over the devices."""
 
-    gradient: PyTree  # of its parameters
-    values: dict  # {name: scalar or Ratio}
-    batch_stats: PyTree  # its running averages
-    fake: Float[Array, 'B H W 3'] | None = None  # the generator's fakes, if there is a history to keep them
+    gradients: PyTree  # with respect to the network's parameters
+    metrics: dict  # {name: scalar or Ratio}
+    batch_stats: PyTree  # the network's updated running averages of batch norm
+    fake: Float[Array, 'B H W 3'] | None = None  # the generator's fakes for the history buffer, None without a buffer
 
 
 @dataclasses.dataclass(frozen=True)
 class Game:
-    """The game at one step.
+    """The networks and settings of one training step.
 
     Args:
       state: with the networks 'discriminator' and 'repair' (or 'gan'), and the frozen 'encoder' and 'decoder'.
-      kept: the fraction of the whole batch's mask entries that are kept; a part may have another.
-      entered: how many fakes have ever entered the history.
+      kept_fraction: the fraction of mask entries that are kept in the global batch; it can differ in a microbatch.
+      num_added: the number of fakes added to the history buffer so far.
       config: the run's configuration.
       axis_name: the devices' axis under pmap.
     """
 
     state: State
-    kept: Float[Array, '']
-    entered: Int[Array, '']
+    kept_fraction: Float[Array, '']
+    num_added: Int[Array, '']
     config: ConfigDict
     axis_name: str | None
 
-    def examples(self, batch: Batch) -> Examples:
-        """Makes the real examples, by the frozen autoencoder, and the fakes, damaged and repaired on the way."""
+    def make_examples(self, batch: Batch) -> Examples:
+        """Returns real examples from the frozen autoencoder, and fakes from damaged and repaired features."""
         state, network = self.state, self.config.artifacts.generator
         generator = architecture.make_generator(self.config, self.axis_name)
         phi = generator.apply(state.frozen, batch.images, method='encode')
-        real = real_examples(generator, state.frozen, batch.images, phi, self.config)
+        real = make_real_examples(generator, state.frozen, batch.images, phi, self.config)
 
-        def make(params):
+        def make_fakes(params):
             variables = {
                 'params': {**state.frozen['params'], network: params},
                 'batch_stats': {**state.frozen['batch_stats'], network: state.batch_stats[network]},
             }
-            fake, updates = fake_examples(
-                generator,
-                variables,
-                phi,
-                batch.mask,
-                batch.keys.noise,
-                self.config,
-                train=True,
-                mutable=['batch_stats'],
+            fake, updates = make_fake_examples(
+                generator, variables, phi, batch.mask, batch.keys.noise, self.config, **TRAINING
             )
             return fake, updates['batch_stats'].get(network, {})
 
-        return Examples(real, *jax.vjp(make, state.params[network], has_aux=True))
+        return Examples(real, *jax.vjp(make_fakes, state.params[network], has_aux=True))
 
-    def judge(
+    def run_discriminator(
         self,
         params: dict,
         real: Float[Array, 'B H W 3'],
         fake: Float[Array, 'B H W 3'],
         dropout_keys: Key[Array, ' E'],
-    ) -> Judgement:
-        """Shows [real; fake] to a discriminator as one batch, whose statistics normalise conv5 and fc1."""
+    ) -> DiscriminatorPass:
+        """Runs a discriminator on [real; fake] as one batch, whose statistics normalise conv5 and fc1."""
         discriminator = architecture.make_discriminator(self.config, self.axis_name)
         batch_stats = self.state.batch_stats['discriminator']
 
@@ -163,82 +158,91 @@ class Game:
             (outputs, _), updates = discriminator.apply(
                 {'params': params, 'batch_stats': batch_stats},
                 (real, fake),
-                train=True,
                 dropout_keys=dropout_keys,
-                mutable=['batch_stats'],
+                **TRAINING,
             )
             return outputs, updates['batch_stats']
 
-        return Judgement(*jax.vjp(apply, params, fake, has_aux=True))
+        return DiscriminatorPass(*jax.vjp(apply, params, fake, has_aux=True))
 
-    def discriminator_turn(self, batch: Batch, examples: Examples) -> tuple[Turn, Judgement]:
-        """The discriminator learns to tell real from fake, and where the fakes were damaged."""
+    def compute_discriminator_gradients(
+        self, batch: Batch, examples: Examples
+    ) -> tuple[NetworkGradients, DiscriminatorPass]:
+        """Returns the gradients of the discriminator's loss (class and mask), and the forward pass they come from."""
         state = self.state
-        fake, mask = history.recall(
-            state.history, self.entered, batch.keys.history, batch.index, examples.fake, batch.mask
+        fake, mask = history.sample(
+            state.history, self.num_added, batch.keys.history, batch.index, examples.fake, batch.mask
         )
-        judged = self.judge(state.params['discriminator'], examples.real, fake, batch.keys.dropout)
+        params, dropout_keys = state.params['discriminator'], batch.keys.discriminator_update_dropout
+        forward = self.run_discriminator(params, examples.real, fake, dropout_keys)
 
         def loss(outputs):
             terms = losses.discriminator_terms(outputs, mask, config=self.config, axis_name=self.axis_name)
-            return sum(terms.values()), {**terms, **_found(outputs, mask, self.axis_name)}
+            return sum(terms.values()), {**terms, **_compute_metrics(outputs, mask, self.axis_name)}
 
-        gradient, values = jax.grad(loss, has_aux=True)(judged.outputs)
-        return Turn(judged.pull(gradient)[0], values, judged.batch_stats), judged
+        grad_outputs, metrics = jax.grad(loss, has_aux=True)(forward.outputs)
+        return NetworkGradients(forward.vjp(grad_outputs)[0], metrics, forward.batch_stats), forward
 
-    def generator_turn(self, batch: Batch, examples: Examples, judged: Judgement) -> Turn:
-        """The generator learns to pass for real before a discriminator, and to leave what is kept as it was."""
+    def compute_generator_gradients(
+        self, batch: Batch, examples: Examples, forward: DiscriminatorPass
+    ) -> NetworkGradients:
+        """Returns the gradients of the generator's loss: to fool the discriminator, and to change no kept pixel."""
+        config, axis_name = self.config, self.axis_name
 
         def loss(outputs, fake):
             terms = losses.generator_terms(
-                outputs, fake, batch.images, batch.mask, self.kept, config=self.config, axis_name=self.axis_name
+                outputs, fake, batch.images, batch.mask, self.kept_fraction, config=config, axis_name=axis_name
             )
             return sum(terms.values()), terms
 
-        (gradient, direct), values = jax.grad(loss, (0, 1), has_aux=True)(judged.outputs, examples.fake)
-        (gradient,) = examples.pull(direct + judged.pull(gradient)[1])
-        return Turn(gradient, values, examples.batch_stats, None if self.state.history is None else examples.fake)
+        (grad_outputs, grad_fake), metrics = jax.grad(loss, (0, 1), has_aux=True)(forward.outputs, examples.fake)
+        (gradients,) = examples.vjp(grad_fake + forward.vjp(grad_outputs)[1])
+        fake = None if self.state.history is None else examples.fake
+        return NetworkGradients(gradients, metrics, examples.batch_stats, fake)
 
 
-def play(
+def compute_eval_outputs(
     variables: dict,
     images: Float[Array, 'B H W 3'],
     mask: Float[Array, 'B M N 1'],
     noise_keys: Keys,
     config: ConfigDict,
-) -> Played:
-    """Plays without learning.
+) -> EvalOutputs:
+    """Returns the outputs of all networks in evaluation mode.
 
     Args:
       variables: of all networks, {'params': {network: tree}, 'batch_stats': {network: tree}}.
       images: in [-1, 1].
       mask: 1 kept, 0 dropped.
-      noise_keys: that a GAN draws its fakes by.
+      noise_keys: PRNG keys of the GAN generator's input noise.
       config: the run's configuration.
     """
-    generator, judge = architecture.make_generator(config), architecture.make_discriminator(config)
+    generator, discriminator = architecture.make_generator(config), architecture.make_discriminator(config)
     phi = generator.apply(variables, images, method='encode')
-    real = real_examples(generator, variables, images, phi, config)
-    fake = fake_examples(generator, variables, phi, mask, noise_keys, config)
-    (of_real, _), (of_fake, _) = (judge.apply(discriminator(variables), examples) for examples in (real, fake))
-    return Played(phi, real, fake, of_real, of_fake)
+    real = make_real_examples(generator, variables, images, phi, config)
+    fake = make_fake_examples(generator, variables, phi, mask, noise_keys, config)
+    real_outputs, fake_outputs = (
+        discriminator.apply(select_discriminator(variables), examples)[0] for examples in (real, fake)
+    )
+    return EvalOutputs(phi, real, fake, real_outputs, fake_outputs)
 
 
-def discriminator(variables: dict) -> dict:
-    """Returns the discriminator's part of a stage's variables, {'params': ..., 'batch_stats': ...}."""
+def select_discriminator(variables: dict) -> dict:
+    """Returns the discriminator's variables, {'params': tree, 'batch_stats': tree}, from those of all networks."""
     return {kind: tree['discriminator'] for kind, tree in variables.items()}
 
 
-def real_examples(
+def make_real_examples(
     generator: Generator,
     variables: dict,
     images: Float[Array, 'B H W 3'],
     phi: Float[Array, 'B M N C'],
     config: ConfigDict,
 ) -> Float[Array, 'B H W 3']:
-    """Returns the real examples, of the images or of their features phi.
+    """Returns the real examples in [-1, 1]: decoded from the features phi, or the images (`artifacts.real='input'`).
 
-    They go through the autoencoder as often as the fakes, whose `rounds` its noise would else give away.
+    Decoded images pass through the autoencoder `rounds` times, as the fakes do. Otherwise the discriminator could
+    detect the fakes by the noise of the autoencoder.
     """
     if config.artifacts.real == 'input':
         return images
@@ -248,7 +252,7 @@ def real_examples(
     return real
 
 
-def fake_examples(
+def make_fake_examples(
     generator: Generator,
     variables: dict,
     phi: Float[Array, 'B M N C'],
@@ -257,9 +261,9 @@ def fake_examples(
     config: ConfigDict,
     **options,
 ) -> Float[Array, 'B H W 3'] | tuple[Float[Array, 'B H W 3'], dict]:
-    """Returns the fake examples for features phi and mask; a GAN's are drawn by the keys alone.
+    """Returns the fakes in [-1, 1] for features phi and a mask; a GAN generator uses only the noise keys.
 
-    With `mutable` among the options, which are of Flax's `apply`, returns (fakes, what has changed).
+    `options` are passed to Flax's `apply`. With `mutable` among them, returns (fakes, updated variables).
     """
     if config.artifacts.generator == 'gan':
         noise = jax.vmap(lambda key: jax.random.normal(key, phi.shape[1:], phi.dtype))(noise_keys)
@@ -267,13 +271,13 @@ def fake_examples(
     return generator.apply(variables, phi, mask, method='fake', **options)
 
 
-def rightly_told(
+def compute_correct(
     real_logits: Float[Array, 'B 2'],
     fake_logits: Float[Array, 'B 2'],
     mask_logits: Float[Array, 'B M N 1'],
     mask: Float[Array, 'B M N 1'],
 ) -> dict[str, Bool[Array, 'B ...']]:
-    """Returns where the discriminator is right: of each real example, each fake, and each entry of the fakes' masks."""
+    """Returns whether the discriminator is correct, for each real example, each fake and each mask entry of a fake."""
     return {
         'accuracy/real': real_logits.argmax(-1) == REAL,
         'accuracy/fake': fake_logits.argmax(-1) == FAKE,
@@ -281,16 +285,16 @@ def rightly_told(
     }
 
 
-def _found(outputs, mask, axis_name):
-    """Returns what the discriminator tells rightly, and what it thinks of the fakes' mask entries: shares of means.
+def _compute_metrics(outputs, mask, axis_name):
+    """Returns the discriminator's accuracies and mean mask probabilities, as partial means of this device.
 
-    'mask/on_kept' and 'mask/on_dropped' are its mean probabilities that an entry was kept, of those that were and of
-    those that were not: equal as long as it has not found the mask.
+    'mask/on_kept' and 'mask/on_dropped' are the mean predicted probabilities of "kept" over kept and over dropped
+    entries of the fakes' masks. They are equal if the discriminator cannot predict the mask.
     """
     (real, fake), (_, mask_logits) = (jnp.split(x, 2) for x in outputs)
-    right, probability = rightly_told(real, fake, mask_logits, mask), jax.nn.sigmoid(mask_logits)
+    correct, probability = compute_correct(real, fake, mask_logits, mask), jax.nn.sigmoid(mask_logits)
     return {
-        **{name: mean(x.astype(jnp.float32), axis_name) for name, x in right.items()},
+        **{name: mean(x.astype(jnp.float32), axis_name) for name, x in correct.items()},
         'mask/on_kept': Ratio(mean(probability * mask, axis_name), mean(mask, axis_name)),
         'mask/on_dropped': Ratio(mean(probability * (1 - mask), axis_name), mean(1 - mask, axis_name)),
     }

@@ -1,7 +1,8 @@
-"""A bounded buffer of earlier fakes, from which half of the discriminator's are drawn (Shrivastava et al., CVPR 2017).
+"""History buffer: a bounded buffer of earlier fakes for the discriminator's update (Shrivastava et al., CVPR 2017).
 
-Of every batch the fakes of examples with an even index enter the buffer, in place of the oldest; the discriminator
-sees earlier ones instead of those with an odd index. All devices hold the same buffer.
+After each step, the fakes with an even index in the global batch replace the oldest entries of the buffer. In each
+update of the discriminator, random entries of the buffer replace the fakes with an odd index. All devices hold the same
+buffer.
 """
 
 from typing import Any
@@ -17,60 +18,57 @@ from artifacts_jax.models import architecture
 
 
 class History(flax.struct.PyTreeNode):
-    """The buffer: earlier fakes and their masks, filled from the front."""
+    """The buffer: earlier fakes and their masks, filled from index 0."""
 
     images: Any  # [N, H, W, 3] float32 in [-1, 1]
     masks: Any  # [N, M, N, 1] float32
 
 
-def empty(config: ConfigDict) -> History | None:
-    """Returns a buffer of `config.artifacts.history` places, None for 0."""
-    places, size = config.artifacts.history, config.model.image_size
-    if places == 0:
+def create(config: ConfigDict) -> History | None:
+    """Returns an empty buffer with `config.artifacts.history` entries, None for 0."""
+    capacity, size = config.artifacts.history, config.model.image_size
+    if capacity == 0:
         return None
-    return History(jnp.zeros((places, size, size, 3)), jnp.zeros((places, *architecture.mask_grid(config), 1)))
+    return History(jnp.zeros((capacity, size, size, 3)), jnp.zeros((capacity, *architecture.mask_grid(config), 1)))
 
 
-def recall(
+def sample(
     history: History | None,
-    entered: Int[ArrayLike, ''],
+    num_added: Int[ArrayLike, ''],
     keys: Key[Array, ' B'] | None,
     index: Int[Array, ' B'] | None,
     fakes: Float[Array, 'B H W 3'],
     masks: Float[Array, 'B M N 1'],
 ) -> tuple[Float[Array, 'B H W 3'], Float[Array, 'B M N 1']]:
-    """Replaces the fakes of odd index, and their masks, by earlier ones.
+    """Returns (fakes, masks) of a batch, in which random entries of the buffer replace those with an odd index.
 
     Args:
       history: the buffer; None replaces nothing, and needs neither keys nor index.
-      entered: how many fakes have ever entered the buffer.
-      keys: choose the places.
+      num_added: the number of fakes added to the buffer so far.
+      keys: PRNG keys that choose the entries.
       index: the examples' positions in the global batch.
-      fakes: the fakes; no gradient flows to those that are replaced.
+      fakes: the current fakes; the replaced ones get no gradient.
       masks: their masks.
-
-    Returns:
-      (fakes, masks).
     """
     if history is None:
         return fakes, masks
-    filled = jnp.minimum(entered, len(history.images))
-    places = jax.vmap(lambda key: jax.random.randint(key, (), 0, jnp.maximum(filled, 1)))(keys)
-    earlier = ((index % 2 == 1) & (filled > 0)).reshape(-1, 1, 1, 1)
-    return jnp.where(earlier, history.images[places], fakes), jnp.where(earlier, history.masks[places], masks)
+    num_filled = jnp.minimum(num_added, len(history.images))
+    slots = jax.vmap(lambda key: jax.random.randint(key, (), 0, jnp.maximum(num_filled, 1)))(keys)
+    is_replaced = ((index % 2 == 1) & (num_filled > 0)).reshape(-1, 1, 1, 1)
+    return jnp.where(is_replaced, history.images[slots], fakes), jnp.where(is_replaced, history.masks[slots], masks)
 
 
-def remember(
+def add(
     history: History | None,
-    entered: Int[ArrayLike, ''],
+    num_added: Int[ArrayLike, ''],
     fakes: Float[Array, 'B H W 3'] | None,
     masks: Float[Array, 'B M N 1'],
     *,
     axis_name: str | None = None,
 ) -> History | None:
-    """Returns the buffer with the fakes of even index in place of the oldest; arguments as of `recall`."""
+    """Returns the buffer after the fakes with an even index replaced the oldest entries; arguments as in `sample`."""
     if history is None:
         return None
     fakes, masks = (gather(x, axis_name)[::2] for x in (fakes, masks))
-    places = (entered + jnp.arange(len(fakes))) % len(history.images)
-    return History(history.images.at[places].set(fakes), history.masks.at[places].set(masks))
+    slots = (num_added + jnp.arange(len(fakes))) % len(history.images)
+    return History(history.images.at[slots].set(fakes), history.masks.at[slots].set(masks))

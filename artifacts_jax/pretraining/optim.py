@@ -1,4 +1,4 @@
-"""The optimiser: Adam with a linearly falling learning rate, and a moving average of the weights."""
+"""The optimiser: Adam with a linearly decaying learning rate, and the moving average (EMA) of the weights."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,10 @@ from artifacts_jax.training.state import State
 
 
 def schedule(learning_rate: float, steps: int, config: ConfigDict) -> optax.Schedule:
-    """Returns the learning rate by step: linear to final_fraction over decay_fraction of the steps, then constant."""
+    """Returns the learning rate as a function of the step.
+
+    It decays linearly to `final_fraction` of its start over the first `decay_fraction` of the steps, then is constant.
+    """
     return optax.linear_schedule(
         learning_rate,
         learning_rate * config.optim.final_fraction,
@@ -22,7 +25,7 @@ def schedule(learning_rate: float, steps: int, config: ConfigDict) -> optax.Sche
 
 
 def adam(learning_rate: optax.ScalarOrSchedule, config: ConfigDict) -> optax.GradientTransformation:
-    """Returns the reference's Adam, for which the gradients of biases are scaled first (2018 code: doubled)."""
+    """Returns Adam as in the 2018 code: gradients of biases are first scaled by `bias_gradient_scale` (there 2)."""
     options = config.optim
 
     def scale_biases(updates, params=None):
@@ -41,10 +44,10 @@ def adam(learning_rate: optax.ScalarOrSchedule, config: ConfigDict) -> optax.Gra
 
 
 def _scale_by_adam(b1, b2, epsilon, epsilon_hat):
-    """As optax.scale_by_adam, or with Kingma and Ba's "epsilon hat" as in TensorFlow 1.
+    """Returns optax.scale_by_adam, or with `epsilon_hat` the form of TensorFlow 1 ("epsilon hat" in Kingma & Ba).
 
-    That is added to the root of the second moment before it is corrected for its start at zero. At the first step
-    that is as if epsilon were 1 / sqrt(1 - b2) times larger.
+    TensorFlow 1 adds epsilon to the root of the second moment before bias correction. At the first step, this equals an
+    epsilon that is 1 / sqrt(1 - b2) times larger.
     """
 
     def update(grads, state, params=None):
@@ -61,39 +64,40 @@ def _scale_by_adam(b1, b2, epsilon, epsilon_hat):
     return optax.GradientTransformation(optax.scale_by_adam(b1, b2).init, update)
 
 
-def descend(
+def apply_gradients(
     state: State, gradients: dict, optimiser: optax.GradientTransformation, *, l2: float
 ) -> tuple[State, dict, dict]:
-    """Updates networks, each by an optimiser of its own, with the L2 of its weights.
+    """Updates each network with its own optimiser state, after adding the gradient of the L2 loss of its weights.
 
     Args:
-      state: has the networks.
-      gradients: {network: gradient of its parameters}, without L2.
-      optimiser: the optax optimiser that the state was made with.
+      state: contains the networks.
+      gradients: {network: gradient with respect to its parameters}, without L2.
+      optimiser: the optax optimiser that the state was created with.
       l2: weight of 0.5 * |w|^2.
 
     Returns:
-      (state, {network: its L2 term}, {network: the norm of its gradient}); the term of a network without weights is a
-      plain 0, the norm is without L2.
+      (state, {network: L2 loss}, {network: norm of the gradient without L2}). The L2 loss of a network without weights
+      is the Python number 0.
     """
-    terms = {n: jax.value_and_grad(lambda params: l2 * losses.l2(params))(state.params[n]) for n in gradients}
-    decays, norms = {n: decay for n, (decay, _) in terms.items()}, {n: norm(g) for n, g in gradients.items()}
+    l2_losses = {n: jax.value_and_grad(lambda params: l2 * losses.l2(params))(state.params[n]) for n in gradients}
+    norms = {network: global_norm(gradient) for network, gradient in gradients.items()}
+    l2_terms = {network: term for network, (term, _) in l2_losses.items()}
     for network, gradient in gradients.items():
-        gradient = jax.tree.map(jnp.add, gradient, terms[network][1])
-        gradient = in_place.after(gradient, [*decays.values(), *norms.values()])
+        gradient = jax.tree.map(jnp.add, gradient, l2_losses[network][1])
+        gradient = in_place.after(gradient, [*l2_terms.values(), *norms.values()])
         state = state.apply_gradients(optimiser, {network: gradient})
-    return state, decays, norms
+    return state, l2_terms, norms
 
 
-def norm(gradients: PyTree) -> Float[Array, '']:
-    """Returns the norm of all arrays of a tree together, by products: their squares are not written to memory."""
+def global_norm(gradients: PyTree) -> Float[Array, '']:
+    """Returns the Euclidean norm of all arrays of a tree, from dot products: no array of squares is allocated."""
     return jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradients)))
 
 
 def moving_average(average: PyTree | None, params: PyTree, decay: float, step: Int[ArrayLike, '']) -> PyTree | None:
-    """Returns the exponential moving average of params after a step; None stays None.
+    """Returns the exponential moving average of the parameters after a step; None if `average` is None.
 
-    At the start, where steps are few, the decay is (1 + step) / (10 + step) if that is less, as in the 2018 code.
+    In the first steps, the decay is (1 + step) / (10 + step) if that is smaller, as in the 2018 code.
     """
     if average is None:
         return None

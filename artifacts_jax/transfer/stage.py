@@ -132,7 +132,7 @@ class TrunkStage:
           base: variables that contain the network 'discriminator'; this stage starts from its trunk.
           config: the run's configuration.
         """
-        trunk = base and {kind: tree['trunk'] for kind, tree in artifacts.discriminator(base).items()}
+        trunk = base and {kind: tree['trunk'] for kind, tree in artifacts.select_discriminator(base).items()}
         trained, frozen = self.init_variables(key, trunk, config)
         optimisers = {tuple(trained['params']): self.make_optimiser(config)}
         return State.create(trained, optimisers, ema=False, frozen=frozen)

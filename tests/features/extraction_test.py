@@ -10,7 +10,7 @@ from artifacts_jax.pretraining import artifacts
 
 @pytest.fixture(scope='module')
 def variables(stage_states):
-    return artifacts.discriminator(stage_states[artifacts].variables)
+    return artifacts.select_discriminator(stage_states[artifacts].variables)
 
 
 def test_pooled_features_are_the_trunks(config, batch, variables):

@@ -13,7 +13,7 @@ from artifacts_jax.pretraining import artifacts
 def test_every_layer_is_probed_by_either_solver(config, photograph_folder, stage_states, solver):
     config.data.name = str(photograph_folder)
     config.probe.update(solver=solver, penalties=(1e-3, 1e-2), held_out=0.25, epochs=10)
-    variables = artifacts.discriminator(stage_states[artifacts].variables)
+    variables = artifacts.select_discriminator(stage_states[artifacts].variables)
     datasets = splits.Datasets(config)
     results = probe.probe(config, Devices('jit', jax.devices()[:1]), datasets, variables)
     assert list(results) == ['conv1', 'conv2', 'conv3', 'conv4', 'conv5']

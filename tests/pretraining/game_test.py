@@ -11,14 +11,14 @@ from artifacts_jax.pretraining import game
 def found(mask_logits, mask):
     """What is told of fakes with these logits, before reals whose logits are others."""
     outputs = jnp.zeros((2 * len(mask), 2)), jnp.concatenate([jnp.full(mask.shape, 9.0), mask_logits])
-    return game._found(outputs, mask, None)
+    return game._compute_metrics(outputs, mask, None)
 
 
 def test_what_the_discriminator_thinks_of_kept_and_dropped_entries_of_fakes_is_told_apart():
     mask = layers.spatial_mask(jax.random.split(jax.random.key(1), 4), (4, 4), 0.5)
     values = found(jnp.where(mask == 1, 2.0, -1.0), mask)
-    np.testing.assert_allclose(values['mask/on_kept'].value(), 1 / (1 + np.exp(-2)), rtol=1e-5)
-    np.testing.assert_allclose(values['mask/on_dropped'].value(), 1 / (1 + np.exp(1)), rtol=1e-5)
+    np.testing.assert_allclose(values['mask/on_kept'].compute(), 1 / (1 + np.exp(-2)), rtol=1e-5)
+    np.testing.assert_allclose(values['mask/on_dropped'].compute(), 1 / (1 + np.exp(1)), rtol=1e-5)
     assert values['accuracy/mask'] == 1
 
 
@@ -29,7 +29,7 @@ def test_a_gan_makes_every_fake_of_noise_of_its_own(config):
 
     @jax.jit
     def fakes(keys):
-        return game.fake_examples(generator, variables, phi[: len(keys)], mask[: len(keys)], keys, config)
+        return game.make_fake_examples(generator, variables, phi[: len(keys)], mask[: len(keys)], keys, config)
 
     keys = jax.random.split(jax.random.key(0), 4)
     together = np.asarray(fakes(keys))
@@ -41,9 +41,9 @@ def test_ratios_of_parts_that_keep_more_or_less_are_those_of_the_whole():
     mask = jnp.stack([jnp.ones((4, 4, 1)), jnp.zeros((4, 4, 1)).at[0].set(1)])  # 16 and 4 entries are kept
     logits = jax.random.normal(jax.random.key(0), mask.shape)
     parts = [found(logits[n : n + 1], mask[n : n + 1])['mask/on_kept'] for n in range(2)]
-    joined = jax.tree.map(lambda a, b: (a + b) / 2, *parts).value()
+    joined = jax.tree.map(lambda a, b: (a + b) / 2, *parts).compute()
     np.testing.assert_allclose(joined, jax.nn.sigmoid(logits)[mask == 1].mean(), rtol=1e-5)
 
 
 def test_where_nothing_is_dropped_there_is_a_number_still():
-    assert found(jnp.zeros((2, 4, 4, 1)), jnp.ones((2, 4, 4, 1)))['mask/on_dropped'].value() == 0
+    assert found(jnp.zeros((2, 4, 4, 1)), jnp.ones((2, 4, 4, 1)))['mask/on_dropped'].compute() == 0

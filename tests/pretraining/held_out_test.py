@@ -25,7 +25,7 @@ def places(batch):
 
 def test_images_to_draw_are_of_every_class_before_any_is_shown_again_those_of_most_contrast():
     dataset = data_set([0] * 26 + [1] * 4 + [2] * 2)
-    batch = held_out.shown(dataset, 4)
+    batch = held_out.choose_images(dataset, 4)
     assert places(batch) == [31, 29, 25, 30]
     assert batch['label'].tolist() == [2, 1, 0, 2]
     pool = next(dataset.train_batches(32))
@@ -33,22 +33,22 @@ def test_images_to_draw_are_of_every_class_before_any_is_shown_again_those_of_mo
 
 
 def test_images_to_draw_without_labels_are_those_of_most_contrast():
-    assert places(held_out.shown(data_set([-1] * 40), 5)) == [39, 38, 37, 36, 35]
+    assert places(held_out.choose_images(data_set([-1] * 40), 5)) == [39, 38, 37, 36, 35]
 
 
 def test_no_image_is_drawn_twice_while_there_are_others():
-    assert places(held_out.shown(data_set([0] * 3 + [1]), 4)) == [3, 2, 1, 0]
-    assert sorted(places(held_out.shown(data_set([0, 1]), 3))) in ([0, 0, 1], [0, 1, 1])
+    assert places(held_out.choose_images(data_set([0] * 3 + [1]), 4)) == [3, 2, 1, 0]
+    assert sorted(places(held_out.choose_images(data_set([0, 1]), 3))) in ([0, 0, 1], [0, 1, 1])
 
 
 def test_another_batch_has_other_images_to_draw():
     dataset = data_set([n % 4 for n in range(128)])
-    drawn = [places(held_out.shown(dataset, 4, first_batch=n)) for n in range(4)]
+    drawn = [places(held_out.choose_images(dataset, 4, first_batch=n)) for n in range(4)]
     assert len({place for batch in drawn for place in batch}) == 16
 
 
 def test_hosts_draw_their_own_images():
-    parts = [held_out.shown(data_set([0, 1] * 32, process_index=n, process_count=2), 8) for n in (0, 1)]
+    parts = [held_out.choose_images(data_set([0, 1] * 32, process_index=n, process_count=2), 8) for n in (0, 1)]
     assert [len(part['label']) for part in parts] == [4, 4]
     assert not set(places(parts[0])) & set(places(parts[1]))
 
@@ -79,19 +79,19 @@ def many(config):
 
 
 def test_every_held_out_image_has_a_mask_of_its_own_the_same_at_every_evaluation(config, many):
-    _, masks = held_out._views(config, many, jax.random.key(0))
+    _, masks = held_out._preprocess(config, many, jax.random.key(0))
     assert masks.shape == (32, *architecture.mask_grid(config), 1)
     assert len({mask.tobytes() for mask in np.asarray(masks)}) == 32
     assert abs(float(1 - masks.mean()) - config.artifacts.drop_rate) < 0.08
     part = {name: x[[5, 17]] for name, x in many.items()}
-    np.testing.assert_array_equal(held_out._views(config, part, jax.random.key(0))[1], masks[np.array([5, 17])])
-    assert not np.array_equal(held_out._views(config, many, jax.random.key(1))[1], masks)
+    np.testing.assert_array_equal(held_out._preprocess(config, part, jax.random.key(0))[1], masks[np.array([5, 17])])
+    assert not np.array_equal(held_out._preprocess(config, many, jax.random.key(1))[1], masks)
 
 
 @pytest.mark.parametrize(('rate', 'kept'), [(0.0, 1.0), (1.0, 0.0)])
 def test_at_the_ends_of_the_drop_rate_all_or_nothing_is_kept(config, many, rate, kept):
     config.artifacts.drop_rate = rate
-    assert (np.asarray(held_out._views(config, many, jax.random.key(0))[1]) == kept).all()
+    assert (np.asarray(held_out._preprocess(config, many, jax.random.key(0))[1]) == kept).all()
 
 
 def as_split(batch):
@@ -116,5 +116,5 @@ def test_evaluation_is_of_a_mask_for_each_image(config, many, stage_states, monk
     config.eval_examples = 32
     datasets = {'test': as_split(many), 'probe_train': as_split(many)}
     held_out.make_evaluator(config, Devices('jit'), datasets)(stage_states[artifacts], jax.random.key(0))
-    _, masks = held_out._views(config, many, jax.random.key(0))
+    _, masks = held_out._preprocess(config, many, jax.random.key(0))
     np.testing.assert_array_equal(np.asarray(seen[0]).reshape(masks.shape), masks > 0)

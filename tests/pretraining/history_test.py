@@ -16,14 +16,14 @@ def fakes(step):
 
 def play(config, steps, axis_name=None, part=slice(None)):
     """Runs steps of the buffer on a part of the batch; returns what the discriminator saw, and the buffer."""
-    buffer, index, seen = history.empty(config), jnp.arange(8)[part], []
+    buffer, index, seen = history.create(config), jnp.arange(8)[part], []
     for step in range(steps):
         images, masks = (x[part] for x in fakes(step))
         keys = jax.random.split(jax.random.fold_in(jax.random.key(0), step), 8)[part]
-        shown, shown_masks = history.recall(buffer, 4 * step, keys, index, images, masks)
+        shown, shown_masks = history.sample(buffer, 4 * step, keys, index, images, masks)
         seen.append(shown[:, 0, 0, 0])
         np.testing.assert_array_equal(shown[:, 0, 0, 0], shown_masks[:, 0, 0, 0])
-        buffer = history.remember(buffer, 4 * step, images, masks, axis_name=axis_name)
+        buffer = history.add(buffer, 4 * step, images, masks, axis_name=axis_name)
     return jnp.stack(seen), buffer
 
 
@@ -59,22 +59,22 @@ def test_a_buffer_of_one_place_gives_back_the_fake_before(config):
     index, keys = jnp.arange(2), jax.random.split(jax.random.key(0), 2)
     for step in range(4):
         images, masks = (x[:2] for x in fakes(step))
-        buffer = history.empty(config) if step == 0 else buffer
-        shown, shown_masks = history.recall(buffer, step, keys, index, images, masks)
+        buffer = history.create(config) if step == 0 else buffer
+        shown, shown_masks = history.sample(buffer, step, keys, index, images, masks)
         before = 100 + 10 * (step - 1) if step else 101  # nothing is remembered at first
         np.testing.assert_array_equal(shown[:, 0, 0, 0], [100 + 10 * step, before])
         np.testing.assert_array_equal(shown_masks[:, 0, 0, 0], [100 + 10 * step, before])
-        buffer = history.remember(buffer, step, images, masks)
+        buffer = history.add(buffer, step, images, masks)
 
 
 def test_examples_of_a_batch_are_replaced_by_fakes_of_their_own():
     masks = jnp.arange(64.0).reshape(64, 1, 1, 1)
     buffer, fake = history.History(jnp.tile(masks, (1, 1, 1, 3)), masks), (-jnp.ones((32, 1, 1, 3)), -masks[:32])
     keys, index = jax.random.split(jax.random.key(0), 32), jnp.arange(32)
-    shown, shown_masks = history.recall(buffer, 64, keys, index, *fake)
+    shown, shown_masks = history.sample(buffer, 64, keys, index, *fake)
     np.testing.assert_array_equal(shown[1::2, ..., :1], shown_masks[1::2])
     assert len(set(np.ravel(shown_masks[1::2]).tolist())) > 8  # of 16
-    alone, _ = history.recall(buffer, 64, keys[5:6], index[5:6], *(x[5:6] for x in fake))
+    alone, _ = history.sample(buffer, 64, keys[5:6], index[5:6], *(x[5:6] for x in fake))
     np.testing.assert_array_equal(alone, shown[5:6])
 
 
@@ -83,22 +83,22 @@ def test_no_gradient_reaches_what_was_replaced(config):
     _, buffer = play(config, 2)
     images, masks = fakes(2)
     keys = jax.random.split(jax.random.key(0), 8)
-    gradient = jax.grad(lambda x: history.recall(buffer, 8, keys, jnp.arange(8), x, masks)[0].sum())(images)
+    gradient = jax.grad(lambda x: history.sample(buffer, 8, keys, jnp.arange(8), x, masks)[0].sum())(images)
     np.testing.assert_array_equal(gradient[:, 0, 0, 0], [1, 0] * 4)
 
 
 def test_no_history_changes_nothing(config):
-    assert history.empty(config) is None
+    assert history.create(config) is None
     images, masks = fakes(0)
-    assert history.recall(None, 0, None, None, images, masks)[0] is images
+    assert history.sample(None, 0, None, None, images, masks)[0] is images
 
 
 def test_devices_keep_one_buffer(config):
     config.artifacts.history = 8
-    buffer = history.empty(config)
+    buffer = history.create(config)
     images, masks = (x.reshape(4, 2, *x.shape[1:]) for x in fakes(3))
-    remember = jax.pmap(lambda x, m: history.remember(buffer, 12, x, m, axis_name='data'), 'data', out_axes=None)
-    found, expected = remember(images, masks), history.remember(buffer, 12, *fakes(3))
+    remember = jax.pmap(lambda x, m: history.add(buffer, 12, x, m, axis_name='data'), 'data', out_axes=None)
+    found, expected = remember(images, masks), history.add(buffer, 12, *fakes(3))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 

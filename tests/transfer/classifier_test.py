@@ -76,7 +76,7 @@ def test_fine_tuning_trains_everything(steps):
 
 @pytest.mark.parametrize('protocol', PROTOCOLS)
 def test_training_starts_from_the_pretrained_trunk(steps, stage_states, protocol):
-    found, learned = steps[protocol][0].variables, artifacts.discriminator(stage_states[artifacts].variables)
+    found, learned = steps[protocol][0].variables, artifacts.select_discriminator(stage_states[artifacts].variables)
     for kind in ('params', 'batch_stats'):
         jax.tree.map(np.testing.assert_array_equal, found[kind]['trunk'], learned[kind]['trunk'])
 

@@ -36,7 +36,7 @@ def datasets(photograph_folder):
 
 @pytest.fixture(scope='module')
 def variables(photograph_folder):
-    return artifacts.discriminator(
+    return artifacts.select_discriminator(
         loop.make_initial_state(artifacts, small(photograph_folder), Devices('jit'), None).variables
     )
 

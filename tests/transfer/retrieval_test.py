@@ -40,7 +40,9 @@ def test_a_ranking_is_judged_as_by_hand():
 @pytest.mark.parametrize(('mapping', 'count'), [('jit', 4), pytest.param('pmap', 3, marks=pytest.mark.slow)])
 def test_precisions_are_scikit_learns(mapping, count, photograph_folder, tmp_path):
     config, devices = small(photograph_folder), Devices(mapping, jax.devices()[:count])
-    variables = artifacts.discriminator(loop.make_initial_state(artifacts, config, Devices('jit'), None).variables)
+    variables = artifacts.select_discriminator(
+        loop.make_initial_state(artifacts, config, Devices('jit'), None).variables
+    )
     network = Network('seed 0', lambda: {kind: {'discriminator': tree} for kind, tree in variables.items()})
     run = Run(config, tmp_path, devices, splits.Datasets(config))
     found = retrieval.evaluate(run, run.data(retrieval), Entry('retrieval/random', network, '', {}, ('random',)))

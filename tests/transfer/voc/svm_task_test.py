@@ -69,7 +69,7 @@ def test_a_run_says_its_table_and_makes_only_what_is_missing(devkit, tmp_path, c
 
 def test_features_are_those_of_the_trunk_pooled_by_the_windows_of_vissl(devkit, tmp_path):
     config, devices = small(devkit), Devices('jit')
-    variables = artifacts.discriminator(loop.make_initial_state(artifacts, config, devices, None).variables)
+    variables = artifacts.select_discriminator(loop.make_initial_state(artifacts, config, devices, None).variables)
     trunk = {kind: tree['trunk'] for kind, tree in variables.items()}
     run = Run(config, tmp_path, devices, splits.Datasets(config))
     records = run.data(svm_task).records[1]

@@ -88,7 +88,7 @@ def test_layers_learn_from_the_one_that_is_named(train, learn):
 
 @pytest.mark.nightly
 def test_only_what_is_to_learn_changes(train, start, tmp_path):
-    whole = {kind: tree['trunk'] for kind, tree in artifacts.discriminator(start).items()}['params']
+    whole = {kind: tree['trunk'] for kind, tree in artifacts.select_discriminator(start).items()}['params']
     states = {choice: train(train=choice, folder=tmp_path / choice) for choice in ('all', 'fc8')}
     assert changed(whole['conv1'], states['all'].params['trunk']['conv1'])
     assert set(states['fc8'].params) == {'head'}
