@@ -28,23 +28,23 @@ setup(
     package_dir={'artifacts_jax.configs': 'configs'},
     install_requires=[
         'absl-py>=2.1',
-        'jax>=0.8,<0.13',
+        'jax>=0.8.2,<0.13',
         'flax>=0.12,<0.14',
         'jaxtyping>=0.3.4,<0.4',
         'optax>=0.2.5,<0.4',
-        'orbax-checkpoint>=0.11.20,<1',
+        'orbax-checkpoint>=0.11.26,<1',
         'tensorflow-datasets>=4.9.9,<5',
-        'ml-collections>=1.0,<2',
+        'ml-collections>=1.1,<2',
         'clu>=0.0.12,<0.1',
         'importlib-resources>=6',  # tfds 4.9.10 imports it for a builder outside its own package, undeclared
         'tensorboardX>=2.6.2,<3',  # writes what TensorBoard shows, without TensorFlow
-        'grain>=0.2.12,<0.3',
+        'grain>=0.2.15,<0.3',
         'google-crc32c>=1.5,<2',  # the checksums of TFRecord files
         'pillow>=11.3,<14',  # the first with AVIF
         'simplejpeg>=1.8,<2',
         'numpy>=2.0',
         'rich>=13',
-        'matplotlib>=3.9',
+        'matplotlib>=3.10.7',
         'scikit-image>=0.24,<1',
         'scikit-learn>=1.5,<2',
         'scipy>=1.13,<2',  # MATLAB's files
@@ -52,19 +52,19 @@ setup(
     extras_require={
         'tensorflow': TENSORFLOW,
         'tensorboard': TENSORBOARD,
-        'heif': ['pillow-heif>=0.22,<2'],
+        'heif': ['pillow-heif>=1.0,<2'],
         'voc': [OPENCV],
-        'cuda': ['jax[cuda13]>=0.8,<0.13'],
-        'tpu': ['jax[tpu]>=0.8,<0.13'],
+        'cuda': ['jax[cuda13]>=0.8.2,<0.13'],
+        'tpu': ['jax[tpu]>=0.8.2,<0.13'],
         'docs': DOCS,
         'test': [
             'pytest>=8,<10',
-            'pytest-xdist>=3.6,<4',
+            'pytest-xdist>=3.8,<4',
             'beartype>=0.21,<0.24',  # checks annotations in tests
             'hypothesis>=6.130,<7',
             'onnx>=1.17,<2',  # with its runtime, what others computed of the same operations
             'onnxruntime>=1.22,<2',
-            'pillow-heif>=0.22,<2',
+            'pillow-heif>=1.0,<2',
             'mean-average-precision==2024.1.5.0',  # what others computed of detections
             OPENCV,
             *TENSORFLOW,
