@@ -26,6 +26,7 @@ setup(
     ],
     entry_points={'console_scripts': ['artifacts-jax = artifacts_jax.cli:main']},
     package_dir={'artifacts_jax.configs': 'configs'},
+    package_data={'artifacts_jax': ['py.typed']},
     install_requires=[
         'absl-py>=2.1',
         'jax>=0.8.2,<0.13',
@@ -70,6 +71,7 @@ setup(
             *TENSORFLOW,
             *TENSORBOARD,
             'ruff>=0.12',
+            'mypy>=2.4,<3',
             'import-linter>=2.17,<3',
             'grimp>=3.14,<4',  # which tests a change affects
             *DOCS,  # a test builds the documentation

@@ -11,6 +11,7 @@ results.json and results.txt.
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -109,7 +110,7 @@ def run(config: ConfigDict, workdir: Path, names: list[str], seeds: list[int]) -
                 print(f'{name}, seed {seed}', flush=True)
                 datasets = datasets or Datasets(chosen)
                 try:
-                    result = untrained(chosen, datasets) if name == RANDOM else play(chosen, folder, datasets)
+                    result: Any = untrained(chosen, datasets) if name == RANDOM else play(chosen, folder, datasets)
                 except loop.NonFiniteError as error:  # a variant may diverge; the others should not wait for it
                     print(f'{name}, seed {seed} failed: {error}')
                     result = {'probe': {}, 'failed': str(error)}

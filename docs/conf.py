@@ -48,10 +48,11 @@ nitpick_ignore_regex = [
     ('py:.*', r'(orbax|tensorflow_datasets|zipfile)\..*'),
     ('py:class', r'Array|ArrayLike|ndarray|PyTree|(Bool|Float|Int(eger)?|Key|Num|Real|Shaped|UInt)\d*'),  # of jaxtyping
 ]
-# Words of docstrings whose 'Raises' names no single error.
+# Words of docstrings whose 'Raises' names no single error, and what has no entry of its own.
 nitpick_ignore = [
     *[('py:exc', words) for words in ('one of its kinds', 'with a message for the user.')],
     *[('py:exc', words) for words in ('its error', 'there; in the others ConfigError.')],
+    ('py:class', 'artifacts_jax.models.layers.Length'),  # a type variable
 ]
 
 

@@ -117,7 +117,7 @@ def sample_crop(
     key_tries, key_place = jax.random.split(key)
     tries = jax.random.uniform(key_tries, (2, CROP_TRIES))
     place = jax.random.uniform(key_place, (2,))
-    aspects = aspect[0] + (aspect[1] - aspect[0]) * tries[0]
+    aspects = aspect[0] + (aspect[1] - aspect[0]) * tries[0]  # type: ignore[operator, call-overload]  # no bool
     least, most = (jnp.round(jnp.sqrt(a * shape[0] * shape[1] / aspects)) for a in area)
     most = jnp.minimum(jnp.minimum(most, shape[0]), jnp.floor((shape[1] + 0.5) / aspects))
     fits = least <= most

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
@@ -20,7 +21,7 @@ class InMemory(ordered.ArrayDataset):
     images: UInt8[np.ndarray, 'all size size 3']
     labels: Int32[np.ndarray, ' all']
     label_names: tuple[str, ...]
-    rows: Int[np.ndarray, ' N'] | None = None  # which of them are the split's, None: all
+    rows: Int[np.ndarray, ' N'] | Any = None  # which of them are the split's, None: all
 
     def __post_init__(self):
         if self.rows is None:

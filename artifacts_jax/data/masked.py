@@ -83,7 +83,7 @@ def open_splits(config: ConfigDict) -> Splits:
         first, end = slices.compute_bounds(split, len(whole), place=data.name)
         splits.append(whole[first:end])
         keys.append([record.name for record in splits[-1]] if names else [(name, row) for row in range(first, end)])
-    return Splits(*splits, names, tuple(keys))
+    return Splits(splits[0], splits[1], names, (keys[0], keys[1]))
 
 
 _VOC = ('background', *annotations.NAMES)

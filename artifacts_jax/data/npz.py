@@ -63,10 +63,10 @@ def map_array(archive: zipfile.ZipFile, name: str) -> Shaped[np.ndarray, '...']:
     if member.compress_type != zipfile.ZIP_STORED:
         return read_array(archive, name)
     shape, dtype, columns_first, start = _header(archive, name)
-    with open(archive.filename, 'rb') as file:
+    with open(str(archive.filename), 'rb') as file:
         file.seek(member.header_offset + 26)  # the lengths of the name, and of what else precedes the member's bytes
         start += member.header_offset + 30 + sum(struct.unpack('<HH', file.read(4)))
-    return np.memmap(archive.filename, dtype, 'r', start, shape, 'F' if columns_first else 'C')
+    return np.memmap(str(archive.filename), dtype, 'r', start, shape, 'F' if columns_first else 'C')
 
 
 def _header(archive, name):

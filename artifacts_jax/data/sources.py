@@ -32,7 +32,9 @@ class Example(NamedTuple):
 class Source(Protocol):
     """One split: `len(source)` examples, of which `source[i]` is read when it is asked for."""
 
-    label_names: tuple[str, ...]  # of the classes; () if there are no labels
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the classes; () if there are no labels."""
 
     def __len__(self) -> int: ...
 

@@ -25,7 +25,8 @@ class Datasets(dict):
     def __init__(self, config: ConfigDict, opened: dict | None = None):
         super().__init__()
         self._config = config
-        self._data = self._file = None
+        self._data: Any = None
+        self._file: Path | None = None
         self._opened = {} if opened is None else opened  # what `cache` has opened, also for other runs
 
     def __missing__(self, name):
@@ -94,7 +95,8 @@ def load(
     in_memory = reading.should_load_in_memory(config, len(rows), config.size)
     part = split.replace(slices.split_name(split), name, 1) if slices.split_name(split) in sources.ALIASES else split
     record = SkippedExamples(f'{part} of {config.name}', len(rows), live=not in_memory)
-    shared = {'seed': seed, 'process_index': process_index, 'process_count': process_count, 'skipped': record}
+    hosts = {'process_index': process_index, 'process_count': process_count}
+    shared: dict[str, Any] = {'seed': seed, 'skipped': record, **hosts}
     whole = data[name]
     if isinstance(whole, arrays.Arrays) and whole.images.shape[1:3] == (config.size, config.size):
         images, labels = whole.images, whole.labels
@@ -191,9 +193,9 @@ def compute_original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' 
     """
     data = open_data(config)
     name, rows = sources.select_rows(data, split, config)
-    if isinstance(data[name], tfds_data.TfdsSplit):
-        return tfds_data.compute_original_order(config, split)
     whole = data[name]
+    if isinstance(whole, tfds_data.TfdsSplit):
+        return tfds_data.compute_original_order(config, split)
     known = hasattr(whole, 'compute_original_order')
     order = whole.compute_original_order() if known else np.arange(len(whole))
     return np.argsort(np.argsort(order[rows]))

@@ -36,7 +36,7 @@ class TFRecords(Sequence):
     def __len__(self):
         return int(self._ends[-1])
 
-    def __getitem__(self, index: int) -> bytes:
+    def __getitem__(self, index: int) -> bytes:  # type: ignore[override]  # of Sequence: no slices
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = int(np.searchsorted(self._ends, index, side='right'))

@@ -32,7 +32,7 @@ def random_crop(keys: Key[Array, ' B'], images: Images, size: int) -> Views:
 
 def centre_crop_flipped(keys: Key[Array, ' B'], images: Images, size: int) -> Views:
     """The square in the middle, mirrored half of the time."""
-    return scale_pixels(jax.vmap(_mirrored)(keys, _square(jnp.asarray(images), *_middle(images, size), size)))
+    return scale_pixels(jax.vmap(_mirrored)(keys, _square(jnp.asarray(images), size, *_middle(images, size))))
 
 
 def random_resized_crop(keys: Key[Array, ' B'], images: Images, size: int) -> Views:
@@ -73,14 +73,14 @@ def sample_box(key: Key[Array, ''], shape: tuple[int, int]) -> tuple[Float32[Arr
 
 def centre_crop(images: Images, size: int) -> Views:
     """The square in the middle."""
-    return scale_pixels(_square(jnp.asarray(images), *_middle(images, size), size))
+    return scale_pixels(_square(jnp.asarray(images), size, *_middle(images, size)))
 
 
 def ten_crops(images: Images, size: int) -> tuple[Views, ...]:
     """The four corners and the middle, and their mirror images."""
     bottom, right = images.shape[1] - size, images.shape[2] - size
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), _middle(images, size)]
-    squares = [scale_pixels(_square(jnp.asarray(images), *corner, size)) for corner in corners]
+    squares = [scale_pixels(_square(jnp.asarray(images), size, *corner)) for corner in corners]
     return (*squares, *(square[:, :, ::-1] for square in squares))
 
 
@@ -88,7 +88,7 @@ def _middle(images, size):
     return tuple(round((length - size) / 2) for length in images.shape[1:3])
 
 
-def _square(images, top, left, size):
+def _square(images, size, top, left):
     return images[:, top : top + size, left : left + size]
 
 

@@ -28,7 +28,7 @@ def set_up_jax() -> None:
     import jax
 
     jax.config.update('jax_cpu_enable_async_dispatch', False)
-    if folder := jax.config.jax_compilation_cache_dir:
+    if folder := jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         usable = '://' in folder or _create_cache(folder, 'JAX_COMPILATION_CACHE_DIR')  # JAX also writes to buckets
         jax.config.update('jax_enable_compilation_cache', bool(usable))
         return

@@ -49,7 +49,7 @@ def join(coordinator: str = '', count: int | None = None, index: int | None = No
         if not (_in_slurm_step() or _on_tpu()):
             return
         settings = {'local_device_ids': _slurm_gpus()}
-    elif None in options or not 0 <= index < count or not re.fullmatch(r'.+:\d+', coordinator):
+    elif count is None or index is None or not 0 <= index < count or not re.fullmatch(r'.+:\d+', coordinator):
         raise ConfigError(
             f'--coordinator={coordinator} --processes={count} --process={index}: give all three, such as'
             f' --coordinator=10.0.0.1:9876 --processes=2 --process=0; --process must be from 0 to --processes - 1'
@@ -88,7 +88,7 @@ def global_devices() -> list[jax.Device]:
     try:
         return jax.devices()
     except (RuntimeError, AssertionError) as error:
-        platforms = jax.config.jax_platforms
+        platforms = jax.config.jax_platforms  # type: ignore[attr-defined]
         reason = str(error).split(' (set JAX_PLATFORMS')[0] or 'there is no such device'
         raise ConfigError(
             f'JAX_PLATFORMS={platforms}: {reason}; unset the variable, or install the extra cuda or tpu'

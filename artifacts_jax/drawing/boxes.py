@@ -5,7 +5,7 @@ Boxes and labels are as large on a small photograph as on a large one: photograp
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -68,8 +68,9 @@ def colour(n: int) -> tuple[int, int, int]:
     """Returns the colour of the class at a position among all of them, RGB in 0 to 255; those of 40 classes differ."""
     from matplotlib import color_sequences
 
-    colours = [*color_sequences['tab20'], *color_sequences['tab20b']]
-    return tuple(round(255 * x) for x in colours[n % len(colours)])
+    colours: Any = [*color_sequences['tab20'], *color_sequences['tab20b']]
+    red, green, blue = (round(255 * x) for x in colours[n % len(colours)])
+    return red, green, blue
 
 
 def _check(each):

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ DPI = 160
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLORS = {'train': '#0072B2', 'test': '#E69F00', 'random': '#999999', 'learned': '#0072B2'}
 MORE_COLORS = ('#009E73', '#CC79A7', '#D55E00', '#56B4E9')
-STYLE = {
+STYLE: dict[Any, Any] = {
     'font.family': 'DejaVu Sans',
     'font.size': 9,
     'figure.titlesize': 11,
@@ -130,7 +131,7 @@ def probe_bars(path: Path, results: dict, *, title: str = '', ylabel: str = 'acc
 
 
 @contextmanager
-def canvas(path: Path, width: float, height: float, layout: str | None = None) -> Iterator:
+def canvas(path: Path, width: float, height: float, layout: Any = None) -> Iterator:
     """Gives a figure of so many inches to draw on, and then writes its PNG file, whole or not at all."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg

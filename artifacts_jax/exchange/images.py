@@ -100,7 +100,7 @@ def to_pixels(image: Any, value_range: tuple[float, float] = (-1.0, 1.0)) -> UIn
 
 def scale(images: Images) -> Float32[Array, 'B H W 3']:
     """Returns what `to_network` does as float32 in [-1, 1]."""
-    return scale_pixels(images) if images.dtype == jnp.uint8 else images.astype(jnp.float32)
+    return scale_pixels(images) if images.dtype == jnp.uint8 else jnp.asarray(images, jnp.float32)
 
 
 def _check_shape(shape, size):

@@ -39,7 +39,7 @@ def fit_lbfgs(
     """
     features, labels, penalties = jnp.asarray(features, jnp.float32), jnp.asarray(labels), tuple(penalties)
     examples, chosen = len(features), isinstance(held_out, np.ndarray)
-    count = int(held_out.sum()) if chosen else round(held_out * examples)
+    count = int(held_out.sum()) if isinstance(held_out, np.ndarray) else round(held_out * examples)
     if labels.shape != (examples,) or labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(f'labels should be [{examples}] integers from 0 to {num_classes - 1}, got {labels}')
     if not 0 < count < examples:

@@ -7,13 +7,13 @@ are {'weights': [P, C, D], 'bias': [P, C]}, those of P classifiers: one for each
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, SupportsFloat
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Int32, ScalarLike
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Int32
 
 
 class Classifier(flax.struct.PyTreeNode):
@@ -111,8 +111,8 @@ def make_classifier(
     which: int,
     mean: Float[Array, ' D'],
     scale: Float[Array, ' D'],
-    penalty: ScalarLike,
-    held_out_accuracy: ScalarLike,
+    penalty: SupportsFloat,
+    held_out_accuracy: SupportsFloat,
 ) -> Classifier:
     """Returns one of the P classifiers."""
     weights, bias = params['weights'][which].T, params['bias'][which]

@@ -104,8 +104,8 @@ def sides(size: int, kernel: int, stride: int, geometry: Geometry) -> tuple[int,
       stride: conv1's.
       geometry: what stands around the maps.
     """
-    same = geometry.conv1 == 'SAME'
-    found = [-(-size // stride) if same else layers.convolved(size, kernel, stride, geometry.conv1)]
+    conv1 = geometry.conv1
+    found = [-(-size // stride) if isinstance(conv1, str) else layers.convolved(size, kernel, stride, conv1)]
     for padding in (geometry.pool1, geometry.pool2, pool5(geometry)):
-        found.append((found[-1] + 1) // 2 if padding == 'SAME' else layers.pooled(found[-1], padding))
-    return tuple(found)
+        found.append((found[-1] + 1) // 2 if isinstance(padding, str) else layers.pooled(found[-1], padding))
+    return found[0], found[1], found[2], found[3]

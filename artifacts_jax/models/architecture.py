@@ -1,6 +1,7 @@
 """The networks that a configuration describes, and the shapes of their variables."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -132,7 +133,7 @@ def make_network(config: ConfigDict, head: dict) -> Classifier | fast_rcnn.Detec
       head: {'protocol': 'linear' or 'finetune', 'classes': how many}, or {'protocol': 'detection' or 'segmentation',
         'names': of the classes}.
     """
-    makers = {'detection': make_detector, 'segmentation': make_segmenter}
+    makers: dict[str, Any] = {'detection': make_detector, 'segmentation': make_segmenter}
     if make := makers.get(head['protocol']):
         return make(config, len(head['names']))
     return make_classifier(**head, config=config)

@@ -22,7 +22,7 @@ def from_voc(boxes: Num[ArrayLike, '*N 4']) -> Num[ArrayLike, '*N 4']:
     return boxes - 1
 
 
-def iou(boxes: Num[ArrayLike, 'N 4'], others: Num[ArrayLike, 'M 4']) -> Float[ArrayLike, 'N M']:
+def iou(boxes: Num[ArrayLike, 'N 4'], others: Num[ArrayLike, 'M 4']) -> Float[Array | np.ndarray, 'N M']:
     """Returns the intersection over the union, in pixels, of each box with each of the others: in [0, 1].
 
     NumPy's arrays give NumPy's in float64, JAX's give JAX's.

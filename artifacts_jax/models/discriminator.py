@@ -84,14 +84,15 @@ class Trunk(nn.Module):
                 parts = [norm5(jnp.concatenate(parts), train=train)]
             parts = [nn.relu(x) for x in parts]
             if sizes is not None:  # 0 is as good as nothing to a maximum of what is not negative
-                sizes = layers.convolved(sizes, kernel, self.conv1_stride, self.geometry.conv1) if n == 1 else sizes
+                if n == 1:
+                    sizes = layers.convolved(sizes, kernel, self.conv1_stride, int(self.geometry.conv1))
                 parts = [layers.inside(x, sizes) for x in parts]
             features[f'conv{n}'] = jnp.concatenate(parts)
             if n <= 2:
                 padding = self.geometry.pool1 if n == 1 else self.geometry.pool2
                 parts = [layers.max_pool(x, padding) for x in parts]
                 if sizes is not None:
-                    sizes = layers.pooled(sizes, padding)
+                    sizes = layers.pooled(sizes, int(padding))
                     parts = [layers.inside(x, sizes) for x in parts]
                 parts = [layers.local_response_norm(x) for x in parts]
         return features['conv5'], features
@@ -154,4 +155,4 @@ def scale_pixels(images: Shaped[Array | np.ndarray, 'B H W 3']) -> Float32[Array
 
 def preprocess(images: Float[Array | np.ndarray, 'B H W 3']) -> Float[Array, 'B H W 3']:
     """Maps images in [-1, 1] to AlexNet's input: [0, 255] minus the channel means."""
-    return images * 127.5 + 127.5 - jnp.array(CHANNEL_MEANS, images.dtype).reshape(1, 1, 1, 3)
+    return jnp.asarray(images) * 127.5 + 127.5 - jnp.array(CHANNEL_MEANS, images.dtype).reshape(1, 1, 1, 3)

@@ -109,7 +109,7 @@ def windows(size: layers.Length, kernel: int = 11, stride: int = 4) -> layers.Le
 
 
 def stretched(
-    scores: Float[Array, 'B M N K'], size: tuple[int, int], stride: int = 32, before: int = 18
+    scores: Float[Array, 'B M N K'], size: tuple[int, ...], stride: int = 32, before: int = 18
 ) -> Float[Array, 'B {size[0]} {size[1]} K']:
     """Returns the bilinear deconvolution of scores, without what lies around an image.
 

@@ -3,6 +3,8 @@
 Source of every constant: the paper (arXiv 1806.05024) and the authors' 2019 code.
 """
 
+from typing import TypeVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -189,7 +191,7 @@ def max_pool(x: Float[Array, 'B H W C'], padding: int | str = 'SAME') -> Float[A
     lowest = jnp.array(-jnp.inf, x.dtype)
     for axis in (1, 2):
         size = x.shape[axis]
-        before, windows = (size % 2, (size + 1) // 2) if padding == 'SAME' else (padding, pooled(size, padding))
+        before, windows = (size % 2, (size + 1) // 2) if isinstance(padding, str) else (padding, pooled(size, padding))
         edges = [(0, 0, 0)] * x.ndim
         edges[axis] = (before, (size + before) % 2, 0)
         if any(edges[axis]):
@@ -203,7 +205,7 @@ def max_pool(x: Float[Array, 'B H W C'], padding: int | str = 'SAME') -> Float[A
     return x
 
 
-Length = int | Int[Array | np.ndarray, '*B']
+Length = TypeVar('Length', int, Int[Array | np.ndarray, '*B'])
 
 
 def pooled(size: Length, padding: int) -> Length:
@@ -245,7 +247,9 @@ def upsample_bilinear(x: Float[Array, 'B H W C'], kind: str = 'half_pixel') -> F
     return x
 
 
-def upsample_nearest(mask: Float[Array, 'B M N 1'], size: tuple[int, int]) -> Float[Array, 'B {size[0]} {size[1]} 1']:
+def upsample_nearest(
+    mask: Float[Array | np.ndarray, 'B M N 1'], size: tuple[int, ...]
+) -> Float[Array, 'B {size[0]} {size[1]} 1']:
     """Repeats the entries of a mask, up to a size that M and N divide."""
     rows, columns = size[0] // mask.shape[1], size[1] // mask.shape[2]
     return jnp.repeat(jnp.repeat(mask, rows, axis=1), columns, axis=2)
@@ -272,9 +276,11 @@ def uniform_filter(phi: Float[Array, 'B M N C'], size: int) -> Float[Array, 'B M
     return nn.avg_pool(phi, (size, size), (1, 1), 'SAME', count_include_pad=False)
 
 
-def damage(phi: Float[Array, 'B M N C'], mask: Float[Array, 'B M N 1'], filter_size: int) -> Float[Array, 'B M N C']:
+def damage(
+    phi: Float[Array, 'B M N C'], mask: Float[Array | np.ndarray, 'B M N 1'], filter_size: int
+) -> Float[Array, 'B M N C']:
     """Replaces dropped entries by their neighbours' mean: mask * phi + (1 - mask) * (u conv phi)."""
-    mask = mask.astype(phi.dtype)
+    mask = jnp.asarray(mask, phi.dtype)
     return mask * phi + (1 - mask) * uniform_filter(phi, filter_size)
 
 

@@ -56,7 +56,7 @@ class Batch(NamedTuple):
     images: Float[Array, 'B H W 3']  # in [-1, 1]
     mask: Float[Array, 'B M N 1']  # 1 kept, 0 dropped
     keys: ExampleKeys
-    index: Int[Array, ' B']  # the examples' positions in the global batch
+    index: Int[Array, ' B']  # type: ignore[assignment]  # a method of tuples; the examples' positions in the global batch
 
 
 class Examples(NamedTuple):
@@ -224,7 +224,7 @@ def compute_eval_outputs(
     real_outputs, fake_outputs = (
         discriminator.apply(select_discriminator(variables), examples)[0] for examples in (real, fake)
     )
-    return EvalOutputs(phi, real, fake, real_outputs, fake_outputs)
+    return EvalOutputs(phi, real, fake, real_outputs, fake_outputs)  # type: ignore[arg-type]  # a pair only if mutable
 
 
 def select_discriminator(variables: dict) -> dict:

@@ -105,7 +105,7 @@ def choose_images(dataset: Any, examples: int, first_batch: int = 0) -> dict[str
     labels, contents = batch['label'][order], [image.tobytes() for image in batch['image'][order]]
     ranks_in_class = [np.count_nonzero(labels[:n] == label) for n, label in enumerate(labels)]
     is_copy = [contents.index(content) < n for n, content in enumerate(contents)]  # if the split has few images
-    chosen = order[np.lexsort((ranks_in_class, is_copy))[: len(order) // CANDIDATES]]
+    chosen = order[np.lexsort((np.array(ranks_in_class), np.array(is_copy)))[: len(order) // CANDIDATES]]
     return {name: x[chosen] for name, x in batch.items()}
 
 

@@ -54,7 +54,7 @@ def sample(
         return fakes, masks
     num_filled = jnp.minimum(num_added, len(history.images))
     slots = jax.vmap(lambda key: jax.random.randint(key, (), 0, jnp.maximum(num_filled, 1)))(keys)
-    is_replaced = ((index % 2 == 1) & (num_filled > 0)).reshape(-1, 1, 1, 1)
+    is_replaced = ((index % 2 == 1) & (num_filled > 0)).reshape(-1, 1, 1, 1)  # type: ignore[operator]
     return jnp.where(is_replaced, history.images[slots], fakes), jnp.where(is_replaced, history.masks[slots], masks)
 
 
@@ -69,6 +69,6 @@ def add(
     """Returns the buffer after the fakes with an even index replaced the oldest entries; arguments as in `sample`."""
     if history is None:
         return None
-    fakes, masks = (gather(x, axis_name)[::2] for x in (fakes, masks))
+    fakes, masks = (gather(x, axis_name)[::2] for x in (fakes, masks))  # type: ignore[arg-type]  # None without history
     slots = (num_added + jnp.arange(len(fakes))) % len(history.images)
     return History(history.images.at[slots].set(fakes), history.masks.at[slots].set(masks))

@@ -3,6 +3,7 @@
 import contextlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -145,7 +146,8 @@ def load_final_state(stage, config: ConfigDict, workdir: Path, devices: Devices)
       CheckpointError: it has not run to its end; the message says how far it is.
     """
     with Checkpoints(find_stage_folder(workdir, stage.NAME) / 'checkpoints', config, devices.replicated) as checkpoints:
-        state = None if checkpoints.latest_step is None else checkpoints.restore(compute_state_shapes(stage, config))
+        shapes = compute_state_shapes(stage, config)
+        state: Any = None if checkpoints.latest_step is None else checkpoints.restore(shapes)
     _check_done(stage, config, workdir, 0 if state is None else int(state.step))
     return state
 

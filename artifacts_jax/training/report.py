@@ -47,7 +47,7 @@ class Report:
         self._path = find_stage_folder(workdir, stage) / 'metrics.jsonl'
         self._tensorboard, self._log_every = find_stage_folder(workdir / 'tensorboard', stage), log_every
         self._steps, self._start, self._batch_size, self._held_out = steps, start, batch_size, shown
-        self._shown, self._paused, self._spent = (time.monotonic(), start), 0.0, collections.Counter()
+        self._shown, self._paused, self._spent = (time.monotonic(), start), 0.0, collections.defaultdict(float)
         self._progress = _progress() if sys.stdout.isatty() else None
 
     def __enter__(self):

@@ -5,8 +5,9 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -184,14 +185,14 @@ def format_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left
         grid.add_column(heading, justify='left' if n < left else 'right')
     for row in rows:
         grid.add_row(*row)
-    console = Console(width=250, file=io.StringIO())
-    console.print(grid)
-    return ''.join(line + '\n' for line in console.file.getvalue().splitlines() if line.strip())
+    text = io.StringIO()
+    Console(width=250, file=text).print(grid)
+    return ''.join(line + '\n' for line in text.getvalue().splitlines() if line.strip())
 
 
 def format_network_table(
     headings: Sequence[str],
-    networks: dict[str, dict[tuple[str, ...], dict]],
+    networks: Mapping[str, Mapping[Any, dict]],
     columns: Callable[[dict], dict[str, str]],
 ) -> str:
     """Returns a table of text of what networks reach at layers, side by side.

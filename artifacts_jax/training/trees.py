@@ -29,6 +29,6 @@ def fingerprint(tree: PyTree) -> str:
 def checksums(tree: PyTree) -> dict[str, int]:
     """Returns {'PATH': checksum of the bytes} of all arrays of a tree."""
     return {
-        jax.tree_util.keystr(path, simple=True, separator='/'): zlib.crc32(np.ascontiguousarray(x).view(np.uint8))
+        jax.tree_util.keystr(path, simple=True, separator='/'): zlib.crc32(np.ascontiguousarray(x).view(np.uint8).data)
         for path, x in jax.tree_util.tree_leaves_with_path(tree)
     }

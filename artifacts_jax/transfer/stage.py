@@ -107,6 +107,7 @@ class TrunkStage:
           dataset: the training images.
         """
         del key, params, config, devices, dataset
+        return None
 
     def compute_metrics(self, predicted: Any, dataset: Any) -> dict[str, float]:
         """Returns {name: value}: the metrics of what `predict` returned for images of a data set."""

@@ -44,7 +44,7 @@ class Data(NamedTuple):
         if subset == ALL:
             return {'train': self.train, 'test': self.test}
         prefix, _, number = subset.rpartition('_')
-        fold = self.folds[int(number) - 1]
+        fold = self.folds[int(number) - 1]  # type: ignore[index]  # subsets are folds only where there are folds
         if prefix == FOLD_PREFIX['official']:
             return {'train': self.train.subset(fold), 'test': self.test}
         others = np.setdiff1d(np.arange(self.train.num_examples), fold)

@@ -18,7 +18,7 @@ import collections
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ from artifacts_jax.data.voc.records import Record
 NOT_SAID = -2  # what the lists of classes do not label
 
 
-def open_voc(name: str, splits: Iterable[str], *, data_dir: str = '', lists: str = 'Main') -> dict[str, Sequence]:
+def open_voc(name: str, splits: Iterable[str], *, data_dir: str = '', lists: str = 'Main') -> Mapping[str, Sequence]:
     """Opens splits of VOC, and says what is odd about them; no pixels are read.
 
     Of a folder everything else is, so that what is wrong is found before work is done. With lists='Segmentation' every

@@ -31,7 +31,7 @@ class Record:
 
     name: str  # as the lists of images have it
     file: Path | bytes | UInt8[np.ndarray, 'H W 3']  # of the image, its content, or its pixels
-    size: tuple[int, int] | None = None  # height, width, where they are known
+    size: tuple[int, ...] | None = None  # height, width, where they are known
     objects: Objects = NO_OBJECTS
     labels: Int8[np.ndarray, '20'] | None = None  # of each class: 1 it is there, 0 not known (difficult), -1 it is not
     mask_file: Path | bytes | None = None  # or its content
@@ -70,7 +70,7 @@ class Record:
             raise
         except Exception as error:  # as of images
             raise DataError(f'{place}: cannot be read ({first_line(error)})') from error
-        size = self.size or decoding.read_size(self.file)
+        size = self.size or decoding.read_size(self.file)  # type: ignore[arg-type]  # pixels come with their size
         if mask.shape != size:
             there = ' x '.join(map(str, mask.shape))
             raise DataError(

@@ -205,14 +205,18 @@ def strided_convolution(
     """
     size, (batch, *_, channels) = len(kernel), x.shape
     blocks = -(-size // stride)  # in the kernel, which gets zeros at its end
-    if padding == 'SAME':
+    if isinstance(padding, str):
         outputs = [-(-length // stride) for length in x.shape[1:3]]
         before = [max((n - 1) * stride + size - length, 0) // 2 for n, length in zip(outputs, x.shape[1:3])]
     else:
         outputs = [(length + sum(sides) - size) // stride + 1 for length, sides in zip(x.shape[1:3], padding)]
         before = [sides[0] for sides in padding]
     after = [(n + blocks - 1) * stride - length - b for n, length, b in zip(outputs, x.shape[1:3], before)]
-    edges = [(0, 0, 0), *((b, a, 0) for b, a in zip(before, after)), (0, 0, 0)]  # of rows that no window sees, negative
+    edges: list = [
+        (0, 0, 0),
+        *((b, a, 0) for b, a in zip(before, after)),
+        (0, 0, 0),
+    ]  # of rows that no window sees, negative
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
     x = x.reshape(batch, x.shape[1] // stride, stride, x.shape[2] // stride, stride, channels).swapaxes(2, 3)
     kernel = jnp.pad(kernel, ((0, blocks * stride - size),) * 2 + ((0, 0),) * 2)

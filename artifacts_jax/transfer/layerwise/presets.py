@@ -12,7 +12,7 @@ Not known: whether the resizing of zhang2016, of a Caffe of its own, is the bili
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
@@ -58,10 +58,11 @@ class Preset(NamedTuple):
     ten_crop: str  # what is averaged over ten crops, if asked: 'logits' or 'softmax'
 
 
-CAFFE = {'geometry': 'caffe', 'size': 227, 'norm': 'plain', 'norm_decay': 0.999, 'batch_size': 256}
+CAFFE: dict[str, Any] = {'geometry': 'caffe', 'size': 227, 'norm': 'plain', 'norm_decay': 0.999, 'batch_size': 256}
 CAFFE |= {'epochs': 0, 'steps': 140_000, 'rate': 0.01, 'drops': (2 / 7, 4 / 7, 6 / 7), 'decay': 5e-4}
 CAFFE |= {'momentum': 'caffe', 'ten_crop': 'logits'}
-TORCH = {'geometry': 'torch', 'size': 224, 'steps': 0, 'rate': 0.01, 'bias_rate': 1.0, 'momentum': 'torch'}
+TORCH: dict[str, Any] = {'geometry': 'torch', 'size': 224, 'steps': 0, 'rate': 0.01, 'bias_rate': 1.0}
+TORCH |= {'momentum': 'torch'}
 
 # fmt: off
 PRESETS = {

@@ -7,6 +7,7 @@ but not where C is chosen. Other than there equal scores count at once, and NumP
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,12 +60,13 @@ def all_images(
       'cost': {class: its C}, 'fits': how many were made, 'unconverged': how many of them did not converge}.
     """
     features, test_features = normalised(features), normalised(test_features)
-    fits, found, chosen = _Fits(seed, iterations), {}, {}
+    fits, chosen = _Fits(seed, iterations), {}
+    found: dict[str, float | None] = {}
     for name, target, test_target in zip(NAMES, np.where(labels == 1, 1, -1).T, test_labels.T):
         found[name] = None
         if not _learned(target, test_target):
             continue
-        chosen[name] = max(costs, key=lambda cost, target=target: _in_folds(fits, features, target, cost))
+        chosen[name] = max(costs, key=partial(_in_folds, fits, features, target))
         scores = fits.fit(features, target, chosen[name]).decision_function(test_features)
         found[name] = results.to_percent(average_precision.of_class(scores, test_target, tie=0.0, interpolated=True))
     return {'map': average_precision.mean(found.values()), 'ap': found, 'cost': chosen, **fits.count()}

@@ -1,7 +1,7 @@
 """Regions of interest: what they are to be moved to, its mean and deviation, and those that a step learns from."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ class Matches(NamedTuple):
 class Moments(NamedTuple):
     """Sums over regions, by class. Those of several images add up."""
 
-    count: Float[Array | np.ndarray, ' K']
+    count: Float[Array | np.ndarray, ' K']  # type: ignore[assignment]  # a method of tuples
     total: Float[Array | np.ndarray, 'K 4']
     squares: Float[Array | np.ndarray, 'K 4']
 
@@ -131,7 +131,7 @@ def compute_split_statistics(
       records: of the images.
       proposals: of each, as of boxes.py.
     """
-    sums = None
+    sums: Any = None
     for record, boxes in zip(records, proposals, strict=True):
         regions, mask = _padded(boxes, PADDING_MULTIPLE)
         objects, object_mask = _padded(record.objects.boxes - 1, PADDING_MULTIPLE // 16)

@@ -53,7 +53,7 @@ class Data:
         source = options.proposals.replace('{split}', split)
         if source == proposals.SELECTIVE_SEARCH:
             given = options.proposal_folder
-            folder = Path(given).expanduser() if given else workdir / NAME / 'proposals'
+            folder = Path(given).expanduser() if given else workdir / NAME / 'proposals'  # type: ignore[operator]
         place, workers = f'{split} of {self.config.data.name}', self.config.data.workers
         load = partial(proposals.load, self.records[split], source, place=place, folder=folder, workers=workers)
         return self.datasets.cache(('proposals', source, place, folder), load)
