@@ -197,7 +197,7 @@ def compute_original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' 
     if isinstance(whole, tfds_data.TfdsSplit):
         return tfds_data.compute_original_order(config, split)
     known = hasattr(whole, 'compute_original_order')
-    order = whole.compute_original_order() if known else np.arange(len(whole))
+    order = whole.compute_original_order() if known else np.arange(len(whole))  # type: ignore[attr-defined]
     return np.argsort(np.argsort(order[rows]))
 
 

@@ -59,7 +59,7 @@ def evaluate(run: Run, data: lists.Lists, entry: Entry) -> dict:
             for name, images in tests.items()
         },
     }
-    training.draw(state, first, run.workdir / 'figures')
+    training.plot(state, first, run.workdir / 'figures')
     return row
 
 
