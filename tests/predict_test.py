@@ -26,7 +26,7 @@ def export(config, tmp_path):
 
 @pytest.fixture
 def images(photograph_folder, tmp_path):
-    """Two crops of photographs, one of them in a folder below, two damaged images, and a file that is none."""
+    """A folder with two crops of photographs (one in a subfolder), two damaged images, and a text file."""
     folder = tmp_path / 'images'
     (folder / 'below').mkdir(parents=True)
     shutil.copy(photograph_folder / 'test' / 'coffee' / '0.png', folder / 'a.png')
@@ -41,23 +41,23 @@ def images(photograph_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_each_image_is_drawn_and_its_boxes_are_listed(export, images, tmp_path, capsys):
+def test_a_detector_draws_each_image_and_lists_its_boxes(export, images, tmp_path, capsys):
     boxes = [np.array([(1, 2, 9, 12), (0, 0, 15, 15)], np.float32)] * 3
     proposals.write_file(tmp_path / 'boxes.npz', ['a.png', 'below/a.png', 'half.jpg'], boxes)
     out = tmp_path / 'out'
-    assert predict.predict_folder(export, images, out, least=0.01, proposals=str(tmp_path / 'boxes.npz')) == 2
+    assert predict.predict_folder(export, images, out, min_score=0.01, proposals=str(tmp_path / 'boxes.npz')) == 2
     with (out / 'predictions.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert {row['image'] for row in rows} == {'a.png', 'below/a.png'}
     assert all(float(row['score']) >= 0.01 and float(row['x2']) <= 15 for row in rows)
     assert all(decoding.read_size(out / name)[1] > 900 for name in ('a.png.png', 'below/a.png.png'))
-    said = capsys.readouterr().err
-    assert 'left out cut.jpg' in said
-    assert 'left out 1 of 3 images of those given so far: half.jpg' in said
+    warnings = capsys.readouterr().err
+    assert 'skipped cut.jpg' in warnings
+    assert 'left out 1 of 3 images of those given so far: half.jpg' in warnings
 
 
 @pytest.mark.slow
-def test_the_classes_of_pixels_are_painted_and_listed(config, images, tmp_path, capsys):
+def test_a_segmenter_draws_each_image_and_lists_its_classes(config, images, tmp_path, capsys):
     segmentation.save(tmp_path / 'seg', segmenter(config), config, {'stage': 'voc_segmentation/test', 'step': 1})
     out = tmp_path / 'out'
     assert predict.predict_folder(str(tmp_path / 'seg'), images, out) == 2
@@ -67,34 +67,34 @@ def test_the_classes_of_pixels_are_painted_and_listed(config, images, tmp_path, 
     assert all(decoding.read_size(out / 'labels' / name) == (16, 16) for name in ('a.png.png', 'below/a.png.png'))
     assert (out / 'a.png.png').is_file()
     assert 'left out 1 of 3 images of those given so far: half.jpg' in capsys.readouterr().err
-    with pytest.raises(configuration.ConfigError, match='is a segmenter, which looks at no boxes'):
+    with pytest.raises(configuration.ConfigError, match='is a segmenter, which uses no proposals'):
         predict.predict_folder(str(tmp_path / 'seg'), images, out, proposals='boxes.npz')
 
 
-def test_what_cannot_be_shown_is_refused(export, images, tmp_path, forks):
-    with pytest.raises(configuration.ConfigError, match='lies in --images'):
+def test_wrong_arguments_are_errors(export, images, tmp_path, forks):
+    with pytest.raises(configuration.ConfigError, match='is inside --images'):
         predict.predict_folder(export, images, images / 'out')
     with pytest.raises(exports.ExportError, match='is not an export'):
         predict.predict_folder(str(tmp_path / 'none'), images, tmp_path / 'out')
-    said = forks.refused('--export=x', f'--images={images}/a.png', f'--out={tmp_path}/out', module='predict')
-    assert 'is no folder' in said
+    printed = forks.refused('--export=x', f'--images={images}/a.png', f'--out={tmp_path}/out', module='predict')
+    assert 'is not a directory' in printed
     assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.slow
-def test_folders_whose_maps_would_meet_drawings_are_refused(config, images, tmp_path):
+def test_a_folder_named_labels_is_an_error(config, images, tmp_path):
     segmentation.save(tmp_path / 'seg', segmenter(config), config, {'stage': 'voc_segmentation/test', 'step': 1})
     (images / 'below').rename(images / 'labels')
-    with pytest.raises(configuration.ConfigError, match=r'labels/a.png: labels/ is for the maps in --out; rename that'):
+    with pytest.raises(configuration.ConfigError, match=r'labels/a\.png: labels/ is reserved for'):
         predict.predict_folder(str(tmp_path / 'seg'), images, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.slow
-def test_images_of_which_none_can_be_read_are_an_error(config, images, tmp_path):
+def test_a_folder_without_a_readable_image_is_an_error(config, images, tmp_path):
     segmentation.save(tmp_path / 'seg', segmenter(config), config, {'stage': 'voc_segmentation/test', 'step': 1})
     for path in (images / 'a.png', images / 'below' / 'a.png'):
         path.unlink()
-    with pytest.raises(DataError, match=r'no image in .* can be read \(see the warnings\)'):
+    with pytest.raises(DataError, match=r'no image in .* can be decoded \(see the warnings\)'):
         predict.predict_folder(str(tmp_path / 'seg'), images, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()

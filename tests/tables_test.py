@@ -20,7 +20,7 @@ def rows(text):
     return [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines() if line.startswith('|')]
 
 
-def test_tables_have_what_was_reached_and_blanks(tmp_path):
+def test_tables_show_results_and_blanks(tmp_path):
     assert ['here', '', '', '', '', ''] in rows(tables.format_tables(tmp_path))
     results.write(tmp_path / tables.IMAGENET, layerwise(18.04, 31, 36, 37, 33.5))
     results.write(tmp_path / tables.PLACES, layerwise(20, 30, 35, 36, 34))
@@ -33,29 +33,29 @@ def test_tables_have_what_was_reached_and_blanks(tmp_path):
     segmentation = {'dataset': 'VOC2012', 'preset': 'fcn', 'steps': 100_000, 'train': 8_498, 'tests': tests}
     results.write(tmp_path / tables.SEGMENTATION, {'voc_segmentation': {'fcn': segmentation}})
     text = tables.format_tables(tmp_path)
-    found = rows(text)
-    assert ['here, fcn, seg11valid', '', '', '38.1'] in found
-    assert ['here, fcn, val', '', '', '36.0'] in found
+    table_rows = rows(text)
+    assert ['here, fcn, seg11valid', '', '', '38.1'] in table_rows
+    assert ['here, fcn, val', '', '', '36.0'] in table_rows
     assert '8,498 training and 736 test images, 100,000 updates; as many as published' in text
-    assert ['here, multi scale frozen1', '', '52.0', ''] in found
-    assert ['here, fair', '18.0', '31.0', '36.0', '37.0', '33.5'] in found
-    assert ['here, fair', '20.0', '30.0', '35.0', '36.0', '34.0'] in found
-    assert ['here', '68.8', '', ''] in found
-    assert ['spot artifacts (the paper)', '19.5', '33.3', '37.9', '38.9', '34.9'] in found
-    assert ['spot artifacts (the paper)', '69.8', '52.5', '38.1'] in found
-    assert ['Agrawal', '54.2', '43.9', ''] in found
+    assert ['here, multi scale frozen1', '', '52.0', ''] in table_rows
+    assert ['here, fair', '18.0', '31.0', '36.0', '37.0', '33.5'] in table_rows
+    assert ['here, fair', '20.0', '30.0', '35.0', '36.0', '34.0'] in table_rows
+    assert ['here', '68.8', '', ''] in table_rows
+    assert ['spot artifacts (the paper)', '19.5', '33.3', '37.9', '38.9', '34.9'] in table_rows
+    assert ['spot artifacts (the paper)', '69.8', '52.5', '38.1'] in table_rows
+    assert ['Agrawal', '54.2', '43.9', ''] in table_rows
     assert 'here, fair: ants, 9 training and 2 test images, 1,000 updates; published are 1,281,167 and 50,000,' in text
     assert 'voc/2007, 5,011 training and 4,952 test images, 80,000 updates; as many as published' in text
     assert 'detection: voc/2007, 5,011 training and 4,952 test images, 50 updates; published are 5,011' in text
 
 
-def test_a_random_network_is_called_so(tmp_path):
+def test_a_random_network_is_labelled_random_network(tmp_path):
     note = {'provenance': {'voc_classification/all': {'network': 'random, state 0a1b2c3d'}}}
     results.write(tmp_path / tables.VOC, {'voc_classification': {'all': {**VOC_ROW, 'map': 50.0}}, **note})
     assert ['here, random network', '50.0', '', ''] in rows(tables.format_tables(tmp_path))
 
 
-def test_detection_is_told_of_a_file_of_proposals(tmp_path, monkeypatch):
+def test_keys_override_the_configuration_unless_empty(tmp_path, monkeypatch):
     ran = {}
     monkeypatch.setattr(pipeline, 'check', lambda config, workdir, **_: None)
     monkeypatch.setattr(pipeline, 'run', lambda config, workdir, **_: ran.update({workdir.name: config}))
@@ -65,7 +65,7 @@ def test_detection_is_told_of_a_file_of_proposals(tmp_path, monkeypatch):
     assert ran[tables.DETECTION].voc_detection.proposals == 'voc_2007_{split}.mat'
 
 
-def test_tasks_without_data_are_left_out_and_the_others_run(tmp_path, monkeypatch, capsys):
+def test_tasks_without_data_are_skipped_and_the_others_run(tmp_path, monkeypatch, capsys):
     ran = {}
     monkeypatch.setattr(pipeline, 'check', lambda config, workdir, **_: None)
     monkeypatch.setattr(pipeline, 'run', lambda config, workdir, **_: ran.update({workdir.name: config}))
@@ -75,11 +75,11 @@ def test_tasks_without_data_are_left_out_and_the_others_run(tmp_path, monkeypatc
     config = ran[tables.IMAGENET]
     assert (config.pretrained, config.data.name, config.data.data_dir) == ('random', 'imagenet2012', 'prepared')
     assert config.stages == ('layerwise',)
-    assert 'places_linear: left out, since --places names no data' in capsys.readouterr().out
+    assert 'places_linear: skipped, because --places is not given' in capsys.readouterr().out
     assert (tmp_path / 'tables.txt').read_text() == text
 
 
-def test_data_that_is_not_there_is_said_before_any_task_begins(config, stage_states, photograph_folder, tmp_path):
+def test_missing_data_is_an_error_before_the_first_task_starts(config, stage_states, photograph_folder, tmp_path):
     exports.save(tmp_path / 'export', stage_states[artifacts].variables, config, parts=('trunk',))
     for split, source in {'train': 'train', 'val': 'test'}.items():
         (tmp_path / 'images').mkdir(exist_ok=True)
@@ -90,11 +90,11 @@ def test_data_that_is_not_there_is_said_before_any_task_begins(config, stage_sta
     assert not list((tmp_path / 'run').rglob('*.json'))
 
 
-def test_the_trunk_is_the_one_that_the_export_describes(config, stage_states, tmp_path):
+def test_the_configuration_has_the_trunk_of_the_export(config, stage_states, tmp_path):
     exports.save(tmp_path / 'export', stage_states[artifacts].variables, config, parts=('trunk',))
-    made = tables.make_config(tables.VOC, str(tmp_path / 'export'))
-    assert made.model == config.model
-    assert configuration.check(made)
+    task_config = tables.make_config(tables.VOC, str(tmp_path / 'export'))
+    assert task_config.model == config.model
+    assert configuration.check(task_config)
     (tmp_path / 'export' / 'config.json').write_text('{')
     with pytest.raises(exports.ExportError, match='cannot be read'):
         tables.make_config(tables.VOC, str(tmp_path / 'export'))
@@ -103,24 +103,24 @@ def test_the_trunk_is_the_one_that_the_export_describes(config, stage_states, tm
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (('--tasks=voc07_boxes',), "there is no 'voc07_boxes'"),
-        (('--tasks=',), '--tasks= names none; there are imagenet_linear'),
+        (('--tasks=voc07_boxes',), '--tasks=voc07_boxes: unknown task; expected some of imagenet_linear'),
+        (('--tasks=',), '--tasks=: no task; expected some of imagenet_linear'),
         (
             ('--tasks=voc07_detection', '--imagenet=x'),
-            '--imagenet names data of imagenet_linear, which --tasks leaves out',
+            '--imagenet is the data of imagenet_linear, which --tasks does not include',
         ),
-        ((), 'there is nothing to run, and nothing in'),
+        ((), 'no task has data, and'),
         (('--voc=x', '--pretrained='), '--pretrained is empty'),
         (('--voc=x', '--pretrained=nowhere'), 'is not an export: its config.json is missing'),
     ],
 )
-def test_what_cannot_be_run_is_refused(arguments, message, forks, tmp_path):
-    said = forks.refused('--pretrained=random', f'--workdir={tmp_path / "run"}', *arguments, module='tables')
-    assert message in said
+def test_wrong_flags_are_one_line_errors(arguments, message, forks, tmp_path):
+    printed = forks.refused('--pretrained=random', f'--workdir={tmp_path / "run"}', *arguments, module='tables')
+    assert message in printed
     assert not (tmp_path / 'run').exists()
 
 
-def test_another_export_in_the_same_folder_is_refused_without_a_flag_that_is_not_there(tmp_path, monkeypatch):
+def test_another_export_in_the_same_work_directory_is_an_error(tmp_path, monkeypatch):
     def check(config, workdir, **_):
         raise configuration.DifferentConfigError(f'{workdir} was made with another configuration')
 
