@@ -28,7 +28,7 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'directory of the run; the same o
 
 def main():
     """Checks the configuration, then runs its stages."""
-    from artifacts_jax import pipeline
+    from artifacts_jax import outline, pipeline
     from artifacts_jax.devices import processes
 
     start = time.monotonic()
@@ -40,6 +40,8 @@ def main():
         run(config, workdir)
     minutes, peak = (time.monotonic() - start) / 60, host.peak_memory() / 1e9
     print(f'done in {minutes:.1f} minutes, peak memory of the host {peak:.1f} GB')
+    for line in () if REPLAY.value else outline.next_steps(config, workdir):
+        print(line)
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 from artifacts_jax import config as configuration
-from artifacts_jax import renamed
+from artifacts_jax import outline, renamed
 from artifacts_jax.data import skipped, splits
 from artifacts_jax.data.splits import Datasets
 from artifacts_jax.devices import host, processes
@@ -59,6 +59,10 @@ def run(config: ConfigDict, workdir: str | Path, *, opened: dict | None = None) 
     trained, begun = _check(resolved)  # before the work directory keeps the configuration
     with _at_work(config, workdir, force=config.force or not begun):
         print(f'{workdir}: {", ".join(config.stages)} on {len(devices.devices)} x {jax.devices()[0].device_kind}')
+        tasks = _own_tasks(config, trained)
+        stages = [[task for task in kind if task in tasks] for kind in (TRAINED, EVALUATIONS)]
+        for line in outline.describe(config, workdir, resolved.datasets, *stages):
+            print(line, flush=True)
         resolved.datasets.write_skipped(workdir / skipped.FILE)
         for stage in TRAINED:
             if stage in trained:
@@ -111,6 +115,12 @@ def _tasks(config):
     return [task for task in (*TRAINED, *EVALUATIONS) if task.NAME in config.stages]
 
 
+def _own_tasks(config, imported):
+    """Returns the tasks that are not imported, nor needed only by one that is."""
+    tasks = _tasks(config)
+    return [task for task in tasks if task not in imported and not (task is autoencoder and artifacts in imported)]
+
+
 def _begun(workdir):
     """Returns whether a work directory has anything that a configuration has made."""
     if not (workdir / 'config.json').is_file():
@@ -125,8 +135,7 @@ def _examine(run, imported):
     Raises:
       DataError: it is missing or invalid, or no stage can use it.
     """
-    tasks = _tasks(run.config)
-    tasks = [task for task in tasks if task not in imported and not (task is autoencoder and artifacts in imported)]
+    tasks = _own_tasks(run.config, imported)
     used = len(tasks)
     for task in tasks:
         for name in task.SPLITS:

@@ -107,7 +107,11 @@ def test_configurations_are_found_from_anywhere(forks, photograph_folder, tmp_pa
     assert 'seed=-1' in said
     (tmp_path / 'configs').mkdir()  # of someone's own, which should not be in the way
     (tmp_path / 'configs' / 'mine.py').write_text(SMALL.format(folder=str(photograph_folder)))
-    forks.done('--config=configs/mine.py:no_repair', '--workdir=run', cwd=tmp_path)
+    printed = forks.done('--config=configs/mine.py:no_repair', '--workdir=run', cwd=tmp_path)
+    assert '\nautoencoder: 2 steps, 8 images each\n' in printed
+    assert (
+        "--config=run/config.json --workdir=run --config.stages=\"('artifacts', 'probe')\"" in printed.splitlines()[-1]
+    )
     assert (tmp_path / 'run' / 'autoencoder' / 'export' / 'config.json').exists()
     # What a run was made with is a configuration for another.
     saved = '--config=run/config.json:history'

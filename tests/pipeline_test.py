@@ -116,6 +116,7 @@ def test_the_same_command_again_does_nothing_but_say_so(finished_run, capsys, mo
     assert pipeline.run(config, workdir) == results
     said = capsys.readouterr().out
     assert 'artifacts: all 6 steps are done' in said
+    assert '\nautoencoder: complete, 6 steps\nartifacts: complete, 6 steps\nprobe: has results; ' in said
     assert str(workdir / 'results.txt') in said
 
 

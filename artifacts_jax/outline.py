@@ -1,0 +1,111 @@
+"""What a run prints first, its stages and how long they take, and last, what to do next."""
+
+import shlex
+import shutil
+import statistics
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from artifacts_jax import renamed
+from artifacts_jax.startup import CONSOLE
+from artifacts_jax.training import checkpoint, report, results
+
+LAST = 5  # logged steps whose rates tell how long the others take
+EVALUATE = ('probe',)  # what follows a pretraining that has not been evaluated
+
+
+def describe(
+    config: ConfigDict, workdir: Path, datasets: Mapping[str, Any], trained: Iterable[Any], evaluated: Iterable[Any]
+) -> list[str]:
+    """Returns lines about the data and the stages of a run: what is complete, and what is to do from which step.
+
+    How long a stage takes is known only where its metrics have a rate already.
+
+    Args:
+      config: the run's configuration.
+      workdir: the run's work directory.
+      datasets: {name of a split in config.data: data set}, of those that are open.
+      trained: the stages that are trained, in order.
+      evaluated: the evaluations, in order.
+    """
+    trained, evaluated = list(trained), list(evaluated)
+    lines, pending, untimed = [], [], False
+    for stage in trained:
+        (steps, batch_size), path = stage.plan(config), renamed.find_stage_folder(workdir, stage.NAME)
+        found = checkpoint.described(path / 'checkpoints')
+        done = found[0] if found and stage.BASE not in pending else 0  # on another base the stage restarts
+        if done >= steps:
+            lines.append(f'{stage.NAME}: complete, {steps:,} steps')
+            continue
+        pending.append(stage)
+        rates = [
+            row['train/images_per_second'] for row in report.read_metrics(path / 'metrics.jsonl') if _is_timed(row)
+        ]
+        untimed |= not rates
+        line = f'{stage.NAME}: {steps - done:,} steps{f" from step {done:,}" if done else ""}, {batch_size} images each'
+        if rates:
+            seconds = (steps - done) * batch_size / statistics.median(rates[-LAST:])
+            line += f', {_duration(seconds)} at its last rate, without evaluation and figures'
+        lines.append(line)
+    found = results.read(workdir)
+    for task in evaluated:
+        has_rows = not pending and results.has_rows(found, task.NAME)
+        lines.append(f'{task.NAME}: {"has results; what is out of date is evaluated again" if has_rows else "to do"}')
+    if untimed:
+        lines.append(f'time: each stage prints the minutes left with its metrics, first after {config.log_every} steps')
+    names = dict.fromkeys(name for task in (*pending, *evaluated) for name in task.SPLITS)
+    if names:
+        counts = {config.data[name]: dataset.num_examples for name, dataset in datasets.items()}
+        splits = dict.fromkeys(config.data[name] for name in names)
+        named = ', '.join(f'{counts[split]:,} images of {split}' if split in counts else split for split in splits)
+        lines.insert(0, f'data: {config.data.name}: {named}')
+    return lines
+
+
+def next_steps(config: ConfigDict, workdir: Path) -> list[str]:
+    """Returns lines that say what to do after a run, with commands to copy.
+
+    Args:
+      config: the run's configuration; its stages are done.
+      workdir: the run's work directory.
+    """
+    pretraining, place = {'autoencoder', 'artifacts'}, shlex.quote(str(workdir))
+    lines = []
+    if pretraining.issuperset(config.stages):
+        stages = EVALUATE if 'artifacts' in config.stages else ('artifacts', *EVALUATE)
+        saved = shlex.quote(str(workdir / 'config.json'))
+        lines.append(f'next: {_command("train")} --config={saved} --workdir={place} --config.stages="{stages}"')
+    export = workdir / 'export'
+    if 'artifacts' in config.stages and export.is_dir():
+        lines.append(f'next: {_command("figures")} --workdir={place}')
+        if not pretraining.issuperset(config.stages):
+            tables = shlex.quote(f'{workdir}_tables')
+            lines.append(
+                f'next: {_command("tables")} --pretrained={shlex.quote(str(export))} --workdir={tables} --voc=FOLDER'
+            )
+        lines.append(f'in Python: artifacts_jax.load_features({str(export)!r})')
+    for task, loader in (('voc_detection', 'load_detector'), ('voc_segmentation', 'load_segmenter')):
+        found = sorted(workdir.glob(f'{task}/*/export')) if task in config.stages else []
+        for path in found[:1]:
+            options = f'--export={shlex.quote(str(path))} --images=FOLDER --out=predictions'
+            lines += [f'next: {_command("predict")} {options}', f'in Python: artifacts_jax.{loader}({str(path)!r})']
+    return lines
+
+
+def _command(name):
+    """Returns how a command of the package is called here."""
+    return f'{CONSOLE if shutil.which(CONSOLE) else "python -m artifacts_jax"} {name}'
+
+
+def _is_timed(row):
+    return row.get('train/images_per_second', 0) > 0
+
+
+def _duration(seconds):
+    minutes = seconds / 60
+    if minutes < 1:
+        return 'less than a minute'
+    return f'about {minutes:.0f} minutes' if minutes < 90 else f'about {minutes / 60:.1f} hours'
