@@ -31,7 +31,11 @@ myst_enable_extensions = ['html_image']
 html_theme = 'sphinx_book_theme'
 html_title = f'{project} {release}'
 html_static_path = ['_static']
-html_theme_options = {'use_download_button': False}
+html_css_files = ['site.css']
+html_theme_options = {
+    'use_download_button': False,
+    'navbar_persistent': [],  # pydata_sphinx_theme puts a second search box there, above the sidebar's
+}
 
 autodoc_default_options = {
     'members': True,

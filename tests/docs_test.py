@@ -65,6 +65,13 @@ def build(source, out):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
 
 
+def search_buttons(html):
+    """How many search buttons a page shows on a wide screen, in the sidebar, and on a narrow one, above the text."""
+    classes = [names.split() for names in re.findall(r'<button class="([^"]*)"', html)]
+    shown = {'wide': 'search-button-field', 'narrow': 'search-button'}  # classes that the theme shows there alone
+    return {screen: sum(name in names for names in classes) for screen, name in shown.items()}
+
+
 def rooms(picture):
     """The names with which the lines of a picture begin."""
     names = []
@@ -136,6 +143,9 @@ def test_the_site_builds_without_a_warning_and_has_what_it_reads_from_the_source
         if path.name != '__init__.py':
             module = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
             assert f'id="module-{module}"' in (tmp_path / 'api' / f'{module.split(".")[1]}.html').read_text()
+    for page in PAGES:
+        name = page.relative_to(DOCS).with_suffix('.html')
+        assert search_buttons((tmp_path / name).read_text()) == {'wide': 1, 'narrow': 1}, name
 
 
 FAULTS = {  # {what is wrong in a page: what the build prints}
