@@ -76,7 +76,7 @@ def rooms(picture):
     """The names with which the lines of a picture begin."""
     names = []
     for line in picture.splitlines():
-        names += itertools.takewhile(LAYERS.__contains__, re.findall(r'[a-z0-9]+', line))
+        names += itertools.takewhile(LAYERS.__contains__, re.findall(r'\w+', line))
     return names
 
 
