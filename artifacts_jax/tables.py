@@ -171,7 +171,7 @@ def _format_table(table, our_rows, settings):
     from artifacts_jax.training import results
     from artifacts_jax.transfer import published
 
-    rows = published.listed(table.rows | (our_rows or {'here': (None,) * len(table.columns)}))
+    rows = published.format_rows(table.rows | (our_rows or {'here': (None,) * len(table.columns)}))
     return f'{table.title}\n\n{results.format_table(["", *table.columns], rows)}{settings}\n'
 
 

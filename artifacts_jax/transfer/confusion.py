@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, Integer
 
 
-def matrix(
+def compute_matrix(
     truth: Integer[np.ndarray, '*N'], predicted: Integer[np.ndarray, '*N'], classes: int
 ) -> Int64[np.ndarray, '{classes} {classes}']:
     """Returns the counts of pixels.

@@ -105,7 +105,7 @@ def fit(
 ) -> tuple[dict[str, Nearest], int]:
     """Returns ({layer: the nearest neighbours of the queries}, how many images of the bank there are)."""
     options, images = config.knn, 0
-    nearest = {layer: neighbours.none_yet(count, max(options.neighbours)) for layer in queries}
+    nearest = {layer: neighbours.make_empty(count, max(options.neighbours)) for layer in queries}
     merge = devices.per_example(_merge)
     for block in _blocks(extract, bank, options):
         images += int((block['label'] >= 0).sum())
@@ -155,10 +155,10 @@ def _chunks(tree, count, devices):
 
 def _merge(block, part):
     return {
-        layer: neighbours.merged(Nearest(*part['nearest'][layer]), queries, block['bank'][layer], block['label'])
+        layer: neighbours.merge(Nearest(*part['nearest'][layer]), queries, block['bank'][layer], block['label'])
         for layer, queries in part['queries'].items()
     }
 
 
 def _judge(_, part, **settings):
-    return {layer: neighbours.judged(nearest, part['label'], **settings) for layer, nearest in part['nearest'].items()}
+    return {layer: neighbours.vote(nearest, part['label'], **settings) for layer, nearest in part['nearest'].items()}

@@ -32,12 +32,12 @@ class Nearest(NamedTuple):
     label: Int32[Array | np.ndarray, 'B K']  # -1 where there is none yet
 
 
-def none_yet(queries: int, k: int) -> Nearest:
+def make_empty(queries: int, k: int) -> Nearest:
     """Returns the neighbours of so many queries in an empty bank."""
     return Nearest(np.full((queries, k), -np.inf, np.float32), np.full((queries, k), -1, np.int32))
 
 
-def merged(
+def merge(
     nearest: Nearest,
     queries: Float32[Array | np.ndarray, 'B D'],
     bank: Float32[Array | np.ndarray, 'N D'],
@@ -59,7 +59,7 @@ def merged(
     return Nearest(first, jnp.take_along_axis(classes, places, axis=1))
 
 
-def judged(
+def vote(
     nearest: Nearest, labels: Int32[Array | np.ndarray, ' B'], *, ks: Sequence[int], temperature: float
 ) -> Bool[Array, 'B _ 2']:
     """Returns for each query and k whether its class comes first by the votes, and whether it is among five.

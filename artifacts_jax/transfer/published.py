@@ -78,7 +78,7 @@ VOC07_IMAGES = (5_011, 4_952)
 VOC12_IMAGES = (8_498, 736)  # SBD's train, and seg11valid
 
 
-def setting(name: str, data: str, here: Setting, there: Setting) -> str:
+def format_setting(name: str, data: str, here: Setting, there: Setting) -> str:
     """Returns a line of what a row was reached on, and of what is published where it differs.
 
     Args:
@@ -93,7 +93,7 @@ def setting(name: str, data: str, here: Setting, there: Setting) -> str:
     return text + f'published are {there.train:,} and {there.test:,}, {there.steps:,} updates\n'
 
 
-def voc_tables(
+def format_voc_tables(
     title: str,
     column: int,
     rows: dict[str, dict[str, str]],
@@ -111,7 +111,7 @@ def voc_tables(
     """
     headings = list(next(iter(rows.values())))
     blank = [''] * (len(headings) - 1)
-    above = [[name, numbers[column], *blank] for name, *numbers in beside(VOC, {})]
+    above = [[name, numbers[column], *blank] for name, *numbers in add_published_rows(VOC, {})]
     below = [[name, *cells.values()] for name, cells in rows.items()]
     names = next(iter(classes.values()))
     by_class = [[name, *(results.format_number(values[name]) for values in classes.values())] for name in names]
@@ -120,11 +120,11 @@ def voc_tables(
     )
 
 
-def beside(table: Table, ours: dict[str, tuple[float | None, ...]]) -> list[list[str]]:
+def add_published_rows(table: Table, ours: dict[str, tuple[float | None, ...]]) -> list[list[str]]:
     """Returns rows of text: the published bounds and the paper's, and then `ours`, {name: numbers}."""
-    return listed({name: table.rows[name] for name in (SUPERVISED, RANDOM, OURS)} | ours)
+    return format_rows({name: table.rows[name] for name in (SUPERVISED, RANDOM, OURS)} | ours)
 
 
-def listed(rows: dict[str, tuple[float | None, ...]]) -> list[list[str]]:
+def format_rows(rows: dict[str, tuple[float | None, ...]]) -> list[list[str]]:
     """Returns rows of text of {name: numbers}, blank where there is none."""
     return [[name, *('' if x is None else f'{x:.1f}' for x in numbers)] for name, numbers in rows.items()]

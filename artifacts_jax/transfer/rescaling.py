@@ -25,7 +25,7 @@ LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8')
 Images = Float[Array, 'B H W 3']
 
 
-def initialise(key: Key[Array, ''], params: dict, model: AlexNet, images: Images) -> dict:
+def initialise_head(key: Key[Array, ''], params: dict, model: AlexNet, images: Images) -> dict:
     """Draws fc6 and fc7 anew, such that every unit has mean BIAS and deviation 1 over the images, before its ReLU.
 
     Args:
@@ -46,7 +46,7 @@ def initialise(key: Key[Array, ''], params: dict, model: AlexNet, images: Images
     return {**params, 'head': head}
 
 
-def connected_layers(key: Key[Array, ''], head: dict, inputs: Float[Array, 'N D'], units: int) -> dict:
+def initialise_connected(key: Key[Array, ''], head: dict, inputs: Float[Array, 'N D'], units: int) -> dict:
     """Returns a head's parameters with fc6 and fc7 drawn as `initialise` does, by what fc6 sees.
 
     Args:

@@ -97,7 +97,7 @@ def table(found: dict) -> str:
     )
 
 
-def rank(
+def score_query(
     query: Float[Array, ' D'], label: Int32[Array, ''], gallery: Float[Array, 'N D'], labels: Int32[Array, ' N']
 ) -> Float32[Array, '3']:
     """Returns the average precision of a query, and its recall at each of RECALLS, in [0, 1].
@@ -126,7 +126,7 @@ def _judge(config):
         variables, gallery, labels = inputs
         queries = maps(variables, augment.test_view(config, batch['image']))
 
-        ranked = jax.vmap(rank, (0, 0, None, None))
+        ranked = jax.vmap(score_query, (0, 0, None, None))
         return {layer: ranked(queries[layer], batch['label'], gallery[layer], labels) for layer in queries}
 
     return judge

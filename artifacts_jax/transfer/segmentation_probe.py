@@ -116,11 +116,11 @@ def fit(run: Run, opened: masked.Splits, trunk: dict) -> tuple[dict[str, linear.
         maps, index = extract(trunk, batch)
         for n, row in enumerate(index.tolist()):
             mask = records[row].read_mask()
-            places, classes = draw_pixels(mask, options.pixels, np.random.default_rng((config.seed, row)))
+            places, classes = sample_pixels(mask, options.pixels, np.random.default_rng((config.seed, row)))
             labels.append(classes)
             rows.append(np.full(len(classes), row))
             for layer, grids in maps.items():
-                samples.setdefault(layer, []).append(sample(grids[n], places, mask.shape))
+                samples.setdefault(layer, []).append(interpolate(grids[n], places, mask.shape))
     labels, rows = (np.concatenate(x) if x else np.zeros(0, int) for x in (labels, rows))
     held_out = slices.is_held_out(rows, options.held_out)
     if len(labels) and (held_out.all() or not held_out.any()):  # of very few images
@@ -153,7 +153,7 @@ def score(run: Run, opened: masked.Splits, trunk: dict, classifiers: dict[str, l
     def count_image(record, grids):
         mask, found = record.read_mask(), {}
         for layer, grid in grids.items():
-            found[layer] = stretched(grid, mask.shape).argmax(axis=2).astype(np.uint8)
+            found[layer] = upsample(grid, mask.shape).argmax(axis=2).astype(np.uint8)
         return mask, found
 
     squares = _squares(run, opened.test, config.data.test)
@@ -166,7 +166,7 @@ def score(run: Run, opened: masked.Splits, trunk: dict, classifiers: dict[str, l
             for row, (mask, found) in zip(rows, pool.map(count_image, [opened.test[row] for row in rows], each)):
                 tested += 1
                 for layer, labels in found.items():
-                    counts[layer] += confusion.matrix(mask, labels, VOID)
+                    counts[layer] += confusion.compute_matrix(mask, labels, VOID)
                     if tested <= COUNT:
                         shown[layer][row] = labels
     if not tested:
@@ -185,7 +185,7 @@ def score(run: Run, opened: masked.Splits, trunk: dict, classifiers: dict[str, l
     return {'test': tested, 'layers': layers}, shown
 
 
-def draw_pixels(
+def sample_pixels(
     mask: UInt8[np.ndarray, 'H W'], count: int, random: np.random.Generator
 ) -> tuple[Int[np.ndarray, 'N 2'], Int[np.ndarray, ' N']]:
     """Returns (rows and columns of pixels, their classes): so many that have a class, or all if there are fewer."""
@@ -194,7 +194,7 @@ def draw_pixels(
     return np.stack(np.unravel_index(chosen, mask.shape), axis=1), mask.reshape(-1)[chosen].astype(np.int64)
 
 
-def sample(
+def interpolate(
     grid: Float32[np.ndarray, 'h w C'], places: Int[np.ndarray, 'N 2'], size: tuple[int, int]
 ) -> Float32[np.ndarray, 'N C']:
     """Returns the features of pixels.
@@ -213,7 +213,7 @@ def sample(
     return upper * (1 - below) + lower * below
 
 
-def stretched(grid: Float32[np.ndarray, 'h w K'], size: tuple[int, int]) -> Float32[np.ndarray, 'H W K']:
+def upsample(grid: Float32[np.ndarray, 'h w K'], size: tuple[int, int]) -> Float32[np.ndarray, 'H W K']:
     """Returns what `sample` does of all pixels of an image of this height and width."""
     rows, columns = (_weights(size[axis], grid.shape[axis]) for axis in (0, 1))
     height, width, classes = grid.shape

@@ -13,7 +13,7 @@ def test_measures_equal_scikit_learns(seed):
     truth = random.integers(0, 21, (40, 30)).astype(np.uint8)
     predicted = np.where(random.random((40, 30)) < 0.6, truth, random.integers(0, 21, (40, 30))).astype(np.uint8)
     truth[random.random((40, 30)) < 0.1] = 255
-    counts = confusion.matrix(truth, predicted, 21)
+    counts = confusion.compute_matrix(truth, predicted, 21)
     known = truth != 255
     pair = truth[known], predicted[known]
     np.testing.assert_array_equal(counts, metrics.confusion_matrix(*pair, labels=range(21)))
@@ -24,20 +24,22 @@ def test_measures_equal_scikit_learns(seed):
 
 
 def test_images_add_up_and_are_not_averaged():
-    first, second = (confusion.matrix(np.array(x), np.array(y), 2) for x, y in (([0, 0, 1], [0, 1, 1]), ([1], [1])))
+    first, second = (
+        confusion.compute_matrix(np.array(x), np.array(y), 2) for x, y in (([0, 0, 1], [0, 1, 1]), ([1], [1]))
+    )
     np.testing.assert_array_equal(first + second, [[1, 1], [0, 2]])
     assert confusion.mean_iou(first + second) == pytest.approx((1 / 2 + 2 / 3) / 2)
 
 
 def test_a_class_that_is_neither_there_nor_predicted_drops_out():
-    counts = confusion.matrix(np.array([0, 0, 1, 255]), np.array([0, 2, 1, 9]), 4)
+    counts = confusion.compute_matrix(np.array([0, 0, 1, 255]), np.array([0, 2, 1, 9]), 4)
     np.testing.assert_array_equal(confusion.iou(counts), [0.5, 1, 0, np.nan])  # the third is predicted alone
     assert confusion.mean_iou(counts) == 0.5
     assert confusion.mean_accuracy(counts) == 0.75
-    nothing = confusion.matrix(np.array([255]), np.array([0]), 4)
+    nothing = confusion.compute_matrix(np.array([255]), np.array([0]), 4)
     assert all(np.isnan(f(nothing)) for f in (confusion.mean_iou, confusion.pixel_accuracy, confusion.mean_accuracy))
 
 
 def test_a_prediction_of_no_class_is_refused():
     with pytest.raises(ValueError, match='predicted is 4, expected 0 to 3'):
-        confusion.matrix(np.array([0, 1]), np.array([0, 4]), 4)
+        confusion.compute_matrix(np.array([0, 1]), np.array([0, 4]), 4)

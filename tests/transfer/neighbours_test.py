@@ -7,8 +7,8 @@ from artifacts_jax.features import extraction
 from artifacts_jax.transfer import neighbours
 
 CLASSES, TEMPERATURE = 7, 0.1
-merged = jax.jit(neighbours.merged)
-vote = jax.jit(neighbours.judged, static_argnames=('ks', 'temperature'))
+merge = jax.jit(neighbours.merge)
+vote = jax.jit(neighbours.vote, static_argnames=('ks', 'temperature'))
 
 
 @pytest.fixture(scope='module')
@@ -27,12 +27,12 @@ def data():
 
 def search(bank, labels, queries, k, *, block=32):
     """The nearest neighbours of a bank in blocks of one size, the last padded."""
-    nearest = neighbours.none_yet(len(queries), k)
+    nearest = neighbours.make_empty(len(queries), k)
     padded = -len(bank) % block
     bank, labels = np.pad(bank, ((0, padded), (0, 0))), np.pad(labels, (0, padded), constant_values=-1)
     for start in range(0, len(bank), block):
         rows = slice(start, start + block)
-        nearest = merged(nearest, queries, bank[rows], labels[rows])
+        nearest = merge(nearest, queries, bank[rows], labels[rows])
     return nearest
 
 
@@ -72,7 +72,7 @@ def test_of_a_small_bank_all_vote_whatever_k_is(data):
     np.testing.assert_array_equal(right[:, 0], right[:, 1])
 
 
-def judged(labels, similarity, truth, temperature=TEMPERATURE):
+def judge(labels, similarity, truth, temperature=TEMPERATURE):
     nearest = neighbours.Nearest(np.array([similarity], np.float32), np.array([labels], np.int32))
     right = vote(nearest, np.array([truth], np.int32), ks=(len(labels),), temperature=temperature)
     return right[0, 0].tolist()
@@ -89,17 +89,17 @@ def judged(labels, similarity, truth, temperature=TEMPERATURE):
     ],
 )
 def test_equal_votes_and_classes_without_any(labels, truth, expected):
-    assert judged(labels, [0.5] * len(labels), truth) == expected
+    assert judge(labels, [0.5] * len(labels), truth) == expected
 
 
 def test_weights_are_neither_too_large_nor_all_nothing():
-    assert judged([2, 1, 1], [1.0, 0.5, 0.5], 2, temperature=1e-3) == [True, True]
-    assert judged([2, 1, 1], [-0.5, -0.9, -1.0], 2, temperature=1e-3) == [True, True]
-    assert judged([2, 1, 1], [1.0, 0.9, 0.9], 1, temperature=10.0) == [True, True]
+    assert judge([2, 1, 1], [1.0, 0.5, 0.5], 2, temperature=1e-3) == [True, True]
+    assert judge([2, 1, 1], [-0.5, -0.9, -1.0], 2, temperature=1e-3) == [True, True]
+    assert judge([2, 1, 1], [1.0, 0.9, 0.9], 1, temperature=10.0) == [True, True]
 
 
 def test_what_is_no_number_is_right_about_nothing():
-    assert judged([1, 1], [np.nan, 0.5], 1) == [False, False]
+    assert judge([1, 1], [np.nan, 0.5], 1) == [False, False]
 
 
 def test_features_of_length_0_are_as_near_to_all():

@@ -179,7 +179,7 @@ def test_defaults_are_those_of_the_protocols():
 @pytest.mark.parametrize('name', layerwise.PRESETS)
 def test_learning_rates_are_those_of_the_protocols(name):
     steps, _ = layerwise.plan(layerwise.PRESETS[name], IMAGENET)
-    schedule = layerwise.schedule(layerwise.PRESETS[name], steps)
+    schedule = layerwise.make_schedule(layerwise.PRESETS[name], steps)
     assert {step: float(schedule(step)) for step in RATES[name]} == pytest.approx(RATES[name])
 
 

@@ -35,7 +35,7 @@ def before_relu(params):
 
 
 def test_new_layers_have_units_of_deviation_1(params):
-    new = rescaling.initialise(jax.random.key(2), params, MODEL, IMAGES)
+    new = rescaling.initialise_head(jax.random.key(2), params, MODEL, IMAGES)
     outputs = before_relu(new)
     for name in ('fc6', 'fc7'):
         np.testing.assert_allclose(outputs[name].mean(0), 0.1, atol=1e-3)
@@ -52,7 +52,7 @@ def spread(params):
 
 @pytest.mark.slow
 def test_balanced_layers_change_at_the_same_rate_and_compute_nearly_the_same(params):
-    start = rescaling.initialise(jax.random.key(2), params, MODEL, IMAGES)
+    start = rescaling.initialise_head(jax.random.key(2), params, MODEL, IMAGES)
     balanced = rescaling.balance(jax.random.key(3), start, MODEL, IMAGES)
     assert spread(start) > 4
     assert spread(balanced) < 0.7
@@ -76,7 +76,7 @@ def test_gradients_are_of_weights_and_random_at_the_outputs(params):
 def test_layers_are_drawn_by_their_inputs():
     inputs = jnp.asarray(np.random.default_rng(0).gamma(2.0, 3.0, (200, 20)), jnp.float32)
     head = {'fc6': {'kernel': jnp.zeros((2, 2, 5, 7))}, 'fc7': {'kernel': jnp.zeros((7, 7))}, 'score': 3}
-    found = rescaling.connected_layers(jax.random.key(0), head, inputs, 7)
+    found = rescaling.initialise_connected(jax.random.key(0), head, inputs, 7)
     assert found['score'] == 3
     seen = inputs
     for name, shape in (('fc6', (2, 2, 5, 7)), ('fc7', (7, 7))):
@@ -85,5 +85,5 @@ def test_layers_are_drawn_by_their_inputs():
         np.testing.assert_allclose(seen.mean(0), 0.1, atol=1e-3)
         np.testing.assert_allclose(seen.std(0), 1, atol=1e-3)
         seen = np.maximum(seen, 0)
-    blind = rescaling.connected_layers(jax.random.key(0), head, 0 * inputs, 7)
+    blind = rescaling.initialise_connected(jax.random.key(0), head, 0 * inputs, 7)
     np.testing.assert_array_equal(blind['fc6']['bias'], np.float32(0.1))

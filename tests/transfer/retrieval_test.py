@@ -31,9 +31,9 @@ def test_a_ranking_is_judged_as_by_hand():
     gallery = jnp.asarray(np.stack([np.cos(angles), np.sin(angles)], axis=1), jnp.float32)
     labels, query = jnp.array([0, 1, 0, 1, 2]), jnp.array([1.0, 0.0])
     for label, expected in ((0, (1.0, 1, 1)), (1, ((1 / 3 + 2 / 5) / 2, 0, 1)), (2, (1 / 4, 0, 1)), (7, (0, 0, 0))):
-        found = jax.jit(retrieval.rank)(query, jnp.array(label), gallery, labels)
+        found = jax.jit(retrieval.score_query)(query, jnp.array(label), gallery, labels)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
-    found = jax.jit(retrieval.rank)(query * jnp.nan, jnp.array(0), gallery, labels)
+    found = jax.jit(retrieval.score_query)(query * jnp.nan, jnp.array(0), gallery, labels)
     np.testing.assert_array_equal(found, 0)
 
 

@@ -33,7 +33,7 @@ class Heads(nn.Module):
         """
         preset, logits = PRESETS[self.preset], {}
         for n, layer in enumerate(LAYERS):
-            x = shrink(maps[layer].astype(jnp.float32), preset, n)
+            x = downsample(maps[layer].astype(jnp.float32), preset, n)
             side = x.shape[1]
             if preset.norm != 'none':
                 x = Norm(preset.norm_decay, preset.statistics, self.axis_name, name=f'{layer}_norm')(x, train=train)
@@ -93,7 +93,7 @@ class Norm(nn.Module):
         return _normalised(grouped, part_mean[spread], part_var[spread]).reshape(x.shape)
 
 
-def shrink(x: Float[Array, 'B H W C'], preset: Preset, layer: int) -> Float[Array, 'B M N C']:
+def downsample(x: Float[Array, 'B H W C'], preset: Preset, layer: int) -> Float[Array, 'B M N C']:
     """Returns a layer's map made smaller.
 
     A map of the size that the protocol's windows are for is pooled by these. Any other is pooled to as many windows,

@@ -105,7 +105,7 @@ def plan(preset: Preset, images: int, *, batch_size: int = 0, epochs: int = 0) -
     return epochs * max(1, images // batch_size) if epochs else preset.steps, batch_size
 
 
-def schedule(preset: Preset, steps: int) -> Callable:
+def make_schedule(preset: Preset, steps: int) -> Callable:
     """Returns the learning rate by step, over a run of `steps`."""
     if preset.drops:
         return optax.piecewise_constant_schedule(preset.rate, {round(part * steps): 0.1 for part in preset.drops})

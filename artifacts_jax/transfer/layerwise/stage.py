@@ -39,7 +39,7 @@ class Stage(TrunkStage):
 
     def init_variables(self, key, trunk, config):
         """As TrunkStage.init_variables: the heads are trained, the trunk is frozen."""
-        trunk, size = alexnet.absorb(trunk), crop_size(config)
+        trunk, size = alexnet.absorb(trunk), get_crop_size(config)
         _, maps = make_trunk(config).apply(trunk, jnp.zeros((1, size, size, 3)))
         drawn = make_heads(config, self.classes).init(key, maps, train=False)
         trained = {kind: {'heads': drawn.get(kind, {})} for kind in ('params', 'batch_stats')}
@@ -58,7 +58,7 @@ class Stage(TrunkStage):
             return preset.bias_decay if is_bias(path) else 0.0
 
         return caffe_sgd.caffe_sgd(
-            presets.schedule(preset, steps),
+            presets.make_schedule(preset, steps),
             form=preset.momentum,
             decay=decay,
             multiplier=lambda path: preset.bias_rate if is_bias(path) else 1.0,
@@ -70,7 +70,7 @@ class Stage(TrunkStage):
         del axis_name
         (crop_keys,) = keys.example_keys(key, step, batch['index'], 1)
         crop = getattr(views, PRESETS[config.layerwise.preset].crop)
-        images = crop(crop_keys, batch['image'], crop_size(config))
+        images = crop(crop_keys, batch['image'], get_crop_size(config))
         _, maps = make_trunk(config).apply({'params': variables['params']['trunk']}, images)
         return maps, batch['label']
 
@@ -104,7 +104,7 @@ class Stage(TrunkStage):
 
     def time_components(self, config, batch, steps):
         """Returns {'trunk_s': seconds of the trunk's forward pass}."""
-        trunk, size = make_trunk(config), crop_size(config)
+        trunk, size = make_trunk(config), get_crop_size(config)
         variables = jax.jit(trunk.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
         def maps(variables, images):
@@ -117,10 +117,10 @@ class Stage(TrunkStage):
 
 def make_trunk(config: ConfigDict, **options):
     """Makes the trunk of the preset's geometry, with batch norm absorbed."""
-    return architecture.make_trunk(config, geometry=geometry(config), normalise=False, **options)
+    return architecture.make_trunk(config, geometry=get_geometry(config), normalise=False, **options)
 
 
-def geometry(config: ConfigDict) -> Geometry:
+def get_geometry(config: ConfigDict) -> Geometry:
     """Returns what stands around the trunk's maps."""
     chosen, preset = config.layerwise.geometry, PRESETS[config.layerwise.preset]
     return alexnet.GEOMETRIES[preset.geometry if chosen == 'preset' else chosen]
@@ -131,12 +131,12 @@ def make_heads(config: ConfigDict, classes: int, axis_name: str | None = None) -
     return Heads(config.layerwise.preset, classes, len(config.layerwise.rate_factors), axis_name)
 
 
-def crop_size(config: ConfigDict) -> int:
+def get_crop_size(config: ConfigDict) -> int:
     """Returns the side of the crops, pixels."""
     return config.layerwise.crop_size or PRESETS[config.layerwise.preset].size
 
 
-def counter(classes: int, config: ConfigDict, devices: Devices, *, ten_crop: bool = False) -> Callable:
+def make_counter(classes: int, config: ConfigDict, devices: Devices, *, ten_crop: bool = False) -> Callable:
     """Returns count(variables, dataset, limit=0) -> ({layer: int [rates, 2]}, examples): right at the first, in five.
 
     Args:
@@ -145,7 +145,7 @@ def counter(classes: int, config: ConfigDict, devices: Devices, *, ten_crop: boo
       devices: the mapping over devices.
       ten_crop: whether to judge by the mean over ten crops, as the preset has it, in place of the central one.
     """
-    trunk, heads, size = make_trunk(config), make_heads(config, classes), crop_size(config)
+    trunk, heads, size = make_trunk(config), make_heads(config, classes), get_crop_size(config)
     preset = PRESETS[config.layerwise.preset]
     batch_size = config.layerwise.batch_size or preset.batch_size
 

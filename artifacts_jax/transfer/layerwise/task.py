@@ -21,13 +21,13 @@ def check(config: ConfigDict, devices: Devices) -> None:
     """Raises ConfigError if a batch does not divide by the devices, or the crops do not fit the images or the trunk."""
     _, batch_size = presets.plan(PRESETS[config.layerwise.preset], 1, batch_size=config.layerwise.batch_size)
     devices.check_batch('layerwise.batch_size', batch_size)
-    size = stage.crop_size(config)
+    size = stage.get_crop_size(config)
     if size > config.data.size:
         raise ConfigError(
             f'layerwise.crop_size={size} is larger than the images, data.size={config.data.size}: give'
             f' a smaller crop; published is 227 or 224 of 256'
         )
-    architecture.check_size('layerwise.crop_size', size, config, stage.geometry(config))
+    architecture.check_size('layerwise.crop_size', size, config, stage.get_geometry(config))
 
 
 def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
@@ -59,7 +59,7 @@ def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
     """
     config, train, test = run.config, data['probe_train'], data['test']
     classes = splits.count_classes(config.data, 'probe_train', train, stage=NAME)
-    count = stage.counter(classes, config, run.devices)
+    count = stage.make_counter(classes, config, run.devices)
     training = stage.Stage(NAME=entry.name, images=train.num_examples, classes=classes, predict=count)
     state = run.train(training, entry, {'train': train, 'test': test})
     row = {
@@ -70,7 +70,7 @@ def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
         'layers': _accuracies(*count(state.variables, test)),
     }
     if config.layerwise.ten_crop:
-        ten = stage.counter(classes, config, run.devices, ten_crop=True)
+        ten = stage.make_counter(classes, config, run.devices, ten_crop=True)
         row['ten_crop'] = _accuracies(*ten(state.variables, test))
     return row
 
@@ -92,7 +92,7 @@ def table(found: dict) -> str:
                 label = name if len(row['rates']) == 1 else f'{name}, rate {rate:g}'
                 ours[label] = tuple(row[kind][layer][n]['accuracy'] for layer in LAYERS)
         if imagenet:
-            title, rows = published.IMAGENET.title, published.beside(published.IMAGENET, ours)
+            title, rows = published.IMAGENET.title, published.add_published_rows(published.IMAGENET, ours)
         else:
             title = f'{row["dataset"]}, linear classifiers on frozen layers: top-1 accuracy, %'
             rows = [[name, *(f'{x:.2f}' for x in numbers)] for name, numbers in ours.items()]
@@ -106,7 +106,7 @@ def setting(name: str, preset: str, row: dict) -> str:
     """Returns a line of what a preset's row was reached on, beside what is published of ImageNet."""
     steps, _ = presets.plan(PRESETS[preset], published.IMAGENET_IMAGES[0])
     here = published.Setting(row['train'], row['layers'][LAYERS[0]][0]['count'], row['steps'])
-    return published.setting(name, row['dataset'], here, published.Setting(*published.IMAGENET_IMAGES, steps))
+    return published.format_setting(name, row['dataset'], here, published.Setting(*published.IMAGENET_IMAGES, steps))
 
 
 def _accuracies(right, count):

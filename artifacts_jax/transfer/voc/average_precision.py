@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 TIE = 1e-5  # by which the score of a positive is lowered, which has to be above negatives by as much
 
 
-def of_class(
+def compute(
     scores: Float[np.ndarray, ' N'], labels: Int[np.ndarray, ' N'], *, tie: float = TIE, interpolated: bool = False
 ) -> float | None:
     """Returns the average precision of one class, in [0, 1], None where no image has it.
@@ -35,11 +35,11 @@ def of_class(
     return float(-np.diff(recall) @ np.maximum.accumulate(precision)[:-1])  # the recall falls
 
 
-def of_classes(
+def compute_per_class(
     scores: Float[np.ndarray, 'N K'], labels: Int[np.ndarray, 'N K'], *, tie: float = TIE, interpolated: bool = False
 ) -> list[float | None]:
     """Returns what of_class does of each class."""
-    return [of_class(*columns, tie=tie, interpolated=interpolated) for columns in zip(scores.T, labels.T)]
+    return [compute(*columns, tie=tie, interpolated=interpolated) for columns in zip(scores.T, labels.T)]
 
 
 def mean(values: Iterable[float | None]) -> float | None:

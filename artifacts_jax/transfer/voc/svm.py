@@ -28,13 +28,13 @@ Features = Float[np.ndarray, 'N D']
 Labels = Int8[np.ndarray, 'N 20']
 
 
-def normalised(features: Features) -> Float64[np.ndarray, 'N D']:
+def normalise(features: Features) -> Float64[np.ndarray, 'N D']:
     """Returns features of length 1, those of length 0 as they are."""
     features = features.astype(np.float64)
     return features / (np.linalg.norm(features, axis=1, keepdims=True) + 1e-5)
 
 
-def all_images(
+def train_on_all(
     features: Features,
     labels: Labels,
     test_features: Float[np.ndarray, 'M D'],
@@ -59,7 +59,7 @@ def all_images(
       {'map': in %, 'ap': {class: in %, None of one that fewer than three training images or no test image have},
       'cost': {class: its C}, 'fits': how many were made, 'unconverged': how many of them did not converge}.
     """
-    features, test_features = normalised(features), normalised(test_features)
+    features, test_features = normalise(features), normalise(test_features)
     fits, chosen = _Fits(seed, iterations), {}
     found: dict[str, float | None] = {}
     for name, target, test_target in zip(NAMES, np.where(labels == 1, 1, -1).T, test_labels.T):
@@ -68,11 +68,11 @@ def all_images(
             continue
         chosen[name] = max(costs, key=partial(_in_folds, fits, features, target))
         scores = fits.fit(features, target, chosen[name]).decision_function(test_features)
-        found[name] = results.to_percent(average_precision.of_class(scores, test_target, tie=0.0, interpolated=True))
+        found[name] = results.to_percent(average_precision.compute(scores, test_target, tie=0.0, interpolated=True))
     return {'map': average_precision.mean(found.values()), 'ap': found, 'cost': chosen, **fits.count()}
 
 
-def low_shot(
+def train_low_shot(
     features: Features,
     labels: Labels,
     test_features: Float[np.ndarray, 'M D'],
@@ -101,7 +101,7 @@ def low_shot(
     Raises:
       DataError: fewer images have, or have not, a class that test images have, than are to be drawn.
     """
-    features, test_features = normalised(features), normalised(test_features)
+    features, test_features = normalise(features), normalise(test_features)
     check_enough(labels, test_labels, shots)
     classes = _tested(test_labels)
     fits, found = _Fits(seed, iterations), {}
@@ -115,7 +115,7 @@ def low_shot(
                 for n in classes:
                     model = fits.fit(features[rows[n]], labels[rows[n], n], cost)
                     scores = model.decision_function(test_features)
-                    values.append(average_precision.of_class(scores, test_labels[:, n], tie=0.0, interpolated=True))
+                    values.append(average_precision.compute(scores, test_labels[:, n], tie=0.0, interpolated=True))
                 maps[draw, place] = results.to_percent(average_precision.mean(values))
         best = int(maps.mean(axis=0).argmax())
         column = maps[:, best]
@@ -145,7 +145,7 @@ def check_enough(labels: Labels, test_labels: Int8[np.ndarray, 'M 20'], shots: S
                 )
 
 
-def check_learned(labels: Labels, test_labels: Int8[np.ndarray, 'M 20']) -> None:
+def check_trainable(labels: Labels, test_labels: Int8[np.ndarray, 'M 20']) -> None:
     """Raises DataError if training on all images can learn no class that test images have."""
     if not any(_learned(*each) for each in zip(labels.T, test_labels.T)):
         raise DataError(
@@ -204,7 +204,7 @@ def _in_folds(fits, features, target, cost):
     values = []
     for others, fold in StratifiedKFold(FOLDS).split(features, target):
         scores = fits.fit(features[others], target[others], cost).decision_function(features[fold])
-        values.append(average_precision.of_class(scores, target[fold], tie=0.0))
+        values.append(average_precision.compute(scores, target[fold], tie=0.0))
     return sum(values) / FOLDS
 
 

@@ -20,7 +20,7 @@ from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.models import alexnet, architecture
 from artifacts_jax.training import results
 from artifacts_jax.training.evaluation import Entry, Network, Run
-from artifacts_jax.transfer.layerwise.heads import shrink
+from artifacts_jax.transfer.layerwise.heads import downsample
 from artifacts_jax.transfer.layerwise.presets import LAYERS, PRESETS
 from artifacts_jax.transfer.voc import svm
 
@@ -81,7 +81,7 @@ def evaluate(run: Run, data: Data, entry: Entry) -> dict:
     """Trains and tests the machines of a layer.
 
     Returns:
-      What svm.all_images or svm.low_shot returns, with numbers of shots as text, and 'dataset', 'train' and 'test'.
+      The result of svm.train_on_all or svm.train_low_shot, with shots as text, and 'dataset', 'train' and 'test'.
 
     Raises:
       DataError: of a class there are fewer images than low-shot training draws.
@@ -91,9 +91,9 @@ def evaluate(run: Run, data: Data, entry: Entry) -> dict:
     shared = {'seed': run.config.seed, 'costs': options.costs, 'iterations': options.iterations}
     given = train[layer], labels, test[layer], test_labels
     if part == 'all':
-        row = svm.all_images(*given, **shared)
+        row = svm.train_on_all(*given, **shared)
     else:
-        row = svm.low_shot(*given, shots=options.shots, draws=options.draws, **shared)
+        row = svm.train_low_shot(*given, shots=options.shots, draws=options.draws, **shared)
         row['shots'] = {str(shot): numbers for shot, numbers in row['shots'].items()}
     return {**row, 'dataset': run.config.data.name, 'train': len(labels), 'test': len(test_labels)}
 
@@ -156,7 +156,7 @@ def _check_labels(config, labels, test_labels):
     if 'low_shot' in options.parts:
         svm.check_enough(labels, test_labels, options.shots)
     if 'all' in options.parts:
-        svm.check_learned(labels, test_labels)
+        svm.check_trainable(labels, test_labels)
 
 
 def _extractor(config, devices, layers):
@@ -166,7 +166,7 @@ def _extractor(config, devices, layers):
 
     def extract(variables, batch):
         _, maps = model.apply(alexnet.absorb(variables), views.centre_crop(batch['image'], options.crop_size))
-        small = {layer: shrink(maps[layer].astype('float32'), preset, LAYERS.index(layer)) for layer in layers}
+        small = {layer: downsample(maps[layer].astype('float32'), preset, LAYERS.index(layer)) for layer in layers}
         return {layer: x.reshape(len(x), -1) for layer, x in small.items()}, batch['labels']
 
     return devices.per_example(extract)

@@ -13,7 +13,7 @@ CHANNELS = (96, 256, 384, 384, 256)
 def test_maps_keep_about_9000_values(name):
     for n, (side, channels) in enumerate(zip(MAPS, CHANNELS)):
         x = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
-        small = jax.eval_shape(lambda x, n=n: heads.shrink(x, PRESETS[name], n), x)
+        small = jax.eval_shape(lambda x, n=n: heads.downsample(x, PRESETS[name], n), x)
         assert small.shape[1:3] == (GRIDS[n],) * 2
         assert small.size in (9600, 9216)
 
@@ -30,7 +30,7 @@ def slow_pool(x, window, kind):
 @pytest.mark.parametrize('layer', range(5))
 def test_windows_equal_a_slow_loop(name, layer):
     x = np.random.default_rng(0).normal(size=(MAPS[layer],) * 2).astype(np.float32)
-    small = heads.shrink(jnp.asarray(x)[None, :, :, None], PRESETS[name], layer)
+    small = heads.downsample(jnp.asarray(x)[None, :, :, None], PRESETS[name], layer)
     expected = slow_pool(x, PRESETS[name].windows[layer], PRESETS[name].pooling)
     np.testing.assert_allclose(small[0, ..., 0], expected, atol=1e-5)
 
@@ -38,7 +38,7 @@ def test_windows_equal_a_slow_loop(name, layer):
 @pytest.mark.parametrize('shape', [(55, 55), (13, 27), (12, 7)])
 def test_resizing_equals_jax_image(shape):
     x = jax.random.normal(jax.random.key(0), (2, *shape, 3))
-    small = heads.shrink(x, PRESETS['zhang2016'], 0)
+    small = heads.downsample(x, PRESETS['zhang2016'], 0)
     expected = jax.image.resize(x, (2, 10, 10, 3), 'linear', antialias=False)
     np.testing.assert_allclose(small, expected, atol=1e-5)
 
@@ -46,11 +46,11 @@ def test_resizing_equals_jax_image(shape):
 @pytest.mark.parametrize('name', ['vissl', 'asano', 'zhang2016'])
 def test_maps_of_other_sizes_are_covered(name):
     x = jnp.ones((1, 32, 32, 2)).at[0, 28:, 28:].set(100)
-    small = heads.shrink(x, PRESETS[name], 0)
+    small = heads.downsample(x, PRESETS[name], 0)
     assert small.shape == (1, 10, 10, 2)
     assert small[0, -1, -1, 0] > small[0, 0, 0, 0]
     few = jnp.ones((1, 4, 4, 2))
-    np.testing.assert_array_equal(heads.shrink(few, PRESETS[name], 0), few)
+    np.testing.assert_array_equal(heads.downsample(few, PRESETS[name], 0), few)
 
 
 def test_statistics_are_those_of_parts_of_the_batch():

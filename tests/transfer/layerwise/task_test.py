@@ -41,7 +41,7 @@ def trained(datasets, photograph_folder, tmp_path_factory):
 
     def train(preset, devices=ONE, folder=None, **options):
         config = small(photograph_folder, preset=preset, **options)
-        count = stage.counter(2, config, devices)
+        count = stage.make_counter(2, config, devices)
         training = stage.Stage(NAME='layerwise/test', images=datasets['train'].num_examples, classes=2, predict=count)
         base = loop.make_initial_state(artifacts, config, devices, None).variables
         folder = folder or tmp_path_factory.mktemp('layerwise')
@@ -55,7 +55,7 @@ def trained(datasets, photograph_folder, tmp_path_factory):
 def test_presets_learn_what_a_trunk_sees(preset, datasets, trained, photograph_folder):
     config = small(photograph_folder, preset=preset)
     state = trained(preset, epochs=12 if preset == 'asano' else 4)  # whose crops are of much less of an image
-    right, count = stage.counter(2, config, ONE)(state.variables, datasets['test'])
+    right, count = stage.make_counter(2, config, ONE)(state.variables, datasets['test'])
     assert count == 20
     assert max(x[0, 0] for x in right.values()) >= 14
     assert all(x[0, 1] == 20 for x in right.values())  # of two classes one is always right
@@ -85,7 +85,7 @@ def test_untrained_classifiers_of_zeros_are_right_about_nothing(datasets, photog
     base = loop.make_initial_state(artifacts, config, ONE, None).variables
     training = stage.Stage(NAME='layerwise/test', images=48, classes=2)
     state = training.init_state(jax.random.key(0), base, config=config)
-    right, _ = stage.counter(2, config, ONE)(state.variables, datasets['test'])
+    right, _ = stage.make_counter(2, config, ONE)(state.variables, datasets['test'])
     assert all((x[:, 0] == 0).all() for x in right.values())  # all logits are the same
 
 

@@ -25,22 +25,22 @@ def test_it_is_the_mean_precision_at_the_positives(interpolated, levels):
         labels = random.choice([-1, 0, 1], 40)
         labels[:2] = 1, -1
         scores = random.integers(0, levels, 40) / levels * 1.0
-        found = average_precision.of_class(scores, labels, interpolated=interpolated)
+        found = average_precision.compute(scores, labels, interpolated=interpolated)
         np.testing.assert_allclose(found, by_hand(scores, labels, interpolated), rtol=1e-12)
 
 
 def test_what_is_hardly_above_counts_against_and_what_is_not_known_is_left_out():
     labels = np.array([1, -1, 0])
     hardly = np.array([1.000001, 1.0, 9.0])
-    assert average_precision.of_class(hardly, labels) == 0.5
-    assert average_precision.of_class(hardly, labels, tie=0.0) == 1.0
+    assert average_precision.compute(hardly, labels) == 0.5
+    assert average_precision.compute(hardly, labels, tie=0.0) == 1.0
 
 
 def test_without_ties_it_is_that_of_sklearn():
     random = np.random.default_rng(1)
     scores, labels = random.normal(size=(50, 4)), random.choice([-1, 1], (50, 4))
     np.testing.assert_allclose(
-        average_precision.of_classes(scores, labels),
+        average_precision.compute_per_class(scores, labels),
         [average_precision_score(labels[:, n] == 1, scores[:, n]) for n in range(4)],
     )
 
@@ -48,7 +48,7 @@ def test_without_ties_it_is_that_of_sklearn():
 def test_a_class_that_no_image_has_is_left_out_of_the_mean():
     scores = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 1.0]])
     labels = np.array([[-1, 1, 0], [-1, -1, 0]])
-    found = average_precision.of_classes(scores, labels)
+    found = average_precision.compute_per_class(scores, labels)
     assert found == [None, 1.0, None]
     assert average_precision.mean(found) == 1.0
     assert average_precision.mean([0.5, 1.0, None]) == 0.75
@@ -57,4 +57,4 @@ def test_a_class_that_no_image_has_is_left_out_of_the_mean():
 
 def test_a_score_that_is_not_finite_is_refused():
     with pytest.raises(ValueError, match='NaN'):
-        average_precision.of_class(np.array([np.nan, 1.0]), np.array([1, -1]))
+        average_precision.compute(np.array([np.nan, 1.0]), np.array([1, -1]))

@@ -14,7 +14,7 @@ from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import loop
 from artifacts_jax.training.evaluation import Run
 from artifacts_jax.transfer.layerwise import presets
-from artifacts_jax.transfer.layerwise.heads import shrink
+from artifacts_jax.transfer.layerwise.heads import downsample
 from artifacts_jax.transfer.voc import svm_task
 from tests.conftest import tiny
 from tests.transfer.voc import trees
@@ -81,7 +81,7 @@ def test_features_are_those_of_the_trunk_pooled_by_the_windows_of_vissl(devkit, 
     model = architecture.make_trunk(config, geometry=alexnet.GEOMETRIES['torch'])
     _, maps = jax.jit(model.apply)(trunk, squashed.astype(np.float32) / 127.5 - 1)
     for layer, n in (('conv1', 0), ('conv5', 4)):
-        expected = shrink(maps[layer], presets.PRESETS['vissl'], n).reshape(50, -1)
+        expected = downsample(maps[layer], presets.PRESETS['vissl'], n).reshape(50, -1)
         np.testing.assert_allclose(features[layer], expected, rtol=1e-4, atol=1e-5)
 
 

@@ -31,7 +31,7 @@ def data():
 
 def test_all_images_are_the_protocol(data):
     features, labels, test_features, test_labels = data
-    found = svm.all_images(*data, seed=0, costs=COSTS)
+    found = svm.train_on_all(*data, seed=0, costs=COSTS)
     assert found['fits'] == PRESENT * (3 * len(COSTS) + 1)
     assert found['unconverged'] == 0
     assert set(found['cost']) == set(NAMES[:PRESENT])
@@ -47,7 +47,7 @@ def test_all_images_are_the_protocol(data):
         best = int(np.argmax(values))
         assert found['cost'][name] == COSTS[best]
         scores = models[best].fit(unit, target).decision_function(test_unit)
-        expected = average_precision.of_class(scores, test_labels[:, n], tie=0.0, interpolated=True)
+        expected = average_precision.compute(scores, test_labels[:, n], tie=0.0, interpolated=True)
         assert found['ap'][name] == pytest.approx(100 * expected)
         assert found['ap'][name] > 60
     assert found['map'] == pytest.approx(sum(found['ap'][name] for name in NAMES[:PRESENT]) / PRESENT)
@@ -55,15 +55,15 @@ def test_all_images_are_the_protocol(data):
 
 def test_low_shot_is_better_with_more_images_and_a_function_of_the_seed(data):
     options = {'shots': (1, 4), 'draws': 3, 'costs': COSTS}
-    found = svm.low_shot(*data, seed=0, **options)
+    found = svm.train_low_shot(*data, seed=0, **options)
     assert found['fits'] == 2 * 3 * len(COSTS) * PRESENT
     one, four = found['shots'][1], found['shots'][4]
     assert one['mean'] < four['mean']
     for row in (one, four):
         assert row['least'] <= row['mean'] <= row['most']
         assert row['cost'] in COSTS
-    assert svm.low_shot(*data, seed=0, **options) == found
-    assert svm.low_shot(*data, seed=1, **options) != found
+    assert svm.train_low_shot(*data, seed=0, **options) == found
+    assert svm.train_low_shot(*data, seed=1, **options) != found
 
 
 def test_low_shot_draws_are_of_known_images():
@@ -77,7 +77,7 @@ def test_too_few_images_say_so(data):
     with pytest.raises(
         DataError, match=r'training images have not the class aeroplane, and low-shot training on 12 .* 228'
     ):
-        svm.low_shot(*data, seed=0, shots=(1, 12))
+        svm.train_low_shot(*data, seed=0, shots=(1, 12))
 
 
 def test_what_would_do_is_said_and_does(data):
@@ -95,14 +95,14 @@ def test_what_would_do_is_said_and_does(data):
 def test_training_on_all_images_needs_three_with_and_three_without_a_tested_class():
     labels, test_labels = np.full((6, 20), -1, np.int8), np.full((2, 20), -1, np.int8)
     labels[:3, 4], test_labels[0, 4] = 1, 1
-    svm.check_learned(labels, test_labels)
+    svm.check_trainable(labels, test_labels)
     for fewer in (labels[1:], labels[:-1]):
         with pytest.raises(DataError, match=r"in 3 training images or more, .*: leave 'all' out of voc_svm.parts"):
-            svm.check_learned(fewer, test_labels)
+            svm.check_trainable(fewer, test_labels)
     with pytest.raises(DataError, match='no class of the test images'):
-        svm.check_learned(labels, np.roll(test_labels, 1, axis=1))
+        svm.check_trainable(labels, np.roll(test_labels, 1, axis=1))
 
 
 def test_fits_that_do_not_converge_are_counted(data):
-    found = svm.all_images(*data, seed=0, costs=(1000.0,), iterations=2)
+    found = svm.train_on_all(*data, seed=0, costs=(1000.0,), iterations=2)
     assert found['unconverged'] == found['fits'] == PRESENT * 4

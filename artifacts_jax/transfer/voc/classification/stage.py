@@ -68,7 +68,7 @@ class Stage(TrunkStage):
     def plan(self, config):
         """As TrunkStage.plan."""
         options = config.voc_classification
-        return options.steps or chosen(config).steps, options.batch_size
+        return options.steps or get_preset(config).steps, options.batch_size
 
     def init_variables(self, key, trunk, config):
         """As TrunkStage.init_variables: the head is trained, the trunk only with all layers."""
@@ -86,7 +86,7 @@ class Stage(TrunkStage):
 
     def make_optimiser(self, config):
         """As TrunkStage.make_optimiser: the preset's."""
-        preset, (steps, _) = chosen(config), self.plan(config)
+        preset, (steps, _) = get_preset(config), self.plan(config)
         rate = config.voc_classification.learning_rate or preset.rate
         halved = max(1, round(preset.halved * steps / preset.steps))
         return caffe_sgd.caffe_sgd(
@@ -101,13 +101,13 @@ class Stage(TrunkStage):
         """As TrunkStage.prepare_inputs: random crops, labels, and keys for dropout."""
         del variables, axis_name
         crop_keys, *dropout_keys = keys.example_keys(key, step, batch['index'], 3)
-        return views(config, crop_keys, batch), batch['labels'], jnp.stack(dropout_keys, axis=1)
+        return sample_crops(config, crop_keys, batch), batch['labels'], jnp.stack(dropout_keys, axis=1)
 
     def compute_losses(self, variables, inputs, *, config, axis_name):
         """As TrunkStage.compute_losses: the cross-entropies of the classes."""
         images, labels, dropout_keys = inputs
         outputs = make_network(config).apply({'params': variables['params']}, images, dropout_keys)
-        return {'loss/labels': mean(label_loss(outputs, labels), axis_name)}, {}
+        return {'loss/labels': mean(compute_label_loss(outputs, labels), axis_name)}, {}
 
     def initialise_params(self, key, params, config, devices, dataset):
         """As TrunkStage.initialise_params: as `rescale` says."""
@@ -116,7 +116,7 @@ class Stage(TrunkStage):
             return None
         images, model = _first_crops(config, devices, dataset), make_network(config)
         draw, pull = jax.random.split(key)
-        found = rescaling.initialise(draw, params, model, images)
+        found = rescaling.initialise_head(draw, params, model, images)
         if choice == 'all':
             found = rescaling.balance(pull, found, model, images)
             found['head']['fc8'] = params['head']['fc8']
@@ -125,7 +125,7 @@ class Stage(TrunkStage):
     def compute_metrics(self, predicted, dataset):
         """Returns {'map': in %} of what `scorer` scores."""
         del dataset
-        value = average_precision.mean(average_precision.of_classes(*predicted))
+        value = average_precision.mean(average_precision.compute_per_class(*predicted))
         return {'map': 100 * (value or 0.0)}
 
     def sample_batch(self, config):
@@ -139,7 +139,7 @@ class Stage(TrunkStage):
         }
 
 
-def chosen(config: ConfigDict) -> Preset:
+def get_preset(config: ConfigDict) -> Preset:
     """Returns the constants of the configuration's preset, for the layers that are trained."""
     return PRESETS[config.voc_classification.preset][config.voc_classification.train]
 
@@ -180,20 +180,20 @@ def open_images(
     return images.decode() if decoded else images
 
 
-def views(config: ConfigDict, crop_keys: Key[Array, ' B'], batch: dict) -> Float[Array, 'B S S 3']:
+def sample_crops(config: ConfigDict, crop_keys: Key[Array, ' B'], batch: dict) -> Float[Array, 'B S S 3']:
     """Returns random crops of a batch's images, in [-1, 1] but for what lies outside an image: there, the means."""
     side = config.voc_classification.crop_size
     pixels = crops.random_crops(crop_keys, batch['image'], batch['size'], mean=MEANS, side=side)
     return scale_pixels(pixels + MEANS[None, None, None])
 
 
-def label_loss(outputs: Float[Array, 'B K'], labels: Array) -> Float[Array, ' B']:
+def compute_label_loss(outputs: Float[Array, 'B K'], labels: Array) -> Float[Array, ' B']:
     """Returns the sum over classes of sigmoid cross-entropies; labels are 1, -1, or 0, which is left out."""
     terms = optax.sigmoid_binary_cross_entropy(outputs, (labels > 0).astype(jnp.float32))
     return jnp.where(labels != 0, terms, 0.0).sum(axis=-1)
 
 
-def scorer(config: ConfigDict, devices: Devices) -> Callable:
+def make_scorer(config: ConfigDict, devices: Devices) -> Callable:
     """Returns score(variables, dataset, limit=0, crops=1) -> (sums over random crops [N, 20], labels int8 [N, 20]).
 
     Crops are a function of the seed, the image's place in the split, and the crop's number.
@@ -202,7 +202,7 @@ def scorer(config: ConfigDict, devices: Devices) -> Callable:
 
     def judge(variables, batch):
         (crop_keys,) = keys.example_keys(key, batch['crop'][0], batch['index'], 1)
-        return model.apply({'params': variables['params']}, views(config, crop_keys, batch)), batch['labels']
+        return model.apply({'params': variables['params']}, sample_crops(config, crop_keys, batch)), batch['labels']
 
     mapped = devices.per_example(judge)
 
@@ -229,7 +229,7 @@ def _first_crops(config, devices, dataset):
 
     def view(key, batch):
         (crop_keys,) = keys.example_keys(key, batch['step'][0], batch['index'], 1)
-        return views(config, crop_keys, batch)
+        return sample_crops(config, crop_keys, batch)
 
     cut, found, batches = devices.per_example(view), [], dataset.train_batches(batch_size)
     for step in range(-(-rescaling.IMAGES // batch_size)):

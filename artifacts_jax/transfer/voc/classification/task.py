@@ -56,12 +56,12 @@ def evaluate(run: Run, data: dict[str, Sequence], entry: Entry) -> dict:
         name: stage.open_images(config, data[split], f'{split} of {config.data.name}') for name, split in splits.items()
     }
     run.watch(*opened.values())
-    score = stage.scorer(config, run.devices)
+    score = stage.make_scorer(config, run.devices)
     state = run.train(stage.Stage(NAME=entry.name, predict=score), entry, opened)
     values = {}
     for name, count in (('map_1_crop', 1), ('map', stage.CROPS)):
         scores, labels = score(state.variables, opened['test'], crops=count)
-        each = average_precision.of_classes(scores, labels)
+        each = average_precision.compute_per_class(scores, labels)
         values[name] = results.to_percent(average_precision.mean(each))
     return {
         'dataset': config.data.name,
@@ -95,10 +95,12 @@ def table(found: dict) -> str:
         settings += setting(label, train, row)
     counts = {f'{row["train"]:,} training and {row["count"]:,} test images' for row in found[NAME].values()}
     title = f'VOC classification: mean average precision, %, over ten random crops; {"; ".join(sorted(counts))}'
-    return published.voc_tables(title, 0, rows, {train: row['ap'] for train, row in found[NAME].items()}, settings)
+    classes = {train: row['ap'] for train, row in found[NAME].items()}
+    return published.format_voc_tables(title, 0, rows, classes, settings)
 
 
 def setting(name: str, train: str, row: dict) -> str:
     """Returns a line of what the row of a choice of `train` was reached on, beside what is published of VOC2007."""
     there = published.Setting(*published.VOC07_IMAGES, stage.PRESETS[row['preset']][train].steps)
-    return published.setting(name, row['dataset'], published.Setting(row['train'], row['count'], row['steps']), there)
+    here = published.Setting(row['train'], row['count'], row['steps'])
+    return published.format_setting(name, row['dataset'], here, there)

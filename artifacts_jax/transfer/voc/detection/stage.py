@@ -102,7 +102,7 @@ class Stage(TrunkStage):
         if config.voc_detection.rescale == 'none':
             return params
         pooled = _pool_first_rois(config, devices, params, dataset)
-        head = rescaling.connected_layers(key, params['head'], pooled, config.voc_detection.hidden)
+        head = rescaling.initialise_connected(key, params['head'], pooled, config.voc_detection.hidden)
         return {**params, 'head': head}
 
     def compute_metrics(self, predicted, dataset):

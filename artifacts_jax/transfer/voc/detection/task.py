@@ -146,10 +146,11 @@ def table(found: dict) -> str:
         rows[f'{results.get_label(found, f"{NAME}/{part}")}, {row["preset"]}, {frozen}'] = columns(row)
     counts = {f'{row["train"]:,} training and {row["count"]:,} test images' for row in found[NAME].values()}
     title = f'VOC detection: mean average precision at IoU 0.5, %, at eleven recalls; {"; ".join(sorted(counts))}'
-    return published.voc_tables(title, 1, rows, {part: row['ap'] for part, row in found[NAME].items()})
+    return published.format_voc_tables(title, 1, rows, {part: row['ap'] for part, row in found[NAME].items()})
 
 
 def setting(name: str, row: dict) -> str:
     """Returns a line of what a row was reached on, beside what is published of VOC2007."""
     there = published.Setting(*published.VOC07_IMAGES, scales.PRESETS[row['preset']].steps)
-    return published.setting(name, row['dataset'], published.Setting(row['train'], row['count'], row['steps']), there)
+    here = published.Setting(row['train'], row['count'], row['steps'])
+    return published.format_setting(name, row['dataset'], here, there)

@@ -60,7 +60,7 @@ def compute_confusion(records: Sequence, segmented: Iterable) -> tuple[Int64[np.
     classes, images = len(CLASSES), 0
     counts = np.zeros((classes, classes), np.int64)
     for row, labels in segmented:
-        counts += confusion.matrix(records[row].read_mask(), labels, classes)
+        counts += confusion.compute_matrix(records[row].read_mask(), labels, classes)
         images += 1
     return counts, images
 

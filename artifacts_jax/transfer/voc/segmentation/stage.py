@@ -107,7 +107,7 @@ class Stage(TrunkStage):
         if config.voc_segmentation.rescale == 'none':
             return None
         seen = _pool_first_windows(config, devices, {'params': params}, dataset)
-        head = rescaling.connected_layers(key, params['head'], seen, config.voc_segmentation.hidden)
+        head = rescaling.initialise_connected(key, params['head'], seen, config.voc_segmentation.hidden)
         return {**params, 'head': head}
 
     def compute_metrics(self, predicted, dataset):

@@ -84,14 +84,14 @@ def table(found: dict) -> str:
             classes[f'{part}, {test}'] = measured['iou']
             counts.add(f'{row["train"]:,} training and {measured["count"]:,} test images')
     title = 'VOC segmentation: mean IoU over the classes, accuracies of pixels and over classes, %'
-    return published.voc_tables(f'{title}; {"; ".join(sorted(counts))}', 2, rows, classes)
+    return published.format_voc_tables(f'{title}; {"; ".join(sorted(counts))}', 2, rows, classes)
 
 
 def setting(name: str, row: dict, test: str) -> str:
     """Returns a line of what a row was reached on, beside what is published on seg11valid."""
     there = published.Setting(*published.VOC12_IMAGES, stage.PRESETS[row['preset']].steps)
     here = published.Setting(row['train'], row['tests'][test]['count'], row['steps'])
-    return published.setting(name, f'{row["dataset"]}, {test}', here, there)
+    return published.format_setting(name, f'{row["dataset"]}, {test}', here, there)
 
 
 def _measured(counts, images):

@@ -58,7 +58,7 @@ def train(tree, start, tmp_path):
             name: stage.open_images(config, opened[split], split, side=24)
             for name, split in (('train', 'trainval'), ('test', 'test'))
         }
-        training = stage.Stage(NAME='voc_classification/test', predict=stage.scorer(config, devices))
+        training = stage.Stage(NAME='voc_classification/test', predict=stage.make_scorer(config, devices))
         return loop.run(training, config, folder, devices, datasets, start)
 
     return train
@@ -74,7 +74,7 @@ def test_the_loss_is_summed_over_known_classes():
     outputs = jnp.array([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]])
     labels = jnp.array([[1, -1, 0], [0, 0, 0]], jnp.int8)
     by_hand = np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0))
-    np.testing.assert_allclose(stage.label_loss(outputs, labels), [by_hand, 0], rtol=1e-6)
+    np.testing.assert_allclose(stage.compute_label_loss(outputs, labels), [by_hand, 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize(('train', 'learn'), [('all', 8), ('fc6', 3), ('fc8', 1)])

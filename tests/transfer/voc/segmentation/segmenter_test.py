@@ -27,5 +27,5 @@ def test_the_classes_of_pixels_are_those_of_images_alone(tree):
         record = images.records[row]
         scores = apply({'params': variables['params']}, scale_pixels(record.read_image()[None]))
         np.testing.assert_array_equal(labels, np.asarray(scores)[0].argmax(-1))
-        counts += confusion.matrix(record.read_mask(), labels, 21)
+        counts += confusion.compute_matrix(record.read_mask(), labels, 21)
     np.testing.assert_array_equal(segmenter.compute_confusion(images.records, found.items())[0], counts)
