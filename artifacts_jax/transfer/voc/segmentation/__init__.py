@@ -1,1 +1,1 @@
-"""VOC12's semantic segmentation by a fully convolutional network: its data, what is learned, and how it is scored."""
+"""Semantic segmentation of VOC2012 with FCN-32s: data, training, metrics and export."""

@@ -1,16 +1,17 @@
-"""Batches of images with the classes of their pixels.
+"""Batches of images with their label maps.
 
-| name | what |
+| name | content |
 |---|---|
-| `image` | uint8 [b, H, W, 3]: each in the upper left corner, zeros elsewhere |
-| `size` | int32 [b, 2]: its height and width |
-| `labels` | uint8 [b, H, W], in training: as of Record.mask, VOID elsewhere, and of an image that cannot be decoded |
-| `index` | int32 [b]: the position in the global batch or, in tests, in the split |
-| `valid` | bool [b], in tests: False for what pads a batch and for images that cannot be decoded |
+| `image` | uint8 [b, H, W, 3]: the image in the upper left corner, padded with zeros |
+| `size` | int32 [b, 2]: height and width of the image without padding |
+| `labels` | uint8 [b, H, W], in training only: the mask, padded with VOID; all VOID if the image cannot be decoded |
+| `index` | int32 [b]: the position in the global batch; in tests, the position in the split |
+| `valid` | bool [b], in tests only: False for entries that pad the batch and for images that cannot be decoded |
 
-Training images are drawn with replacement, each as it is. A batch is a function of (seed, step), of which each host has
-its slice. Height and width are those of the largest image of the whole, in steps, since a program is compiled for each.
-Neither what is learned nor what is predicted of an image depends on them: see models/fcn.py.
+Training images are sampled with replacement, without scaling or mirroring. A batch is a function of (seed, step); each
+host has its slice of it. H and W are the height and width of the largest image of the global batch, rounded up to a
+multiple of SIZE_MULTIPLE, because each padded size is compiled separately. The padding changes neither training nor
+predictions: see models/fcn.py.
 """
 
 import dataclasses
@@ -21,17 +22,17 @@ import numpy as np
 from artifacts_jax.data import reading
 from artifacts_jax.data.voc.records import VOID
 
-SIZE_MULTIPLE = 125  # pixels: most of VOC's images have sides of 375 and 500
+SIZE_MULTIPLE = 125  # pixels; most of VOC's images have sides of 375 and 500
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Images(reading.PaddedDataset):
-    """The images of a split, each read as it is needed."""
+    """The images of a split, read from disk when a batch needs them."""
 
     def views(self, step, batch_size):
-        """Returns which images are in the global batch at a step."""
-        draws = np.random.default_rng((self.seed, step))
-        return draws.integers(len(self.records), size=batch_size).tolist()
+        """Returns the positions of the images in the global batch of a step."""
+        random = np.random.default_rng((self.seed, step))
+        return random.integers(len(self.records), size=batch_size).tolist()
 
     def collate(self, views, everyone):
         """As Padded.collate."""
@@ -58,7 +59,7 @@ class Images(reading.PaddedDataset):
 
 
 def compute_padded_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Returns the height and width, in steps, that hold images of these heights and widths."""
+    """Returns the padded (height, width) for images of these (height, width), a multiple of SIZE_MULTIPLE."""
     height, width = (-(-max(size[axis] for size in sizes) // SIZE_MULTIPLE) * SIZE_MULTIPLE for axis in (0, 1))
     return height, width
 

@@ -1,4 +1,4 @@
-"""FCN-32s as a segmenter: the classes that it sees in images, how often these are correct, its export and figure."""
+"""FCN-32s as a segmenter: predicts label maps, evaluates them, exports and loads the network, and plots the figure."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,41 +25,41 @@ from artifacts_jax.transfer.voc.segmentation import batches
 CLASSES = ('background', *NAMES)
 FIGURE, NUM_PHOTOGRAPHS = 'segmentation.png', 5
 
-Segmented = Iterator[tuple[int, UInt8[np.ndarray, 'H W']]]
+LabelMaps = Iterator[tuple[int, UInt8[np.ndarray, 'H W']]]  # (position in the split, class of each pixel)
 
 
 def make_network(config: ConfigDict) -> Segmenter:
-    """Makes the network that a config describes."""
+    """Makes the network that the configuration describes."""
     return architecture.make_segmenter(config, len(CLASSES))
 
 
-def make_segment_fn(config: ConfigDict, devices: Devices) -> Callable[..., Segmented]:
-    """Returns segment(variables, images, limit=0), which yields (position in the split, the class of each pixel).
+def make_segment_fn(config: ConfigDict, devices: Devices) -> Callable[..., LabelMaps]:
+    """Returns segment(variables, images, limit=0), which yields (position in the split, class of each pixel).
 
-    `images` are batches.Images, of which the first `limit` or all are looked at, but for those that cannot be decoded;
-    variables are those of stage.Stage's state. Each device looks at an image at a time.
+    `variables` are the variables of stage.Stage's state. `images` are batches.Images; `segment` predicts the first
+    `limit` of them (0: all), and skips images that cannot be decoded. The batch size is one image per device.
     """
-    mapped, together = devices.per_example(_judge(config)), len(devices.devices)
+    predict, batch_size = devices.per_example(_make_predict_fn(config)), len(devices.devices)
 
     def segment(variables, images, limit=0):
-        for batch in images.eval_batches(together, limit):
-            for row, labels in zip(*mapped(variables, batch)):
+        for batch in images.eval_batches(batch_size, limit):
+            for row, labels in zip(*predict(variables, batch)):
                 height, width = images.records[row].size
                 yield int(row), labels[:height, :width]
 
     return segment
 
 
-def compute_confusion(records: Sequence, segmented: Iterable) -> tuple[Int64[np.ndarray, 'K K'], int]:
-    """Returns (the confusion matrix of all pixels, how many images they are of).
+def compute_confusion(records: Sequence, predicted: Iterable) -> tuple[Int64[np.ndarray, 'K K'], int]:
+    """Returns (the confusion matrix of all pixels, the number of images).
 
     Args:
-      records: of the split.
-      segmented: as of segment.
+      records: the records of the split.
+      predicted: (position in the split, class of each pixel) of each image.
     """
     classes, images = len(CLASSES), 0
     counts = np.zeros((classes, classes), np.int64)
-    for row, labels in segmented:
+    for row, labels in predicted:
         counts += confusion.compute_matrix(records[row].read_mask(), labels, classes)
         images += 1
     return counts, images
@@ -69,71 +69,74 @@ def save(folder: Path, variables: dict, config: ConfigDict, source: dict) -> Non
     """Exports a segmenter.
 
     Args:
-      folder: gets the export.
-      variables: of stage.Stage's state.
+      folder: the folder of the export.
+      variables: the variables of stage.Stage's state.
       config: the run's configuration.
-      source: as of exports.save.
+      source: as for exports.save.
     """
     head = {'protocol': 'segmentation', 'names': list(CLASSES)}
     exports.save(folder, variables, config, head=head, source=source)
 
 
 def load_segmenter(folder: str | Path, *, value_range: tuple[float, float] = (-1.0, 1.0)) -> Callable:
-    """Loads a segmenter, which the stage voc_segmentation has exported.
+    """Loads a segmenter that the stage voc_segmentation has exported.
 
     Args:
       folder: the export, such as WORKDIR/voc_segmentation/fcn/export.
-      value_range: (low, high) that floating point images will lie in, such as (0, 1).
+      value_range: (low, high), the range of floating point images, such as (0, 1).
 
     Returns:
-      segment(image) -> uint8 [H, W], the class of each pixel: 0 background, and then VOC's classes in the order of the
-      alphabet, 1 aeroplane to 20 tvmonitor. The image is [H, W, 3], RGB, of any size; integers are values from 0 to
-      255. One of another shape, type or range is a ValueError.
+      segment(image) -> uint8 [H, W], the class of each pixel. 0 is background; 1 (aeroplane) to 20 (tvmonitor) are
+      VOC's classes in alphabetical order. The image is [H, W, 3], RGB, of any size; integers are values from 0 to 255.
+      `segment` raises ValueError for an image of another shape, type or range.
 
     Raises:
-      ExportError: what is missing or differs, by name; or there is no segmenter.
-      ValueError: value_range is no range.
+      ExportError: a file or network of the export is missing or different, or the export has no segmenter.
+      ValueError: value_range is not an increasing pair of numbers.
     """
     value_range = images.check_range(value_range)
-    find, _ = load_segment_fn(folder)
+    segment_records, _ = load_segment_fn(folder)
 
     def segment(image: Any) -> UInt8[np.ndarray, 'H W']:
         pixels = images.to_pixels(image, value_range)
-        ((_, labels),) = find([Record('the image', pixels, pixels.shape[:2])])
+        ((_, labels),) = segment_records([Record('the image', pixels, pixels.shape[:2])])
         return labels
 
     return segment
 
 
-def load_segment_fn(folder: str | Path) -> tuple[Callable[..., Segmented], Sequence[str]]:
-    """Returns (find(records), which yields (position, the class of each pixel), the names of the classes).
+def load_segment_fn(folder: str | Path) -> tuple[Callable[..., LabelMaps], Sequence[str]]:
+    """Returns (segment_records(records), the names of the classes).
 
-    Images that cannot be decoded are left out, and said. Arguments and errors as of load_segmenter.
+    segment_records yields (position in `records`, class of each pixel), and skips images that cannot be decoded, with a
+    warning. Arguments and errors are those of load_segmenter.
     """
     description = exports.read_description(folder)
-    exports.make_network(folder, description, 'segmenter')  # refuses others
+    exports.make_network(folder, description, 'segmenter')  # raises ExportError for other networks
     variables = exports.load_networks(folder, ('trunk', 'head'))
     segment = make_segment_fn(ConfigDict(description['config']), Devices('jit', jax.local_devices()[:1]))
 
-    def find(given):
-        skipped = SkippedExamples('those given', len(given), live=True)
-        return segment(variables, batches.Images(records=given, seed=0, skipped=skipped))
+    def segment_records(records):
+        skipped = SkippedExamples('the given images', len(records), live=True)
+        return segment(variables, batches.Images(records=records, seed=0, skipped=skipped))
 
-    return find, description['head']['names']
+    return segment_records, description['head']['names']
 
 
-def plot_segmentations(path: Path, records: Sequence, found: dict[int, UInt8[np.ndarray, 'H W']], *, step: int) -> None:
-    """Writes the PNG file.
+def plot_segmentations(
+    path: Path, records: Sequence, predicted: dict[int, UInt8[np.ndarray, 'H W']], *, step: int
+) -> None:
+    """Writes a figure of images, their ground truth and the predictions; writes nothing without images.
 
     Args:
-      path: the file.
-      records: of the split.
-      found: {position in the split: the class of each pixel} of the images to draw; where there are none, nothing is
-        written.
-      step: of the network.
+      path: the PNG file.
+      records: the records of the split.
+      predicted: {position in the split: class of each pixel} of the images to plot.
+      step: the step of the network.
     """
     rows = [
-        label_maps.Row(records[row].read_image(), (records[row].read_mask(), labels)) for row, labels in found.items()
+        label_maps.Row(records[row].read_image(), (records[row].read_mask(), labels))
+        for row, labels in predicted.items()
     ]
     if rows:
         title = f'Segmentation after {step:,} updates'
@@ -141,12 +144,13 @@ def plot_segmentations(path: Path, records: Sequence, found: dict[int, UInt8[np.
         label_maps.draw(path, rows, heads, dict(enumerate(CLASSES)) | {VOID: 'void'}, title=title)
 
 
-def _judge(config):
+def _make_predict_fn(config):
+    """Returns predict(variables, batch) -> (positions [B], class of each pixel [B, H, W])."""
     model = make_network(config)
 
-    def judge(variables, batch):
+    def predict(variables, batch):
         images = scale_pixels(batch['image'])
         scores = model.apply({'params': variables['params']}, images, batch['size'])
         return batch['index'], scores.argmax(-1).astype(jnp.uint8)
 
-    return judge
+    return predict

@@ -1,11 +1,14 @@
-"""The training of FCN-32s on VOC's masks, as the loop runs it, by the published protocols: every constant.
+"""The training stage of FCN-32s on VOC's masks, with every constant of the published protocols.
 
-fcn is that of shelhamer/fcn.berkeleyvision.org, voc-fcn-alexnet/{net.py,solver.prototxt,train.prototxt}; zhang that of
-richzhang/colorization, feature_learning_tests/segmentation/{train_val.prototxt,solver0,solver1,solver2}.
+| preset | source |
+|---|---|
+| fcn | shelhamer/fcn.berkeleyvision.org, voc-fcn-alexnet/net.py, solver.prototxt and train.prototxt |
+| zhang | richzhang/colorization, feature_learning_tests/segmentation/train_val.prototxt, solver0, solver1 and solver2 |
 
-What they share: the mean over the valid pixels of each image of the cross-entropy, the mean of 20 such gradients for an
-update, Caffe's momentum, and scores whose bias learns twice as fast and does not decay. The network file of the source
-of fcn has the sum over pixels; its solver says that its rate is for the mean.
+Both presets have the same loss and update: the cross-entropy is averaged over the valid pixels of each image; the
+gradients of 20 images are averaged for an update; momentum is Caffe's; the bias of the score layer has twice the
+learning rate and no weight decay. The network file of fcn sums the loss over pixels, but its solver file says that its
+learning rate is for the mean.
 """
 
 import dataclasses
@@ -26,22 +29,22 @@ from artifacts_jax.transfer import confusion, rescaling
 from artifacts_jax.transfer.stage import TrunkStage
 from artifacts_jax.transfer.voc.segmentation import segmenter
 
-IMAGES_PER_UPDATE = 20  # images of an update, drawn with replacement
+IMAGES_PER_UPDATE = 20  # sampled with replacement
 MOMENTUM = 0.9
-DECAY = 5e-4
-DROP = 0.1  # the learning rate becomes this part of it
-SCORE_BIAS_RATE = 2.0  # and no decay
-INIT_IMAGES = 32  # that new layers are initialised by
-WINDOWS_PER_IMAGE = 32  # in each of them
+DECAY = 5e-4  # weight decay of kernels
+DROP = 0.1  # factor on the learning rate at each drop
+SCORE_BIAS_RATE = 2.0  # factor on the learning rate of the score layer's bias, which has no weight decay
+INIT_IMAGES = 32  # for the data-dependent initialisation of fc6 and fc7
+WINDOWS_PER_IMAGE = 32  # inputs of fc6 that are sampled from each of these images
 
 
 class Preset(NamedTuple):
-    """The schedule, and what biases of the trunk, of fc6 and of fc7 have."""
+    """A schedule, and the update rule of the biases of the trunk, fc6 and fc7."""
 
     steps: int
-    rate: float
-    dropped: tuple[int, ...]  # after so many updates
-    bias_rate: float
+    learning_rate: float
+    drop_steps: tuple[int, ...]  # the learning rate drops after these numbers of updates
+    bias_rate: float  # factor on the learning rate
     bias_decay: float
 
 
@@ -53,7 +56,7 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage(TrunkStage):
-    """The training. Its networks are 'trunk' and 'head'."""
+    """The training stage of FCN-32s. Its networks are 'trunk' and 'head'."""
 
     PROGRESS_METRICS = {'mIoU': 'miou'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
     ACCUMULATES = True
@@ -64,63 +67,63 @@ class Stage(TrunkStage):
         return options.steps or PRESETS[options.preset].steps, options.batch_size
 
     def init_variables(self, key, trunk, config):
-        """As TrunkStage.init_variables: head and trunk are trained."""
-        drawn = segmenter.make_network(config).init(key, jnp.zeros((1, 1, 1, 3)))['params']
-        params = {'head': drawn['head'], 'trunk': alexnet.absorb(trunk)['params']}
+        """As TrunkStage.init_variables: trains the head and the trunk."""
+        new_params = segmenter.make_network(config).init(key, jnp.zeros((1, 1, 1, 3)))['params']
+        params = {'head': new_params['head'], 'trunk': alexnet.absorb(trunk)['params']}
         return {'params': params, 'batch_stats': {}}, None
 
     def make_optimiser(self, config):
-        """As TrunkStage.make_optimiser: the preset's."""
+        """As TrunkStage.make_optimiser: SGD with the schedule and update rules of the preset."""
         options, (steps, _) = config.voc_segmentation, self.plan(config)
         preset = PRESETS[options.preset]
-        drops = {max(1, round(n * steps / preset.steps)): DROP for n in preset.dropped}
+        drops = {max(1, round(n * steps / preset.steps)): DROP for n in preset.drop_steps}
 
-        def of(path, weight, bias, score_bias):
+        def choose(path, kernel, bias, score_bias):
             if path[-1].key != 'bias':
-                return weight
+                return kernel
             return score_bias if path[-2].key == 'score' else bias
 
         return caffe_sgd.caffe_sgd(
-            optax.piecewise_constant_schedule(options.learning_rate or preset.rate, drops),
+            optax.piecewise_constant_schedule(options.learning_rate or preset.learning_rate, drops),
             form='caffe',
             momentum=MOMENTUM,
-            decay=lambda path: of(path, DECAY, preset.bias_decay, 0.0),
-            multiplier=lambda path: of(path, 1.0, preset.bias_rate, SCORE_BIAS_RATE),
+            decay=lambda path: choose(path, DECAY, preset.bias_decay, 0.0),
+            multiplier=lambda path: choose(path, 1.0, preset.bias_rate, SCORE_BIAS_RATE),
         )
 
     def prepare_inputs(self, variables, batch, key, step, *, config, axis_name):
-        """As TrunkStage.prepare_inputs: images, their sizes, labels, and keys for dropout."""
+        """As TrunkStage.prepare_inputs: images, their sizes, label maps, and dropout keys."""
         del variables, config, axis_name
         dropout_keys = keys.example_keys(key, step, batch['index'], 2)
         return batch['image'], batch['size'], batch['labels'], *dropout_keys
 
     def compute_losses(self, variables, inputs, *, config, axis_name):
-        """As TrunkStage.compute_losses: the mean over images of their pixels' cross-entropy."""
+        """As TrunkStage.compute_losses: the cross-entropy of pixels, averaged in each image and then over images."""
         images, sizes, labels, *dropout_keys = inputs
         params, dropout_keys = {'params': variables['params']}, jnp.stack(dropout_keys, axis=1)
         scores = segmenter.make_network(config).apply(params, scale_pixels(images), sizes, dropout_keys)
-        entropy, right = pixel_losses(scores, labels)
-        return {'loss/class': mean(entropy, axis_name), 'accuracy': mean(right, axis_name)}, {}
+        losses, accuracies = pixel_losses(scores, labels)
+        return {'loss/class': mean(losses, axis_name), 'accuracy': mean(accuracies, axis_name)}, {}
 
     def initialise_params(self, key, params, config, devices, dataset):
-        """As TrunkStage.initialise_params: new layers as `rescale` says."""
+        """As TrunkStage.initialise_params: initialises fc6 and fc7 from data, unless `rescale` is 'none'."""
         if config.voc_segmentation.rescale == 'none':
             return None
-        seen = _pool_first_windows(config, devices, {'params': params}, dataset)
-        head = rescaling.initialise_connected(key, params['head'], seen, config.voc_segmentation.hidden)
+        windows = _pool_first_windows(config, devices, {'params': params}, dataset)
+        head = rescaling.initialise_connected(key, params['head'], windows, config.voc_segmentation.hidden)
         return {**params, 'head': head}
 
     def compute_metrics(self, predicted, dataset):
-        """Returns {'miou', 'pixel_accuracy' in %} of what is segmented."""
+        """Returns {'miou': mean IoU, 'pixel_accuracy'} of the predictions, in %; 0 instead of nan."""
         counts, _ = segmenter.compute_confusion(dataset.records, predicted)
-        found = {'miou': confusion.mean_iou(counts), 'pixel_accuracy': confusion.pixel_accuracy(counts)}
-        return {name: 100 * float(np.nan_to_num(value)) for name, value in found.items()}
+        metrics = {'miou': confusion.mean_iou(counts), 'pixel_accuracy': confusion.pixel_accuracy(counts)}
+        return {name: 100 * float(np.nan_to_num(value)) for name, value in metrics.items()}
 
     def plot(self, state, dataset, folder):
-        """Writes segmentation.png of the first test images."""
-        found = dict(self.predict(state.variables, dataset, limit=segmenter.NUM_PHOTOGRAPHS))
+        """Writes segmentation.png with the first test images."""
+        predicted = dict(self.predict(state.variables, dataset, limit=segmenter.NUM_PHOTOGRAPHS))
         if processes.is_first():
-            segmenter.plot_segmentations(folder / segmenter.FIGURE, dataset.records, found, step=int(state.step))
+            segmenter.plot_segmentations(folder / segmenter.FIGURE, dataset.records, predicted, step=int(state.step))
 
     def sample_batch(self, config):
         """As TrunkStage.sample_batch."""
@@ -136,47 +139,53 @@ class Stage(TrunkStage):
 def pixel_losses(
     scores: Float32[Array, 'B H W K'], labels: UInt8[Array, 'B H W']
 ) -> tuple[Float32[Array, ' B'], Float32[Array, ' B']]:
-    """Returns (the cross-entropy, the part of pixels that score highest for their class), the mean over each image.
+    """Returns (mean cross-entropy, pixel accuracy in [0, 1]) of each image, over its valid pixels.
+
+    Both are 0 for an image without valid pixels.
 
     Args:
-      scores: before softmax.
-      labels: in [0, K), or VOID, which does not count. Of an image of nothing else both are 0.
+      scores: the logits.
+      labels: the class of each pixel in [0, K), or VOID, the ignore label.
     """
     valid = labels != VOID
     labels = jnp.where(valid, labels, 0).astype(jnp.int32)
-    entropy = optax.softmax_cross_entropy_with_integer_labels(scores, labels)
-    return _mean(entropy, valid), _mean((scores.argmax(-1) == labels).astype(jnp.float32), valid)
+    losses = optax.softmax_cross_entropy_with_integer_labels(scores, labels)
+    return _mean_over_valid(losses, valid), _mean_over_valid((scores.argmax(-1) == labels).astype(jnp.float32), valid)
 
 
-def _mean(values, valid):
+def _mean_over_valid(values, valid):
     return jnp.where(valid, values, 0.0).sum((1, 2)) / jnp.maximum(valid.sum((1, 2)), 1)
 
 
 def _pool_first_windows(config, devices, variables, images):
-    """Returns what fc6 sees at some places of the first training images [N, 6 * 6 * C], the same on all hosts."""
+    """Returns inputs of fc6 from sampled windows of pool5 in the first training images, [N, 6 * 6 * C].
+
+    The windows are the same on all hosts.
+    """
     model, options, batches = segmenter.make_network(config), config.voc_segmentation, []
     kernel, stride = config.model.kernels[0], config.model.conv1_stride
 
-    def look(variables, batch):
+    def compute_pool5(variables, batch):
         pooled = model.apply(
             {'params': variables['params']}, scale_pixels(batch['image']), batch['size'], method='pooled'
         )
         return pooled, batch['size']
 
-    mapped = devices.per_example(look)
-    stream, found = images.train_batches(options.batch_size), []
+    mapped = devices.per_example(compute_pool5)
+    stream, inputs = images.train_batches(options.batch_size), []
     for _ in range(-(-INIT_IMAGES // options.batch_size)):
         batch = next(stream)
         batches.append(mapped(variables, {name: batch[name] for name in ('image', 'size')}))
     stream.close()
     random = np.random.default_rng((config.seed, INIT_IMAGES))
-    for pooled, size in ((x, y) for both in batches for x, y in zip(*both)):
+    for pooled, size in ((x, y) for batch in batches for x, y in zip(*batch)):
         rows, columns = fcn.windows(size, kernel, stride)
-        places = np.lib.stride_tricks.sliding_window_view(pooled, (fcn.WINDOW, fcn.WINDOW), axis=(0, 1))
-        chosen = random.integers((rows, columns), size=(WINDOWS_PER_IMAGE, 2))
-        found.append(places[chosen[:, 0], chosen[:, 1]].transpose(0, 2, 3, 1).reshape(WINDOWS_PER_IMAGE, -1))
-    return jnp.asarray(np.concatenate(found), jnp.float32)
+        windows = np.lib.stride_tricks.sliding_window_view(pooled, (fcn.WINDOW, fcn.WINDOW), axis=(0, 1))
+        sampled = random.integers((rows, columns), size=(WINDOWS_PER_IMAGE, 2))
+        sampled_windows = windows[sampled[:, 0], sampled[:, 1]].transpose(0, 2, 3, 1)
+        inputs.append(sampled_windows.reshape(WINDOWS_PER_IMAGE, -1))
+    return jnp.asarray(np.concatenate(inputs), jnp.float32)
 
 
-NOISE_SIDE = 500  # of a benchmark's image of noise, pixels
+NOISE_SIDE = 500  # pixels; the benchmark uses square images of noise
 BENCHMARK = Stage(NAME='voc_segmentation')

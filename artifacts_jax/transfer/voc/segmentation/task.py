@@ -1,4 +1,4 @@
-"""The task: FCN-32s learns VOC's masks from data.probe_train and SBD, and is tested on the lists in data.test."""
+"""The task: trains FCN-32s on the masks of data.probe_train and SBD, and tests it on the lists in data.test."""
 
 from ml_collections import ConfigDict
 
@@ -10,20 +10,20 @@ from artifacts_jax.transfer import confusion, published
 from artifacts_jax.transfer.voc.segmentation import lists, segmenter, stage
 
 NAME = 'voc_segmentation'
-SPLITS = ()  # of the data of other tasks; it opens its own
+SPLITS = ()  # open_data opens VOC and SBD itself, not the splits of config.data
 
 
 def check(config: ConfigDict, devices: Devices) -> None:
-    """Raises ConfigError for a batch that devices and parts do not divide, or where there is nothing to learn from."""
+    """Raises ConfigError if devices and microbatches do not divide the batch, or if there are no training images."""
     devices.check_batch(f'{NAME}.batch_size', config.voc_segmentation.batch_size, config.accumulate)
     lists.check(config)
 
 
 def open_data(config: ConfigDict, datasets: Datasets) -> lists.Lists:
-    """Returns the records of images with masks.
+    """Returns the records of the images with masks.
 
     Raises:
-      DataError: VOC, SBD, one of their lists or a mask is not what it should be.
+      DataError: VOC, SBD, an image list or a mask is missing or invalid.
     """
     options, data = config.voc_segmentation, config.data
     key = 'segmentation', data.name, data.probe_train, data.test, options.voc, options.sbd, options.sbd_list
@@ -31,16 +31,17 @@ def open_data(config: ConfigDict, datasets: Datasets) -> lists.Lists:
 
 
 def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
-    """Returns {preset: the learned network}."""
+    """Returns {preset: the trained network}."""
     return {config.voc_segmentation.preset: networks['learned']}
 
 
 def evaluate(run: Run, data: lists.Lists, entry: Entry) -> dict:
-    """Trains, exports and tests the network; draws figures/segmentation.png.
+    """Trains, exports and tests the network; writes figures/segmentation.png.
 
     Returns:
-      {'dataset', 'preset', 'steps', 'train', 'tests': {list of images: {'count', 'miou', 'pixel_accuracy',
-      'mean_accuracy' in %, 'iou': {class: in %, None of one that is neither there nor predicted}}}}.
+      {'dataset', 'preset', 'steps', 'train', 'tests': {image list: {'count', 'miou', 'pixel_accuracy', 'mean_accuracy',
+      'iou': {class: IoU}}}}. 'train' and 'count' are numbers of images. The metrics are in %. The IoU is None for a
+      class that is neither in the ground truth nor predicted.
     """
     config, segment = run.config, segmenter.make_segment_fn(run.config, run.devices)
     train, tests = data.images(config)
@@ -55,7 +56,7 @@ def evaluate(run: Run, data: lists.Lists, entry: Entry) -> dict:
         'steps': int(state.step),
         'train': train.num_used,
         'tests': {
-            name: _measured(*segmenter.compute_confusion(images.records, segment(state.variables, images)))
+            name: _make_row(*segmenter.compute_confusion(images.records, segment(state.variables, images)))
             for name, images in tests.items()
         },
     }
@@ -64,37 +65,38 @@ def evaluate(run: Run, data: lists.Lists, entry: Entry) -> dict:
 
 
 def summary(row: dict) -> list[str]:
-    """Returns the mean IoU of each list."""
-    return [f'mean IoU {results.format_number(each["miou"])} % on {name}' for name, each in row['tests'].items()]
+    """Returns the mean IoU of each list, as one line of text per list."""
+    return [f'mean IoU {results.format_number(test["miou"])} % on {name}' for name, test in row['tests'].items()]
 
 
 def columns(row: dict, test: str) -> dict[str, str]:
-    """Returns the cells of a row for a list of images."""
-    names = {'mean IoU': 'miou', 'pixels': 'pixel_accuracy', 'classes': 'mean_accuracy'}
-    texts = {name: results.format_number(row['tests'][test][key]) for name, key in names.items()}
-    return {**texts, 'updates': f'{row["steps"]:,}'}
+    """Returns {heading: text} of the results for one list."""
+    headings = {'mean IoU': 'miou', 'pixels': 'pixel_accuracy', 'classes': 'mean_accuracy'}
+    cells = {heading: results.format_number(row['tests'][test][key]) for heading, key in headings.items()}
+    return {**cells, 'updates': f'{row["steps"]:,}'}
 
 
 def table(found: dict) -> str:
-    """Returns the rows as tables of text: mean IoUs beside the published, then every class's."""
+    """Returns the results as text tables: metrics beside the published rows, then the IoU of each class."""
     rows, classes, counts = {}, {}, set()
-    for part, row in found[NAME].items():
-        for test, measured in row['tests'].items():
-            rows[f'{results.get_label(found, f"{NAME}/{part}")}, {part}, {test}'] = columns(row, test)
-            classes[f'{part}, {test}'] = measured['iou']
-            counts.add(f'{row["train"]:,} training and {measured["count"]:,} test images')
-    title = 'VOC segmentation: mean IoU over the classes, accuracies of pixels and over classes, %'
+    for entry, row in found[NAME].items():
+        for test, metrics in row['tests'].items():
+            rows[f'{results.get_label(found, f"{NAME}/{entry}")}, {entry}, {test}'] = columns(row, test)
+            classes[f'{entry}, {test}'] = metrics['iou']
+            counts.add(f'{row["train"]:,} training and {metrics["count"]:,} test images')
+    title = 'VOC segmentation: mean IoU, pixel accuracy and mean class accuracy, %'
     return published.format_voc_tables(f'{title}; {"; ".join(sorted(counts))}', 2, rows, classes)
 
 
 def setting(name: str, row: dict, test: str) -> str:
-    """Returns a line of what a row was reached on, beside what is published on seg11valid."""
-    there = published.Setting(*published.VOC12_IMAGES, stage.PRESETS[row['preset']].steps)
-    here = published.Setting(row['train'], row['tests'][test]['count'], row['steps'])
-    return published.format_setting(name, f'{row["dataset"]}, {test}', here, there)
+    """Returns a line with the numbers of images and updates of a row, and of the published rows for seg11valid."""
+    theirs = published.Setting(*published.VOC12_IMAGES, stage.PRESETS[row['preset']].steps)
+    ours = published.Setting(row['train'], row['tests'][test]['count'], row['steps'])
+    return published.format_setting(name, f'{row["dataset"]}, {test}', ours, theirs)
 
 
-def _measured(counts, images):
+def _make_row(counts, images):
+    """Returns the results of a list: counts is the confusion matrix, images the number of images."""
     return {
         'count': images,
         'miou': results.to_percent(confusion.mean_iou(counts)),

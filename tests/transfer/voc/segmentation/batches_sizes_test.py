@@ -1,7 +1,7 @@
 from artifacts_jax.transfer.voc.segmentation import batches
 
 
-def test_images_of_voc_are_padded_to_few_sizes_that_hold_them():
+def test_images_of_voc_are_padded_to_few_sizes():
     assert batches.compute_padded_size([(375, 500)]) == (375, 500)
     assert batches.compute_padded_size([(375, 500), (500, 333)]) == (500, 500)
     assert batches.compute_padded_size([(281, 500), (126, 1)]) == (375, 500)

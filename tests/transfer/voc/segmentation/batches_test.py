@@ -9,7 +9,7 @@ from tests.transfer.voc.segmentation import made
 pytestmark = pytest.mark.usefixtures('little')
 
 
-def test_images_are_drawn_with_replacement_and_as_they_are(tree):
+def test_images_are_sampled_with_replacement_and_not_changed(tree):
     images, tests = made.images(made.small(tree))
     rows = [row for step in range(100) for row in images.views(step, 4)]
     assert set(rows) == {0, 1, 2, 3}
@@ -29,19 +29,19 @@ def test_images_are_drawn_with_replacement_and_as_they_are(tree):
     ]
     for name, x in batch.items():
         np.testing.assert_array_equal(x, np.concatenate([half[name] for half in halves]))
-    (tested,) = tests['val'].eval_batches(4)
-    assert tested['valid'].tolist() == [True, True, False, False]
+    (test_batch,) = tests['val'].eval_batches(4)
+    assert test_batch['valid'].tolist() == [True, True, False, False]
 
 
-def test_an_image_that_cannot_be_decoded_adds_nothing_and_does_not_count(tree, tmp_path):
+def test_an_image_that_cannot_be_decoded_has_void_labels_and_is_not_valid(tree, tmp_path):
     images, _ = made.images(made.small(tree))
     damaged = tmp_path / 'damaged.png'
     damaged.write_bytes(images.records[0].file.read_bytes()[:100])
     broken = [dataclasses.replace(images.records[0], file=damaged), *images.records[1:]]
     images = batches.Images(records=broken, seed=0)
     step = next(n for n in range(20) if 0 in images.views(n, 4))
-    place = images.views(step, 4).index(0)
-    assert (images.batch(step, 4)['labels'][place] == 255).all()
-    (tested,) = images.eval_batches(4)
-    assert tested['valid'].tolist() == [False, True, True, True]
+    position = images.views(step, 4).index(0)
+    assert (images.batch(step, 4)['labels'][position] == 255).all()
+    (test_batch,) = images.eval_batches(4)
+    assert test_batch['valid'].tolist() == [False, True, True, True]
     assert len(images.skipped) == 1

@@ -1,4 +1,4 @@
-"""What the tests of segmentation share: a small tree, and small steps of sizes."""
+"""Fixtures of the segmentation tests: a small VOC folder, and small padded sizes."""
 
 import pytest
 

@@ -8,34 +8,36 @@ from tests.transfer.voc.segmentation import trees
 
 
 @pytest.mark.parametrize('suffix', ['.mat', '.png'])
-def test_masks_are_read_as_published_or_converted(suffix, tmp_path):
+def test_masks_are_read_from_mat_and_png(suffix, tmp_path):
     trees.sbd(tmp_path, 3, 1, suffix=suffix)
     for folder in (tmp_path, tmp_path / 'dataset'):
-        found = lists.open_sbd(str(folder), 'train')
-        assert [record.name for record in found] == ['2008_000003', '2008_000001']
-        for record, n in zip(found, (3, 1)):
+        records = lists.open_sbd(str(folder), 'train')
+        assert [record.name for record in records] == ['2008_000003', '2008_000001']
+        for record, n in zip(records, (3, 1)):
             pixels, mask = trees.picture(n, record.size)
             np.testing.assert_array_equal(record.read_image(), pixels)
             np.testing.assert_array_equal(record.read_mask(), np.where(mask == 255, 0, mask))
 
 
-def test_another_list_is_taken_by_its_path(tmp_path):
+def test_a_list_may_be_a_path(tmp_path):
     trees.sbd(tmp_path, 0, 1, 2)
     (tmp_path / 'train_noval.txt').write_text('2008_000002\n')
     upper = tmp_path / 'dataset' / 'cls' / '2008_000002.MAT'
     upper.with_suffix('.mat').rename(upper)
     (record,) = lists.open_sbd(str(tmp_path), str(tmp_path / 'train_noval.txt'))
     assert record.read_mask().shape == record.size
-    with pytest.raises(DataError, match=r"no list .*dataset/val.txt of the images of 'val'; there are: train$"):
+    with pytest.raises(
+        DataError, match=r"^'val': there is no image list .*dataset/val.txt; the folder has these lists: train$"
+    ):
         lists.open_sbd(str(tmp_path), 'val')
 
 
-def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(DataError, match=r'holds no SBD: expected is benchmark_RELEASE'):
+def test_a_missing_file_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(DataError, match=r'does not contain SBD: expected benchmark_RELEASE'):
         lists.open_sbd(str(tmp_path), 'train')
     trees.sbd(tmp_path, 0, 1, 2)
     (tmp_path / 'dataset' / 'cls' / '2008_000001.mat').unlink()
-    with pytest.raises(DataError, match=r'1 of 3 images have no mask in .*cls, such as 2008_000001'):
+    with pytest.raises(DataError, match=r'1 of 3 names have no mask in .*cls, such as 2008_000001'):
         lists.open_sbd(str(tmp_path), 'train')
     (tmp_path / 'dataset' / 'train.txt').write_text('')
     with pytest.raises(DataError, match=r'train.txt: names no image'):
@@ -53,7 +55,7 @@ def test_what_is_missing_is_named(tmp_path):
         (np.full((20, 24), 0.5), r'000.mat: cannot be read \(it holds 0.5, expected whole numbers'),
     ],
 )
-def test_a_matrix_that_is_no_mask_is_refused(content, message, tmp_path):
+def test_an_invalid_mask_in_mat_is_an_error(content, message, tmp_path):
     trees.sbd(tmp_path, 0)
     path = tmp_path / 'dataset' / 'cls' / '2008_000000.mat'
     if isinstance(content, bytes):
@@ -65,7 +67,7 @@ def test_a_matrix_that_is_no_mask_is_refused(content, message, tmp_path):
         record.read_mask()
 
 
-def test_a_matrix_without_a_segmentation_is_refused(tmp_path):
+def test_a_mat_without_a_segmentation_is_an_error(tmp_path):
     trees.sbd(tmp_path, 0)
     for content in ({'GTinst': 1}, {'GTcls': np.zeros((20, 24), np.uint8)}, {'GTcls': {'Boundaries': 1}}):
         scipy.io.savemat(tmp_path / 'dataset' / 'cls' / '2008_000000.mat', content)

@@ -1,4 +1,4 @@
-"""What is learned from and tested on, and all that is refused before there is work."""
+"""The training and test lists of segmentation, and the errors that are raised before training."""
 
 import numpy as np
 import PIL.Image
@@ -19,7 +19,7 @@ def year(tmp_path):
     return year
 
 
-def opened(year, test='val', train='train', **options):
+def open_lists(year, test='val', train='train', **options):
     config = default.get_config()
     config.data.update(name=str(year), probe_train=train, test=test)
     config.voc_segmentation.update(options)
@@ -31,89 +31,94 @@ def names(records):
     return [int(record.name[-2:]) for record in records]
 
 
-def test_lists_are_those_of_voc(year):
-    found = opened(year)
-    assert names(found.train) == [0, 1, 2]
-    assert {name: names(records) for name, records in found.tests.items()} == {'val': [3, 4, 5]}
+def test_lists_have_the_images_of_voc(year):
+    opened = open_lists(year)
+    assert names(opened.train) == [0, 1, 2]
+    assert {name: names(records) for name, records in opened.tests.items()} == {'val': [3, 4, 5]}
 
 
-def test_images_of_sbd_come_beside_those_of_voc_whose_masks_count(year):
+def test_sbd_is_added_to_voc_whose_masks_win(year):
     trees.sbd(year.parent, 1, 7, 8)
-    both = opened(year, sbd=str(year.parent)).train
+    both = open_lists(year, sbd=str(year.parent)).train
     assert sorted(names(both)) == [0, 1, 2, 7, 8]
     assert {record.mask_file.suffix for record in both if record.name.endswith('1')} == {'.png'}
-    alone = opened(year, sbd=str(year.parent), voc=False)
+    alone = open_lists(year, sbd=str(year.parent), voc=False)
     assert names(alone.train) == [1, 7, 8]
     assert names(alone.tests['val']) == [3, 4, 5]
-    with pytest.raises(ConfigError, match=r'voc=False without voc_segmentation.sbd: there is nothing to learn from'):
-        opened(year, voc=False)
+    with pytest.raises(ConfigError, match=r'voc=False without voc_segmentation.sbd: there are no training images'):
+        open_lists(year, voc=False)
 
 
-def test_a_list_may_be_a_file_and_there_may_be_several(year):
+def test_test_lists_are_files_or_names_joined_with_plus(year):
     path = year.parent / 'seg11valid.txt'
     path.write_text(f'{trees.name(5)}\n{trees.name(3)}\n')
-    found = opened(year, test=f'{path}+val').tests
-    assert {name: names(records) for name, records in found.items()} == {str(path): [5, 3], 'val': [3, 4, 5]}
+    tests = open_lists(year, test=f'{path}+val').tests
+    assert {name: names(records) for name, records in tests.items()} == {str(path): [5, 3], 'val': [3, 4, 5]}
 
 
-def test_images_on_both_sides_are_refused_but_for_the_same_list(year, capsys):
+def test_overlap_of_training_and_test_is_an_error_unless_both_are_the_same_list(year, capsys):
     trees.sbd(year.parent, 3, 4, 7)
-    with pytest.raises(DataError, match=r'^2 of the 3 images of val are among the 6 to learn from, .* 2008_000003'):
-        opened(year, sbd=str(year.parent))
-    with pytest.raises(DataError, match=r'3 of the 6 images of trainval are among the 3'):
-        opened(year, test='trainval')
-    assert len(opened(year, test='trainval', train='trainval').train) == 6
+    with pytest.raises(
+        DataError, match=r'^2 of the 3 test images of val are also among the 6 training images, .* 2008_000003'
+    ):
+        open_lists(year, sbd=str(year.parent))
+    with pytest.raises(DataError, match=r'3 of the 6 test images of trainval are also among the 3'):
+        open_lists(year, test='trainval')
+    assert len(open_lists(year, test='trainval', train='trainval').train) == 6
     assert '6 of the 6 images of trainval are learned from, too' in capsys.readouterr().err
 
 
-def write(path, array, mode=None):
+def write_mask(path, array, mode=None):
     PIL.Image.fromarray(array).convert(mode or 'L').save(path)
 
 
 @pytest.mark.parametrize(
     ('spoil', 'message'),
     [
-        (lambda path: write(path, np.zeros((4, 4), np.uint8)), r'000.png: has 4 x 4 pixels, and its image 20 x 24'),
-        (lambda path: write(path, np.full((20, 24), 21, np.uint8)), r'000.png: holds 21, expected 0 to 20 or 255'),
-        (lambda path: write(path, np.zeros((20, 24), np.uint8), 'RGB'), r'000.png: is RGB, .* expected a palette'),
+        (
+            lambda path: write_mask(path, np.zeros((4, 4), np.uint8)),
+            r'000.png: has 4 x 4 pixels, and its image 20 x 24',
+        ),
+        (lambda path: write_mask(path, np.full((20, 24), 21, np.uint8)), r'000.png: holds 21, expected 0 to 20 or 255'),
+        (lambda path: write_mask(path, np.zeros((20, 24), np.uint8), 'RGB'), r'000.png: is RGB, .* expected a palette'),
         (lambda path: path.unlink(), r'train.txt: 1 of 3 images have no mask in .*SegmentationClass'),
         (lambda path: path.write_bytes(path.read_bytes()[:80]), r'000.png: cannot be read'),
     ],
 )
-def test_a_mask_that_is_none_is_refused_before_there_is_work(spoil, message, year):
+def test_an_invalid_mask_is_an_error_before_training(spoil, message, year):
     spoil(year / 'SegmentationClass' / '2008_000000.png')
     with pytest.raises(DataError, match=message):
-        opened(year)
+        open_lists(year)
 
 
-@pytest.mark.parametrize(
-    ('split', 'message'), [('train', 'train.txt: names no image'), ('seg11valid', "of the images of 'seg11valid'")]
-)
-def test_a_list_that_is_empty_or_missing_is_refused(split, message, year):
+@pytest.mark.parametrize(('split', 'message'), [('train', 'train.txt: names no image'), ('seg11valid', r'seg11valid')])
+def test_an_empty_or_missing_list_is_an_error(split, message, year):
     of_voc.listed(year, 'train', lists='Segmentation')
     with pytest.raises(DataError, match=message):
-        opened(year, test='val' if split == 'train' else split)
+        open_lists(year, test='val' if split == 'train' else split)
 
 
-def test_what_tfds_prepares_has_no_masks():
+def test_a_tfds_data_set_is_an_error_because_it_has_no_masks():
     with pytest.raises(DataError, match='voc/2012 has no masks as tfds prepares it: give the folder'):
-        opened('voc/2012')
+        open_lists('voc/2012')
 
 
-def test_a_list_may_have_a_plus_in_its_path(year):
+def test_the_path_of_a_list_may_contain_a_plus(year):
     path = year.parent / 'c++' / 'mine.txt'
     path.parent.mkdir()
     path.write_text(f'{trees.name(5)}\n')
-    assert {name: names(records) for name, records in opened(year, test=str(path)).tests.items()} == {str(path): [5]}
+    assert {name: names(records) for name, records in open_lists(year, test=str(path)).tests.items()} == {
+        str(path): [5]
+    }
 
 
-def test_masks_of_void_alone_are_refused(year):
+def test_masks_without_a_class_are_an_error(year):
     for n in (4, 5):
         path = year / 'SegmentationClass' / f'{trees.name(n)}.png'
-        write(path, np.full(np.asarray(PIL.Image.open(path)).shape, 255, np.uint8))
+        write_mask(path, np.full(np.asarray(PIL.Image.open(path)).shape, 255, np.uint8))
     path = year.parent / 'void.txt'
     path.write_text(f'{trees.name(4)}\n{trees.name(5)}\n')
     with pytest.raises(DataError, match=r'the pixels of .*void.txt of .* have no class, expected 1 or more'):
-        opened(year, test=str(path))
-    with pytest.raises(DataError, match=r'the pixels of the images to learn from of .* have no class, expected 2'):
-        opened(year, train=str(path), test='train')
+        open_lists(year, test=str(path))
+    with pytest.raises(DataError, match=r'the pixels of the training images of .* have no class, expected 2'):
+        open_lists(year, train=str(path), test='train')

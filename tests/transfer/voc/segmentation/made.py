@@ -1,4 +1,4 @@
-"""What several tests share: a small configuration of the task, and what it starts from."""
+"""Shared by the segmentation tests: a small configuration of the task, its data, and untrained networks."""
 
 import jax
 import jax.numpy as jnp
@@ -24,17 +24,17 @@ def small(folder, **options):
 
 
 def start():
-    """The variables of an artifacts stage that has learned nothing."""
+    """Returns the variables of the artifacts stage at step 0."""
     return loop.make_initial_state(artifacts, tiny(), ONE, None).variables
 
 
 def images(config):
-    """(the images of training, those of each test) of a configuration."""
+    """Returns (the training images, {list name: test images}) of a configuration."""
     return lists.open_lists(config).images(config)
 
 
 def segmenter(config):
-    """Returns the variables of a segmenter that a config describes, as of stage.Stage's state; its scores differ."""
+    """Returns random variables of the configured segmenter; its classes have different scores."""
     config.voc_segmentation.hidden = 8
     params = jax.jit(segmentation.make_network(config).init)(jax.random.key(0), jnp.zeros((1, 1, 1, 3)))['params']
     for name in ('fc6', 'fc7'):

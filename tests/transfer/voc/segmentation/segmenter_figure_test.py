@@ -6,7 +6,7 @@ from tests.transfer.voc.segmentation import made, trees
 
 
 @pytest.mark.slow
-def test_truth_and_prediction_stand_beside_the_photograph(tmp_path, read_png):
+def test_the_figure_shows_photograph_ground_truth_and_prediction(tmp_path, read_png):
     trees.voc(tmp_path / 'VOC2012', train=(0,), val=(1,))
     (record,) = lists.open_lists(made.small(tmp_path / 'VOC2012')).train
     segmenter.plot_segmentations(tmp_path / 'a.png', [record], {0: np.full(record.size, 20, np.uint8)}, step=7)
@@ -15,6 +15,6 @@ def test_truth_and_prediction_stand_beside_the_photograph(tmp_path, read_png):
     assert {cat, void, television, trees.COLOURS[0]} <= colours
 
 
-def test_of_no_image_there_is_no_figure(tmp_path):
+def test_without_images_no_figure_is_written(tmp_path):
     segmenter.plot_segmentations(tmp_path / 'a.png', [], {}, step=7)
     assert not (tmp_path / 'a.png').exists()

@@ -22,7 +22,7 @@ def start():
 
 
 @pytest.mark.slow
-def test_a_step_is_the_mean_of_the_gradients_of_images(tree, start):
+def test_accumulated_microbatches_equal_one_batch(tree, start):
     config = made.small(tree, dropout=0.0, learning_rate=0.01)
     training, key = stage.Stage(NAME='voc_segmentation/test'), keys.stage_key(0, 'test')
     before = training.init_state(key, start, config=config)
@@ -32,33 +32,33 @@ def test_a_step_is_the_mean_of_the_gradients_of_images(tree, start):
     batch, results = images.batch(0, 2), []
     for config.accumulate in (1, 2):
         results.append(jax.jit(partial(training.train_step, config=config))(before, batch, key))
-    (after, values), (in_parts, values_in_parts) = results
-    assert values['loss/class'] == pytest.approx(float(values_in_parts['loss/class']), rel=1e-5)
-    for a, b in zip(stopping.leaves(after.params), stopping.leaves(in_parts.params), strict=True):
+    (after, values), (after_accumulated, accumulated_values) = results
+    assert values['loss/class'] == pytest.approx(float(accumulated_values['loss/class']), rel=1e-5)
+    for a, b in zip(stopping.leaves(after.params), stopping.leaves(after_accumulated.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     changed = jax.tree.map(lambda a, b: bool(np.not_equal(a, b).any()), before.params, after.params)
     assert all(jax.tree.leaves(changed))
 
 
 @pytest.mark.slow
-def test_new_layers_begin_by_what_they_see(tree, start):
+def test_new_layers_are_initialised_from_data(tree, start):
     config = made.small(tree)
     training, (images, _) = stage.Stage(NAME='voc_segmentation/test'), made.images(config)
     before = training.init_state(jax.random.key(0), start, config=config)
     after = training.initialise_from_data(before, config=config, devices=made.ONE, datasets={'train': images})
-    seen = stage._pool_first_windows(config, made.ONE, before.variables, images)
-    assert seen.shape == (4 * stage.WINDOWS_PER_IMAGE, fcn.WINDOW**2 * 8)
+    windows = stage._pool_first_windows(config, made.ONE, before.variables, images)
+    assert windows.shape == (4 * stage.WINDOWS_PER_IMAGE, fcn.WINDOW**2 * 8)
     layer = after.params['head']['fc6']
-    outputs = np.asarray(seen @ layer['kernel'].reshape(-1, 8) + layer['bias'][None])
+    outputs = np.asarray(windows @ layer['kernel'].reshape(-1, 8) + layer['bias'][None])
     np.testing.assert_allclose(outputs.mean(0), 0.1, atol=1e-4)
     np.testing.assert_allclose(outputs.std(0), 1, rtol=1e-3)
-    # And they see what a convolution does.
+    # The sampled windows are those that the convolution fc6 sees.
     image = images.records[0].read_image()[None]
     pooled = segmenter.make_network(config).apply({'params': before.params}, scale_pixels(image), method='pooled')
-    slid = jax.lax.conv(pooled.transpose(0, 3, 1, 2), layer['kernel'].transpose(3, 2, 0, 1), (1, 1), 'VALID') + layer[
-        'bias'
-    ].reshape(1, -1, 1, 1)
-    assert abs(float(slid.mean())) < 1
+    convolved = jax.lax.conv(
+        pooled.transpose(0, 3, 1, 2), layer['kernel'].transpose(3, 2, 0, 1), (1, 1), 'VALID'
+    ) + layer['bias'].reshape(1, -1, 1, 1)
+    assert abs(float(convolved.mean())) < 1
     assert not after.params['head']['score']['kernel'].any()
     config.voc_segmentation.rescale = 'none'
     assert training.initialise_from_data(before, config=config, devices=made.ONE, datasets={'train': None}) is before
@@ -68,7 +68,7 @@ def test_new_layers_begin_by_what_they_see(tree, start):
     ('preset', 'bias', 'rates'),
     [('fcn', 1 + 0.0005 * 2, (1, 1, 1, 1)), ('zhang', 2, (1, 0.1, 0.1, 0.01))],
 )
-def test_the_optimiser_has_the_rules_of_biases_and_the_drops(preset, bias, rates):
+def test_the_optimiser_has_the_preset_rules_of_biases_and_drops(preset, bias, rates):
     config = default.get_config()
     config.voc_segmentation.update(preset=preset, steps=150)
     optimiser = stage.Stage(NAME='a').make_optimiser(config)

@@ -1,4 +1,4 @@
-"""The task as a user runs it: on small made-up images, and on photographs."""
+"""The whole task, on small synthetic images and on photographs."""
 
 import numpy as np
 import pytest
@@ -23,62 +23,64 @@ def tree(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_run_says_every_class_and_draws(tree, tmp_path, capsys, read_png):
+def test_a_run_reports_every_class_and_writes_the_figure(tree, tmp_path, capsys, read_png):
     config = made.small(of_voc.damaged(tree, tmp_path / 'voc', trees.name(4)))
     config.data.update(probe_train='trainval', test='trainval')
-    found = pipeline.run(configuration.check(config), tmp_path)
-    row = found['voc_segmentation']['fcn']
-    measured = row['tests']['trainval']
-    assert (row['train'], measured['count'], row['steps']) == (5, 5, 6)
-    named = {tuple(line.split('\t')[:2]) for line in (tmp_path / 'skipped.tsv').read_text().splitlines()}
-    places = {f'{name} of {config.data.name}' for name in ('trainval', 'the images to learn from')}
-    assert named == {(place, trees.name(4)) for place in places}
-    assert measured['iou']['aeroplane'] is None or measured['iou']['aeroplane'] == 0
-    known = [value for value in measured['iou'].values() if value is not None]
-    assert measured['miou'] == pytest.approx(np.mean(known))
+    results = pipeline.run(configuration.check(config), tmp_path)
+    row = results['voc_segmentation']['fcn']
+    metrics = row['tests']['trainval']
+    assert (row['train'], metrics['count'], row['steps']) == (5, 5, 6)
+    skipped = {tuple(line.split('\t')[:2]) for line in (tmp_path / 'skipped.tsv').read_text().splitlines()}
+    splits = {f'{name} of {config.data.name}' for name in ('trainval', 'the training images')}
+    assert skipped == {(split, trees.name(4)) for split in splits}
+    assert metrics['iou']['aeroplane'] is None or metrics['iou']['aeroplane'] == 0
+    known = [value for value in metrics['iou'].values() if value is not None]
+    assert metrics['miou'] == pytest.approx(np.mean(known))
     text = (tmp_path / 'results.txt').read_text()
     assert '48.0' in text
     assert 'tvmonitor' in text
     assert read_png(tmp_path / 'figures' / 'segmentation.png').shape[1] > 1000
-    assert f'{measured["miou"]:.1f} % on trainval' in capsys.readouterr().out
+    assert f'{metrics["miou"]:.1f} % on trainval' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ('options', 'error', 'message'),
     [
-        ({'voc': False}, configuration.ConfigError, 'there is nothing to learn from'),
-        ({'sbd': '/nowhere'}, DataError, '/nowhere holds no SBD'),
+        ({'voc': False}, configuration.ConfigError, 'there are no training images'),
+        ({'sbd': '/nowhere'}, DataError, '/nowhere does not contain SBD'),
     ],
 )
-def test_what_cannot_be_run_is_refused_before_anything_is_written(options, error, message, tree, tmp_path):
+def test_wrong_options_are_errors_before_anything_is_written(options, error, message, tree, tmp_path):
     with pytest.raises(error, match=message):
         pipeline.run(configuration.check(made.small(tree, **options)), tmp_path / 'run')
     assert not (tmp_path / 'run' / 'config.json').exists()
 
 
-def test_what_is_tested_on_is_not_learned_from(tree, tmp_path):
+def test_overlap_of_training_and_test_is_an_error(tree, tmp_path):
     config = made.small(tree, sbd=str(tree.parent))
-    with pytest.raises(DataError, match='1 of the 2 images of val are among the 5 to learn from, such as 2008_000004'):
+    with pytest.raises(
+        DataError, match='1 of the 2 test images of val are also among the 5 training images, such as 2008_000004'
+    ):
         pipeline.run(configuration.check(config), tmp_path / 'run')
 
 
 @pytest.mark.parametrize(
-    ('names', 'steps', 'least'),
+    ('names', 'steps', 'min_miou'),
     [
         pytest.param(('astronaut', 'chelsea', 'flower'), 75, 80, marks=pytest.mark.slow),
         pytest.param(tuple(photographs.OUTLINES), 250, 90, marks=pytest.mark.nightly),
     ],
 )
-def test_the_masks_of_photographs_are_overfitted(names, steps, least, tmp_path, monkeypatch, undrawn):
+def test_the_masks_of_photographs_are_overfitted(names, steps, min_miou, tmp_path, monkeypatch, undrawn):
     monkeypatch.setattr(batches, 'SIZE_MULTIPLE', 64)
     year = photographs.devkit(tmp_path, side=64, names=names)
     config = made.small(year, steps=steps, learning_rate=0.008, hidden=128, dropout=0.0)
     config.model.update(widths=(16,) * 5)
     config.update(log_every=20, eval_every=1000, figure_every=1000, checkpoint_every=1000)
     config.data.update(probe_train='trainval', test='trainval')
-    found = pipeline.run(configuration.check(config), tmp_path / 'run')['voc_segmentation']['fcn']
-    measured = found['tests']['trainval']
-    assert measured['count'] == len(names)
-    known = {name for name, value in measured['iou'].items() if value is not None}
+    row = pipeline.run(configuration.check(config), tmp_path / 'run')['voc_segmentation']['fcn']
+    metrics = row['tests']['trainval']
+    assert metrics['count'] == len(names)
+    known = {name for name, value in metrics['iou'].items() if value is not None}
     assert known == {'background', *(label for name in names for label, _ in photographs.OUTLINES[name])}
-    assert measured['miou'] > least
+    assert metrics['miou'] > min_miou

@@ -1,4 +1,4 @@
-"""VOC and SBD of small images whose classes can be told by their colours, for tests."""
+"""Small VOC and SBD folders for tests; the colour of a pixel gives its class."""
 
 import numpy as np
 import PIL.Image
@@ -11,7 +11,7 @@ COLOURS = {0: (20, 200, 40), 8: (220, 40, 30), 12: (40, 60, 230)}  # of backgrou
 
 
 def picture(n, size):
-    """(pixels, mask) of an image with a cat or a dog, and void between it and the background."""
+    """Returns (pixels, mask) of an image with a cat or a dog, which has a void border."""
     random, label = np.random.default_rng(n), (8, 12)[n % 2]
     top, left = random.integers(1, 6, 2)
     mask = np.zeros(size, np.uint8)
@@ -24,7 +24,7 @@ def picture(n, size):
 
 
 def voc(year, **splits):
-    """Adds as many images as SIZES has; `splits` are of their numbers."""
+    """Adds one image per entry of SIZES; `splits` are {list name: numbers of images}."""
     for n, size in enumerate(SIZES):
         pixels, mask = picture(n, size)
         trees.add(year, name(n), size=size, mask=mask)
@@ -34,10 +34,10 @@ def voc(year, **splits):
 
 
 def sbd(folder, *numbers, suffix='.mat'):
-    """Adds images of these numbers to benchmark_RELEASE, and the list train of them."""
+    """Writes images with these numbers, their masks and the list train in the layout of benchmark_RELEASE."""
     root = folder / 'dataset'
-    for place in ('img', 'cls'):
-        (root / place).mkdir(parents=True, exist_ok=True)
+    for subfolder in ('img', 'cls'):
+        (root / subfolder).mkdir(parents=True, exist_ok=True)
     for n in numbers:
         pixels, mask = picture(n, SIZES[n % len(SIZES)])
         PIL.Image.fromarray(pixels).save(root / 'img' / f'{name(n)}.png')
