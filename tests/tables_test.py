@@ -36,7 +36,7 @@ def test_tables_show_results_and_blanks(tmp_path):
     table_rows = rows(text)
     assert ['here, fcn, seg11valid', '', '', '38.1'] in table_rows
     assert ['here, fcn, val', '', '', '36.0'] in table_rows
-    assert '8,498 training and 736 test images, 100,000 updates; as many as published' in text
+    assert '8,498 training and 736 test images, 100,000 updates; as published' in text
     assert ['here, multi scale frozen1', '', '52.0', ''] in table_rows
     assert ['here, fair', '18.0', '31.0', '36.0', '37.0', '33.5'] in table_rows
     assert ['here, fair', '20.0', '30.0', '35.0', '36.0', '34.0'] in table_rows
@@ -44,9 +44,9 @@ def test_tables_show_results_and_blanks(tmp_path):
     assert ['spot artifacts (the paper)', '19.5', '33.3', '37.9', '38.9', '34.9'] in table_rows
     assert ['spot artifacts (the paper)', '69.8', '52.5', '38.1'] in table_rows
     assert ['Agrawal', '54.2', '43.9', ''] in table_rows
-    assert 'here, fair: ants, 9 training and 2 test images, 1,000 updates; published are 1,281,167 and 50,000,' in text
-    assert 'voc/2007, 5,011 training and 4,952 test images, 80,000 updates; as many as published' in text
-    assert 'detection: voc/2007, 5,011 training and 4,952 test images, 50 updates; published are 5,011' in text
+    assert 'here, fair: ants, 9 training and 2 test images, 1,000 updates; published: 1,281,167 and 50,000' in text
+    assert 'voc/2007, 5,011 training and 4,952 test images, 80,000 updates; as published' in text
+    assert 'detection: voc/2007, 5,011 training and 4,952 test images, 50 updates; published: 5,011' in text
 
 
 def test_a_random_network_is_labelled_random_network(tmp_path):

@@ -1,1 +1,1 @@
-"""What the learned features are good for: evaluations by published protocols, most of them a module each."""
+"""Downstream evaluation of the trained features with published protocols; most tasks are one module."""

@@ -1,8 +1,8 @@
-"""The task: classification by the k nearest neighbours on frozen features, of the learned and of a random network.
+"""The task `knn`: classification by k nearest neighbours on frozen features of the trained and of a random network.
 
-Features are the average-pooled maps of conv1 to conv5, divided by their length, as float32. Those of data.test are
-held; those of data.probe_train, the bank, come in blocks, of which the nearest neighbours are kept. It is exact, and
-what it holds grows with the test images alone.
+Features are the average-pooled maps of conv1 to conv5, L2-normalised, as float32. The features of data.test (queries)
+stay in memory. The features of data.probe_train (the bank) are computed in blocks, and only the nearest neighbours are
+kept. The search is exact. Its memory grows with the number of test images, not with the bank.
 """
 
 import itertools
@@ -26,37 +26,37 @@ from artifacts_jax.transfer import neighbours
 from artifacts_jax.transfer.neighbours import Nearest
 
 NAME = 'knn'
-SPLITS = ('probe_train', 'test')  # of the data, that it needs
+SPLITS = ('probe_train', 'test')  # the splits of the data that this task needs
 entries = list_networks
-BLOCK = 2048  # images of the bank, at a time
-QUERIES = 1024  # test images on a device, at a time
+BLOCK = 2048  # images of the bank in a block
+QUERIES = 1024  # test images that a device compares with a block at a time
 
 
 def check(config: ConfigDict, devices: Devices) -> None:
-    """Raises ConfigError if a batch does not divide by the processes."""
+    """Raises ConfigError if the batch size is not divisible by the number of processes."""
     del devices
     processes.check_batch('knn.batch_size', config.knn.batch_size)
 
 
 def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
-    """Returns the data sets, which have labels and test images whose features fit into memory.
+    """Returns the data sets after checking labels and memory.
 
-    Held of an image are four bytes for each value of its features, and eight for each neighbour.
+    Each test image needs four bytes of memory for each value of its features, and eight bytes for each neighbour.
 
     Raises:
-      DataError: there are no labels, or test images of classes without training images.
-      ConfigError: the test images' features need too much memory.
+      DataError: there are no labels, or a class of the test images has no training images.
+      ConfigError: the features of the test images need too much memory.
     """
     splits.check_labels(config.data, datasets, stage=NAME)
-    options, count = config.knn, datasets['test'].num_examples
+    options, num_test = config.knn, datasets['test'].num_examples
     sizes = extraction.compute_sizes(config, options.max_values)
-    each = sum(4 * size + 8 * max(options.neighbours) for size in sizes.values())
-    extraction.check_memory(config, NAME, each, min(options.max_test or count, count))
+    bytes_per_image = sum(4 * size + 8 * max(options.neighbours) for size in sizes.values())
+    extraction.check_memory(config, NAME, bytes_per_image, min(options.max_test or num_test, num_test))
     return datasets
 
 
 def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
-    """Classifies the test images by every layer of a network.
+    """Classifies the test images with the features of each layer of a network.
 
     Returns:
       {'dataset', 'train', 'test', 'layers': {layer: {k as text: {'accuracy', 'top5' in %, 'correct', 'count'}}}}.
@@ -66,31 +66,31 @@ def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
     extract = partial(extract, entry.network.variables)
     batches = data['test'].eval_batches(options.batch_size, limit=options.max_test)
     queries, labels = extraction.collect_features(extract, batches)
-    nearest, images = fit(config, devices, extract, data['probe_train'], queries, len(labels))
+    nearest, num_train = search(config, devices, extract, data['probe_train'], queries, len(labels))
     layers = score(config, devices, nearest, labels)
-    return {'dataset': config.data.name, 'train': images, 'test': len(labels), 'layers': layers}
+    return {'dataset': config.data.name, 'train': num_train, 'test': len(labels), 'layers': layers}
 
 
 def columns(row: dict) -> dict[str, str]:
-    """Returns the cells of a layer's row for a k."""
+    """Returns the table cells of one layer and k."""
     return {'': results.format_number(row['accuracy'], 2), 'top 5': results.format_number(row['top5'], 2)}
 
 
 def summary(row: dict) -> list[str]:
-    """Returns the accuracies of each layer."""
+    """Returns the lines to print for a row: the accuracies of each layer."""
     layers = (
-        (layer, ', '.join(f'{each["accuracy"]:.2f} % of {k}' for k, each in x.items()))
-        for layer, x in row['layers'].items()
+        (layer, ', '.join(f'{result["accuracy"]:.2f} % (k = {k})' for k, result in by_k.items()))
+        for layer, by_k in row['layers'].items()
     )
     return [f'{layer} {accuracies}' for layer, accuracies in layers]
 
 
 def table(found: dict) -> str:
-    """Returns the rows of all networks as a table of text: accuracies in %."""
+    """Returns the rows of all networks as a text table: accuracies in %."""
     networks = found[NAME]
     last = list(networks.values())[-1]
     rows = {
-        name: {(layer, k): each for layer, ks in row['layers'].items() for k, each in ks.items()}
+        name: {(layer, k): result for layer, by_k in row['layers'].items() for k, result in by_k.items()}
         for name, row in networks.items()
     }
     return (
@@ -100,28 +100,28 @@ def table(found: dict) -> str:
     )
 
 
-def fit(
-    config: ConfigDict, devices: Devices, extract: Callable, bank: Any, queries: dict[str, np.ndarray], count: int
+def search(
+    config: ConfigDict, devices: Devices, extract: Callable, bank: Any, queries: dict[str, np.ndarray], num_queries: int
 ) -> tuple[dict[str, Nearest], int]:
-    """Returns ({layer: the nearest neighbours of the queries}, how many images of the bank there are)."""
-    options, images = config.knn, 0
-    nearest = {layer: neighbours.make_empty(count, max(options.neighbours)) for layer in queries}
+    """Returns ({layer: nearest neighbours of the queries}, number of images in the bank)."""
+    options, bank_size = config.knn, 0
+    nearest = {layer: neighbours.make_empty(num_queries, max(options.neighbours)) for layer in queries}
     merge = devices.per_example(_merge)
-    for block in _blocks(extract, bank, options):
-        images += int((block['label'] >= 0).sum())
-        for rows, part in _chunks({'queries': queries, 'nearest': nearest}, count, devices):
-            for layer, new in merge(block, part).items():
+    for block in _extract_blocks(extract, bank, options):
+        bank_size += int((block['label'] >= 0).sum())
+        for rows, chunk in _split_chunks({'queries': queries, 'nearest': nearest}, num_queries, devices):
+            for layer, new in merge(block, chunk).items():
                 for old, values in zip(nearest[layer], new):
                     old[rows] = values
-    return nearest, images
+    return nearest, bank_size
 
 
 def score(config: ConfigDict, devices: Devices, nearest: dict[str, Nearest], labels: Int[np.ndarray, ' N']) -> dict:
-    """Returns {layer: {k as text: result}} of the votes of the queries' neighbours."""
+    """Returns {layer: {k as text: result}}: the accuracies of the votes of the neighbours."""
     ks, count = tuple(config.knn.neighbours), len(labels)
-    judge = devices.per_example(partial(_judge, ks=ks, temperature=config.knn.temperature))
-    parts = [judge({}, part) for _, part in _chunks({'nearest': nearest, 'label': labels}, count, devices)]
-    correct = {layer: sum(part[layer].sum(axis=0) for part in parts).tolist() for layer in nearest}
+    vote = devices.per_example(partial(_vote, ks=ks, temperature=config.knn.temperature))
+    chunks = [vote({}, chunk) for _, chunk in _split_chunks({'nearest': nearest, 'label': labels}, count, devices)]
+    correct = {layer: sum(chunk[layer].sum(axis=0) for chunk in chunks).tolist() for layer in nearest}
     return {
         layer: {
             str(k): {'accuracy': 100 * first / count, 'top5': 100 * five / count, 'correct': first, 'count': count}
@@ -131,34 +131,40 @@ def score(config: ConfigDict, devices: Devices, nearest: dict[str, Nearest], lab
     }
 
 
-def _blocks(extract, dataset, options):
-    """Yields parts of the bank, {'bank': {layer: [b, D]}, 'label': [b]}, of one size: the last is padded, with -1."""
+def _extract_blocks(extract, dataset, options):
+    """Yields blocks of the bank, {'bank': {layer: [b, D]}, 'label': [b]}.
+
+    All blocks have the same size: the last one is padded, with label -1.
+    """
     batches = dataset.eval_batches(options.batch_size, limit=options.max_train)
-    together = min(-(-BLOCK // options.batch_size), dataset.eval_steps(options.batch_size, options.max_train))
-    while some := list(itertools.islice(batches, together)):
-        maps, labels = extraction.collect_features(extract, some)
-        missing = together * options.batch_size - len(labels)
+    batches_per_block = min(-(-BLOCK // options.batch_size), dataset.eval_steps(options.batch_size, options.max_train))
+    while block := list(itertools.islice(batches, batches_per_block)):
+        maps, labels = extraction.collect_features(extract, block)
+        padding = batches_per_block * options.batch_size - len(labels)
         yield {
-            'bank': {layer: np.pad(x, ((0, missing), (0, 0))) for layer, x in maps.items()},
-            'label': np.pad(labels, (0, missing), constant_values=-1),
+            'bank': {layer: np.pad(x, ((0, padding), (0, 0))) for layer, x in maps.items()},
+            'label': np.pad(labels, (0, padding), constant_values=-1),
         }
 
 
-def _chunks(tree, count, devices):
-    """Yields (rows, this process's part of them in a tree of [count, ...]), parts of one size with 'valid'."""
+def _split_chunks(tree, count, devices):
+    """Yields (rows, this process's shard of these rows) for chunks of a tree of [count, ...] arrays.
+
+    All chunks have the same size: the last one is padded. 'valid' is False for padding.
+    """
     size = processes.round_up(min(QUERIES * len(devices.devices), count))
     for start in range(0, count, size):
         rows = np.arange(start, start + size)
-        chosen = {**jax.tree.map(lambda x, rows=rows: x[np.minimum(rows, count - 1)], tree), 'valid': rows < count}
-        yield slice(start, min(start + size, count)), processes.local_shard(chosen)
+        chunk = {**jax.tree.map(lambda x, rows=rows: x[np.minimum(rows, count - 1)], tree), 'valid': rows < count}
+        yield slice(start, min(start + size, count)), processes.local_shard(chunk)
 
 
-def _merge(block, part):
+def _merge(block, chunk):
     return {
-        layer: neighbours.merge(Nearest(*part['nearest'][layer]), queries, block['bank'][layer], block['label'])
-        for layer, queries in part['queries'].items()
+        layer: neighbours.merge(Nearest(*chunk['nearest'][layer]), queries, block['bank'][layer], block['label'])
+        for layer, queries in chunk['queries'].items()
     }
 
 
-def _judge(_, part, **settings):
-    return {layer: neighbours.vote(nearest, part['label'], **settings) for layer, nearest in part['nearest'].items()}
+def _vote(_, chunk, **options):
+    return {layer: neighbours.vote(nearest, chunk['label'], **options) for layer, nearest in chunk['nearest'].items()}

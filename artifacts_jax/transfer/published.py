@@ -1,7 +1,7 @@
-"""The paper's tables, for what is measured here to stand beside: every number in %, with its source.
+"""The paper's tables, for comparison with our results: every number is in %.
 
-Source of all rows: the tables of Jenni and Favaro, CVPR 2018 (arXiv 1806.05024), which take those of other methods from
-their papers. What the paper does not say, or was not at hand, is left out.
+Source of all rows: the tables of Jenni and Favaro, CVPR 2018 (arXiv 1806.05024), which take the numbers of other
+methods from their papers. Numbers that the paper does not give, or that were not available to us, are omitted.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
 
 
 class Table(NamedTuple):
-    """A published table: what it measures, its columns, and its rows, {method: numbers}, None where there is none."""
+    """A published table: its title, its columns, and its rows {method: numbers}; None for a missing number."""
 
     title: str
     columns: tuple[str, ...]
@@ -20,7 +20,7 @@ class Table(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What a number is reached on: training images, test images, updates."""
+    """The setting of an experiment: number of training images, of test images, and of updates."""
 
     train: int
     test: int
@@ -75,22 +75,22 @@ VOC = Table(
 
 IMAGENET_IMAGES = (1_281_167, 50_000)  # training, test
 VOC07_IMAGES = (5_011, 4_952)
-VOC12_IMAGES = (8_498, 736)  # SBD's train, and seg11valid
+VOC12_IMAGES = (8_498, 736)  # train of SBD, seg11valid
 
 
 def format_setting(name: str, data: str, here: Setting, there: Setting) -> str:
-    """Returns a line of what a row was reached on, and of what is published where it differs.
+    """Returns a line with the setting of our row, and the published setting if it differs.
 
     Args:
-      name: of the row.
-      data: the data set.
-      here: of the row.
-      there: of the published rows.
+      name: the name of our row.
+      data: the name of the data set.
+      here: the setting of our row.
+      there: the setting of the published rows.
     """
     text = f'{name}: {data}, {here.train:,} training and {here.test:,} test images, {here.steps:,} updates; '
     if here == there:
-        return text + 'as many as published\n'
-    return text + f'published are {there.train:,} and {there.test:,}, {there.steps:,} updates\n'
+        return text + 'as published\n'
+    return text + f'published: {there.train:,} and {there.test:,} images, {there.steps:,} updates\n'
 
 
 def format_voc_tables(
@@ -100,31 +100,32 @@ def format_voc_tables(
     classes: dict[str, dict[str, float | None]],
     settings: str = '',
 ) -> str:
-    """Returns tables of text of what is reached on VOC: rows beside the published ones, then every class's values.
+    """Returns our results on VOC as text tables: first a comparison with published rows, then the values by class.
 
     Args:
-      title: what is measured, and on how many images.
-      column: of VOC, whose published numbers stand above.
-      rows: {name: {heading: cell}}, the first of which is of that column.
-      classes: {heading: {class: value}}.
-      settings: lines below the rows.
+      title: the title: what is measured, on how many images.
+      column: index of the column of VOC that has the published numbers.
+      rows: our rows, {name: {heading: cell}}; the first heading is compared with the published numbers.
+      classes: the values by class, {heading: {class: value}}.
+      settings: lines of text below the first table.
     """
     headings = list(next(iter(rows.values())))
     blank = [''] * (len(headings) - 1)
-    above = [[name, numbers[column], *blank] for name, *numbers in add_published_rows(VOC, {})]
-    below = [[name, *cells.values()] for name, cells in rows.items()]
+    published_rows = [[name, numbers[column], *blank] for name, *numbers in add_published_rows(VOC, {})]
+    our_rows = [[name, *cells.values()] for name, cells in rows.items()]
     names = next(iter(classes.values()))
     by_class = [[name, *(results.format_number(values[name]) for values in classes.values())] for name in names]
-    return f'{title}\n\n{results.format_table(["", *headings], above + below)}{settings}\n' + results.format_table(
-        ['class', *classes], by_class
+    return (
+        f'{title}\n\n{results.format_table(["", *headings], published_rows + our_rows)}{settings}\n'
+        + results.format_table(['class', *classes], by_class)
     )
 
 
 def add_published_rows(table: Table, ours: dict[str, tuple[float | None, ...]]) -> list[list[str]]:
-    """Returns rows of text: the published bounds and the paper's, and then `ours`, {name: numbers}."""
+    """Returns text rows: the published supervised, random and paper rows, then `ours`, {name: numbers}."""
     return format_rows({name: table.rows[name] for name in (SUPERVISED, RANDOM, OURS)} | ours)
 
 
 def format_rows(rows: dict[str, tuple[float | None, ...]]) -> list[list[str]]:
-    """Returns rows of text of {name: numbers}, blank where there is none."""
+    """Returns text rows of {name: numbers}; None becomes an empty cell."""
     return [[name, *('' if x is None else f'{x:.1f}' for x in numbers)] for name, numbers in rows.items()]

@@ -1,9 +1,12 @@
-"""The task: retrieval by frozen features: test images are queries, and images of their class should come first.
+"""The task `retrieval`: image retrieval with frozen features.
 
-Features are the average-pooled maps of conv1 to conv5, of length 1. data.probe_train, the gallery, is ranked by their
-cosine similarity with those of a query, images of equal similarity as they come. The average precision of a query is
-the mean, over the gallery's images of its class, of the precision at their ranks; its recall at k is 1 if one of the
-first k is of its class, as in metric learning (Jegou et al., TPAMI 2011; Oh Song et al., CVPR 2016).
+Queries are the test images. For each query, the images of data.probe_train (the gallery) are ranked by the cosine
+similarity of their features; images with equal similarity keep the order of reading. Features are the average-pooled
+maps of conv1 to conv5, L2-normalised.
+
+The average precision of a query is the mean precision at the ranks of the gallery images of its class. Its recall at k
+is 1 if one of the first k images has its class, as in metric learning (Jegou et al., TPAMI 2011; Oh Song et al., CVPR
+2016).
 """
 
 from functools import partial
@@ -23,35 +26,37 @@ from artifacts_jax.training import results
 from artifacts_jax.training.evaluation import Entry, Run, list_networks
 
 NAME = 'retrieval'
-SPLITS = ('probe_train', 'test')  # of the data, that it needs
+SPLITS = ('probe_train', 'test')  # the splits of the data that this task needs
 entries = list_networks
 RECALLS = (1, 10)
-RANKED = 16  # bytes that a query needs for each image that it ranks
+RANKING_BYTES = 16  # memory that a query needs for each image of the gallery, while it is ranked
 
 
 def check(config: ConfigDict, devices: Devices) -> None:
-    """Raises ConfigError if a batch does not divide by the processes."""
+    """Raises ConfigError if the batch size is not divisible by the number of processes."""
     del devices
     processes.check_batch('retrieval.batch_size', config.retrieval.batch_size)
 
 
 def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
-    """Returns the data sets, which have labels, and a gallery whose features fit into memory.
+    """Returns the data sets after checking labels and memory.
 
     Raises:
-      DataError: there are no labels, or queries of classes that the gallery lacks.
-      ConfigError: the gallery's features need too much memory.
+      DataError: there are no labels, or a class of the queries has no images in the gallery.
+      ConfigError: the features of the gallery need too much memory.
     """
     splits.check_labels(config.data, datasets, stage=NAME)
-    options, count = config.retrieval, datasets['probe_train'].num_examples
-    each = sum(4 * size for size in extraction.compute_sizes(config, options.max_values).values())
-    each += RANKED * options.batch_size
-    extraction.check_memory(config, NAME, each, min(options.max_train or count, count), split='train')
+    options, num_train = config.retrieval, datasets['probe_train'].num_examples
+    bytes_per_image = sum(4 * size for size in extraction.compute_sizes(config, options.max_values).values())
+    bytes_per_image += RANKING_BYTES * options.batch_size
+    extraction.check_memory(
+        config, NAME, bytes_per_image, min(options.max_train or num_train, num_train), split='train'
+    )
     return datasets
 
 
 def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
-    """Ranks the gallery for every query, by every layer of a network.
+    """Ranks the gallery for every query, with the features of each layer of a network.
 
     Returns:
       {'dataset', 'train', 'test', 'layers': {layer: {'map' in %, 'recall': {k as text: in %}}}}.
@@ -61,20 +66,20 @@ def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
     batches = data['probe_train'].eval_batches(options.batch_size, limit=options.max_train)
     gallery, labels = extraction.collect_features(extract, batches)
     inputs = jax.device_put((variables, gallery, labels), run.devices.replicated)
-    judge = run.devices.per_example(_judge(config))
+    score_batch = run.devices.per_example(_make_scorer(config))
     batches = data['test'].eval_batches(options.batch_size, limit=options.max_test)
-    parts = [judge(inputs, batch) for batch in batches]
-    found = jax.tree.map(lambda *xs: 100 * np.concatenate(xs).mean(axis=0, dtype=np.float64), *parts)
+    scores = [score_batch(inputs, batch) for batch in batches]
+    means = jax.tree.map(lambda *xs: 100 * np.concatenate(xs).mean(axis=0, dtype=np.float64), *scores)
     layers = {
         layer: {'map': float(x[0]), 'recall': {str(k): float(recall) for k, recall in zip(RECALLS, x[1:])}}
-        for layer, x in found.items()
+        for layer, x in means.items()
     }
-    counts = {'train': len(labels), 'test': sum(len(part['conv1']) for part in parts)}
+    counts = {'train': len(labels), 'test': sum(len(batch['conv1']) for batch in scores)}
     return {'dataset': config.data.name, **counts, 'layers': layers}
 
 
 def columns(row: dict) -> dict[str, str]:
-    """Returns the cells of a layer's row."""
+    """Returns the table cells of one layer."""
     return {
         '': results.format_number(row['map'], 2),
         **{f'R@{k}': results.format_number(x, 2) for k, x in row['recall'].items()},
@@ -82,17 +87,17 @@ def columns(row: dict) -> dict[str, str]:
 
 
 def summary(row: dict) -> list[str]:
-    """Returns the mean average precision of each layer."""
-    return [f'{layer} mAP {results.format_number(each["map"], 2)} %' for layer, each in row['layers'].items()]
+    """Returns the lines to print for a row: the mean average precision of each layer."""
+    return [f'{layer} mAP {results.format_number(result["map"], 2)} %' for layer, result in row['layers'].items()]
 
 
 def table(found: dict) -> str:
-    """Returns the rows of all networks as a table of text: mean average precisions and recalls in %."""
+    """Returns the rows of all networks as a text table: mean average precisions and recalls in %."""
     networks = found[NAME]
     last = list(networks.values())[-1]
-    rows = {name: {(layer,): each for layer, each in row['layers'].items()} for name, row in networks.items()}
+    rows = {name: {(layer,): result for layer, result in row['layers'].items()} for name, row in networks.items()}
     return (
-        f'Retrieval by frozen features of {last["dataset"]}, {last["test"]:,} queries among {last["train"]:,} images;'
+        f'Retrieval with frozen features of {last["dataset"]}, {last["test"]:,} queries among {last["train"]:,} images;'
         f' mean average precision and recall at k in %\n\n{results.format_network_table(["layer"], rows, columns)}'
     )
 
@@ -100,15 +105,15 @@ def table(found: dict) -> str:
 def score_query(
     query: Float[Array, ' D'], label: Int32[Array, ''], gallery: Float[Array, 'N D'], labels: Int32[Array, ' N']
 ) -> Float32[Array, '3']:
-    """Returns the average precision of a query, and its recall at each of RECALLS, in [0, 1].
+    """Returns the average precision of a query and its recall at each k of RECALLS, in [0, 1].
 
-    A query that has a neighbour at no number, or of whose class the gallery has no image, has 0.
+    All values are 0 if a similarity is not finite, or if the gallery has no image of the query's class.
 
     Args:
-      query: its features, of length 1.
-      label: its class.
-      gallery: features of length 1.
-      labels: their classes.
+      query: L2-normalised features of the query.
+      label: the class of the query.
+      gallery: L2-normalised features of the gallery.
+      labels: the classes of the gallery.
     """
     similarity = jnp.einsum('d,nd->n', query, gallery, precision='highest')
     relevant = (labels == label)[jnp.argsort(-similarity, stable=True)]
@@ -118,15 +123,14 @@ def score_query(
     return jnp.where(jnp.isfinite(similarity).all(), values, 0.0).astype(jnp.float32)
 
 
-def _judge(config):
-    """Returns a function((variables, the gallery's features and labels), batch) -> {layer: what `rank` does}."""
-    maps = extraction.make_pooled_trunk(config, config.retrieval.max_values, unit_length=True)
+def _make_scorer(config):
+    """Returns score_batch((variables, gallery features, gallery labels), batch) -> {layer: scores}."""
+    extract_maps = extraction.make_pooled_trunk(config, config.retrieval.max_values, unit_length=True)
 
-    def judge(inputs, batch):
+    def score_batch(inputs, batch):
         variables, gallery, labels = inputs
-        queries = maps(variables, augment.test_view(config, batch['image']))
+        queries = extract_maps(variables, augment.test_view(config, batch['image']))
+        score_queries = jax.vmap(score_query, (0, 0, None, None))
+        return {layer: score_queries(queries[layer], batch['label'], gallery[layer], labels) for layer in queries}
 
-        ranked = jax.vmap(score_query, (0, 0, None, None))
-        return {layer: ranked(queries[layer], batch['label'], gallery[layer], labels) for layer in queries}
-
-    return judge
+    return score_batch

@@ -8,7 +8,7 @@ from artifacts_jax.transfer import confusion
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_measures_equal_scikit_learns(seed):
+def test_metrics_equal_scikit_learns(seed):
     random = np.random.default_rng(seed)
     truth = random.integers(0, 21, (40, 30)).astype(np.uint8)
     predicted = np.where(random.random((40, 30)) < 0.6, truth, random.integers(0, 21, (40, 30))).astype(np.uint8)
@@ -23,7 +23,7 @@ def test_measures_equal_scikit_learns(seed):
     assert confusion.mean_accuracy(counts) == pytest.approx(metrics.balanced_accuracy_score(*pair))
 
 
-def test_images_add_up_and_are_not_averaged():
+def test_matrices_of_images_are_added_not_averaged():
     first, second = (
         confusion.compute_matrix(np.array(x), np.array(y), 2) for x, y in (([0, 0, 1], [0, 1, 1]), ([1], [1]))
     )
@@ -31,7 +31,7 @@ def test_images_add_up_and_are_not_averaged():
     assert confusion.mean_iou(first + second) == pytest.approx((1 / 2 + 2 / 3) / 2)
 
 
-def test_a_class_that_is_neither_there_nor_predicted_drops_out():
+def test_absent_classes_are_excluded_from_means():
     counts = confusion.compute_matrix(np.array([0, 0, 1, 255]), np.array([0, 2, 1, 9]), 4)
     np.testing.assert_array_equal(confusion.iou(counts), [0.5, 1, 0, np.nan])  # the third is predicted alone
     assert confusion.mean_iou(counts) == 0.5
@@ -40,6 +40,6 @@ def test_a_class_that_is_neither_there_nor_predicted_drops_out():
     assert all(np.isnan(f(nothing)) for f in (confusion.mean_iou, confusion.pixel_accuracy, confusion.mean_accuracy))
 
 
-def test_a_prediction_of_no_class_is_refused():
+def test_a_prediction_outside_the_classes_raises():
     with pytest.raises(ValueError, match='predicted is 4, expected 0 to 3'):
         confusion.compute_matrix(np.array([0, 1]), np.array([0, 4]), 4)

@@ -19,7 +19,7 @@ EARLIER = (*TRAINED, 'knn', 'segmentation_probe', 'voc_svm')  # that tests/earli
 TASKS = (*EARLIER, 'retrieval')
 
 
-def test_every_task_is_among_them():
+def test_every_task_is_tested_here():
     assert {task.NAME for task in pipeline.EVALUATIONS} == {*TASKS, 'probe'}
 
 
@@ -59,7 +59,7 @@ REFUSED = {
 
 @pytest.mark.parametrize('task', TASKS)
 @pytest.mark.parametrize('what', REFUSED)
-def test_what_cannot_be_run_is_refused_in_one_line_and_nothing_is_written(task, what, earlier_data, tmp_path):
+def test_invalid_settings_are_refused_in_one_line_and_nothing_is_written(task, what, earlier_data, tmp_path):
     config = configure(task)
     config.update_from_flattened_dict(REFUSED[what])
     _check_refused(config, next(iter(REFUSED[what].values())), tmp_path)
@@ -97,7 +97,7 @@ class CapturedError(Exception):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('task', TRAINED)
-def test_two_steps_on_four_devices_are_those_on_one(task, earlier_data, tmp_path, monkeypatch):
+def test_two_steps_on_four_devices_equal_those_on_one(task, earlier_data, tmp_path, monkeypatch):
     captured = []
 
     def capture(stage, config, workdir, devices, datasets, base, **options):

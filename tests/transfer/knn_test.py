@@ -42,9 +42,7 @@ def variables(photograph_folder):
 
 
 @pytest.mark.parametrize(('mapping', 'count'), [('jit', 4), pytest.param('pmap', 3, marks=pytest.mark.slow)])
-def test_a_network_is_judged_as_scikit_learn_judges_its_features(
-    mapping, count, datasets, variables, photograph_folder, tmp_path, monkeypatch
-):
+def test_accuracies_equal_scikit_learns(mapping, count, datasets, variables, photograph_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(knn, 'BLOCK', 20)  # three blocks, the last of them not full
     monkeypatch.setattr(knn, 'QUERIES', 3)
     config, devices = small(photograph_folder), Devices(mapping, jax.devices()[:count])
@@ -67,7 +65,7 @@ def test_a_network_is_judged_as_scikit_learn_judges_its_features(
             assert mine['count'] == 20
 
 
-def test_a_run_says_its_table(photograph_folder, tmp_path):
+def test_a_run_writes_its_table(photograph_folder, tmp_path):
     config = small(photograph_folder, max_train=30, max_test=15, max_values=64)
     found = pipeline.run(configuration.check(config), tmp_path)
     assert set(found['knn']) == {'random'}  # nothing is called learned that has learned nothing
@@ -89,7 +87,7 @@ def test_a_run_says_its_table(photograph_folder, tmp_path):
         ({'knn.neighbours': (0,)}, 'knn.neighbours='),
     ],
 )
-def test_what_cannot_be_is_refused_and_nothing_written(changes, message, photograph_folder, tmp_path):
+def test_invalid_settings_are_refused_and_nothing_is_written(changes, message, photograph_folder, tmp_path):
     config = small(photograph_folder)
     config.update_from_flattened_dict(changes)
     with pytest.raises(configuration.UserError, match=message):
@@ -106,7 +104,7 @@ def test_images_without_labels_are_refused(photograph_folder, tmp_path):
         pipeline.run(configuration.check(small(tmp_path / 'data')), tmp_path / 'run')
 
 
-def test_sizes_are_those_of_the_features(config, variables, batch):
+def test_computed_sizes_equal_those_of_the_features(config, variables, batch):
     for most in (0, 64):
         maps, _ = extraction.make_extractor(config, Devices('jit'), most)(variables, {**batch, 'label': batch['index']})
         assert extraction.compute_sizes(config, most) == {layer: x.shape[1] for layer, x in maps.items()}

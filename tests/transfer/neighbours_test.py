@@ -64,7 +64,7 @@ def test_neighbours_are_the_same_in_blocks_of_any_size(data):
     np.testing.assert_array_equal(whole.label, labels[np.argsort(-similarity, axis=1)[:, :20]])
 
 
-def test_of_a_small_bank_all_vote_whatever_k_is(data):
+def test_all_examples_of_a_small_bank_vote(data):
     bank, labels, queries, truth = data
     nearest = search(bank[:9], labels[:9], queries, 20)
     assert (np.asarray(nearest.label)[:, 9:] == -1).all()
@@ -88,21 +88,21 @@ def judge(labels, similarity, truth, temperature=TEMPERATURE):
         ([1, 1, 1, 1], 0, [False, False]),  # no vote, though it would be the second
     ],
 )
-def test_equal_votes_and_classes_without_any(labels, truth, expected):
+def test_ties_of_votes_and_classes_without_votes(labels, truth, expected):
     assert judge(labels, [0.5] * len(labels), truth) == expected
 
 
-def test_weights_are_neither_too_large_nor_all_nothing():
+def test_weights_neither_overflow_nor_vanish():
     assert judge([2, 1, 1], [1.0, 0.5, 0.5], 2, temperature=1e-3) == [True, True]
     assert judge([2, 1, 1], [-0.5, -0.9, -1.0], 2, temperature=1e-3) == [True, True]
     assert judge([2, 1, 1], [1.0, 0.9, 0.9], 1, temperature=10.0) == [True, True]
 
 
-def test_what_is_no_number_is_right_about_nothing():
+def test_a_similarity_of_nan_counts_as_wrong():
     assert judge([1, 1], [np.nan, 0.5], 1) == [False, False]
 
 
-def test_features_of_length_0_are_as_near_to_all():
+def test_features_of_norm_0_are_equally_near_to_all():
     unit = np.asarray(extraction.normalise_length(jax.numpy.array([[3.0, 4.0], [0.0, 0.0]])))
     np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 0]], rtol=1e-6)
     nearest = search(unit, np.array([4, 2], np.int32), np.zeros((1, 2), np.float32), 2)

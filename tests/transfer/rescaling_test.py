@@ -73,7 +73,7 @@ def test_gradients_are_of_weights_and_random_at_the_outputs(params):
 
 
 @pytest.mark.slow
-def test_layers_are_drawn_by_their_inputs():
+def test_new_layers_are_normalised_for_their_inputs():
     inputs = jnp.asarray(np.random.default_rng(0).gamma(2.0, 3.0, (200, 20)), jnp.float32)
     head = {'fc6': {'kernel': jnp.zeros((2, 2, 5, 7))}, 'fc7': {'kernel': jnp.zeros((7, 7))}, 'score': 3}
     found = rescaling.initialise_connected(jax.random.key(0), head, inputs, 7)

@@ -26,7 +26,7 @@ def small(folder, **options):
     return config
 
 
-def test_a_ranking_is_judged_as_by_hand():
+def test_scores_of_a_ranking_equal_those_computed_by_hand():
     angles = np.array([0.0, 0.5, 0.1, 0.3, 0.3])  # from the query: the order is 0, 2, 3, 4, 1
     gallery = jnp.asarray(np.stack([np.cos(angles), np.sin(angles)], axis=1), jnp.float32)
     labels, query = jnp.array([0, 1, 0, 1, 2]), jnp.array([1.0, 0.0])
@@ -38,7 +38,7 @@ def test_a_ranking_is_judged_as_by_hand():
 
 
 @pytest.mark.parametrize(('mapping', 'count'), [('jit', 4), pytest.param('pmap', 3, marks=pytest.mark.slow)])
-def test_precisions_are_scikit_learns(mapping, count, photograph_folder, tmp_path):
+def test_average_precisions_equal_scikit_learns(mapping, count, photograph_folder, tmp_path):
     config, devices = small(photograph_folder), Devices(mapping, jax.devices()[:count])
     variables = artifacts.select_discriminator(
         loop.make_initial_state(artifacts, config, Devices('jit'), None).variables
@@ -63,13 +63,13 @@ def test_precisions_are_scikit_learns(mapping, count, photograph_folder, tmp_pat
             assert row['recall'][str(k)] == pytest.approx(100 * hit.mean())
 
 
-def test_a_run_says_its_table_and_is_not_run_again(photograph_folder, tmp_path, monkeypatch):
+def test_a_run_writes_its_table_and_does_not_run_again(photograph_folder, tmp_path, monkeypatch):
     config = configuration.check(small(photograph_folder, max_train=30, max_test=15, max_values=64))
     found = pipeline.run(config, tmp_path)
     row = found['retrieval']['random']
     assert (row['train'], row['test']) == (30, 15)
     text = (tmp_path / 'results.txt').read_text()
-    assert 'Retrieval by frozen features' in text
+    assert 'Retrieval with frozen features' in text
     assert f'{row["layers"]["conv5"]["map"]:.2f}' in text
     monkeypatch.setattr(splits, 'load', None)
     assert pipeline.run(config, tmp_path) == found

@@ -6,7 +6,7 @@ from artifacts_jax.transfer import segmentation_probe
 
 
 @pytest.mark.parametrize('cells', [(3, 4), (1, 5), (7, 1)])
-def test_features_of_pixels_are_those_of_stretched_maps(cells):
+def test_features_of_pixels_equal_those_of_upsampled_maps(cells):
     random, size = np.random.default_rng(0), (11, 17)
     grid = random.normal(size=(*cells, 3)).astype(np.float32)
     places = np.stack([random.integers(0, side, 40) for side in size], axis=1)
@@ -16,7 +16,7 @@ def test_features_of_pixels_are_those_of_stretched_maps(cells):
     )
 
 
-def test_maps_are_stretched_as_scipy_stretches_them():
+def test_upsampling_equals_scipys():
     grid, size = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float32), (9, 20)
     at = np.meshgrid(*((np.arange(side) + 0.5) * n / side - 0.5 for side, n in zip(size, grid.shape)), indexing='ij')
     expected = [ndimage.map_coordinates(grid[..., n], at, order=1, mode='nearest') for n in range(2)]
@@ -25,7 +25,7 @@ def test_maps_are_stretched_as_scipy_stretches_them():
     )
 
 
-def test_drawn_are_pixels_that_have_a_class_each_once():
+def test_sampled_pixels_have_a_class_and_are_different():
     mask = np.full((6, 8), 255, np.uint8)
     mask[2:5, 1:4] = np.arange(9).reshape(3, 3)
     places, labels = segmentation_probe.sample_pixels(mask, 100, np.random.default_rng(0))

@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_run_tells_classes_apart(folder, tmp_path):
+def test_a_run_segments_classes(folder, tmp_path):
     config = small(folder)
     found = pipeline.run(configuration.check(config), tmp_path)
     row = found['segmentation_probe']['random']
@@ -41,7 +41,7 @@ def test_a_run_tells_classes_apart(folder, tmp_path):
     assert (tmp_path / 'figures' / 'segmentation_probe.png').is_file()
 
 
-def test_images_that_are_learned_from_and_tested_on_are_said(folder, capsys):
+def test_images_in_both_splits_are_reported(folder, capsys):
     config = small(folder)
     task.open_data(config, splits.Datasets(config))
     config.data.update(probe_train='training[:4]', test='training[2:]')
@@ -50,7 +50,7 @@ def test_images_that_are_learned_from_and_tested_on_are_said(folder, capsys):
     assert 'warning: 2 of the 4 images of training[2:] are learned from, too' in capsys.readouterr().err
 
 
-def test_what_cannot_be_probed_is_refused_before_anything_is_written(folder, tmp_path):
+def test_invalid_settings_are_refused_before_anything_is_written(folder, tmp_path):
     config = small(folder)
     config.data.probe_train = 'training[:1]'
     with pytest.raises(DataError, match='is one image, expected two or more'):
@@ -68,7 +68,7 @@ def test_what_cannot_be_probed_is_refused_before_anything_is_written(folder, tmp
         ('validation', (255, 255), 'the pixels of validation of .* have no class, expected 1 or more'),
     ],
 )
-def test_masks_without_classes_to_tell_apart_are_refused(tmp_path, split, values, message):
+def test_masks_without_enough_classes_are_refused(tmp_path, split, values, message):
     folder = made.folder(tmp_path / 'parks')
     for path in (folder / 'masks' / split).rglob('*.png'):
         PIL.Image.fromarray(np.where(made.mask(0) == 1, *values).astype(np.uint8)).save(path)

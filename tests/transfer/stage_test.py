@@ -17,7 +17,7 @@ from artifacts_jax.transfer.voc.detection import stage as detection
 
 
 @pytest.mark.parametrize('name', benchmark.TASKS)
-def test_a_batch_of_noise_is_what_the_step_takes(name, config):
+def test_sample_batches_have_the_form_that_the_step_needs(name, config):
     config.layerwise.crop_size = config.voc_classification.crop_size = 12
     config.voc_detection.update(hidden=8, boxes=50, scales=(24,), longest=40)
     config.voc_segmentation.hidden = 8
@@ -30,14 +30,14 @@ def test_a_batch_of_noise_is_what_the_step_takes(name, config):
     assert all(value.shape == () for value in values.values())
 
 
-def test_the_trunks_share_is_measured(config):
+def test_the_time_of_the_trunk_is_measured(config):
     config.layerwise.crop_size, config.batch_size = 12, 2
     stage = benchmark.stages()['layerwise']
     assert stage.time_components(config, stage.sample_batch(config), 1)['trunk_s'] > 0
 
 
 @pytest.mark.slow
-def test_the_share_of_pooling_is_measured_on_regions_of_both_kinds(config):
+def test_the_time_of_pooling_is_measured_on_positive_and_negative_regions(config):
     config.voc_detection.update(hidden=8, boxes=200, scales=(48,), longest=80, regions=16)
     config.batch_size, stage = 2, detection.BENCHMARK
     batch = stage.sample_batch(config)
@@ -83,7 +83,7 @@ class Supervised(TrunkStage):
         return architecture.make_classifier('linear', 2, config=config, axis_name=axis_name)
 
 
-def test_a_stage_may_train_the_trunk_from_its_first_weights(config, photograph_folder, tmp_path):
+def test_a_stage_may_train_the_trunk_from_random_weights(config, photograph_folder, tmp_path):
     config.data.name, config.stl10.batch_norm, config.log_every = str(photograph_folder), 'reference', 1
     config.update(eval_every=100, figure_every=100, checkpoint_every=100)
     stage = Supervised(NAME='supervised', predict=lambda variables, dataset, limit: 0.5)

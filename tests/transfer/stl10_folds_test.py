@@ -26,12 +26,12 @@ def test_each_line_is_a_fold(tmp_path):
         ('0 1 2\n3 4 3\n', 'line 2: has 3 twice, expected 3 different indices'),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path, text, message):
+def test_malformed_lines_are_named(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         read(tmp_path / 'folds.txt', text)
 
 
-def test_a_file_that_is_missing_or_no_text_says_so(tmp_path):
+def test_a_file_that_is_missing_or_binary_is_reported(tmp_path):
     with pytest.raises(DataError, match=r'missing.txt: cannot be read'):
         stl10.read_folds(tmp_path / 'missing.txt', num_folds=2, fold_size=3, num_examples=10)
     (tmp_path / 'train_X.bin').write_bytes(bytes(range(256)))

@@ -61,7 +61,7 @@ def test_every_test_image_is_counted_in_every_subset(run):
     assert '2 x 12' in table
 
 
-def test_the_last_state_is_what_is_tested(run):
+def test_the_last_state_is_tested(run):
     config, workdir, results = run
     stage = classifier.Stage(NAME='stl10/linear/all', protocol='linear', num_images=48, num_classes=2)
     devices, datasets = Devices('jit'), splits.Datasets(config)

@@ -53,7 +53,7 @@ def test_maps_of_other_sizes_are_covered(name):
     np.testing.assert_array_equal(heads.downsample(few, PRESETS[name], 0), few)
 
 
-def test_statistics_are_those_of_parts_of_the_batch():
+def test_batch_norm_statistics_are_those_of_groups_of_images():
     x = jax.random.normal(jax.random.key(0), (8, 2, 2, 3)) * 2 + 3
     module = heads.Norm(0.9, 4)
     variables = module.init(jax.random.key(0), x, train=True)
@@ -80,7 +80,7 @@ def test_statistics_are_those_of_parts_of_the_batch():
     ('name', 'deviation'),
     [('zhang2016', 0), ('fair', 0.01), ('vissl', (1 / 16 / 3) ** 0.5), ('asano', (6 / (16 + 50 * 4) / 3) ** 0.5)],
 )
-def test_first_weights(name, deviation):
+def test_initial_weights_are_those_of_the_protocols(name, deviation):
     maps = {layer: jnp.ones((2, 2, 2, 4)) for layer in LAYERS}  # 16 values, 50 classes
     params = heads.Heads(name, 50, rates=2).init(jax.random.key(0), maps, train=False)['params']
     assert float(jnp.std(params['conv3_kernel'])) == pytest.approx(deviation, rel=0.05)

@@ -52,7 +52,7 @@ def trained(datasets, photograph_folder, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('preset', ['zhang2016', 'asano'])  # of both forms of momentum and of pooling
-def test_presets_learn_what_a_trunk_sees(preset, datasets, trained, photograph_folder):
+def test_presets_learn_to_classify_photographs(preset, datasets, trained, photograph_folder):
     config = small(photograph_folder, preset=preset)
     state = trained(preset, epochs=12 if preset == 'asano' else 4)  # whose crops are of much less of an image
     right, count = stage.make_counter(2, config, ONE)(state.variables, datasets['test'])
@@ -80,7 +80,7 @@ def test_a_resumed_training_equals_a_whole_one_bit_for_bit(trained, tmp_path, mo
 
 
 @pytest.mark.slow
-def test_untrained_classifiers_of_zeros_are_right_about_nothing(datasets, photograph_folder):
+def test_untrained_classifiers_of_zeros_have_no_correct_predictions(datasets, photograph_folder):
     config = small(photograph_folder, preset='zhang2016')
     base = loop.make_initial_state(artifacts, config, ONE, None).variables
     training = stage.Stage(NAME='layerwise/test', images=48, classes=2)
@@ -90,7 +90,7 @@ def test_untrained_classifiers_of_zeros_are_right_about_nothing(datasets, photog
 
 
 @pytest.mark.slow
-def test_a_run_says_its_table(photograph_folder, tmp_path):
+def test_a_run_writes_its_table(photograph_folder, tmp_path):
     folder = shutil.copytree(photograph_folder, tmp_path / 'photographs')
     (folder / 'train' / 'coffee' / 'empty.png').write_bytes(b'')
     config = small(folder, preset='deepcluster', ten_crop=True)
@@ -113,7 +113,7 @@ def test_a_run_says_its_table(photograph_folder, tmp_path):
         ({'layerwise.crop_size': 5}, "crop_size=5: the trunk takes 6 pixels or more in the geometry 'caffe'"),
     ],
 )
-def test_what_cannot_be_is_refused_and_nothing_written(changes, message, photograph_folder, tmp_path):
+def test_invalid_settings_are_refused_and_nothing_is_written(changes, message, photograph_folder, tmp_path):
     config = small(photograph_folder)
     config.update_from_flattened_dict(changes)
     with pytest.raises(configuration.UserError, match=message):
@@ -121,7 +121,7 @@ def test_what_cannot_be_is_refused_and_nothing_written(changes, message, photogr
     assert not (tmp_path / 'run' / 'config.json').exists()
 
 
-def test_classes_that_were_never_learned_are_refused(photograph_folder, tmp_path):
+def test_test_classes_without_training_images_are_refused(photograph_folder, tmp_path):
     for split, names in (('train', ('astronaut', 'coffee')), ('test', ('astronaut', 'tea'))):
         (tmp_path / 'data' / split).mkdir(parents=True)
         for name, source in zip(names, ('astronaut', 'coffee')):

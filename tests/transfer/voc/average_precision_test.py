@@ -19,7 +19,7 @@ def by_hand(scores, labels, interpolated):
 
 @pytest.mark.parametrize('interpolated', [False, True])
 @pytest.mark.parametrize('levels', [3, 1000])
-def test_it_is_the_mean_precision_at_the_positives(interpolated, levels):
+def test_average_precision_is_the_mean_precision_at_the_positives(interpolated, levels):
     random = np.random.default_rng(0)
     for _ in range(20):
         labels = random.choice([-1, 0, 1], 40)
@@ -29,14 +29,14 @@ def test_it_is_the_mean_precision_at_the_positives(interpolated, levels):
         np.testing.assert_allclose(found, by_hand(scores, labels, interpolated), rtol=1e-12)
 
 
-def test_what_is_hardly_above_counts_against_and_what_is_not_known_is_left_out():
+def test_ties_count_as_wrong_and_unknown_labels_are_ignored():
     labels = np.array([1, -1, 0])
     hardly = np.array([1.000001, 1.0, 9.0])
     assert average_precision.compute(hardly, labels) == 0.5
     assert average_precision.compute(hardly, labels, tie=0.0) == 1.0
 
 
-def test_without_ties_it_is_that_of_sklearn():
+def test_without_ties_average_precision_equals_scikit_learns():
     random = np.random.default_rng(1)
     scores, labels = random.normal(size=(50, 4)), random.choice([-1, 1], (50, 4))
     np.testing.assert_allclose(
@@ -45,7 +45,7 @@ def test_without_ties_it_is_that_of_sklearn():
     )
 
 
-def test_a_class_that_no_image_has_is_left_out_of_the_mean():
+def test_a_class_without_images_is_excluded_from_the_mean():
     scores = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 1.0]])
     labels = np.array([[-1, 1, 0], [-1, -1, 0]])
     found = average_precision.compute_per_class(scores, labels)

@@ -28,7 +28,7 @@ def read(config, records, view, **hosts):
 
 
 @pytest.mark.parametrize(('view', 'box'), [('whole', (0, 0, 16, 24)), ('centre', (0, 4, 16, 20))])
-def test_views_are_those_of_pillow(view, box, config, images):
+def test_views_equal_pillows(view, box, config, images):
     records, pixels = images
     _, batches = read(config, records, view)
     found = np.concatenate([batch['image'][batch['valid']] for batch in batches])
@@ -41,7 +41,7 @@ def test_views_are_those_of_pillow(view, box, config, images):
 
 
 @pytest.mark.parametrize('view', ['whole', 'centre'])
-def test_damaged_images_are_left_out_by_name(view, config, images):
+def test_damaged_images_are_skipped_and_named(view, config, images):
     records, _ = images
     content = records[1].file.read_bytes()
     records[1].file.write_bytes(content[: len(content) // 2])
@@ -50,7 +50,7 @@ def test_damaged_images_are_left_out_by_name(view, config, images):
     assert len(squares.skipped) == 1
 
 
-def test_hosts_read_their_own_part(config, images):
+def test_hosts_read_their_own_images(config, images):
     records, _ = images
     parts = [read(config, records, 'whole', process_index=n, process_count=2)[1] for n in range(2)]
     assert [[batch['index'][batch['valid']].tolist() for batch in part] for part in parts] == [[[0], [2]], [[1], []]]

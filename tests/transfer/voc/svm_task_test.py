@@ -49,7 +49,7 @@ def small(folder, **options):
 
 
 @pytest.mark.slow
-def test_a_run_says_its_table_and_makes_only_what_is_missing(devkit, tmp_path, capsys):
+def test_a_run_writes_its_table_and_computes_only_missing_rows(devkit, tmp_path, capsys):
     config = small(devkit)
     found = pipeline.run(configuration.check(config), tmp_path)
     parts = found['voc_svm']['conv5']
@@ -94,7 +94,7 @@ def test_features_are_those_of_the_trunk_pooled_by_the_windows_of_vissl(devkit, 
         ({'voc_svm.layers': ('conv6',)}, r"no 'conv6', the nearest is 'conv5'"),
     ],
 )
-def test_what_cannot_be_is_refused_and_nothing_written(changes, message, devkit, tmp_path):
+def test_invalid_settings_are_refused_and_nothing_is_written(changes, message, devkit, tmp_path):
     config = small(devkit)
     config.update_from_flattened_dict(changes)
     with pytest.raises(configuration.UserError, match=message):

@@ -29,7 +29,7 @@ def data():
     return *draw(), *draw()
 
 
-def test_all_images_are_the_protocol(data):
+def test_training_on_all_images_follows_the_protocol(data):
     features, labels, test_features, test_labels = data
     found = svm.train_on_all(*data, seed=0, costs=COSTS)
     assert found['fits'] == PRESENT * (3 * len(COSTS) + 1)
@@ -66,21 +66,21 @@ def test_low_shot_is_better_with_more_images_and_a_function_of_the_seed(data):
     assert svm.train_low_shot(*data, seed=1, **options) != found
 
 
-def test_low_shot_draws_are_of_known_images():
+def test_low_shot_samples_are_images_with_known_labels():
     labels = np.array([0] * 10 + [1] * 4 + [-1] * 60, np.int8)
     rows = svm._drawn(np.random.default_rng(0), labels, 3)
     assert len(set(rows)) == 3 + 57
     np.testing.assert_array_equal(labels[rows], [1] * 3 + [-1] * 57)
 
 
-def test_too_few_images_say_so(data):
+def test_too_few_images_are_refused(data):
     with pytest.raises(
         DataError, match=r'training images have not the class aeroplane, and low-shot training on 12 .* 228'
     ):
         svm.train_low_shot(*data, seed=0, shots=(1, 12))
 
 
-def test_what_would_do_is_said_and_does(data):
+def test_the_suggested_number_of_shots_is_accepted(data):
     _, labels, _, test_labels = data
     with pytest.raises(DataError, match=r"give at most \d in voc_svm.shots, or leave 'low_shot' out of") as raised:
         svm.check_enough(labels, test_labels, (1, 12))

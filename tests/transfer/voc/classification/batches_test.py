@@ -104,7 +104,7 @@ def test_memory_and_stream_are_the_same(year, config):
     assert same(*(kind.eval_batches(5) for kind in kinds))
 
 
-def test_damaged_images_are_left_out_and_said(year, config, capsys):
+def test_damaged_images_are_skipped_and_reported(year, config, capsys):
     records = devkit.open_voc(str(year), ['train'])['train']
     content = records[2].file.read_bytes()
     records[2].file.write_bytes(content[:-40])

@@ -78,7 +78,7 @@ def test_the_loss_is_summed_over_known_classes():
 
 
 @pytest.mark.parametrize(('train', 'learn'), [('all', 8), ('fc6', 3), ('fc8', 1)])
-def test_layers_learn_from_the_one_that_is_named(train, learn):
+def test_layers_from_the_given_one_on_are_trained(train, learn):
     config = small('voc', train=train)
     paths = [('trunk', f'conv{n}') for n in range(1, 6)] + [('head', f'fc{n}') for n in (6, 7, 8)]
     stage_of = stage.Stage(NAME='a')
@@ -87,7 +87,7 @@ def test_layers_learn_from_the_one_that_is_named(train, learn):
 
 
 @pytest.mark.nightly
-def test_only_what_is_to_learn_changes(train, start, tmp_path):
+def test_only_trained_layers_change(train, start, tmp_path):
     whole = {kind: tree['trunk'] for kind, tree in artifacts.select_discriminator(start).items()}['params']
     states = {choice: train(train=choice, folder=tmp_path / choice) for choice in ('all', 'fc8')}
     assert changed(whole['conv1'], states['all'].params['trunk']['conv1'])
@@ -99,7 +99,7 @@ def test_only_what_is_to_learn_changes(train, start, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_says_every_class(tree, tmp_path, capsys):
+def test_a_run_reports_every_class(tree, tmp_path, capsys):
     config = small(trees.damaged(tree, tmp_path, '000004'), train='fc6', rescale='all')
     config.data.loading, workdir = 'stream', tmp_path / 'run'
     found = pipeline.run(configuration.check(config), workdir)
@@ -148,7 +148,7 @@ def test_faults_of_the_tree_are_refused_before_anything_is_written(what, message
 
 @pytest.mark.slow
 @pytest.mark.parametrize('shuffled', [False, True])
-def test_photographs_are_overfitted_and_wrong_labels_are_not_foreseen(shuffled, tmp_path, monkeypatch):
+def test_photographs_are_overfitted_and_shuffled_labels_are_not_predicted(shuffled, tmp_path, monkeypatch):
     year = photographs.devkit(tmp_path, side=96)
     config = small(year, steps=150, crop_size=64, learning_rate=0.01, batch_size=8)
     config.data.update(probe_train='trainval', test='trainval')
