@@ -108,7 +108,7 @@ def _check_bases(config, workdir):
     wanted = {artifacts if task in EVALUATIONS else task.BASE for task in tasks}
     for stage, key in INSTEAD.items():
         if stage in wanted and stage.NAME not in config.stages and not _pretrained(config, stage):
-            loop.check_finished(stage, config, workdir, instead=f'an export in --config.{key}')
+            loop.check_finished(stage, config, workdir, alternative=f'an export in --config.{key}')
 
 
 def _tasks(config):
@@ -247,7 +247,7 @@ def _networks(run, trained):
 def _export(stage, variables, config, workdir):
     """Exports what a stage has learned, with the configuration that its last step was made by."""
     name, parts = EXPORTS[stage]
-    step, made_by, _ = checkpoint.described(workdir / stage.NAME / 'checkpoints') or (None, {}, '')
+    step, made_by, _ = checkpoint.read_info(workdir / stage.NAME / 'checkpoints') or (None, {}, '')
     now, then = (
         configuration.flatten(renamed.rename_keys(configuration.to_json(c))) for c in (config.to_dict(), made_by)
     )

@@ -84,7 +84,7 @@ def test_training_resumes_to_the_same_end(stage, earlier, undrawn, capsys):
     config = workdirs.load(workdir, (stage,))
     config.stl10.folds = ''
     pipeline.run(config, workdir)
-    assert 'begins anew' not in capsys.readouterr().out
+    assert 'training restarts' not in capsys.readouterr().out
     for checkpoints, before, after in zip(trained, begun, expected):
         found = arrays(checkpoints / '6')
         assert found.keys() == after.keys()

@@ -207,7 +207,10 @@ def test_a_game_on_another_autoencoder_begins_anew_and_the_old_one_is_kept(force
     config.autoencoder.steps = 8
     pipeline.run(config, workdir)
     check_current(config, workdir)
-    assert 'artifacts: begins anew, since what it builds on has changed' in capsys.readouterr().out
+    assert (
+        'artifacts: training restarts from step 0, because its base stage or its settings have changed'
+        in capsys.readouterr().out
+    )
     assert {path.name for path in (workdir / 'artifacts' / 'replaced' / '1').iterdir()} == {
         'checkpoints',
         'metrics.jsonl',

@@ -1,4 +1,4 @@
-"""Checkpoints of a stage, through Orbax: by step, asynchronous, with variables, optimiser and config apart."""
+"""Checkpoints of a stage, one per step, written asynchronously by Orbax; variables and optimiser are separate items."""
 
 import contextlib
 import errno
@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
@@ -23,32 +24,33 @@ from artifacts_jax.training.trees import checksums, differences
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE)
-PROVENANCE = 'made from'  # beside the checksums: what the state builds on
+PROVENANCE = 'made from'  # key in the item 'checksums' that identifies what the state builds on
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is missing or does not hold what it should."""
+    """A checkpoint is missing, damaged or different from what is expected, or it cannot be written."""
 
 
 class DamagedError(CheckpointError):
-    """A checkpoint that cannot be read, or whose arrays are not those that were saved."""
+    """A checkpoint cannot be read, or its arrays do not match their checksums."""
 
 
 class DifferentError(CheckpointError):
-    """A checkpoint of other arrays than are wanted: of another architecture, or with a damaged description."""
+    """A checkpoint has other arrays than expected: the architecture differs, or the description is damaged."""
 
 
 class Checkpoints:
-    """The checkpoints of one stage; use it as a context, which ends with every save on disk.
+    """The checkpoints of one stage; a context manager, which waits at its end until every save is on disk.
 
-    Each has four items: 'variables' (parameters and statistics, trained and frozen, all that transfer needs),
-    'training' (step, optimiser states, moving average and history), 'config' and 'checksums' (JSON).
+    Each checkpoint has four items: 'variables' (parameters and batch statistics, trained and frozen; transfer reads
+    only these), 'training' (step, optimiser states, moving average and history), 'config' and 'checksums' (JSON).
 
     Args:
-      folder: holds one folder for each step, named by the steps completed.
-      config: the run's configuration, saved beside the state.
+      folder: has one subfolder for each checkpoint, whose name is the number of completed steps.
+      config: the run's configuration, which is saved in each checkpoint.
       sharding: how restored arrays are placed on the current devices.
-      provenance: what the state builds on, such as a fingerprint of frozen networks; saved beside it.
+      provenance: identifies what the state builds on, such as a fingerprint of frozen networks; saved in each
+        checkpoint.
     """
 
     def __init__(self, folder: Path, config: ConfigDict, sharding: Sharding | None = None, *, provenance: str = ''):
@@ -57,7 +59,7 @@ class Checkpoints:
         self._provenance = provenance
         self._config = json.loads(config.to_json_best_effort())
         self._sharding = sharding
-        self._needed = 0  # bytes of the newest save
+        self._save_bytes = 0  # size of the newest save
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_handlers={
@@ -76,20 +78,21 @@ class Checkpoints:
 
     def __exit__(self, kind, error, traceback):
         if isinstance(error, RuntimeError | ValueError) and jax.process_count() > 1:
-            return  # as when another process is gone, for which the end of a save would wait
-        with self._room():
+            return  # another process may be gone, and the end of a save would wait for it forever
+        with self._convert_disk_errors():
             self._manager.close()
 
     @property
     def latest_step(self) -> int | None:
-        """The steps completed at the newest checkpoint, None if there is none."""
+        """The number of completed steps of the newest checkpoint, None if there is no checkpoint."""
         return self._manager.latest_step()
 
     def save(self, step: int, state: State) -> None:
-        """Starts to save the state after `step` steps; saving a step again does nothing.
+        """Starts to save the state after `step` steps; does nothing if that step is saved.
 
         Raises:
-          CheckpointError: the disk has no room for it, or had none for the one before; earlier ones stay as they are.
+          CheckpointError: the disk has no room for this checkpoint, or had none for the previous one. Earlier
+            checkpoints stay valid.
         """
         if step in self._manager.all_steps():
             return
@@ -99,60 +102,60 @@ class Checkpoints:
             config=ocp.args.JsonSave(self._config),
             checksums=ocp.args.JsonSave({**checksums(items), PROVENANCE: self._provenance}),
         )
-        self._needed = sum(x.nbytes for x in jax.tree.leaves(items))
-        with self._room(self._needed):
+        self._save_bytes = sum(x.nbytes for x in jax.tree.leaves(items))
+        with self._convert_disk_errors(self._save_bytes):
             self._manager.save(step, args=args)
 
     def finish(self) -> None:
-        """Returns when the last save is on disk.
+        """Waits until the last save is on disk.
 
         Raises:
           CheckpointError: the disk has no room for it.
         """
-        with self._room():
+        with self._convert_disk_errors():
             self._manager.wait_until_finished()
 
     @contextlib.contextmanager
-    def _room(self, needed=0):
-        """Makes one error of a full disk, found beforehand or while writing, and of others that the system has."""
+    def _convert_disk_errors(self, needed=0):
+        """Raises CheckpointError if fewer than `needed` bytes are free, or for an error of the disk while writing."""
         free = shutil.disk_usage(self.folder).free
-        whole = max((int(path.name) for path in self.folder.iterdir() if path.name.isdigit()), default=0)
-        advice = f'; make room and run the same command: it goes on from step {whole:,}'
+        newest = max((int(path.name) for path in self.folder.iterdir() if path.name.isdigit()), default=0)
+        advice = f'; free some space, then run the same command: it resumes from step {newest:,}'
         if free < needed:
             raise CheckpointError(
-                f'no room for a checkpoint in {self.folder}: it takes {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB'
+                f'no room for a checkpoint in {self.folder}: it needs {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB'
                 f' are free{advice}'
             )
         try:
             yield
         except Exception as error:
-            reason = _reason(error)
+            reason = _find_errno(error)
             if reason is None:
                 raise
             if reason not in FULL:
                 raise CheckpointError(
-                    f'a checkpoint cannot be written in {self.folder}: {os.strerror(reason)}; see to that, and run the'
-                    f' same command: it goes on from step {whole:,}'
+                    f'a checkpoint cannot be written in {self.folder}: {os.strerror(reason)}; correct this,'
+                    f' then run the same command: it resumes from step {newest:,}'
                 ) from error
             raise CheckpointError(
-                f'no room for a checkpoint in {self.folder}: it takes {self._needed / 1e6:,.1f} MB, and'
+                f'no room for a checkpoint in {self.folder}: it needs {self._save_bytes / 1e6:,.1f} MB, and'
                 f' {free / 1e6:,.1f} MB were free{advice}'
             ) from error
 
     def restore(self, target: State, *, training: bool = True) -> State:
-        """Returns the newest state that is whole; `target` gives the shapes and types, as from jax.eval_shape.
+        """Returns the state of the newest valid checkpoint.
 
-        A checkpoint that is damaged for any process, or differs from one before that is as it should be, is left out
-        with a warning that names it and the one before. To train on, it is moved aside, into the folder 'damaged',
-        since its step will be saved again.
+        A checkpoint is skipped, with a warning that names it and the one before, if any process finds it damaged, or if
+        its arrays differ from those of `target` while an older checkpoint matches. With `training`, skipped checkpoints
+        are moved to the folder 'damaged', because training will save their steps again.
 
         Args:
-          target: what is wanted.
-          training: False leaves out optimiser states, moving average and history, which less can go wrong with: the
-            state is good for everything but training, and may have been trained by another version of the program.
+          target: the shapes and types of the state, as from jax.eval_shape.
+          training: False does not read optimiser states, moving average and history, so that fewer errors are
+            possible. The returned state cannot be trained, and another version of the program may have written it.
 
         Raises:
-          CheckpointError: no checkpoint can be read as this state; the message says why.
+          CheckpointError: no checkpoint can be read as this state; the message gives the reason.
         """
         items = {'variables': target.variables, **({'training': _training(target)} if training else {})}
         steps = sorted(self._manager.all_steps(), reverse=True)
@@ -160,7 +163,7 @@ class Checkpoints:
             raise CheckpointError(f'no checkpoint in {self.folder}: run the stage that writes it first')
         errors = []
         for step in steps:
-            restored, error = self._restored(step, items)
+            restored, error = self._try_restore(step, items)
             if error is None:
                 break
             errors.append(error)
@@ -168,11 +171,11 @@ class Checkpoints:
             different = [error for error in errors if isinstance(error, DifferentError)]
             if different:
                 raise different[0]
-            raise CheckpointError(f'{errors[-1]}; there is no other in {self.folder}') from errors[-1]
+            raise CheckpointError(f'{errors[-1]}; {self.folder} has no other checkpoint') from errors[-1]
         for error, before in zip(errors, steps[1:]):
-            print(f'warning: {error}; going back to {self.folder / str(before)}', file=sys.stderr, flush=True)
+            print(f'warning: {error}; using {self.folder / str(before)}', file=sys.stderr, flush=True)
         if training:
-            self._set_aside([damaged for damaged in steps if damaged > step])
+            self._move_to_damaged([skipped for skipped in steps if skipped > step])
         variables = restored['variables']
         rest = restored.get('training') or {'step': step, 'opt_state': {}, 'ema': None, 'history': None}
         frozen = target.frozen and {
@@ -185,8 +188,8 @@ class Checkpoints:
             **rest,
         )
 
-    def _restored(self, step, items):
-        """Returns (what `_restore` does, None), or (None, an error if there is one in any process)."""
+    def _try_restore(self, step, items):
+        """Returns (items, None), or (None, error) if the checkpoint cannot be restored in any of the processes."""
         restored = error = None
         try:
             restored = self._restore(step, items)
@@ -197,7 +200,7 @@ class Checkpoints:
         return restored, None
 
     def _restore(self, step, items):
-        where = self.folder / str(step)
+        path = self.folder / str(step)
         args = {name: ocp.args.StandardRestore(shape_tree(tree, self._sharding)) for name, tree in items.items()}
         try:
             saved = self._manager.item_metadata(step)
@@ -206,61 +209,69 @@ class Checkpoints:
                 args['checksums'] = ocp.args.JsonRestore()
                 restored = self._manager.restore(step, args=ocp.args.Composite(**args))
         except Exception as error:
-            reason = str(error).split(' [tensorstore_spec=')[0]  # a description of the whole storage
-            raise DamagedError(f'checkpoint {where} cannot be restored: {reason}') from error
+            reason = str(error).split(' [tensorstore_spec=')[0]  # cuts off a long description of the storage
+            raise DamagedError(f'checkpoint {path} cannot be restored: {reason}') from error
         if different:
-            raise DifferentError(f'{where} was written by another architecture:\n  ' + '\n  '.join(different))
-        read = {name: restored[name] for name in items}
-        expected = restored['checksums']
-        wrong = [name for name, checksum in checksums(read).items() if expected.get(name) != checksum]
+            raise DifferentError(f'{path} was written by another architecture:\n  ' + '\n  '.join(different))
+        trees, expected = {name: restored[name] for name in items}, restored['checksums']
+        wrong = [name for name, checksum in checksums(trees).items() if expected.get(name) != checksum]
         if wrong:
-            raise DamagedError(f'checkpoint {where} is damaged: {wrong[0]} is not what was saved')
-        return read
+            raise DamagedError(f'checkpoint {path} is damaged: the checksum of {wrong[0]} is wrong')
+        return trees
 
-    def _set_aside(self, steps):
+    def _move_to_damaged(self, steps):
         folder = self.folder.with_name('damaged')
 
         def move():
             for step in steps:
                 folder.mkdir(exist_ok=True)
-                taken = [int(path.suffix[1:]) for path in folder.glob(f'{step}.*')]
-                (self.folder / str(step)).rename(folder / f'{step}.{max(taken, default=0) + 1}')
+                numbers = [int(path.suffix[1:]) for path in folder.glob(f'{step}.*')]
+                (self.folder / str(step)).rename(folder / f'{step}.{max(numbers, default=0) + 1}')
 
-        processes.run_on_first_process(move, 'set a damaged checkpoint aside')
+        processes.run_on_first_process(move, 'move a damaged checkpoint')
         self._manager.reload()
 
 
 @functools.cache
 def silence_logging() -> None:
-    """Keeps quiet, from now on, what Orbax prints of errors that it also raises, stack traces among that.
+    """Suppresses, from now on, messages and stack traces of Orbax about errors that Orbax also raises.
 
-    When one of its many reads or writes fails, the others are given up; they end later, in other threads, and each
-    would print that nobody waits for it.
+    When one of the many reads or writes of Orbax fails, it cancels the others. They end later in other threads, and
+    each would print that its result was never retrieved.
     """
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     logging.getLogger('absl').addFilter(lambda record: 'orbax' not in record.pathname)
-    show = sys.unraisablehook
+    default_hook = sys.unraisablehook
 
-    def show_others(unraisable):
+    def ignore_orbax(unraisable):
         code = getattr(unraisable.object, 'cr_code', None)
         if not (code and 'orbax' in code.co_filename) and str(unraisable.exc_value) != 'Event loop is closed':
-            show(unraisable)
+            default_hook(unraisable)
 
-    sys.unraisablehook = show_others
+    sys.unraisablehook = ignore_orbax
 
 
-def _reason(error):
-    """Returns the number of the system's error that an error is, or tells of; None if it does not."""
+def _find_errno(error):
+    """Returns the errno of an exception, or the errno whose text its message has; None if there is neither."""
     number = getattr(error, 'errno', None)
     if number in (*FULL, *DENIED):
         return number
     return next((number for number in (*FULL, *DENIED) if os.strerror(number) in str(error)), None)
 
 
-def described(folder: Path) -> tuple[int, dict, str] | None:
-    """Returns (step, configuration, what it was made from) of the newest checkpoint in a folder, None if there is none.
+class CheckpointInfo(NamedTuple):
+    """The description of a checkpoint."""
 
-    Of a checkpoint that is damaged, or older than these descriptions, the last is ''.
+    step: int  # steps completed
+    config: dict  # the configuration that it was trained with; {} if it cannot be read
+    provenance: str  # identifies what the stage builds on; '' if unknown
+
+
+def read_info(folder: Path) -> CheckpointInfo | None:
+    """Returns the description of the newest checkpoint in a folder, None if the folder has no checkpoint.
+
+    The configuration is empty if the checkpoint is damaged. The provenance is also empty if an earlier version, which
+    did not store it, wrote the checkpoint.
     """
     steps = [int(path.name) for path in Path(folder).glob('*') if path.name.isdigit()]
     if not steps:
@@ -269,8 +280,8 @@ def described(folder: Path) -> tuple[int, dict, str] | None:
     try:
         checksums, config = (json.loads((newest / item / 'metadata').read_text()) for item in ('checksums', 'config'))
     except (OSError, ValueError):
-        return max(steps), {}, ''
-    return max(steps), config, checksums.get(PROVENANCE, '')
+        return CheckpointInfo(max(steps), {}, '')
+    return CheckpointInfo(max(steps), config, checksums.get(PROVENANCE, ''))
 
 
 def _training(state):

@@ -1,36 +1,37 @@
-"""What stops a program from outside, noted such that the loop can save its state first."""
+"""Catches the signals that stop a program, so that the loop can save its state first."""
 
 import signal
 from types import FrameType
 
-# What schedulers, terminals and people stop a program with.
+# The signals by which schedulers, terminals and users stop a program.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
 
 class Interruption:
-    """Notes SIGNALS as `asked` while it is a context; a second signal ends the process at once."""
+    """A context manager that sets `stop_requested` at the first signal; a second signal ends the process at once."""
 
     def __init__(self):
-        self.asked = False
+        self.stop_requested = False
 
     def __enter__(self):
-        self._before = {s: self._take(s) for s in SIGNALS}
+        self._previous = {s: self._install(s) for s in SIGNALS}
         return self
 
     def __exit__(self, *exception):
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             if handler is not None:
                 signal.signal(number, handler)
 
-    def _take(self, number):
-        if signal.getsignal(number) == signal.SIG_IGN:  # as nohup has it of SIGHUP
+    def _install(self, number):
+        if signal.getsignal(number) == signal.SIG_IGN:  # such as SIGHUP under nohup
             return None
         try:
-            return signal.signal(number, self._note)
-        except ValueError:  # only the main thread may set handlers; elsewhere (a notebook's worker) none is set
+            return signal.signal(number, self._handle)
+        except ValueError:  # only the main thread may set handlers; a worker thread of a notebook sets none
             return None
 
-    def _note(self, number: int, frame: FrameType | None):
-        self.asked = True
-        for each in self._before:  # the system's own handling, which needs no Python
-            signal.signal(each, signal.SIG_DFL)
+    def _handle(self, number: int, frame: FrameType | None):
+        self.stop_requested = True
+        # The default handler of the system works also while Python is busy.
+        for other in self._previous:
+            signal.signal(other, signal.SIG_DFL)

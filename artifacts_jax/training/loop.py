@@ -1,4 +1,4 @@
-"""The only training loop: restore, step, log, evaluate, draw, save, and stop on preemption."""
+"""The only training loop: it restores, steps, logs, evaluates, plots, saves, and stops on preemption."""
 
 import contextlib
 from functools import partial
@@ -20,16 +20,16 @@ from artifacts_jax.training.interruption import Interruption
 from artifacts_jax.training.report import NullReport, Report
 from artifacts_jax.training.state import State
 
-STOP = 'stop'  # in a batch: whether its host was told to stop
-NONFINITE_FOLDER = 'nonfinite'  # folder of a stage with the batch and key of each step whose loss was not finite
+STOP = 'stop'  # key that the loop adds to each batch: True if the host of the example received a stop signal
+NONFINITE_FOLDER = 'nonfinite'  # subfolder of a stage: the batch and key of each step with a NaN or infinite loss
 
 
 class NonFiniteError(UserError, FloatingPointError):
-    """A loss or gradient that is NaN or infinite; the message names it, the step and the checkpoint to restart from."""
+    """A loss or gradient is NaN or infinite; the message names it, the step and the checkpoint to restart from."""
 
 
 class Preempted(SystemExit):
-    """The run was told to stop, saved its state and can be resumed; the exit status is 75 (EX_TEMPFAIL)."""
+    """The run received a stop signal, saved its state and can be resumed; the exit status is 75 (EX_TEMPFAIL)."""
 
     def __init__(self):
         super().__init__(75)
@@ -45,137 +45,144 @@ def run(
     *,
     settings: str = '',
 ) -> State:
-    """Trains a stage to its last step and returns the final state, as it is read back from what was saved.
+    """Trains a stage to its last step and returns the final state, read back from the last checkpoint.
 
-    What an earlier call has trained on another base, or with other settings, is set aside, into the stage's folder
-    'replaced', and the stage begins anew.
+    If the base or the settings have changed since an earlier call, the stage's checkpoints and metrics are moved to
+    its folder 'replaced', and training restarts from step 0.
 
     Args:
-      stage: a module, or an object, with NAME, BASE, PROGRESS_METRICS, plan, init_state, train_step, make_evaluator and
-        make_plotter; and with initialise_from_data, if its first state depends on the data.
-      config: the run's configuration; `stage.plan(config)` gives the number of updates and the batch size.
-      workdir: gets {NAME}/checkpoints, {NAME}/metrics.jsonl, tensorboard/{NAME} and figures/.
-      devices: the mapping over devices.
-      datasets: {'train', 'test', ...}: data sets; the stage learns from 'train'.
-      base: the variables of stage.BASE, if it has one.
-      settings: names the configuration, if the stage should not go on with another one.
+      stage: a module or an object with NAME, BASE (the stage that this one builds on, or None), PROGRESS_METRICS,
+        plan, init_state, train_step, make_evaluator and make_plotter. It also has initialise_from_data if its
+        initial state depends on the training images.
+      config: the run's configuration; `stage.plan(config)` returns (steps, images in a global batch).
+      workdir: the work directory; receives {NAME}/checkpoints, {NAME}/metrics.jsonl, tensorboard/{NAME} and figures/.
+      devices: distributes steps and arrays over the devices.
+      datasets: {'train', 'test', ...}: data sets; the stage trains on 'train'.
+      base: the trained variables of stage.BASE, None if stage.BASE is None.
+      settings: an identifier of the settings; training restarts if it differs from the saved one.
 
     Raises:
-      NonFiniteError: a loss or the norm of a gradient is not finite.
+      NonFiniteError: a loss or the norm of a gradient is NaN or infinite.
       CheckpointError: the disk is full, or the last checkpoint cannot be read back.
-      Preempted: one of interruption.SIGNALS came to any of the processes; the state is saved.
+      Preempted: one of the processes received one of interruption.SIGNALS; the state is saved.
     """
     key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
     devices.check_batch('batch_size', batch_size, config.accumulate)
     folder = find_stage_folder(workdir, stage.NAME) / 'checkpoints'
     provenance = f'{trees.fingerprint(base)} {settings}'.strip() if base else settings
-    _set_aside(folder.parent, provenance)
-    # A signal is noted until the last save is on disk.
+    _move_to_replaced(folder.parent, provenance)
+    # Until the last checkpoint is on disk, a signal does not end the process; it only sets a flag.
     with (
         Interruption() as interruption,
         Checkpoints(folder, config, devices.replicated, provenance=provenance) as checkpoints,
     ):
-        state = _first(stage, config, workdir, devices, datasets, base, checkpoints)
+        state = _restore_or_init(stage, config, workdir, devices, datasets, base, checkpoints)
         start = int(state.step)
         if start < steps:
-            with _report(stage, config, workdir, start) as report:
-                report.say(_described(stage, state))
-                train_step = devices.train_step(_with_stop(partial(stage.train_step, config=config)))
-                look = partial(_look, report, checkpoints, key, getattr(stage, 'SUPPORTS_REPLAY', False))
-                pause = _pauses(stage, config, devices, datasets, checkpoints, report)
+            with _make_report(stage, config, workdir, start) as report:
+                report.log(_summarise_parameters(stage, state))
+                train_step = devices.train_step(_count_stop_flags(partial(stage.train_step, config=config)))
+                check_and_log = partial(
+                    _check_and_log, report, checkpoints, key, getattr(stage, 'SUPPORTS_REPLAY', False)
+                )
+                run_actions = _make_periodic_actions(stage, config, devices, datasets, checkpoints, report)
                 batches, pending = datasets['train'].train_batches(batch_size, start_step=start), None
                 if start == 0:
-                    pause(state, {'eval'})
+                    run_actions(state, {'eval'})
                 for step in range(start + 1, steps + 1):
                     batch = next(batches)
-                    stop = np.full(len(batch['index']), interruption.asked)
-                    with report.aside('compilation') if step == start + 1 else contextlib.nullcontext():
-                        state, values = train_step(state, devices.put({**batch, STOP: stop}), key)
-                    # Looked at one step late, so that the devices never wait for the host.
-                    asked = look(pending) if pending else False
-                    due, pending = _due(step, steps, config), (step, values, batch)
-                    if due or asked:
-                        asked |= look(pending)
+                    stop_flags = np.full(len(batch['index']), interruption.stop_requested)
+                    with report.time_section('compilation') if step == start + 1 else contextlib.nullcontext():
+                        state, values = train_step(state, devices.put({**batch, STOP: stop_flags}), key)
+                    # Metrics are fetched one step late, so that the devices never wait for the host.
+                    should_stop = check_and_log(pending) if pending else False
+                    actions, pending = _list_actions(step, steps, config), (step, values, batch)
+                    if actions or should_stop:
+                        should_stop |= check_and_log(pending)
                         pending = None
-                        pause(state, due, asked)
+                        run_actions(state, actions, should_stop)
                 del state, batches
                 checkpoints.finish()
             state = checkpoints.restore(compute_state_shapes(stage, config))
             if int(state.step) != steps:
                 raise CheckpointError(
-                    f'the end of {stage.NAME}, step {steps:,}, was saved in {folder} but cannot be read back: see to'
-                    f' that disk, and run the same command, which goes on from step {int(state.step):,}'
+                    f'the last checkpoint of {stage.NAME}, step {steps:,}, was saved in {folder} but cannot be read'
+                    f' back: check that disk, then run the same command; it resumes from step {int(state.step):,}'
                 )
-        if processes.any_process(interruption.asked):  # after the last step, all of which is saved
+        # The signal came after the last step; everything is saved.
+        if processes.any_process(interruption.stop_requested):
             raise Preempted
         return state
 
 
 def make_initial_state(stage, config: ConfigDict, devices: Devices, base: dict | None) -> State:
-    """Returns the state at step 0, on the devices."""
+    """Returns the state of a stage at step 0, on the devices."""
     init = jax.jit(partial(stage.init_state, config=config), out_shardings=devices.replicated)
     return init(keys.stage_key(config.seed, stage.NAME), base)
 
 
-def check_finished(stage, config: ConfigDict, workdir: Path, *, instead: str = '') -> None:
-    """Raises CheckpointError if a stage has not run to its end, as its newest checkpoint is named.
+def check_finished(stage, config: ConfigDict, workdir: Path, *, alternative: str = '') -> None:
+    """Raises CheckpointError if the newest checkpoint of a stage is not that of its last step.
+
+    Only the name of the checkpoint is read.
 
     Args:
       stage: the stage.
       config: the run's configuration.
       workdir: the run's work directory.
-      instead: what may take the stage's place, for the message.
+      alternative: the option to suggest in the message, in place of training the stage.
     """
-    found = checkpoint.described(find_stage_folder(workdir, stage.NAME) / 'checkpoints')
-    _check_done(stage, config, workdir, found[0] if found else 0, instead)
+    info = checkpoint.read_info(find_stage_folder(workdir, stage.NAME) / 'checkpoints')
+    _check_complete(stage, config, workdir, info.step if info else 0, alternative)
 
 
-def _check_done(stage, config, workdir, done, instead=''):
+def _check_complete(stage, config, workdir, completed, alternative=''):
     steps, _ = stage.plan(config)
-    if done != steps:
+    if completed != steps:
         raise CheckpointError(
-            f'{stage.NAME} is at step {done:,} of {steps:,} in {workdir}: run it first, with it among'
-            f' --config.stages{", or give " if instead else ""}{instead}'
+            f'{stage.NAME} is at step {completed:,} of {steps:,} in {workdir}: run this stage first (add it to'
+            f' --config.stages){", or give " if alternative else ""}{alternative}'
         )
 
 
 def load_final_state(stage, config: ConfigDict, workdir: Path, devices: Devices) -> State:
-    """Returns the final state of a stage that has run before.
+    """Returns the state after the last step of a stage.
 
     Raises:
-      CheckpointError: it has not run to its end; the message says how far it is.
+      CheckpointError: the stage has not reached its last step; the message gives the step that it has reached.
     """
     with Checkpoints(find_stage_folder(workdir, stage.NAME) / 'checkpoints', config, devices.replicated) as checkpoints:
         shapes = compute_state_shapes(stage, config)
         state: Any = None if checkpoints.latest_step is None else checkpoints.restore(shapes)
-    _check_done(stage, config, workdir, 0 if state is None else int(state.step))
+    _check_complete(stage, config, workdir, 0 if state is None else int(state.step))
     return state
 
 
 def load_newest_state(stage, config: ConfigDict, workdir: Path, devices: Devices) -> State:
-    """Returns the state at a stage's newest checkpoint, finished or not, for looking at: it cannot be trained on.
+    """Returns the state of a stage's newest checkpoint, for inspection only: training cannot resume from it.
 
-    With `optim.use_ema` its parameters are their moving average, as later stages take them.
+    The stage may be incomplete. With `optim.use_ema` the parameters are replaced by their moving average, as for later
+    stages.
 
     Raises:
-      CheckpointError: there is none, or it cannot be read.
+      CheckpointError: the stage has no checkpoint, or none that can be read.
     """
-    folder, averaged = find_stage_folder(workdir, stage.NAME) / 'checkpoints', config.optim.use_ema
+    folder, use_ema = find_stage_folder(workdir, stage.NAME) / 'checkpoints', config.optim.use_ema
     if not folder.is_dir():
         raise CheckpointError(f'no checkpoint of the stage {stage.NAME} in {workdir}: run it first')
     with Checkpoints(folder, config, devices.replicated) as checkpoints:
-        state = checkpoints.restore(compute_state_shapes(stage, config), training=averaged)
-    return state.replace(params=state.ema) if averaged else state
+        state = checkpoints.restore(compute_state_shapes(stage, config), training=use_ema)
+    return state.replace(params=state.ema) if use_ema else state
 
 
 def compute_state_shapes(stage, config: ConfigDict) -> State:
-    """Returns the shapes and types of a stage's state, with nothing computed."""
+    """Returns the shapes and types of a stage's state; no array is computed."""
     base = stage.BASE and compute_state_shapes(stage.BASE, config).variables
     return jax.eval_shape(partial(stage.init_state, config=config), keys.stage_key(config.seed, stage.NAME), base)
 
 
-def _first(stage, config, workdir, devices, datasets, base, checkpoints):
-    """Returns the state to go on from: that of the newest checkpoint, or at step 0."""
+def _restore_or_init(stage, config, workdir, devices, datasets, base, checkpoints):
+    """Returns the state of the newest checkpoint, or the state at step 0 if there is no checkpoint."""
     if checkpoints.latest_step is None:
         state = make_initial_state(stage, config, devices, base)
         if hasattr(stage, 'initialise_from_data'):
@@ -185,70 +192,80 @@ def _first(stage, config, workdir, devices, datasets, base, checkpoints):
     steps, _ = stage.plan(config)
     if (start := int(state.step)) > steps:
         raise CheckpointError(
-            f'{stage.NAME} is at step {start:,} in {workdir}, past the {steps:,} that are asked for: ask for'
-            f' {start:,}, or use another --workdir'
+            f'{stage.NAME} is at step {start:,} in {workdir}, beyond the {steps:,} steps of the configuration: set the'
+            f' number of steps to {start:,}, or use another --workdir'
         )
     return state
 
 
-def _report(stage, config, workdir, start):
+def _make_report(stage, config, workdir, start):
     steps, batch_size = stage.plan(config)
-    options = {'steps': steps, 'batch_size': batch_size, 'log_every': config.log_every, 'shown': stage.PROGRESS_METRICS}
-    return (Report if processes.is_first() else NullReport)(Path(workdir), stage.NAME, start, **options)
+    return (Report if processes.is_first() else NullReport)(
+        Path(workdir),
+        stage.NAME,
+        start,
+        steps=steps,
+        batch_size=batch_size,
+        log_every=config.log_every,
+        progress_metrics=stage.PROGRESS_METRICS,
+    )
 
 
-def _described(stage, state):
+def _summarise_parameters(stage, state):
     counts = {network: parameter_overview.count_parameters(tree) for network, tree in state.params.items()}
-    named = ', '.join(f'{count:,} of the {network}' for network, count in counts.items())
-    return f'{stage.NAME}: trained parameters are {named}'
+    return f'{stage.NAME}: trained parameters: ' + ', '.join(f'{name} {count:,}' for name, count in counts.items())
 
 
-def _due(step, steps, config):
-    """Returns what is due after a step, which the last one all is."""
+def _list_actions(step, steps, config):
+    """Returns the names of the actions that are due after a step; after the last step, all of them."""
     intervals = {'eval': config.eval_every, 'figure': config.figure_every, 'checkpoint': config.checkpoint_every}
-    return {name for name, steps_between in intervals.items() if step == steps or step % steps_between == 0}
+    return {name for name, interval in intervals.items() if step == steps or step % interval == 0}
 
 
-def _pauses(stage, config, devices, datasets, checkpoints, report):
-    """Returns pause(state, due, asked), which does what is due after a step, and saves the state if asked to stop."""
-    evaluate, draw = stage.make_evaluator(config, devices, datasets), stage.make_plotter(config, devices, datasets)
+def _make_periodic_actions(stage, config, devices, datasets, checkpoints, report):
+    """Returns run_actions(state, actions, should_stop), which evaluates, plots and saves, and raises Preempted."""
+    evaluate, plot = stage.make_evaluator(config, devices, datasets), stage.make_plotter(config, devices, datasets)
     key, (steps, _) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
 
-    def pause(state, due, asked=False):
+    def run_actions(state, actions, should_stop=False):
         step = int(state.step)
-        if 'eval' in due:
-            with report.aside('evaluation'):
-                report.test(step, evaluate(state, key))
-        if 'figure' in due:
-            with report.aside('figures'):
-                draw(state, key, report.figures)
-                report.curves()
-        if 'checkpoint' in due or asked:  # last: what belongs to this step is written already
-            with report.aside('checkpoints'):
-                checkpoints.save(step, devices.to_global(state))
-        if asked:
-            report.say(f'stopped at step {step:,} of {steps:,}, saved; run the same command to go on')
+        if 'eval' in actions:
+            with report.time_section('evaluation'):
+                report.log_test(step, evaluate(state, key))
+        if 'figure' in actions:
+            with report.time_section('figures'):
+                plot(state, key, report.figures)
+                report.plot_curves()
+        # The checkpoint comes last: where it exists, the metrics and figures of its step exist, too.
+        if 'checkpoint' in actions or should_stop:
+            with report.time_section('checkpoints'):
+                checkpoints.save(step, devices.joined(state))
+        if should_stop:
+            report.log(f'stopped at step {step:,} of {steps:,}, state saved; run the same command to resume')
             raise Preempted
 
-    return pause
+    return run_actions
 
 
-def _with_stop(train_step):
-    """Returns the step with one more value: on how many examples a host has said STOP, which so reaches all hosts."""
+def _count_stop_flags(train_step):
+    """Returns train_step with one more metric, STOP: the number of examples, over all hosts, with a stop flag.
+
+    Because of the sum, every host sees that one of them received a signal.
+    """
 
     def step(state, batch, key, *, axis_name):
-        asked = total(batch[STOP].sum(), axis_name)
+        count = total(batch[STOP].sum(), axis_name)
         state, values = train_step(state, {n: x for n, x in batch.items() if n != STOP}, key, axis_name=axis_name)
-        return state, {**values, STOP: asked}
+        return state, {**values, STOP: count}
 
     return step
 
 
-def _look(report, checkpoints, key, replayed, pending):
-    """Refuses a step with a loss or gradient that is not finite, and logs it in its turn; returns whether to stop."""
+def _check_and_log(report, checkpoints, key, supports_replay, pending):
+    """Raises NonFiniteError if a value of a step is NaN or infinite, else logs the step; returns whether to stop."""
     step, values, batch = pending
     values = jax.device_get(values)
-    stop = bool(values.pop(STOP))
+    should_stop = bool(values.pop(STOP))
     for name in metrics.find_nonfinite(values):
         last = checkpoints.latest_step
         path = checkpoints.folder.parent / NONFINITE_FOLDER / f'{step}.npz'
@@ -261,25 +278,28 @@ def _look(report, checkpoints, key, replayed, pending):
         raise NonFiniteError(
             f'{name} is {values[name]} at step {step:,} of {report.stage}: '
             + ('there is no checkpoint' if last is None else f'restart from {checkpoints.folder / str(last)}')
-            + f'; its batch and key are in {path}'
-            + ('; the same command with --replay shows the step' if replayed else '')
+            + f'; the batch and key of this step are in {path}'
+            + ('; to run this step again, add --replay to the same command' if supports_replay else '')
         )
-    report.train(step, values)
-    return stop
+    report.log_train(step, values)
+    return should_stop
 
 
-def _set_aside(folder, provenance):
-    """Moves what a stage has made, into its folder 'replaced', if it was made from something else."""
-    found = checkpoint.described(folder / 'checkpoints')
-    if found is None or found[2] in ('', provenance):
+def _move_to_replaced(folder, provenance):
+    """Moves checkpoints and metrics of a stage to its folder 'replaced' if their provenance differs."""
+    info = checkpoint.read_info(folder / 'checkpoints')
+    if info is None or info.provenance in ('', provenance):
         return
 
     def move():
-        place = folder / 'replaced' / f'{sum(1 for _ in folder.glob("replaced/*")) + 1}'
-        place.mkdir(parents=True)
+        target = folder / 'replaced' / f'{sum(1 for _ in folder.glob("replaced/*")) + 1}'
+        target.mkdir(parents=True)
         for name in ('checkpoints', 'metrics.jsonl'):
             if (folder / name).exists():
-                (folder / name).rename(place / name)
-        print(f'{folder.name}: begins anew, since what it builds on has changed; what was there is in {place}')
+                (folder / name).rename(target / name)
+        print(
+            f'{folder.name}: training restarts from step 0, because its base stage or its settings have changed; the'
+            f' earlier checkpoints and metrics are in {target}'
+        )
 
-    processes.run_on_first_process(move, f'set {folder} aside')
+    processes.run_on_first_process(move, f'move {folder} to "replaced"')

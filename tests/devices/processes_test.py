@@ -99,7 +99,7 @@ def test_two_processes_stop_together_and_resume_to_what_one_learns_and_finds(run
     run[1].send_signal(signal.SIGTERM)  # one of them: the other hears of it
     ended = runs.end(run)
     assert [status for status, _, _ in ended] == [75, 75]
-    assert 'saved; run the same command to go on' in ended[0][1]
+    assert 'state saved; run the same command to resume' in ended[0][1]
     assert [line for line in ended[1][1].splitlines() if not line.startswith('[Gloo]')] == []  # the first alone prints
     assert 'conv5' in runs.finish('on_2', stages, processes=2)
     runs.check_close('on_2', 'whole')

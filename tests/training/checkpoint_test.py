@@ -139,7 +139,7 @@ def test_full_disk_is_one_error_that_says_what_is_needed_and_spoils_nothing(
     config, devices, saved, stage_states, monkeypatch
 ):
     state, expected = at(stage_states[autoencoder], 6), restore(config, devices, saved)
-    needed = r'no room for a checkpoint in .*: it takes 0\.\d MB, and 0\.0 MB are free; .* goes on from step 4'
+    needed = r'no room for a checkpoint in .*: it needs 0\.\d MB, and 0\.0 MB are free; .* resumes from step 4'
     with Checkpoints(saved, config, devices.replicated) as checkpoints, monkeypatch.context() as patch:
         patch.setattr(shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=1000))
         with pytest.raises(CheckpointError, match=needed):
@@ -155,13 +155,13 @@ def test_full_disk_is_one_error_that_says_what_is_needed_and_spoils_nothing(
 def test_a_quota_is_as_a_full_disk(config, devices, saved, number, wrapped):
     error = OSError(number, os.strerror(number))
     with Checkpoints(saved, config, devices.replicated) as checkpoints:
-        full = pytest.raises(CheckpointError, match=r'no room for a checkpoint in .* goes on from step 4')
-        with full, checkpoints._room(100):
+        full = pytest.raises(CheckpointError, match=r'no room for a checkpoint in .* resumes from step 4')
+        with full, checkpoints._convert_disk_errors(100):
             raise ValueError(f'{error} while writing') if wrapped else error  # as TensorStore has it
         denied = pytest.raises(CheckpointError, match=r'cannot be written in .*: Read-only file system; .* from step 4')
-        with denied, checkpoints._room(100):
+        with denied, checkpoints._convert_disk_errors(100):
             raise ValueError(f'{os.strerror(errno.EROFS)}, says the storage')
-        with pytest.raises(ValueError, match='something else'), checkpoints._room(100):
+        with pytest.raises(ValueError, match='something else'), checkpoints._convert_disk_errors(100):
             raise ValueError('something else')
 
 
@@ -181,7 +181,7 @@ def test_disk_that_fills_while_saving_spoils_nothing(config, devices, stage_stat
         (disk / 'ballast').write_bytes(bytes(shutil.disk_usage(disk).free - 20_000))
         monkeypatch.setattr(shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=1e9))  # it fills afterwards
         with (
-            pytest.raises(CheckpointError, match=r'no room for .*: it takes 0\.\d MB, .* goes on from step 2'),
+            pytest.raises(CheckpointError, match=r'no room for .*: it needs 0\.\d MB, .* resumes from step 2'),
             Checkpoints(disk / 'checkpoints', config, devices.replicated) as checkpoints,
         ):
             checkpoints.save(4, at(state, 4))

@@ -75,7 +75,9 @@ def test_what_cannot_be_read_back_is_not_announced(config, datasets, devices, tm
         shutil.rmtree(self.folder / '6' / 'variables')
 
     monkeypatch.setattr(checkpoint.Checkpoints, 'finish', damage)
-    with pytest.raises(checkpoint.CheckpointError, match=r'step 6, was saved in .* but cannot be read back.*step 3'):
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r'step 6, was saved in .* but cannot be read back.*resumes from step 3'
+    ):
         loop.run(autoencoder, config, tmp_path, devices, datasets, None)
     monkeypatch.undo()
     assert int(loop.run(autoencoder, config, tmp_path, devices, datasets, None).step) == 6
@@ -84,13 +86,17 @@ def test_what_cannot_be_read_back_is_not_announced(config, datasets, devices, tm
 def test_fewer_steps_than_are_done_are_refused(config, datasets, devices, tmp_path):
     loop.run(autoencoder, config, tmp_path, devices, datasets, None)
     config.autoencoder.steps = 5
-    with pytest.raises(checkpoint.CheckpointError, match=r'is at step 6 in .*, past the 5 that are asked for'):
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r'is at step 6 in .*, beyond the 5 steps of the configuration'
+    ):
         loop.run(autoencoder, config, tmp_path, devices, datasets, None)
 
 
 def test_a_signal_after_the_last_step_is_not_lost(config, datasets, devices, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        report.Report, 'curves', lambda self: os.kill(os.getpid(), signal.SIGTERM) if config.figure_every == 6 else None
+        report.Report,
+        'plot_curves',
+        lambda self: os.kill(os.getpid(), signal.SIGTERM) if config.figure_every == 6 else None,
     )
     config.figure_every = 6
     with pytest.raises(loop.Preempted):

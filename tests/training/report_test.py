@@ -6,7 +6,9 @@ from artifacts_jax.training import report
 
 
 def open_report(workdir, start):
-    return report.Report(workdir, 'autoencoder', start, steps=6, batch_size=8, log_every=1, shown={'PSNR': 'psnr'})
+    return report.Report(
+        workdir, 'autoencoder', start, steps=6, batch_size=8, log_every=1, progress_metrics={'PSNR': 'psnr'}
+    )
 
 
 def test_a_line_cut_short_is_left_out(tmp_path):
@@ -22,8 +24,8 @@ def test_resuming_keeps_each_step_once(tmp_path):
     path.write_text(''.join(json.dumps({'step': n}) + '\n' for n in range(1, 6)))  # 4 and 5 came after the checkpoint
     with open_report(tmp_path, 3) as opened:
         for step in (4, 5, 6):
-            opened.train(step, {'loss/pixel': 1.0})
-        opened.test(6, {'psnr': 20.0})
+            opened.log_train(step, {'loss/pixel': 1.0})
+        opened.log_test(6, {'psnr': 20.0})
     rows = report.read_metrics(path)
     assert [row['step'] for row in rows] == [1, 2, 3, 4, 5, 6, 6]
     assert rows[-1] == {'step': 6, 'test/psnr': 20.0}
@@ -41,7 +43,7 @@ def test_starting_anew_keeps_no_evaluation_at_step_0(tmp_path):
 
 def test_a_person_is_shown_the_few_held_out_numbers_that_matter(tmp_path, capsys):
     with open_report(tmp_path, 0) as opened:
-        opened.test(4, {'psnr': 20.123456, 'mse': 0.5})
+        opened.log_test(4, {'psnr': 20.123456, 'mse': 0.5})
     shown = capsys.readouterr().out
     assert '| autoencoder, held out |  PSNR |' in shown
     assert '| step 4                | 20.12 |' in shown
@@ -55,14 +57,14 @@ def test_time_aside_does_not_count_in_the_rate_and_is_told(tmp_path, monkeypatch
     now = [0.0]
     monkeypatch.setattr(report.time, 'monotonic', lambda: now[0])
     with open_report(tmp_path, 0) as opened:
-        with opened.aside('evaluation'):
+        with opened.time_section('evaluation'):
             now[0] += 6
         now[0] += 2
-        opened.train(1, {})
+        opened.log_train(1, {})
     assert report.read_metrics(tmp_path / 'autoencoder' / 'metrics.jsonl')[0][
         'train/images_per_second'
     ] == pytest.approx(4)
-    assert 'autoencoder: 8 seconds, of them 75.0 % evaluation' in capsys.readouterr().out
+    assert 'autoencoder: 8 seconds, of which 75.0 % evaluation' in capsys.readouterr().out
 
 
 def test_tensorboard_shows_the_metrics(tmp_path):
@@ -70,7 +72,7 @@ def test_tensorboard_shows_the_metrics(tmp_path):
 
     with open_report(tmp_path, 0) as opened:
         for step in (1, 2):
-            opened.train(step, {'loss/pixel': 0.5 * step})
+            opened.log_train(step, {'loss/pixel': 0.5 * step})
     (file,) = (tmp_path / 'tensorboard' / 'autoencoder').iterdir()
     events = EventAccumulator(str(file)).Reload()
     assert [(event.step, event.value) for event in events.Scalars('train/loss/pixel')] == [(1, 0.5), (2, 1.0)]
