@@ -212,7 +212,7 @@ def _evaluate(run, trained):
         results.replace_outdated(run.workdir, run.networks['learned'].provenance)
     for task in tasks:
         found = evaluation.evaluate(task, run)
-        run.opened.pop(task.NAME, None)
+        run.task_data.pop(task.NAME, None)
         if not results.has_rows(found, task.NAME):
             continue
         tables = '\n'.join(each.table(found) for each in EVALUATIONS if results.has_rows(found, each.NAME))

@@ -1,19 +1,22 @@
-"""The driver of every evaluation: what results.json has and is current stays; the rest is evaluated and written.
+"""The driver of every evaluation: it keeps current rows of results.json, evaluates the rest and writes the results.
 
 An evaluation, or task, is a module with
 
-    NAME                                  in config.stages, and the name of its section of the config
-    SPLITS                                of the data, that it needs: keys of config.data
-    check(config, devices)                raises ConfigError for what this machine cannot do
+    NAME                                  its name in config.stages, and the name of its section of the config
+    SPLITS                                keys of config.data: the splits of the data that it needs
+    check(config, devices)                raises ConfigError if the task cannot run on this machine
     open_data(config, datasets)           returns its validated data; raises DataError, or NotApplicable
-    entries(config, networks)             returns {entry: the Network that it evaluates}, in order
-    evaluate(run, data, entry)            returns the row of an Entry, as results.json has it
-    summary(row)                          returns a row's numbers, one text a line, to be printed
-    table(found)                          returns all its rows in the results as text
+    entries(config, networks)             returns {entry: the Network to evaluate}, in order
+    evaluate(run, data, entry)            returns the row of results.json for an Entry
+    summary(row)                          returns lines of text with the numbers of a row, to be printed
+    table(all_results)                    returns a table, as text, of all rows of the task
 
-and, where it needs them, `is_complete(config, row)`: whether a current row has all that is asked for;
-`check_results(config, found)`: raises for results that it cannot add to; `metadata(run, data)`: keys that it writes
-beside its section; `clean_up(run, found)`: called when every entry is current.
+Optional functions:
+
+    is_complete(config, row)              returns whether a current row has every requested result
+    check_results(config, all_results)    raises DataError if the task cannot add rows to the present results
+    metadata(run, data)                   returns top-level keys of results.json, besides the task's section
+    clean_up(run, all_results)            called when every entry is current
 """
 
 import dataclasses
@@ -32,81 +35,81 @@ from artifacts_jax.training.state import State
 
 
 class NotApplicable(Exception):  # noqa: N818 (no error: the run continues without the task)
-    """The data does not suit a task, which is skipped; the message is the reason."""
+    """A task cannot use the data and is skipped; the message gives the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
     """A discriminator that is evaluated."""
 
-    provenance: str  # names its state
-    load: Callable[[], dict]  # returns {'params': {'discriminator': tree}, 'batch_stats': ...}, as stages start from
+    provenance: str  # identifies the state of the network
+    load: Callable[[], dict]  # returns {'params': {'discriminator': tree}, 'batch_stats': ...}
 
     @property
     def variables(self) -> dict:
-        """The discriminator's variables, as Flax takes them."""
+        """The discriminator's variables, in the form that Flax's `apply` takes."""
         return {kind: tree['discriminator'] for kind, tree in self.load().items()}
 
     @property
     def trunk(self) -> dict:
-        """Its trunk's variables."""
+        """The variables of the discriminator's trunk."""
         return {kind: tree['trunk'] for kind, tree in self.variables.items()}
 
 
 class Entry(NamedTuple):
-    """What one row of the results is about."""
+    """The network and settings of one row of the results."""
 
-    name: str  # such as voc_detection/single_scale_frozen1, also the folder of what is trained
+    name: str  # such as voc_detection/single_scale_frozen1; also the folder of its training
     network: Network
     settings: str  # a digest of the settings that its result depends on
-    rows: dict  # of the task so far, as results.json has them
-    pending: tuple[str, ...]  # keys of the entries that are evaluated now, this and those after it
+    rows: dict  # the present rows of the task in results.json
+    pending: tuple[str, ...]  # keys of this entry and of those that are evaluated after it
 
     @property
     def key(self) -> str:
-        """The name without the task's."""
+        """The name without the prefix of the task."""
         return self.name.partition('/')[2]
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run, resolved once: what every task needs of it."""
+    """The configuration, devices, data sets and networks of a run, for every task."""
 
     config: ConfigDict
     workdir: Path
     devices: Devices
     datasets: Datasets
     networks: dict = dataclasses.field(default_factory=dict)  # 'random' and 'learned'
-    opened: dict = dataclasses.field(default_factory=dict)  # {task: its data}
-    watched: list = dataclasses.field(default_factory=list)  # data sets of the task that runs
+    task_data: dict = dataclasses.field(default_factory=dict)  # {task: its validated data}
+    tracked: list = dataclasses.field(default_factory=list)  # data sets of the current task, for skipped examples
 
     def data(self, task) -> Any:
-        """Returns the validated data of a task, opened once.
+        """Returns the validated data of a task, which is opened at the first call.
 
         Raises:
-          DataError: it is missing or invalid.
-          NotApplicable: the task does not suit it.
+          DataError: the data is missing or invalid.
+          NotApplicable: the task cannot use the data.
         """
-        if task.NAME not in self.opened:
-            self.opened[task.NAME] = task.open_data(self.config, self.datasets)
-        return self.opened[task.NAME]
+        if task.NAME not in self.task_data:
+            self.task_data[task.NAME] = task.open_data(self.config, self.datasets)
+        return self.task_data[task.NAME]
 
     def train(self, stage, entry: Entry, datasets: dict) -> State:
-        """Trains a stage on an entry's network to its last step; arguments and errors are those of loop.run."""
+        """Trains a stage to its last step, starting from an entry's network; arguments and errors as in loop.run."""
         base = entry.network.load()
         return loop.run(stage, self.config, self.workdir, self.devices, datasets, base, settings=entry.settings)
 
-    def watch(self, *readers: Any) -> None:
-        """Reports the examples that a task's data sets leave out: in skipped.tsv at once, printed when it is done."""
+    def track_skipped(self, *readers: Any) -> None:
+        """Writes skipped examples of data sets to skipped.tsv at once, and prints their number after the task."""
         for reader in readers:
             reader.skipped.write_to(self.workdir / skipped.FILE)
-        self.watched.extend(readers)
+        self.tracked.extend(readers)
 
 
 def list_networks(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
-    """Returns the entries of a task that evaluates every network: each by its name.
+    """Returns one entry per network, for tasks that evaluate every network.
 
-    A learned network that has learned nothing is the random one again, and is left out.
+    An untrained network in place of the learned one is the random network again, and is skipped.
     """
     del config
     return {
@@ -117,63 +120,62 @@ def list_networks(config: ConfigDict, networks: dict[str, Network]) -> dict[str,
 
 
 def evaluate(task, run: Run) -> dict:
-    """Evaluates what the results of a work directory lack of a task, and returns all results.
+    """Evaluates the missing and outdated entries of a task, and returns all results of the work directory.
 
-    Results are written after each entry. A row that was made from another network or with other settings is kept under
-    'replaced'.
+    Results are written after each entry. A row with another provenance (network or settings) moves to 'replaced'.
 
     Args:
       task: a module as above.
-      run: with its networks.
+      run: the run, with its networks.
 
     Raises:
-      DataError: the task's data is missing or invalid.
+      DataError: the data of the task is missing or invalid.
     """
-    config, found = run.config, results.read(run.workdir)
-    check_results(task, config, found)
+    config, all_results = run.config, results.read(run.workdir)
+    check_results(task, config, all_results)
     entries = task.entries(config, run.networks)
     provenance = {
         key: results.compute_provenance(network.provenance, config, task.NAME) for key, network in entries.items()
     }
     names = {key: f'{task.NAME}/{key}' for key in entries}
-    current = {key for key in entries if results.is_current(found, names[key], provenance[key])}
+    current = {key for key in entries if results.is_current(all_results, names[key], provenance[key])}
     pending = [
         key
         for key in entries
-        if key not in current or not _is_complete(task, config, results.get_row(found, names[key]))
+        if key not in current or not _is_complete(task, config, results.get_row(all_results, names[key]))
     ]
     try:
         data = run.data(task) if pending else None
     except NotApplicable as reason:
-        print(f'{task.NAME}: left out: {reason}')
-        return found
+        print(f'{task.NAME}: skipped: {reason}')
+        return all_results
     for key in pending:
         if key not in current:
-            results.move_to_replaced(found, names[key])
+            results.move_to_replaced(all_results, names[key])
     try:
         for n, key in enumerate(pending):
             print(f'{names[key]}: evaluation', flush=True)
-            rows, settings = found.get(task.NAME, {}), provenance[key]['settings']
+            rows, settings = all_results.get(task.NAME, {}), provenance[key]['settings']
             row = task.evaluate(run, data, Entry(names[key], entries[key], settings, rows, tuple(pending[n:])))
-            results.add_row(found, names[key], row, provenance[key])
+            results.add_row(all_results, names[key], row, provenance[key])
             if hasattr(task, 'metadata'):
-                found.update(task.metadata(run, data))
-            results.write(run.workdir, found)
+                all_results.update(task.metadata(run, data))
+            results.write(run.workdir, all_results)
             if processes.is_first():
                 for line in task.summary(row):
                     print(f'{names[key]}:   {line}', flush=True)
     finally:
-        skipped.report_streamed(reader.skipped for reader in run.watched)
-        run.watched.clear()
+        skipped.report_streamed(reader.skipped for reader in run.tracked)
+        run.tracked.clear()
     if hasattr(task, 'clean_up'):
-        task.clean_up(run, found)
-    return found
+        task.clean_up(run, all_results)
+    return all_results
 
 
-def check_results(task, config: ConfigDict, found: dict) -> None:
-    """Raises DataError if a task cannot add to the results that there are."""
+def check_results(task, config: ConfigDict, all_results: dict) -> None:
+    """Raises DataError if a task cannot add rows to the present results."""
     if hasattr(task, 'check_results'):
-        task.check_results(config, found)
+        task.check_results(config, all_results)
 
 
 def _is_complete(task, config, row):

@@ -122,9 +122,7 @@ def make_initial_state(stage, config: ConfigDict, devices: Devices, base: dict |
 
 
 def check_finished(stage, config: ConfigDict, workdir: Path, *, alternative: str = '') -> None:
-    """Raises CheckpointError if the newest checkpoint of a stage is not that of its last step.
-
-    Only the name of the checkpoint is read.
+    """Raises CheckpointError if the newest checkpoint of a stage, by its name, is not that of its last step.
 
     Args:
       stage: the stage.
@@ -200,15 +198,9 @@ def _restore_or_init(stage, config, workdir, devices, datasets, base, checkpoint
 
 def _make_report(stage, config, workdir, start):
     steps, batch_size = stage.plan(config)
-    return (Report if processes.is_first() else NullReport)(
-        Path(workdir),
-        stage.NAME,
-        start,
-        steps=steps,
-        batch_size=batch_size,
-        log_every=config.log_every,
-        progress_metrics=stage.PROGRESS_METRICS,
-    )
+    options = {'steps': steps, 'batch_size': batch_size, 'log_every': config.log_every}
+    report_class = Report if processes.is_first() else NullReport
+    return report_class(Path(workdir), stage.NAME, start, **options, progress_metrics=stage.PROGRESS_METRICS)
 
 
 def _summarise_parameters(stage, state):
@@ -239,7 +231,7 @@ def _make_periodic_actions(stage, config, devices, datasets, checkpoints, report
         # The checkpoint comes last: where it exists, the metrics and figures of its step exist, too.
         if 'checkpoint' in actions or should_stop:
             with report.time_section('checkpoints'):
-                checkpoints.save(step, devices.joined(state))
+                checkpoints.save(step, devices.to_global(state))
         if should_stop:
             report.log(f'stopped at step {step:,} of {steps:,}, state saved; run the same command to resume')
             raise Preempted
@@ -248,10 +240,7 @@ def _make_periodic_actions(stage, config, devices, datasets, checkpoints, report
 
 
 def _count_stop_flags(train_step):
-    """Returns train_step with one more metric, STOP: the number of examples, over all hosts, with a stop flag.
-
-    Because of the sum, every host sees that one of them received a signal.
-    """
+    """Returns train_step with one more metric, STOP: the sum of all stop flags, so that every host stops."""
 
     def step(state, batch, key, *, axis_name):
         count = total(batch[STOP].sum(), axis_name)

@@ -229,7 +229,7 @@ def _squares(run, records, split):
         shapes={'image': ((size, size, 3), np.uint8)},
         **reading.make_options(config, records, place),
     )
-    run.watch(squares)
+    run.track_skipped(squares)
     return squares
 
 

@@ -88,7 +88,7 @@ def test_damaged_checkpoint_is_set_aside_for_the_one_before(config, devices, sav
     jax.tree.map(np.testing.assert_array_equal, restored, at(stage_states[autoencoder], 2))
     warning = capsys.readouterr().err
     assert f'{saved / "4"}' in warning
-    assert f'going back to {saved / "2"}' in warning
+    assert f'using {saved / "2"}' in warning
     assert [path.name for path in (saved.parent / 'damaged').iterdir()] == ['4.1']
     with Checkpoints(saved, config, devices.replicated) as checkpoints:
         assert checkpoints.latest_step == 2
@@ -117,7 +117,7 @@ def test_looking_at_a_run_moves_nothing(config, devices, saved):
 def test_no_whole_checkpoint_is_an_error_and_no_new_start(config, devices, saved):
     for step in ('2', '4'):
         flip(largest(saved / step))
-    with pytest.raises(CheckpointError, match='there is no other in'):
+    with pytest.raises(CheckpointError, match='has no other checkpoint'):
         restore(config, devices, saved)
     assert sorted(path.name for path in saved.iterdir()) == ['2', '4']
 

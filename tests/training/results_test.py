@@ -33,7 +33,7 @@ def test_a_result_is_trusted_only_if_it_was_made_from_what_is_there_now(capsys):
     results.move_to_replaced(found, name)
     assert 'probe' not in found
     assert found['replaced'] == [{'part': name, 'provenance': then, 'result': {'conv1': 71}}]
-    assert 'probe/learned: what results.json has was made from something else' in capsys.readouterr().out
+    assert 'probe/learned: the network or its settings have changed' in capsys.readouterr().out
 
 
 def test_results_of_an_earlier_state_are_retired_whoever_made_them(tmp_path):

@@ -176,7 +176,7 @@ def _collect(run, extract, trunk, records):
     """Returns ({layer: features [N, D]}, labels [N, 20]) of the images of a split that can be used."""
     config, options = run.config, run.config.voc_svm
     squares = open_images(config, records)
-    run.watch(squares)
+    run.track_skipped(squares)
     found = [extract(trunk, batch) for batch in squares.eval_batches(options.batch_size)]
     squares.skipped.report()
     return jax.tree.map(lambda *xs: np.concatenate(xs), *found)

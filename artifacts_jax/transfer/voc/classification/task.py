@@ -55,7 +55,7 @@ def evaluate(run: Run, data: dict[str, Sequence], entry: Entry) -> dict:
     opened = {
         name: stage.open_images(config, data[split], f'{split} of {config.data.name}') for name, split in splits.items()
     }
-    run.watch(*opened.values())
+    run.track_skipped(*opened.values())
     score = stage.make_scorer(config, run.devices)
     state = run.train(stage.Stage(NAME=entry.name, predict=score), entry, opened)
     values = {}

@@ -101,7 +101,7 @@ def evaluate(run: Run, data: Data, entry: Entry) -> dict:
     """
     config, folder, options = run.config, run.workdir / entry.name, run.config.voc_detection
     opened, detect = data.images(run.workdir), detector.make_detect_fn(config, run.devices)
-    run.watch(*opened.values())
+    run.track_skipped(*opened.values())
     if processes.is_first():
         print(f'{NAME}: {scales.describe_padded_sizes(opened["train"].padded_sizes)}', flush=True)
     state = run.train(stage.Stage(NAME=entry.name, predict=detect), entry, opened)

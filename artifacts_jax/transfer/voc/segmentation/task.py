@@ -45,7 +45,7 @@ def evaluate(run: Run, data: lists.Lists, entry: Entry) -> dict:
     """
     config, segment = run.config, segmenter.make_segment_fn(run.config, run.devices)
     train, tests = data.images(config)
-    run.watch(train, *tests.values())
+    run.track_skipped(train, *tests.values())
     first, training = next(iter(tests.values())), stage.Stage(NAME=entry.name, predict=segment)
     state = run.train(training, entry, {'train': train, 'test': first})
     source = {'stage': entry.name, 'step': int(state.step)}
