@@ -256,7 +256,7 @@ def _export(stage, variables, config, workdir):
         lines = ', '.join(f'{k}={then[k]}' for k in changed)
         print(f'warning: {stage.NAME} was trained with {lines}, not with the values of now', file=sys.stderr)
     folder, made_by = workdir / name, configuration.overlay(config, {k: x for k, x in then.items() if k in now})
-    exports.save(folder, variables, made_by, parts=parts, source={'stage': stage.NAME, 'step': step})
+    exports.save(folder, variables, made_by, networks=parts, source={'stage': stage.NAME, 'step': step})
     print(f'{folder}: the learned {" and ".join(parts)}, for artifacts_jax.load_features')
 
 

@@ -80,7 +80,7 @@ def test_tasks_without_data_are_skipped_and_the_others_run(tmp_path, monkeypatch
 
 
 def test_missing_data_is_an_error_before_the_first_task_starts(config, stage_states, photograph_folder, tmp_path):
-    exports.save(tmp_path / 'export', stage_states[artifacts].variables, config, parts=('trunk',))
+    exports.save(tmp_path / 'export', stage_states[artifacts].variables, config, networks=('trunk',))
     for split, source in {'train': 'train', 'val': 'test'}.items():
         (tmp_path / 'images').mkdir(exist_ok=True)
         (tmp_path / 'images' / split).symlink_to(photograph_folder / source)
@@ -91,7 +91,7 @@ def test_missing_data_is_an_error_before_the_first_task_starts(config, stage_sta
 
 
 def test_the_configuration_has_the_trunk_of_the_export(config, stage_states, tmp_path):
-    exports.save(tmp_path / 'export', stage_states[artifacts].variables, config, parts=('trunk',))
+    exports.save(tmp_path / 'export', stage_states[artifacts].variables, config, networks=('trunk',))
     task_config = tables.make_config(tables.VOC, str(tmp_path / 'export'))
     assert task_config.model == config.model
     assert configuration.check(task_config)

@@ -1,8 +1,8 @@
-"""Exports for downstream use: trained networks, each in a folder of its own.
+"""Exports for downstream use: trained networks, each in its own folder.
 
-An export holds any of 'encoder', 'decoder', 'repair', 'trunk' (of the discriminator, up to conv5), 'discriminator' (the
-rest of it) and 'head' (of what is made of the trunk: see LOADERS), and config.json, which says what they are. A run
-exports its autoencoder, its trunk, and what its transfer has trained.
+An export has config.json, which describes it, and any of 'encoder', 'decoder', 'repair', 'trunk' (the discriminator up
+to conv5), 'discriminator' (the rest of it) and 'head' (a network on top of the trunk, see LOADERS). A run
+exports its autoencoder, its trunk, and the networks that its transfer tasks have trained.
 """
 
 import json
@@ -28,7 +28,7 @@ from artifacts_jax.training.checkpoint import silence_logging
 from artifacts_jax.training.trees import differences, fingerprint
 
 VERSION = 1
-LOADERS = {  # of a head's kind: its protocols, and what loads it
+LOADERS = {  # {kind of head: (its protocols, the function that loads it)}
     'classifier': (('linear', 'finetune'), 'load_classifier'),
     'detector': (('detection',), 'load_detector'),
     'segmenter': (('segmentation',), 'load_segmenter'),
@@ -37,7 +37,7 @@ NETWORKS = ('encoder', 'decoder', 'repair', 'trunk', 'discriminator', 'head')
 
 
 class ExportError(UserError):
-    """An export that is missing, damaged or of another version or architecture."""
+    """An export is missing or damaged, has another version or architecture, or cannot be written."""
 
 
 def save(
@@ -45,43 +45,44 @@ def save(
     variables: dict,
     config: ConfigDict,
     *,
-    parts: Iterable[str] = (),
+    networks: Iterable[str] = (),
     head: dict | None = None,
     source: dict | None = None,
 ) -> None:
-    """Writes an export, and reads it back: a folder for each network (Orbax), then `config.json`, which completes it.
+    """Writes an export, and reads it back: a folder for each network (Orbax), and last `config.json`.
 
-    An export of the same is left as it is.
+    An export with the same description and undamaged networks is not written again.
 
     Args:
-      folder: an export that is there is replaced.
-      variables: {'params': {network: tree}, 'batch_stats': {network: tree}}. A discriminator's trunk is saved apart.
-      config: the configuration that the networks were made from.
-      parts: which of them to save, named as above; by default all.
-      head: as of architecture.make_network, if there is a head.
-      source: of which state it is, {'stage', 'step'}.
+      folder: the folder of the export; an existing export is replaced.
+      variables: {'params': {network: tree}, 'batch_stats': {network: tree}}. The trunk of a discriminator is saved in
+        its own folder.
+      config: the configuration that the networks were trained with.
+      networks: the networks to save, by the names above; by default all.
+      head: the arguments of architecture.make_network, if there is a head.
+      source: the state that is exported, {'stage', 'step'}.
 
     Raises:
-      ExportError: what was written cannot be read back.
+      ExportError: the export cannot be written, or cannot be read back.
     """
-    folder, trees = Path(folder).absolute(), _parts(variables)
-    parts = tuple(parts) or tuple(trees)
+    folder, trees = Path(folder).absolute(), _split_trunk(variables)
+    networks = tuple(networks) or tuple(trees)
     description = {
         'version': VERSION,
-        'networks': parts,
-        'fingerprints': {part: fingerprint(trees[part]) for part in parts},
+        'networks': networks,
+        'fingerprints': {network: fingerprint(trees[network]) for network in networks},
         'source': source,
         'head': head,
         'image_size': config.model.image_size,
         'config': config.to_dict(),
     }
     description = configuration.to_json(description)
-    if processes.broadcast(_says(folder, description)) and not _damage(folder, parts, description):
+    if processes.broadcast(_has_description(folder, description)) and not _find_damage(folder, networks, description):
         return
 
     def begin():
-        (folder / 'config.json').unlink(missing_ok=True)  # first, so that a mixture of two never looks complete
-        for network in set(NETWORKS).difference(parts):
+        (folder / 'config.json').unlink(missing_ok=True)  # first, so that a mixture of two exports never looks complete
+        for network in set(NETWORKS).difference(networks):
             shutil.rmtree(folder / network, ignore_errors=True)
 
     def complete():
@@ -90,45 +91,45 @@ def save(
     processes.run_on_first_process(begin, f'write {folder}')
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            for part in parts:
-                checkpointer.save(folder / part, trees[part], force=True)
-    except (OSError, ValueError) as error:  # a full disk, rights that have gone
+            for network in networks:
+                checkpointer.save(folder / network, trees[network], force=True)
+    except (OSError, ValueError) as error:  # such as a full disk, or missing permissions
         raise ExportError(f'{folder} cannot be written: {str(error).splitlines()[0]}') from error
-    if damage := _damage(folder, parts, description):
-        raise ExportError(f'what was written cannot be read back: {damage}')
+    if damage := _find_damage(folder, networks, description):
+        raise ExportError(f'the export was written but cannot be read back: {damage}')
     processes.run_on_first_process(complete, f'write {folder}')
 
 
-def _says(folder, description):
-    """Returns whether an export is there that says the same of itself."""
+def _has_description(folder, description):
+    """Returns whether a folder has an export with this description."""
     try:
         return json.loads((folder / 'config.json').read_text()) == description
     except (OSError, ValueError):
         return False
 
 
-def _damage(folder, parts, description):
-    """Returns what is wrong with the networks of an export for any process, '' for nothing."""
+def _find_damage(folder, networks, description):
+    """Returns the error of reading the networks of an export, '' if every process can read them."""
     damage = ''
     try:
-        for part in parts:
-            load_network(folder, part, description)
+        for network in networks:
+            load_network(folder, network, description)
     except ExportError as error:
         damage = str(error)
-    elsewhere = processes.any_process(bool(damage))
-    return damage or ('see another process' if elsewhere else '')
+    is_damaged = processes.any_process(bool(damage))
+    return damage or ('see the error of another process' if is_damaged else '')
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raises ExportError if something but an export, such as a run's work directory, is at `folder`."""
+    """Raises ExportError if `folder` has anything but an export, such as the work directory of a run."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not _is_export(folder):
-        raise ExportError(f'{folder} is not empty and not an export: name a new directory')
+        raise ExportError(f'{folder} is not empty and not an export: give a new directory')
 
 
 def _is_export(folder):
-    """Returns whether a folder's config.json is that of an export; that of a work directory has no version."""
+    """Returns whether a folder's config.json belongs to an export; the one of a work directory has no version."""
     try:
         description = json.loads((folder / 'config.json').read_text())
     except (OSError, ValueError):
@@ -137,145 +138,161 @@ def _is_export(folder):
 
 
 def load_networks(folder: str | Path, networks: Iterable[str], config: ConfigDict | None = None) -> dict:
-    """Returns the variables of some networks of an export, as `save` takes them.
+    """Returns the variables of some networks of an export, in the form that `save` takes.
 
     Args:
       folder: the export.
-      networks: which to load; a 'discriminator' is loaded with its trunk.
-      config: the configuration of the run that will use them, if they must suit one.
+      networks: the names of the networks; a 'discriminator' is loaded with its trunk.
+      config: the configuration of the run that will use them, to compare the architectures; None does not compare.
 
     Raises:
-      ExportError: what is missing or differs, by name.
+      ExportError: a network is missing, damaged or of another architecture; the message names it.
     """
     description = read_description(folder)
     if config is not None:
         _check_architecture(folder, networks, description['config']['model'], config.model)
         if 'trunk' in networks and not make_trunk(description).normalise:
             raise ExportError(
-                f'{folder} is of a network that was fine-tuned for {description["head"]["protocol"]}, without batch'
-                f' norm: nothing starts from it; give the export that it has started from'
+                f'{folder} has a trunk without batch norm, fine-tuned for {description["head"]["protocol"]}: a run'
+                f' cannot start from it; give the export that the fine-tuning started from'
             )
-    parts = {*networks, 'trunk'} if 'discriminator' in networks else networks
-    restored = {part: load_network(folder, part, description) for part in parts}
-    variables = {kind: {part: tree[kind] for part, tree in restored.items()} for kind in ('params', 'batch_stats')}
+    folders = {*networks, 'trunk'} if 'discriminator' in networks else networks
+    loaded = {network: load_network(folder, network, description) for network in folders}
+    variables = {kind: {name: tree[kind] for name, tree in loaded.items()} for kind in ('params', 'batch_stats')}
     if 'discriminator' in networks:
         for tree in variables.values():
             tree['discriminator'] = {**tree['discriminator'], 'trunk': tree['trunk']}
     return {kind: {network: tree[network] for network in networks} for kind, tree in variables.items()}
 
 
-def _parts(variables):
-    """Returns {folder: its variables}."""
-    parts = {
+def _split_trunk(variables):
+    """Returns {network: its variables}, with the trunk separate from the rest of the discriminator."""
+    networks = {
         network: {kind: tree.get(network, {}) for kind, tree in variables.items()} for network in variables['params']
     }
-    if 'discriminator' in parts:
-        whole = parts['discriminator']
-        parts['trunk'] = {kind: tree['trunk'] for kind, tree in whole.items()}
-        parts['discriminator'] = {
-            kind: {name: layer for name, layer in tree.items() if name != 'trunk'} for kind, tree in whole.items()
+    if 'discriminator' in networks:
+        discriminator = networks['discriminator']
+        networks['trunk'] = {kind: tree['trunk'] for kind, tree in discriminator.items()}
+        networks['discriminator'] = {
+            kind: {name: layer for name, layer in tree.items() if name != 'trunk'}
+            for kind, tree in discriminator.items()
         }
-    return parts
+    return networks
 
 
 def read_description(folder: str | Path) -> dict:
-    """Returns an export's description.
+    """Returns the description of an export, the content of its config.json.
 
     Raises:
-      ExportError: there is none, or of another version; the message names the exports that are there instead.
+      ExportError: the folder is not an export, or has another version; the message names exports in its subfolders.
     """
     folder = host.folder(folder, 'export').absolute()
     if folder.is_file():
-        there = f'give its folder, {folder.parent}' if _is_export(folder.parent) else 'an export is a folder'
-        raise ExportError(f'{folder} is a file, not an export: {there}')
+        advice = f'give its folder, {folder.parent}' if _is_export(folder.parent) else 'an export is a folder'
+        raise ExportError(f'{folder} is a file, not an export: {advice}')
     try:
         description = json.loads((folder / 'config.json').read_text())
     except (OSError, ValueError) as error:
-        raise ExportError(f'{folder} is not an export: its config.json {_reason(error)}') from error
+        raise ExportError(f'{folder} is not an export: its config.json {_explain(error)}') from error
     if not isinstance(description, dict) or 'version' not in description:
-        there = sorted(str(path.parent) for path in folder.glob('**/export/config.json') if _is_export(path.parent))
+        exports = sorted(str(path.parent) for path in folder.glob('**/export/config.json') if _is_export(path.parent))
         advice = (
-            f': give {" or ".join(there)}' if there else ', and has none: a stage writes its export when it is done'
+            f': give {" or ".join(exports)}' if exports else ', and has none: each stage writes its export at its end'
         )
         raise ExportError(f'{folder} is a work directory, not an export{advice}')
     if description['version'] != VERSION:
-        raise ExportError(f'{folder} has version {description["version"]}, this program reads {VERSION}')
-    # Which earlier exports did not say.
+        raise ExportError(f'{folder} has version {description["version"]}; this program reads version {VERSION}')
+    # Earlier versions did not write these keys.
     defaults = {'networks': ['trunk'], 'head': None, 'fingerprints': {}}
     return {**defaults, **description, 'config': renamed.rename_keys(description['config'])}
 
 
-def _reason(error):
-    """Returns why config.json cannot be read."""
+def _explain(error):
+    """Returns why config.json cannot be read, as the end of a sentence."""
     return 'is missing' if isinstance(error, FileNotFoundError) else f'cannot be read ({first_line(error)})'
 
 
 def _check_architecture(folder, networks, theirs, ours):
-    """Raises ExportError if the networks were made by other values of config.model than a run's."""
+    """Raises ExportError if values of config.model that determine the networks differ between export and run."""
     names = []
     if {'trunk', 'discriminator'} & {*networks}:
         names += ['widths', 'kernels', 'conv1_stride', 'groups']
     if {'encoder', 'decoder', 'repair'} & {*networks}:
         names += ['encoder_widths', 'encoder_kernel', 'upsampling']
     values = {n: [tuple(v) if isinstance(v, list | tuple) else v for v in (theirs.get(n), ours[n])] for n in names}
-    different = {n: (there, here) for n, (there, here) in values.items() if there != here}
+    different = {n: (exported, current) for n, (exported, current) in values.items() if exported != current}
     if different:
-        lines = '\n'.join(f'  model.{n}: {there} there, {here} here' for n, (there, here) in different.items())
-        keys = ' '.join(shlex.quote(f'--config.model.{n}={there}') for n, (there, _) in different.items())
-        raise ExportError(f'{folder} was made with another architecture:\n{lines}\nTo use it, add {keys}')
+        lines = '\n'.join(
+            f'  model.{n}: {exported} in the export, {current} here' for n, (exported, current) in different.items()
+        )
+        keys = ' '.join(shlex.quote(f'--config.model.{n}={exported}') for n, (exported, _) in different.items())
+        raise ExportError(f'{folder} has another architecture:\n{lines}\nTo use it, add {keys}')
 
 
 def make_network(folder: str | Path, description: dict, kind: str) -> nn.Module:
-    """Returns the network of a kind, one of LOADERS, that an export describes; ExportError if it describes none."""
+    """Returns the module for a kind of head, a key of LOADERS; raises ExportError if the export has no such head."""
     head = description['head']
     if not head:
-        raise ExportError(f'{folder} has no {kind}; it holds: {", ".join(description["networks"])}')
-    held = next((name for name, (protocols, _) in LOADERS.items() if head['protocol'] in protocols), None)
-    if held is None:
-        raise ExportError(f'{folder} has a head for {head["protocol"]!r}, which this program does not know')
-    if held != kind:
-        raise ExportError(f'{folder} has no {kind}, but a {held}: use artifacts_jax.{LOADERS[held][1]}')
+        raise ExportError(f'{folder} has no {kind}; its networks are: {", ".join(description["networks"])}')
+    exported = next((name for name, (protocols, _) in LOADERS.items() if head['protocol'] in protocols), None)
+    if exported is None:
+        raise ExportError(f'{folder} has a head for {head["protocol"]!r}, which this version does not support')
+    if exported != kind:
+        raise ExportError(f'{folder} has no {kind}, but a {exported}: use artifacts_jax.{LOADERS[exported][1]}')
     return architecture.make_network(ConfigDict(description['config']), head)
 
 
 def make_trunk(description: dict) -> nn.Module:
-    """Returns the trunk that an export describes."""
+    """Returns the trunk module of an export."""
     config, head = ConfigDict(description['config']), description['head']
     return architecture.make_network(config, head).trunk if head else architecture.make_trunk(config)
 
 
-def _template(part, description):
-    """Returns the shapes of a part's variables, as the description has it."""
+def _compute_shapes(network, description):
+    """Returns the shapes of a network's variables."""
     config = ConfigDict(description['config'])
-    if part in ('trunk', 'head'):
+    if network in ('trunk', 'head'):
         variables = architecture.network_template(config, description['image_size'], description['head'])
-        return {kind: tree.get(part, {}) for kind, tree in variables.items()}
-    return _parts(architecture.template(config))[part]
+        return {kind: tree.get(network, {}) for kind, tree in variables.items()}
+    return _split_trunk(architecture.template(config))[network]
 
 
-def load_network(folder: str | Path, part: str, description: dict) -> dict:
-    """Returns the variables of a part, on one device."""
+def load_network(folder: str | Path, network: str, description: dict) -> dict:
+    """Returns the variables of one network of an export, {'params': tree, 'batch_stats': tree}, on one device.
+
+    Args:
+      folder: the export.
+      network: the name of the network.
+      description: as `read_description` returns it.
+
+    Raises:
+      ExportError: the network is missing or damaged, or differs from the description.
+    """
     folder = host.folder(folder, 'export').absolute()
-    if part not in description['networks']:
-        raise ExportError(f'{folder} has no {part}; it holds: {", ".join(description["networks"])}')
-    if not (folder / part).is_dir():
-        raise ExportError(f'{folder} has lost its {part}, which its config.json describes: copy the export anew, whole')
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # of several processes, each reads for itself
-    target = shape_tree(_template(part, description), device)
+    if network not in description['networks']:
+        raise ExportError(f'{folder} has no {network}; its networks are: {", ".join(description["networks"])}')
+    if not (folder / network).is_dir():
+        raise ExportError(f'{folder / network} is missing, but config.json describes it: copy the whole export again')
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # each process reads its own copy
+    target = shape_tree(_compute_shapes(network, description), device)
     silence_logging()
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            saved = checkpointer.metadata(folder / part).item_metadata
+            saved = checkpointer.metadata(folder / network).item_metadata
             if saved is None:
                 raise ValueError('Orbax finds no arrays in it')
             different = differences(saved.tree, target)
             if not different:
-                restored = checkpointer.restore(folder / part, target)
+                restored = checkpointer.restore(folder / network, target)
     except Exception as error:
-        said = first_line(error)[:200]  # Orbax goes on for a page
-        raise ExportError(f'{folder / part} is damaged or incomplete: copy the export anew, whole ({said})') from error
+        reason = first_line(error)[:200]  # messages of Orbax can be a page long
+        raise ExportError(
+            f'{folder / network} is damaged or incomplete: copy the whole export again ({reason})'
+        ) from error
     if different:
-        raise ExportError(f'{folder / part} is not what its config.json says:\n  ' + '\n  '.join(different))
-    if description['fingerprints'].get(part) not in (None, fingerprint(restored)):
-        raise ExportError(f'{folder / part} is damaged, or of another export: it is not what its config.json describes')
+        raise ExportError(f'{folder / network} differs from its config.json:\n  ' + '\n  '.join(different))
+    if description['fingerprints'].get(network) not in (None, fingerprint(restored)):
+        raise ExportError(
+            f'{folder / network} is damaged or belongs to another export: its fingerprint differs from config.json'
+        )
     return restored

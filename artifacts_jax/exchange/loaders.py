@@ -1,4 +1,4 @@
-"""What users load of an export: functions from images to features or to class logits."""
+"""Loads functions from exports, which map images to features or to class logits."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,35 +14,38 @@ from artifacts_jax.models.generator import Encoder
 
 
 def load_variables(folder: str | Path) -> tuple[Trunk | Encoder, dict, int]:
-    """Returns (network, its variables, image size) of an export: the trunk, or of an autoencoder alone its encoder.
+    """Returns (network, its variables, image size in pixels) of an export.
+
+    The network is the trunk, or the encoder if the export has no trunk.
 
     Raises:
-      ExportError: what is missing or differs, by name.
+      ExportError: the export or the network is missing, damaged or different; the message names it.
     """
     description = exports.read_description(folder)
-    part = 'trunk' if 'trunk' in description['networks'] else 'encoder'
-    if part == 'trunk':
+    name = 'trunk' if 'trunk' in description['networks'] else 'encoder'
+    if name == 'trunk':
         network = exports.make_trunk(description)
     else:
         network = architecture.make_encoder(ConfigDict(description['config']))
-    return network, exports.load_network(folder, part, description), description['image_size']
+    return network, exports.load_network(folder, name, description), description['image_size']
 
 
 def load_features(folder: str | Path, *, value_range: tuple[float, float] = (-1.0, 1.0)) -> Callable:
-    """Loads frozen features for downstream use.
+    """Loads a function that computes frozen features of images.
 
     Args:
       folder: an export, such as WORKDIR/export.
-      value_range: (low, high) that floating point images will lie in, such as (0, 1).
+      value_range: (low, high), the range of floating point images, such as (0, 1).
 
     Returns:
-      A jitted function from images [B, H, W, 3], RGB, to {'conv1': ..., 'conv5': ...}, each [B, h, w, C] float32, after
-      ReLU; of an export without a trunk, to the encoder's {'layer1': ..., ...}. Integers are values from 0 to 255. H
-      and W may differ from the training images'. Images of another shape, type or range are a ValueError.
+      A jitted function. It maps images [B, H, W, 3], RGB, to {'conv1': ..., 'conv5': ...}, feature maps [B, h, w, C] in
+      float32, after ReLU. For an export without a trunk, it returns the maps of the encoder, {'layer1': ..., ...}.
+      Integers are values from 0 to 255. H and W may differ from those of the training images. The function raises
+      ValueError for images of another shape, type or range.
 
     Raises:
-      ExportError: what is missing or differs, by name.
-      ValueError: value_range is no range.
+      ExportError: the export or the network is missing, damaged or different; the message names it.
+      ValueError: value_range is not a range.
     """
     value_range = images.check_range(value_range)
     network, variables, _ = load_variables(folder)
@@ -59,19 +62,19 @@ def load_features(folder: str | Path, *, value_range: tuple[float, float] = (-1.
 
 
 def load_classifier(folder: str | Path, *, value_range: tuple[float, float] = (-1.0, 1.0)) -> Callable:
-    """Loads a classifier, of the stage stl10 or imported.
+    """Loads a classifier that the stage stl10 has trained, or one imported from a TensorFlow 1 checkpoint.
 
     Args:
       folder: an export with a head, such as WORKDIR/stl10/linear/export.
-      value_range: as of `load_features`.
+      value_range: as for `load_features`.
 
     Returns:
-      A jitted function from images as `load_features` has them, but of the size that the classifier was trained on, to
-      its class logits [B, classes], float32.
+      A jitted function. It maps images, as for `load_features` but of the size of the training images, to class logits
+      [B, classes] in float32.
 
     Raises:
-      ExportError: what is missing or differs, by name; or there is no head.
-      ValueError: value_range is no range.
+      ExportError: the export or a network is missing, damaged or different, or the export has no classifier.
+      ValueError: value_range is not a range.
     """
     value_range = images.check_range(value_range)
     description = exports.read_description(folder)

@@ -28,12 +28,12 @@ def test_every_network_comes_back_as_it_was(variables, config, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
     trunk = exports.load_networks(tmp_path, ['trunk'])
     jax.tree.map(np.testing.assert_array_equal, trunk['params']['trunk'], variables['params']['discriminator']['trunk'])
-    with pytest.raises(exports.ExportError, match='has no head; it holds: '):
+    with pytest.raises(exports.ExportError, match='has no head; its networks are: '):
         exports.load_networks(tmp_path, ['head'])
 
 
 def test_a_file_that_was_cut_is_one_line(variables, config, tmp_path):
-    exports.save(tmp_path, variables, config, parts=('trunk',))
+    exports.save(tmp_path, variables, config, networks=('trunk',))
     (values,) = (tmp_path / 'trunk' / 'd').iterdir()
     values.write_bytes(values.read_bytes()[: values.stat().st_size // 2])
     with pytest.raises(exports.ExportError, match=r'damaged or incomplete: copy .*Orbax finds no arrays') as refused:
@@ -42,9 +42,9 @@ def test_a_file_that_was_cut_is_one_line(variables, config, tmp_path):
 
 
 def test_a_network_that_is_gone_is_named(variables, config, tmp_path):
-    exports.save(tmp_path, variables, config, parts=('trunk',))
+    exports.save(tmp_path, variables, config, networks=('trunk',))
     shutil.rmtree(tmp_path / 'trunk')
-    with pytest.raises(exports.ExportError, match=r'has lost its trunk, which its config\.json describes: copy'):
+    with pytest.raises(exports.ExportError, match=r'trunk is missing, but config\.json describes it: copy'):
         exports.load_networks(tmp_path, ['trunk'])
 
 
@@ -54,7 +54,7 @@ def test_exports_that_do_not_list_their_networks_hold_a_trunk(variables, config,
     expected = loaders.load_features(tmp_path)(batch['image'])
     edit(tmp_path, networks=None, head=None)
     jax.tree.map(np.testing.assert_array_equal, loaders.load_features(tmp_path)(batch['image']), expected)
-    with pytest.raises(exports.ExportError, match='has no classifier; it holds: trunk'):
+    with pytest.raises(exports.ExportError, match='has no classifier; its networks are: trunk'):
         loaders.load_classifier(tmp_path)
 
 

@@ -18,7 +18,7 @@ def export(stage_states, tmp_path_factory):
     from tests.conftest import tiny
 
     folder, state = tmp_path_factory.mktemp('export'), stage_states[artifacts]
-    exports.save(folder, state.variables, tiny(), parts=('trunk',))
+    exports.save(folder, state.variables, tiny(), networks=('trunk',))
     return folder
 
 
@@ -52,9 +52,9 @@ LIKE = r'expected images \[B, H, W, 3\]'
         (PIXELS.transpose(0, 3, 1, 2), r'images.transpose\(0, 2, 3, 1\)'),
         (np.zeros((2, 16, 16, 4), np.uint8), r'images\[\.\.\., :3\]'),
         (PIXELS[None], r'shape \[1, 4, 16, 16, 3\]'),
-        (PIXELS[:0], r'shape \[0, 16, 16, 3\].*one at least'),
-        (PIXELS[:, :0], r'one at least'),
-        ([PIXELS[0], PIXELS[1, :8]], rf'list is no array .*{LIKE}.*all of one size'),
+        (PIXELS[:0], r'shape \[0, 16, 16, 3\].*at least one'),
+        (PIXELS[:, :0], r'at least one'),
+        ([PIXELS[0], PIXELS[1, :8]], rf'list cannot be converted to an array .*{LIKE}.*all of the same size'),
         ([], r'shape \[0\]'),
         (None, 'images of shape'),
         ('cat.jpg', 'images of shape'),
@@ -82,7 +82,7 @@ def test_a_range_is_two_numbers(unchecked, export, value_range):
 
 
 def test_images_that_are_never_below_0_are_warned_of(export):
-    with pytest.warns(UserWarning, match=r'in \[0, 1\] load with value_range=\(0, 1\)'):
+    with pytest.warns(UserWarning, match=r'in \[0, 1\], load with value_range=\(0, 1\)'):
         loaders.load_features(export)(UNIT)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
@@ -98,12 +98,12 @@ def test_an_image_of_another_size_is_refused_where_it_matters():
     ('given', 'advice'),
     [
         (np.zeros((4, 5, 4)), r'of shape \[4, 5, 4\]: expected one image .* drop the alpha channel: image\[..., :3\]'),
-        (np.zeros((4, 5, 1)), r'of grey make three channels: image\.repeat'),
+        (np.zeros((4, 5, 1)), r'repeat the grey channel three times: image\.repeat'),
         (np.zeros((3, 5, 7)), r'put the channels last: image\.transpose\(1, 2, 0\)'),
-        (np.zeros((1, 4, 5, 3)), r'of shape \[1, 4, 5, 3\]: .*; give one after the other'),
+        (np.zeros((1, 4, 5, 3)), r'of shape \[1, 4, 5, 3\]: .*; pass the images one by one'),
         (np.zeros((0, 5, 3)), r'of shape \[0, 5, 3\]: expected one image'),
         ('a.png', r'of shape \[\]: expected one image'),
-        ([[1, 2], [3]], 'list is no array .*: expected one image'),
+        ([[1, 2], [3]], 'list cannot be converted to an array .*: expected one image'),
     ],
 )
 def test_what_is_not_one_image_is_refused(given, advice):
@@ -121,5 +121,5 @@ def test_a_damaged_export_is_not_loaded(export, tmp_path):
     assert set(description['fingerprints']) == {'trunk'}
     description['fingerprints']['trunk'] = '00000000'
     path.write_text(json.dumps(description))
-    with pytest.raises(exports.ExportError, match='trunk is damaged, or of another export'):
+    with pytest.raises(exports.ExportError, match='trunk is damaged or belongs to another export'):
         loaders.load_features(tmp_path / 'export')

@@ -133,8 +133,8 @@ def test_test_classes_without_training_images_are_refused(photograph_folder, tmp
 
 def test_an_export_of_another_width_is_refused_by_name(stage_states, photograph_folder, tmp_path):
     config = small(photograph_folder)
-    exports.save(tmp_path / 'export', stage_states[artifacts].variables, config, parts=('trunk',))
+    exports.save(tmp_path / 'export', stage_states[artifacts].variables, config, networks=('trunk',))
     config.pretrained, config.model.widths = str(tmp_path / 'export'), (4, 8, 8, 8, 12)
-    here = r'model.widths: \(4, 8, 8, 8, 8\) there, \(4, 8, 8, 8, 12\) here'
+    here = r'model.widths: \(4, 8, 8, 8, 8\) in the export, \(4, 8, 8, 8, 12\) here'
     with pytest.raises(exports.ExportError, match=here + r"\nTo use it, add '--config.model.widths=\(4, 8, 8, 8, 8\)'"):
         pipeline.run(configuration.check(config), tmp_path / 'run')

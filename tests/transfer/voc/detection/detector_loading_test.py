@@ -94,7 +94,7 @@ def test_a_detector_is_no_classifier_and_its_trunk_has_features(exported, config
     assert features['conv5'].shape[:3] == (1, 6, 7)
     trunk = {kind: {'trunk': x['discriminator']['trunk']} for kind, x in _discriminator(stage_states).items()}
     exports.save(tmp_path / 'trunk', trunk, config)
-    with pytest.raises(exports.ExportError, match='has no detector; it holds: trunk'):
+    with pytest.raises(exports.ExportError, match='has no detector; its networks are: trunk'):
         artifacts_jax.load_detector(tmp_path / 'trunk')
 
 
