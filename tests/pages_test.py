@@ -38,7 +38,7 @@ def test_what_tasks_leave_in_a_work_directory_is_on_its_page(workdir, unpacked):
 
 def test_free_keys_are_those_of_the_page():
     free = {key for key, declared in configuration.get_declarations().items() if declared.free}
-    text = section('configuration.md', 'Change a run that exists')
+    text = section('configuration.md', 'Change the configuration of an existing run')
     assert {key for key in configuration.get_declarations() if f'`{key}`' in text} == free
 
 
