@@ -1,4 +1,4 @@
-"""What a configuration must satisfy, checked before anything is compiled."""
+"""Validates configurations before anything is compiled, and reads and compares their JSON files."""
 
 import difflib
 import json
@@ -10,25 +10,25 @@ from ml_collections import ConfigDict
 
 from artifacts_jax import renamed
 
-SHARED = ('data', 'augment', 'model', 'optim')  # sections that are no stage's own
+SHARED = ('data', 'augment', 'model', 'optim')  # sections that all stages use
 
 _declared, _retired = {}, set()
 
 
 class UserError(Exception):
-    """An error that a person can do something about; a command ends with its message as one line."""
+    """An error that the user can correct; a command prints its message in one line and exits."""
 
 
 class ConfigError(UserError, ValueError):
-    """A configuration that cannot be run; the message names the key, its value and what would do."""
+    """A configuration cannot be run; the message gives the key, its value and the accepted values."""
 
 
 class DifferentConfigError(ConfigError):
-    """A work directory that was made with another configuration; `different` says how, without advice."""
+    """A work directory has another configuration; `differences` lists the keys and values."""
 
-    def __init__(self, different: str):
-        super().__init__(f'{different}\nUse another --workdir, or --config.force to go on with these values.')
-        self.different = different
+    def __init__(self, differences: str):
+        super().__init__(f'{differences}\nUse another --workdir, or --config.force to continue with the new values.')
+        self.differences = differences
 
 
 def get_value(config: ConfigDict, path: str):
@@ -47,11 +47,11 @@ def flatten(tree: dict, prefix: str = '') -> dict:
 
 
 def declare(keys: dict, retired: Iterable[str] = ()) -> None:
-    """Says which keys there are; configs/default.py does.
+    """Declares the keys of a configuration; configs/default.py calls it.
 
     Args:
-      keys: {dotted key: declaration as of configs/declarations.py}.
-      retired: keys that there were; in a file that was written then they are passed over.
+      keys: {dotted key: configs.declarations.Key}.
+      retired: keys of earlier versions, which are ignored in their files.
     """
     _declared.update(keys)
     _retired.update(retired)
@@ -61,52 +61,52 @@ def get_declarations() -> dict:
     """Returns {dotted key: its declaration}.
 
     Raises:
-      ConfigError: configs/default.py, which every configuration is made from, has not been imported.
+      ConfigError: configs/default.py, which declares the keys, has not been imported.
     """
     if not _declared:
-        raise ConfigError('no key is declared: a configuration is made from get_config of configs/default.py')
+        raise ConfigError('no key is declared: create the configuration with get_config of configs/default.py')
     return _declared
 
 
 def is_free(path: str) -> bool:
-    """Returns whether a work directory takes other values of a key, which changes what is shown or kept alone."""
+    """Returns whether a key can change in an existing work directory, because it does not change what is trained."""
     return path in get_declarations() and get_declarations()[path].free
 
 
 def check_unknown(arguments: list[str], config: ConfigDict) -> None:
-    """Raises ConfigError for a command line's `--config.key` that is not declared, naming the nearest that is."""
-    known = set(flatten(config.to_dict()))
+    """Raises ConfigError for an undeclared `--config.KEY` on the command line; the message gives the nearest key."""
+    declared = set(flatten(config.to_dict()))
     for argument in arguments:
         key = argument.removeprefix('--').removeprefix('-').split('=')[0].removeprefix('no')
         if not key.startswith('config.'):
             continue
         key = key.removeprefix('config.')
-        if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0) or ['']
+        if key not in declared:
+            nearest = difflib.get_close_matches(key, declared, n=1, cutoff=0) or ['']
             raise ConfigError(f'unknown key --config.{key}: the nearest is --config.{nearest[0]}')
 
 
 def check(config: ConfigDict) -> ConfigDict:
-    """Returns the config if it can be run.
+    """Returns the config if it is valid.
 
     Raises:
-      ConfigError: a key that is not declared, or is missing; a value of another type, or outside its choices or range;
-        or grids that do not fit.
+      ConfigError: a key is undeclared or missing, a value has the wrong type or is outside its choices or range, or
+        values contradict each other, such as grids of different sizes.
     """
     if different := sorted(flatten(config.to_dict()).keys() ^ get_declarations().keys()):
         raise ConfigError(
-            f'the configuration has other keys than configs/default.py, which others are made from:'
-            f' {", ".join(different)}'
+            f'the configuration and configs/default.py have different keys: {", ".join(different)}; create it with'
+            f' get_config of configs/default.py'
         )
     for path, key in get_declarations().items():
         if problem := key.problem(get_value(config, path)):
             raise ConfigError(f'{path}={get_value(config, path)!r}: {problem}')
     if config.optim.use_ema and config.optim.ema_decay == 0:
-        raise ConfigError('optim.use_ema=True needs a moving average: set optim.ema_decay, such as 0.9999')
+        raise ConfigError('optim.use_ema=True needs a moving average: set optim.ema_decay, for example to 0.9999')
     layers = len(config.model.encoder_widths)
     if not -1 <= config.artifacts.repair_layers <= layers:
         raise ConfigError(
-            f'artifacts.repair_layers={config.artifacts.repair_layers}: the decoder has {layers} layers; give 0 to'
+            f'artifacts.repair_layers={config.artifacts.repair_layers}: the decoder has {layers} layers; expected 0 to'
             f' {layers}, or -1 for all'
         )
     noise_only = {'artifacts.drop_rate': 1, 'artifacts.pixel_weight': 0, 'artifacts.mask_weight': 0}
@@ -115,32 +115,34 @@ def check(config: ConfigDict) -> ConfigDict:
     ]
     if config.artifacts.generator == 'gan' and different:
         raise ConfigError(
-            f"artifacts.generator='gan' damages no image, so there is no mask and no pixel to compare, but"
+            f"artifacts.generator='gan' damages no image, so there is no mask and there are no pixels to compare, but"
             f' {", ".join(different)}: use the variant gan, which sets {noise_only}'
         )
     if config.artifacts.history and config.accumulate > 1:
         raise ConfigError(
-            f'artifacts.history={config.artifacts.history} takes whole batches: set accumulate=1, not'
-            f' {config.accumulate}'
+            f'artifacts.history={config.artifacts.history} needs whole batches, not microbatches: set accumulate=1,'
+            f' not {config.accumulate}'
         )
     if config.artifacts.history and config.batch_size % 2:
-        raise ConfigError(f'batch_size={config.batch_size}: a history takes half of every batch, so it must be even')
+        raise ConfigError(
+            f'batch_size={config.batch_size}: a history replaces half of every batch, so that batch_size must be even'
+        )
     if config.artifacts.history < 0 or 2 * config.artifacts.history % config.batch_size:
         half = config.batch_size / 2
         raise ConfigError(
-            f'artifacts.history={config.artifacts.history}: must be 0 or a multiple of half the batch, {half:g}'
+            f'artifacts.history={config.artifacts.history}: must be 0 or a multiple of half the batch size, {half:g}'
         )
     if config.monitor.neighbours > config.monitor.bank:
         raise ConfigError(
             f'monitor.neighbours={config.monitor.neighbours} must not exceed monitor.bank={config.monitor.bank}'
         )
     if len(config.model.widths) != 5 or len(config.model.kernels) != 5:
-        raise ConfigError('model.widths and model.kernels need 5 entries each, for conv1..conv5')
+        raise ConfigError('model.widths and model.kernels must have 5 entries each, for conv1 to conv5')
     for n in (1, 3, 4):
         if any(config.model.widths[i] % config.model.groups for i in (n - 1, n)):
             raise ConfigError(
-                f'model.widths={tuple(config.model.widths)}: conv{n + 1} has groups={config.model.groups}, which must'
-                f' divide its channels and those before it'
+                f'model.widths={tuple(config.model.widths)}: conv{n + 1} has model.groups={config.model.groups},'
+                f' which must divide the channels of conv{n} and conv{n + 1}'
             )
     _check_grid(config)
     return config
@@ -148,20 +150,20 @@ def check(config: ConfigDict) -> ConfigDict:
 
 def _check_grid(config):
     size, depth, stride = config.model.image_size, len(config.model.encoder_widths), config.model.conv1_stride
-    if _fits(size, depth, stride):
+    if _has_equal_grids(size, depth, stride):
         return
-    sizes = sorted((n for n in range(8, 1025) if _fits(n, depth, stride)), key=lambda n: abs(n - size))[:4]
-    advice = f'sizes that fit: {", ".join(map(str, sorted(sizes)))}' if sizes else (
-        f'no size fits: the encoder divides by {2 ** (depth - 1)} and the discriminator by {4 * stride};'
+    sizes = sorted((n for n in range(8, 1025) if _has_equal_grids(n, depth, stride)), key=lambda n: abs(n - size))[:4]
+    advice = f'sizes that work: {", ".join(map(str, sorted(sizes)))}' if sizes else (
+        f'no size works: the encoder divides by {2 ** (depth - 1)} and the discriminator by {4 * stride};'
         f' change model.encoder_widths or model.conv1_stride'
     )  # fmt: skip
     raise ConfigError(
-        f'model.image_size={size}: the mask grid (the encoder halves {depth - 1} times) and the discriminator'
-        f' grid (stride {stride} and two poolings) must be the same and whole; {advice}'
+        f'model.image_size={size}: the grid of the mask (the encoder halves the size {depth - 1} times) and the grid of'
+        f' the discriminator (stride {stride} and two poolings) must have the same whole size; {advice}'
     )
 
 
-def _fits(size, depth, stride):
+def _has_equal_grids(size, depth, stride):
     grid = size
     for step in (stride, 2, 2):
         grid = math.ceil(grid / step)
@@ -169,13 +171,13 @@ def _fits(size, depth, stride):
 
 
 def compare(config: ConfigDict, workdir: Path, *, force: bool = False) -> str | None:
-    """Returns how a work directory's configuration differs, None if it does not, '' if it has none.
+    """Returns the differences from a work directory's configuration; None if there are none, '' without config.json.
 
-    Keys that were not declared when it was made count as their defaults.
+    Keys that the work directory's version did not declare have their defaults.
 
     Raises:
-      DifferentConfigError: it has another one, which is not to be forced.
-      ConfigError: its own cannot be read.
+      DifferentConfigError: the configurations differ, and `force` is False.
+      ConfigError: the work directory's config.json cannot be read.
     """
     path = Path(workdir) / 'config.json'
     if not path.exists():
@@ -184,77 +186,77 @@ def compare(config: ConfigDict, workdir: Path, *, force: bool = False) -> str | 
         before = _current(json.loads(path.read_text()))
     except (ValueError, AttributeError) as error:
         raise ConfigError(
-            f'{path} cannot be read: {error}; delete it, if you are sure that the run had this configuration'
+            f'{path} cannot be read: {error}; delete it if you are sure that the run had the current configuration'
         ) from error
     before = {**to_json({name: key.default for name, key in get_declarations().items()}), **before}
     now = to_json(flatten(config.to_dict()))
     changed = [k for k in sorted(before | now) if before.get(k) != now.get(k) and not is_free(k)]
     if not changed:
         return None
-    lines = '\n'.join(f'  {k}: {before.get(k)} there, {now.get(k)} now' for k in changed)
-    different = f'{workdir} was made with another configuration:\n{lines}'
+    lines = '\n'.join(f'  {k}: {before.get(k)} in {path.name}, {now.get(k)} now' for k in changed)
+    differences = f'{workdir} was created with another configuration:\n{lines}'
     if not force:
-        raise DifferentConfigError(different)
-    return different
+        raise DifferentConfigError(differences)
+    return differences
 
 
 def select_settings(values: dict, section: str) -> dict:
-    """Returns those of {dotted key: value} that decide what a stage makes: its own section's, and what all share."""
+    """Returns the {dotted key: value} that affect the result of a stage: its own section and the shared keys."""
 
-    def decides(key):
+    def is_relevant(key):
         group, dot, _ = key.rpartition('.')
         return not is_free(key) and key != 'eval_examples' and (not dot or group in (*SHARED, section))
 
-    return {key: value for key, value in values.items() if decides(key)}
+    return {key: value for key, value in values.items() if is_relevant(key)}
 
 
 def to_json(values: dict) -> dict:
-    """Returns values as a JSON file has them, lists for tuples."""
+    """Returns values as they are read back from JSON: tuples become lists."""
     return json.loads(json.dumps(values))
 
 
 def read(path: Path, defaults: ConfigDict) -> tuple[ConfigDict, list[str]]:
-    """Returns (the configuration in a config.json, locked, the keys that it was made too early to have).
+    """Returns (the configuration in a config.json, locked; the keys that the file does not have).
 
     Args:
-      path: the file, of a work directory or an export.
-      defaults: a configuration with every key; those that the file lacks keep these values.
+      path: the config.json of a work directory or an export.
+      defaults: a configuration with every key; missing keys keep these values.
 
     Raises:
-      ConfigError: there is no such file, it cannot be read, or it has keys that are not declared.
+      ConfigError: the file does not exist, cannot be read, or has undeclared keys.
     """
-    known = flatten(defaults.to_dict())
+    declared = flatten(defaults.to_dict())
     try:
         saved = json.loads(Path(path).read_text())
-        saved = _current(saved.get('config', saved))  # an export's says more
-        if unknown := sorted(saved.keys() - known.keys()):
+        saved = _current(saved.get('config', saved))  # the file of an export has further entries
+        if unknown := sorted(saved.keys() - declared.keys()):
             raise ConfigError(f'{path} has keys that configs/default.py does not declare: {", ".join(unknown)}')
         config = overlay(defaults, saved)
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise ConfigError(f'{path} cannot be read: {error}') from error
-    return config, sorted(known.keys() - saved.keys())
+    return config, sorted(declared.keys() - saved.keys())
 
 
 def _current(saved):
-    """Returns {dotted key: value} of what a file has, without keys that there are no more."""
+    """Returns {dotted key: value} of a file, with current names and without retired keys."""
     return {key: value for key, value in flatten(renamed.rename_keys(saved)).items() if key not in _retired}
 
 
 def overlay(config: ConfigDict, saved: dict) -> ConfigDict:
-    """Returns a copy of the config, locked, with the values that JSON has of {dotted key: value}: lists for tuples."""
+    """Returns a locked copy of the config with values read from JSON, {dotted key: value}; lists become tuples."""
     copy = type(config)(config.to_dict())
     copy.update_from_flattened_dict({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
     return copy.lock()
 
 
 def load(workdir: Path, defaults: ConfigDict) -> tuple[ConfigDict, list[str]]:
-    """Returns what `read` does of a work directory's config.json, which is checked.
+    """Returns (the validated configuration of a work directory, the keys that its config.json does not have).
 
     Raises:
-      ConfigError: there is no run, or its configuration cannot be read or run.
+      ConfigError: the directory has no config.json, or the configuration cannot be read or is invalid.
     """
     path = Path(workdir) / 'config.json'
     if not path.exists():
-        raise ConfigError(f'no run in {workdir}: there is no {path}')
-    config, newer = read(path, defaults)
-    return check(config), newer
+        raise ConfigError(f'{workdir} is not a work directory: {path} does not exist')
+    config, missing = read(path, defaults)
+    return check(config), missing

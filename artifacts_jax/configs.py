@@ -1,6 +1,6 @@
-"""The configurations, as artifacts_jax.configs.stl10 and so on, wherever the program is installed.
+"""Makes the files in configs/ importable as artifacts_jax.configs.stl10 and so on.
 
-They are the files in configs/, which lies beside this package in the repository, and within it in a wheel.
+In the repository the folder configs/ is next to this package; in a wheel it is inside this package.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Writing files such that nobody finds half of one."""
+"""Writes files atomically."""
 
 import contextlib
 import uuid
@@ -6,15 +6,15 @@ from pathlib import Path
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all, and makes the folders that it is in.
+    """Writes a file atomically: no reader ever sees a partial file. Creates missing folders.
 
     Args:
-      path: the file; one that is there is replaced.
-      content: text, which is encoded as UTF-8, or bytes.
+      path: the file; an existing file is replaced.
+      content: bytes, or text, which is encoded as UTF-8.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Of other processes, threads and hosts none has this name; a name is at most 255 bytes long.
+    # No other process, thread or host uses this name. The limit for a name is 255 bytes.
     temporary = path.with_name(f'.{path.name[:40]}.{uuid.uuid4().hex}')
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -1,6 +1,6 @@
-"""Sections and stages that have a new name: configurations, work directories and exports with the old one still load.
+"""Renamed sections and stages: configurations, work directories and exports with an old name still load.
 
-A stage's random keys and the digests of its settings are derived from its old name, so that results do not change.
+The random keys of a stage and the digests of its settings are derived from the old name, so that results stay equal.
 """
 
 import re
@@ -14,7 +14,7 @@ OLD = {new: old for old, new in NEW.items()}
 
 
 class Config(ConfigDict):
-    """A configuration whose sections and stages can be read and set by their old names, too."""
+    """A configuration that also accepts the old names of sections and stages."""
 
     def __getitem__(self, key):
         return super().__getitem__(to_new_name(key))
@@ -32,27 +32,27 @@ class Config(ConfigDict):
         return super().get_type(to_new_name(key))
 
     def update(self, *other, **values) -> None:
-        """Sets the values of a mapping, as of `dict.update`."""
+        """Sets the values of a mapping, like `dict.update`."""
         super().update(*(rename_keys(mapping) for mapping in other), **rename_keys(values))
 
 
 def to_new_name(name: str) -> str:
-    """Returns a dotted key or the path of a result, such as 'stl10/linear/all', with the new name of its section."""
+    """Returns a dotted key, or the path of a result such as 'stl10/linear/all', with the new name of its section."""
     return _replace(name, NEW)
 
 
 def to_old_name(name: str) -> str:
-    """Returns a dotted key or the path of a result with the old name of its section."""
+    """Returns a dotted key, or the path of a result, with the old name of its section."""
     return _replace(name, OLD)
 
 
 def rename_keys(mapping: Mapping) -> dict:
-    """Returns a mapping whose keys have the new names."""
+    """Returns a mapping with the new names of its keys."""
     return {to_new_name(name): value for name, value in mapping.items()}
 
 
 def find_stage_folder(folder: Path, stage: str) -> Path:
-    """Returns the subfolder of a stage, which has the old name if an earlier version created it."""
+    """Returns the subfolder of a stage; it has the old name if an earlier version created it."""
     folder, name, (section, *_) = Path(folder), to_old_name(stage), stage.split('/')
     return folder / (name if (folder / to_old_name(section)).is_dir() and not (folder / section).is_dir() else stage)
 

@@ -82,7 +82,7 @@ def run_tasks(
         try:
             pipeline.check(configs[task], workdir / task, opened=opened)
         except configuration.DifferentConfigError as error:  # without the advice to add --config.force
-            raise configuration.ConfigError(f'{error.different}\nUse another --workdir.') from error
+            raise configuration.ConfigError(f'{error.differences}\nUse another --workdir.') from error
     for task, config in configs.items():
         pipeline.run(config, workdir / task, opened=opened)
     text = format_tables(workdir)

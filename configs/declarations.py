@@ -1,6 +1,6 @@
-"""How configs/default.py declares a key: by its default alone, or with what else it may be.
+"""Functions with which configs/default.py declares keys: a default value, and the accepted values.
 
-A value that may not be is one error of artifacts_jax.config.check, which names the key and what would do.
+For other values, artifacts_jax.config.check raises an error with the key and the accepted values.
 """
 
 import difflib
@@ -11,36 +11,35 @@ from typing import Any, NamedTuple
 
 from artifacts_jax.renamed import Config
 
-FILES = ('default.py', 'tasks.py')  # in which keys are declared
+FILES = ('default.py', 'tasks.py')  # the files that declare keys
 
 
 class Key(NamedTuple):
-    """A key's default, and which other values it may have."""
+    """The default of a key, and its accepted values."""
 
     default: Any
-    rule: Callable[[Any], str] = lambda value: ''  # what is wrong with a value of the default's type, '' for nothing
-    values: str = ''  # what it may be, in words
-    # Whether a work directory takes other values: it changes what is shown or kept, not what is learned.
-    free: bool = False
+    rule: Callable[[Any], str] = lambda value: ''  # returns the error for a value of the default's type, '' if accepted
+    values: str = ''  # the accepted values, in words
+    free: bool = False  # can change in an existing work directory, because it does not change what is trained
 
     def problem(self, value) -> str:
-        """Returns what is wrong with a value, '' for nothing."""
-        kind = _kind(self.default)
-        return self.rule(value) if _is(value, self.default) else f'must be {kind}'
+        """Returns what is wrong with a value, '' if it is accepted."""
+        kind = _describe_type(self.default)
+        return self.rule(value) if _has_type_of(value, self.default) else f'must be {kind}'
 
 
 def positive(default) -> Key:
-    """A number greater than 0."""
+    """Declares a number greater than 0."""
     return Key(default, lambda value: '' if value > 0 else 'must be greater than 0', 'greater than 0')
 
 
 def within(default, interval: str) -> Key:
-    """A number in an interval, written as '[0, 1)'."""
+    """Declares a number in an interval, such as '[0, 1)'."""
     return Key(default, lambda value: '' if _inside(value, interval) else f'must lie in {interval}', f'in {interval}')
 
 
 def each(default: tuple, interval: str) -> Key:
-    """One or more numbers in an interval."""
+    """Declares a tuple of one or more numbers in an interval."""
 
     def rule(values):
         inside = values and all(_inside(value, interval) for value in values)
@@ -50,7 +49,7 @@ def each(default: tuple, interval: str) -> Key:
 
 
 def span(default: tuple, interval: str) -> Key:
-    """A range (low, high) in an interval."""
+    """Declares a range (low, high) in an interval."""
 
     def rule(value):
         inside = len(value) == 2 and value[0] <= value[1] and all(_inside(end, interval) for end in value)
@@ -60,18 +59,18 @@ def span(default: tuple, interval: str) -> Key:
 
 
 def choice(default: str, *others: str) -> Key:
-    """One of some names."""
+    """Declares one of several names."""
     names = ', '.join((default, *others))
     return Key(default, lambda value: '' if value in (default, *others) else f'choose one of {names}', names)
 
 
 def subset(default: tuple, *, of: tuple) -> Key:
-    """Some of some names, one at least."""
+    """Declares a tuple of at least one of several names."""
 
     def rule(value):
         unknown = [name for name in value if name not in of]
         if not unknown:
-            return '' if value else f'name one at least of {", ".join(of)}'
+            return '' if value else f'give at least one of {", ".join(of)}'
         (nearest,) = difflib.get_close_matches(unknown[0], of, n=1, cutoff=0)
         return f'there is no {unknown[0]!r}, the nearest is {nearest!r}'
 
@@ -79,17 +78,17 @@ def subset(default: tuple, *, of: tuple) -> Key:
 
 
 def named(default: str) -> Key:
-    """Text that is not empty."""
+    """Declares text that is not empty."""
     return Key(default, lambda value: '' if value.strip() else 'must not be empty')
 
 
 def free(key) -> Key:
-    """A key that a work directory takes other values of."""
+    """Declares a key that can change in an existing work directory."""
     return (key if isinstance(key, Key) else Key(key))._replace(free=True)
 
 
 def flatten(tree: dict, prefix: str = '') -> Iterator[tuple[str, Key]]:
-    """Yields (dotted name, key) of nested dictionaries of keys, in which a value alone is a key's default."""
+    """Yields (dotted name, key) of nested dictionaries; a value that is not a Key is the default of a key."""
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from flatten(value, f'{prefix}{name}.')
@@ -98,7 +97,7 @@ def flatten(tree: dict, prefix: str = '') -> Iterator[tuple[str, Key]]:
 
 
 def build(tree: dict) -> Config:
-    """Returns the configuration of the keys' defaults, locked."""
+    """Returns a locked configuration with the default of every key."""
 
     def defaults(tree):
         return {
@@ -110,18 +109,18 @@ def build(tree: dict) -> Config:
 
 
 def parse_comments(source: str) -> dict[str, str]:
-    """Returns {dotted name: comment} of the keys in the source of FILES, one a line."""
-    found, group = {}, ''
+    """Returns {dotted name: comment} of the keys in the source of FILES, which has one key per line."""
+    comments, group = {}, ''
     for line in source.splitlines():
-        if opened := re.fullmatch(r'([A-Z0-9_]+) = {', line):
-            group = '' if opened[1] == 'KEYS' else f'{opened[1].lower()}.'
+        if section := re.fullmatch(r'([A-Z0-9_]+) = {', line):
+            group = '' if section[1] == 'KEYS' else f'{section[1].lower()}.'
         elif entry := re.match(r"    '(\w+)': .*,  # (.+)", line):
-            found[group + entry[1]] = entry[2]
-    return found
+            comments[group + entry[1]] = entry[2]
+    return comments
 
 
-def _kind(default):
-    """Returns what values of a default's type are, in words."""
+def _describe_type(default):
+    """Returns the type of a default, in words."""
     if isinstance(default, tuple):
         of = {str: 'names', int: 'whole numbers below 2^31'}.get(type(default[0]), 'numbers')
         return f'a tuple of {of}, such as {default}'
@@ -133,10 +132,10 @@ def _kind(default):
     }[type(default)]
 
 
-def _is(value, default):
-    """Returns whether a value is of a default's type; a whole number is a number, too."""
+def _has_type_of(value, default):
+    """Returns whether a value has the type of a default; whole numbers are also numbers."""
     if isinstance(default, tuple):
-        return isinstance(value, tuple) and all(_is(entry, default[0]) for entry in value)
+        return isinstance(value, tuple) and all(_has_type_of(entry, default[0]) for entry in value)
     if isinstance(default, bool | str):
         return isinstance(value, type(default))
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -1,11 +1,11 @@
-"""Every configuration key, each declared once: its default, what else it may be, and in a comment what it means.
+"""Declares every configuration key once: its default, its accepted values, and a comment with its meaning.
 
-The defaults are the published STL-10 recipe. Run it as
+The defaults are the published STL-10 recipe. To run it:
 
     python -m artifacts_jax.main --config=configs/default.py --workdir=runs/default
 
-and override any key on the command line: `--config.artifacts.drop_rate=0.5`. The other configs are short overrides of
-this one.
+Any key can be overridden on the command line: `--config.artifacts.drop_rate=0.5`. The other files are short overrides
+of this file.
 """
 
 from ml_collections import ConfigDict
@@ -19,32 +19,32 @@ PROTOCOLS = ('linear', 'finetune')  # of stl10
 
 DATA = {
     'name': named('photographs'),  # a folder of images, a tfds data set, or arrays: SPLIT.npz, or one .npz
-    'data_dir': free(''),  # where tfds looks for prepared data; '' is its default, ~/tensorflow_datasets
-    'image_key': named('image'),  # the feature of a tfds data set that the images are
-    'label_key': named('label'),  # and that their classes are; without one there are no labels
-    'train': named('train'),  # split that the autoencoder and the artifacts stage learn from; labels unused
-    'probe_train': named('train'),  # labelled split that the linear classifiers learn from
-    'test': named('test'),  # labelled split for every held-out figure
-    'size': positive(96),  # side of the stored square images, pixels; others are resized and centrally cropped to it
-    'loading': free(choice('auto', 'memory', 'stream')),  # decoded once, or as needed; 'auto': by memory_limit_gb
-    'memory_limit_gb': positive(8.0),  # 'auto' streams a split whose decoded images are larger than this, 1e9 bytes
-    'workers': free(within(0, '[0, 256]')),  # threads that read and decode, 0: as many as there are CPUs
+    'data_dir': free(''),  # folder of prepared tfds data sets; '': the default of tfds, ~/tensorflow_datasets
+    'image_key': named('image'),  # the feature of a tfds data set that contains the images
+    'label_key': named('label'),  # the feature that contains the class labels; without this feature there are no labels
+    'train': named('train'),  # training split of the stages autoencoder and artifacts; labels are not used
+    'probe_train': named('train'),  # labelled training split of the probe and of the transfer tasks
+    'test': named('test'),  # labelled split for all held-out metrics and figures
+    'size': positive(96),  # side of the stored square images, pixels; images are resized and centre-cropped to it
+    'loading': free(choice('auto', 'memory', 'stream')),  # decode all once, or when needed; 'auto': by memory_limit_gb
+    'memory_limit_gb': positive(8.0),  # 'auto' streams a split if its decoded images are larger than this, in 1e9 bytes
+    'workers': free(within(0, '[0, 256]')),  # threads that read and decode images, 0: one per CPU
 }
 
 AUGMENT = {
-    'crop_area': span((1 / 3, 1.0), '(0, 1]'),  # range of a training crop's area, as a fraction of the image's
-    'crop_aspect': span((3 / 4, 4 / 3), '(0, inf)'),  # range of a training crop's width / height
-    'flip': True,  # mirror half of the training images
-    'brightness': within(32 / 255, '[0, 1]'),  # largest shift of brightness, images in [0, 1]
-    'saturation': span((0.5, 1.5), '[0, inf)'),  # range of the factor on saturation
-    'test_crop': within(0.85, '(0, 1]'),  # side of the central crop for evaluation, as a fraction of the image's
+    'crop_area': span((1 / 3, 1.0), '(0, 1]'),  # range of the area of training crops, as a fraction of the image
+    'crop_aspect': span((3 / 4, 4 / 3), '(0, inf)'),  # range of width / height of training crops
+    'flip': True,  # flip half of the training images horizontally
+    'brightness': within(32 / 255, '[0, 1]'),  # largest change of brightness, for images in [0, 1]
+    'saturation': span((0.5, 1.5), '[0, inf)'),  # range of the saturation factor
+    'test_crop': within(0.85, '(0, 1]'),  # side of the centre crop for evaluation, as a fraction of the image
 }
 
 MODEL = {
-    'image_size': positive(96),  # side of the images that the networks see, pixels
-    'encoder_widths': each((32, 64, 128, 256, 512), '[1, inf)'),  # the encoder's channels; each but the first halves
+    'image_size': positive(96),  # side of the network inputs, pixels
+    'encoder_widths': each((32, 64, 128, 256, 512), '[1, inf)'),  # encoder channels; all but the first halve the size
     'encoder_kernel': positive(2),  # kernel size of the encoder's layers that halve the size
-    'upsampling': choice('half_pixel', 'legacy'),  # the decoder's bilinear doubling; 'legacy' is TensorFlow 1's
+    'upsampling': choice('half_pixel', 'legacy'),  # bilinear upsampling of the decoder; 'legacy': as in TensorFlow 1
     'widths': each((96, 256, 384, 384, 256), '[1, inf)'),  # channels of the discriminator's conv1..conv5
     'kernels': each((11, 5, 3, 3, 3), '[1, inf)'),  # kernel sizes of conv1..conv5
     'conv1_stride': positive(4),  # stride of conv1
@@ -54,27 +54,27 @@ MODEL = {
 }
 
 AUTOENCODER = {
-    'pretrained': '',  # an export whose encoder and decoder are taken instead of trained
+    'pretrained': '',  # an export with encoder and decoder, used instead of training this stage
     'steps': positive(195_250),  # updates of the autoencoder stage
     'learning_rate': positive(3e-4),  # Adam's learning rate at the first step
     'pixel_weight': within(30.0, '[0, inf)'),  # weight of the mean squared error
 }
 
 ARTIFACTS = {
-    'pretrained': '',  # an export whose trunk is probed and transferred instead of a trained one
+    'pretrained': '',  # an export with a trunk, evaluated instead of training this stage
     'steps': positive(195_250),  # updates of the artifacts stage
     'learning_rate': positive(3e-4),  # Adam's learning rate at the first step, for both networks
-    'updates': choice('alternate', 'simultaneous'),  # whether the generator meets the updated discriminator
+    'updates': choice('alternate', 'simultaneous'),  # 'alternate': the generator uses the updated discriminator
     'drop_rate': within(0.7, '[0, 1]'),  # theta, the probability that an entry of the feature grid is dropped
-    'filter_size': within(3, '[0, inf)'),  # side of the mean that replaces dropped entries; 0: of the whole grid
-    'repair_layers': within(-1, '[-1, inf)'),  # the decoder's first layers that a repair layer precedes; -1: all
-    'feed_mask': True,  # whether the repair layers see the mask
+    'filter_size': within(3, '[0, inf)'),  # size of the mean filter for dropped entries; 0: mean of the whole grid
+    'repair_layers': within(-1, '[-1, inf)'),  # repair layers, before the first decoder layers; -1: before all
+    'feed_mask': True,  # whether the mask is an input of the repair layers
     'gated': True,  # whether the repair layers change dropped positions only
-    'rounds': positive(1),  # how often an example is damaged and repaired
-    'real': choice('decoded', 'input'),  # the real example: 'decoded' (through the autoencoder, as the fake) or 'input'
-    'generator': choice('repair', 'gan'),  # what makes the fake: repair of damage, or a new decoder, of noise
+    'rounds': positive(1),  # number of times that an example is damaged and repaired
+    'real': choice('decoded', 'input'),  # the real example: 'decoded' by the autoencoder (like the fake) or the 'input'
+    'generator': choice('repair', 'gan'),  # source of the fakes: repaired damage, or a new decoder of noise
     'generator_objective': choice('swapped', 'reference'),  # swapped labels; 'reference' adds the discriminator's loss
-    'history': within(0, '[0, inf)'),  # earlier fakes kept, to be half of the fakes; 0 or a multiple of half a batch
+    'history': within(0, '[0, inf)'),  # size of the buffer of earlier fakes, half of the fakes; 0 or k * batch_size / 2
     'mask_weight': within(0.1, '[0, inf)'),  # weight of the discriminator's mask loss
     'pixel_weight': within(30.0, '[0, inf)'),  # weight of the generator's squared error over kept pixels
 }
@@ -83,59 +83,59 @@ OPTIM = {
     'b1': within(0.5, '[0, 1)'),  # Adam's decay of the first moment
     'b2': within(0.999, '[0, 1)'),  # Adam's decay of the second moment
     'epsilon': positive(1e-5),  # Adam's epsilon
-    'epsilon_hat': False,  # add epsilon before the second moment is corrected for its start, as TensorFlow 1 does
-    'decay_fraction': within(0.9, '[0, 1]'),  # part of the steps in which the learning rate falls; then it is constant
-    'final_fraction': within(0.01, '[0, 1]'),  # the last learning rate, as a fraction of the first
+    'epsilon_hat': False,  # add epsilon before bias correction, as in TensorFlow 1
+    'decay_fraction': within(0.9, '[0, 1]'),  # fraction of the steps with a falling learning rate; then constant
+    'final_fraction': within(0.01, '[0, 1]'),  # final learning rate, as a fraction of the first
     'bias_gradient_scale': within(2.0, '[0, inf)'),  # factor on the gradients of biases
     'l2': within(5e-5, '[0, inf)'),  # weight of 0.5 * |w|^2 over convolution and fully connected weights
-    'ema_decay': within(0.0, '[0, 1)'),  # decay of a moving average of the trained weights, 0: none is kept
+    'ema_decay': within(0.0, '[0, 1)'),  # decay of the moving average (EMA) of the weights, 0: no average
     'use_ema': False,  # whether later stages, the probe and the export use the moving average
 }
 
 PROBE = {
     'max_values': positive(9216),  # feature maps are average-pooled to at most this many values
     'solver': choice('auto', 'lbfgs', 'sgd'),  # features in memory, or recomputed; 'auto': by data.memory_limit_gb
-    'penalties': each((1e-4, 1e-3, 1e-2, 1e-1), '[0, inf)'),  # weights of the L2 penalty, to pick from
-    'held_out': within(0.1, '(0, 1)'),  # part of the training split held out to pick the penalty
-    'iterations': positive(100),  # L-BFGS iterations
-    'epochs': positive(30),  # passes over the training split for the SGD solver
-    'learning_rate': positive(0.1),  # first learning rate of the SGD solver; falls by cosine to 0
+    'penalties': each((1e-4, 1e-3, 1e-2, 1e-1), '[0, inf)'),  # candidates for the weight of the L2 penalty
+    'held_out': within(0.1, '(0, 1)'),  # fraction of the training split held out to pick the penalty
+    'iterations': positive(100),  # maximum number of L-BFGS iterations
+    'epochs': positive(30),  # epochs of the SGD solver
+    'learning_rate': positive(0.1),  # initial learning rate of the SGD solver; cosine decay to 0
     'batch_size': positive(256),  # images in a batch for feature extraction and the SGD solver
     'max_train': within(0, '[0, inf)'),  # use at most this many training images, 0: all
     'max_test': within(0, '[0, inf)'),  # use at most this many test images, 0: all
 }
 
-# The published STL-10 transfer.
+# The published transfer protocol of STL-10.
 STL10 = {
-    'protocols': free(subset(PROTOCOLS, of=PROTOCOLS)),  # one layer on a frozen trunk, or all trained
-    'epochs': positive(400),  # passes over the training images, data.probe_train, in whole batches
+    'protocols': free(subset(PROTOCOLS, of=PROTOCOLS)),  # a linear layer on a frozen trunk; fine-tuning
+    'epochs': positive(400),  # passes over data.probe_train; incomplete batches are dropped
     'batch_size': positive(128),  # images in a global batch, for training and evaluation
     'learning_rate': positive(1e-3),  # Adam's learning rate at the first step
     'hidden': positive(4096),  # units of each hidden layer of the fine-tuned classifier
     'dropout': within(0.5, '[0, 1)'),  # rate of dropout after each hidden layer
-    'batch_norm': choice('frozen', 'reference'),  # conv5's in 'linear'; 'reference': by the batch, updating averages
-    'folds': free(''),  # the data set's fold_indices.txt; '' trains on all images only
-    'num_folds': within(10, '[2, inf)'),  # folds in that file, one a line
+    'batch_norm': choice('frozen', 'reference'),  # of conv5 in 'linear'; 'reference': batch statistics
+    'folds': free(''),  # path of fold_indices.txt of STL-10; '': train on all images only
+    'num_folds': within(10, '[2, inf)'),  # number of folds, one per line of that file
     'fold_size': positive(1000),  # images in a fold
-    'fold_protocol': free(choice('official', 'held_out')),  # train on a fold, test on data.test; or train on the others
+    'fold_protocol': free(choice('official', 'held_out')),  # 'official': train on a fold; 'held_out': on the others
 }
 
 MONITOR = {
-    'bank': positive(2000),  # labelled images in the memory of the k-nearest-neighbour classifier
-    'queries': positive(1000),  # held-out images that are classified, and measured for spread and rank
+    'bank': positive(2000),  # labelled images of the k-nearest-neighbour classifier
+    'queries': positive(1000),  # held-out images for accuracy, spread and rank
     'neighbours': positive(20),  # k
 }
 
 KEYS = {
-    'stages': free(subset(('autoencoder', 'artifacts', 'probe'), of=STAGES)),  # which to run, in this order
-    'pretrained': free(''),  # an export that tasks start from in place of the artifacts stage, or 'random'
-    'force': free(False),  # go on in a work directory that was made with other values of these keys
+    'stages': free(subset(('autoencoder', 'artifacts', 'probe'), of=STAGES)),  # stages to run; the order is fixed
+    'pretrained': free(''),  # an export from which tasks start instead of the stage artifacts; or 'random'
+    'force': free(False),  # continue in a work directory with another configuration
     'seed': within(0, '[0, inf)'),  # every random number is a function of (seed, stage, step, example)
-    'parallel': free(choice('jit', 'pmap')),  # how steps are mapped over devices: over one mesh, or by pmap
-    'dtype': choice('float32', 'bfloat16'),  # the networks compute in it; parameters stay float32
-    'convolutions': free(choice('auto', 'direct', 'products')),  # XLA's, or products of matrices; 'auto': those on CPU
+    'parallel': free(choice('jit', 'pmap')),  # how steps are distributed over devices: jit with a mesh, or pmap
+    'dtype': choice('float32', 'bfloat16'),  # type of the networks' computation; parameters are float32
+    'convolutions': free(choice('auto', 'direct', 'products')),  # XLA's, or matrix products; 'auto': 'products' on CPU
     'batch_size': positive(128),  # images in a global batch, over all devices and hosts
-    'accumulate': positive(1),  # parts that a batch is taken in, for less memory; each has its own statistics
+    'accumulate': positive(1),  # microbatches per batch, for less memory; each has its own batch statistics
     'data': DATA,
     'augment': AUGMENT,
     'model': MODEL,
@@ -146,19 +146,19 @@ KEYS = {
     'stl10': STL10,
     'monitor': MONITOR,
     **tasks.KEYS,
-    'log_every': free(positive(100)),  # steps between lines of metrics
+    'log_every': free(positive(100)),  # steps between logged metrics
     'eval_every': free(positive(5000)),  # steps between held-out evaluations
     'figure_every': free(positive(20_000)),  # steps between figures
     'checkpoint_every': free(positive(5000)),  # steps between checkpoints
-    'keep_checkpoints': free(positive(3)),  # newest checkpoints kept for each stage
-    'eval_examples': within(1000, '[0, inf)'),  # held-out images in an evaluation during training, 0: all
+    'keep_checkpoints': free(positive(3)),  # number of newest checkpoints to keep per stage
+    'eval_examples': within(1000, '[0, inf)'),  # held-out images of an evaluation during training, 0: all
 }
 
-RETIRED = ('data.shuffle_buffer',)  # which runs of earlier versions have
+RETIRED = ('data.shuffle_buffer',)  # keys of earlier versions, ignored in their files
 
 configuration.declare(dict(declarations.flatten(KEYS)), RETIRED)
 
 
 def get_config(variant: str = '') -> ConfigDict:
-    """Returns the default configuration, locked: only declared keys can be set; `variant` as in variants.py."""
+    """Returns the default configuration, locked: only declared keys can be set; `variant` as for variants.apply."""
     return variants.apply(declarations.build(KEYS), variant)

@@ -2,8 +2,8 @@
 
     python -m artifacts_jax.main --config=configs/imagenet.py --workdir=runs/imagenet --config.data.data_dir=DIR
 
-The paper trains on ImageNet for its transfer results, but the settings of that run are not published with the code.
-Values marked "unknown" are the STL-10 recipe's, or a guess scaled from it.
+The transfer results of the paper use a network trained on ImageNet, but the settings of that training are not
+published. Values marked "unknown" are those of the STL-10 recipe, or a guess scaled from it.
 
 Results: not run yet.
 """
@@ -12,7 +12,7 @@ from artifacts_jax.configs import default, variants
 
 
 def get_config(variant=''):
-    """Returns the default configuration with ImageNet's data and 128-pixel images: an 8x8 mask."""
+    """Returns the configuration for ImageNet with images of 128x128 pixels, for which the mask is 8x8."""
     config = default.get_config()
     config.dtype = 'bfloat16'
     config.batch_size = 256  # unknown

@@ -1,4 +1,4 @@
-"""The ablation study's network and schedule: CIFAR-10, small enough for twenty variants on two CPU cores.
+"""Network and schedule of the ablation study on CIFAR-10, small enough for twenty variants on two CPU cores.
 
     python -m artifacts_jax.study --config=configs/study.py --workdir=runs/study --config.data.data_dir=DIR
 
@@ -9,7 +9,7 @@ from artifacts_jax.configs import cifar10, variants
 
 
 def get_config(variant=''):
-    """Returns configs/cifar10.py at half its width, with short stages."""
+    """Returns the configuration of cifar10.py with half the width and short stages."""
     config = cifar10.get_config()
     config.model.update(encoder_widths=(16, 32, 64), widths=(32, 64, 96, 96, 64), hidden=256)
     config.autoencoder.update(steps=1000, learning_rate=2e-3)

@@ -37,7 +37,7 @@ DEMO = '--config=configs/demo.py'
         ('figures', ['--exampels=2'], "Unknown command line flag 'exampels'. Did you mean: examples"),
         ('figures', ['--layer=conv6'], 'value should be one of <conv1|conv2|conv3|conv4|conv5>'),
         ('figures', ['--out='], '--out is empty'),
-        ('figures', [], 'error: no run in .*/run: there is no .*/run/config.json'),
+        ('figures', [], 'error: .*/run is not a work directory: .*/run/config.json does not exist'),
         ('benchmark', [DEMO, '--batch=16,x'], "--batch=16,x: 'x' is no batch size"),
         ('benchmark', [DEMO, '--out='], '--out is empty'),
         ('main', [DEMO, '--coordinator=host', '--processes=1', '--process=0'], 'give all three, such as'),
@@ -116,7 +116,7 @@ def test_configurations_are_found_from_anywhere(forks, photograph_folder, tmp_pa
     # What a run was made with is a configuration for another.
     saved = '--config=run/config.json:history'
     said = forks.refused(saved, '--workdir=other', '--config.batch_size=6', cwd=tmp_path)
-    assert 'artifacts.history=1024: must be 0 or a multiple of half the batch, 3' in said
+    assert 'artifacts.history=1024: must be 0 or a multiple of half the batch size, 3' in said
     forks.done('--config=run/autoencoder/export/config.json', '--workdir=run', cwd=tmp_path)
 
 

@@ -82,11 +82,11 @@ def test_unknown_key_names_the_nearest():
         ('augment.crop_area', (0.5, float('nan')), r'must be a tuple of numbers'),
         ('artifacts.pixel_weight', float('inf'), r'artifacts.pixel_weight=inf: must be a number'),
         ('model.widths', (96, 256, 0, 384, 256), r'model.widths=.*: must be one or more numbers in \[1, inf\)'),
-        ('stages', (), r'stages=\(\): name one at least of autoencoder, artifacts'),
+        ('stages', (), r'stages=\(\): give at least one of autoencoder, artifacts'),
         ('data.name', '', r"data.name='': must not be empty"),
-        ('model.groups', 5, r'conv2 has groups=5'),
-        ('model.image_size', 100, r'model.image_size=100: .*sizes that fit: 80, 96, 112, 128'),
-        ('model.conv1_stride', 2, r'no size fits: the encoder divides by 16 and the discriminator by 8'),
+        ('model.groups', 5, r'conv2 has model.groups=5'),
+        ('model.image_size', 100, r'model.image_size=100: .*sizes that work: 80, 96, 112, 128'),
+        ('model.conv1_stride', 2, r'no size works: the encoder divides by 16 and the discriminator by 8'),
     ],
 )
 def test_impossible_value_says_what_would_do(key, value, message):
@@ -103,16 +103,16 @@ def test_work_directory_keeps_its_configuration_unless_forced(tmp_path):
     config.stl10.folds = 'fold_indices.txt'  # and so may which results there are
     settle(config, tmp_path)
     config.artifacts.drop_rate = 0.5
-    with pytest.raises(configuration.ConfigError, match=r'artifacts.drop_rate: 0.7 there, 0.5 now'):
+    with pytest.raises(configuration.ConfigError, match=r'artifacts.drop_rate: 0.7 in config.json, 0.5 now'):
         settle(config, tmp_path)
-    assert 'artifacts.drop_rate: 0.7 there, 0.5 now' in settle(config, tmp_path, force=True)
+    assert 'artifacts.drop_rate: 0.7 in config.json, 0.5 now' in settle(config, tmp_path, force=True)
     assert settle(config, tmp_path) is None
 
 
 @pytest.mark.parametrize('text', ['{"seed": ', '[]'])
 def test_a_damaged_configuration_is_never_replaced(unchecked, text, config, tmp_path):
     (tmp_path / 'config.json').write_text(text)
-    with pytest.raises(configuration.ConfigError, match=r'config\.json cannot be read: .*; delete it, if you are sure'):
+    with pytest.raises(configuration.ConfigError, match=r'config\.json cannot be read: .*; delete it if you are sure'):
         settle(config, tmp_path, force=True)
     assert (tmp_path / 'config.json').read_text() == text
 
@@ -141,7 +141,7 @@ def test_keys_that_a_work_directory_lacks_keep_their_defaults_and_are_named(conf
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        (None, 'no run in'),
+        (None, 'is not a work directory'),
         ('{"seed": ', 'cannot be read'),
         ('[]', 'cannot be read'),
         ('{"droprate": 0.5}', 'does not declare: droprate'),

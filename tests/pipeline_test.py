@@ -124,7 +124,10 @@ def test_the_same_command_again_does_nothing_but_say_so(finished_run, capsys, mo
     ('stages', 'message'),
     [
         (('artifacts',), r'autoencoder is at step 0 of 6 in .*, or give an export in --config.autoencoder.pretrained$'),
-        (('knn', 'probe'), r'artifacts is at step 0 of 6 .* among --config.stages, or give .* --config.pretrained$'),
+        (
+            ('knn', 'probe'),
+            r'artifacts is at step 0 of 6 .*\(add it to --config.stages\), or give .* --config.pretrained$',
+        ),
         (('autoencoder', 'knn'), 'artifacts is at step 0 of 6'),
     ],
 )

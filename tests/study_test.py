@@ -74,7 +74,7 @@ def test_study_runs_resumes_and_leaves_out_what_changes_nothing(
     assert study.run(config, tmp_path, names, [0]) == results
     assert study.run(config, tmp_path, ['default'], [0]) == results  # what was not asked for stays in the table
     config.probe.max_train = 20
-    with pytest.raises(configuration.ConfigError, match=r'probe.max_train: 0 there, 20 now'):
+    with pytest.raises(configuration.ConfigError, match=r'probe.max_train: 0 in config.json, 20 now'):
         study.run(config, tmp_path, names, [0])
 
 

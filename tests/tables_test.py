@@ -122,7 +122,7 @@ def test_wrong_flags_are_one_line_errors(arguments, message, forks, tmp_path):
 
 def test_another_export_in_the_same_work_directory_is_an_error(tmp_path, monkeypatch):
     def check(config, workdir, **_):
-        raise configuration.DifferentConfigError(f'{workdir} was made with another configuration')
+        raise configuration.DifferentConfigError(f'{workdir} was created with another configuration')
 
     monkeypatch.setattr(pipeline, 'check', check)
     with pytest.raises(configuration.ConfigError, match='another configuration\nUse another --workdir') as refused:

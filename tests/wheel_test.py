@@ -52,7 +52,7 @@ def test_a_wheel_has_what_its_commands_need(installed, tmp_path):
     assert Path(where.stdout.strip()).parent == installed / 'artifacts_jax'
     assert 'seed=-1: must lie in' in said('main', '--config=configs/demo.py', '--workdir=run', '--config.seed=-1')
     assert "no variant 'nope'" in said('study', '--config=configs/study.py', '--workdir=run', '--variants=nope')
-    assert 'no run in run' in said('figures', '--workdir=run')
+    assert 'run is not a work directory' in said('figures', '--workdir=run')
     assert 'nowhere' in said('tf1', '--checkpoint=nowhere', '--out=out')
     assert list(tmp_path.iterdir()) == []
 

@@ -1,10 +1,10 @@
-"""Linear classifiers on conv1 to conv5, learned and tested on ImageNet (ILSVRC-2012).
+"""Linear classifiers on conv1 to conv5, trained and tested on ImageNet (ILSVRC-2012).
 
     python -m artifacts_jax.main --config=configs/transfer/imagenet_linear.py --workdir=runs/imagenet_linear \
         --config.pretrained=EXPORT
 
-Before: `python -m artifacts_jax.prepare imagenet2012`, or --config.data.name=FOLDER of train/CLASS/ and val/CLASS/.
-Published, top-1 %: 19.5, 33.3, 37.9, 38.9, 34.9 (the paper); 11.6 to 17.1 of a random network.
+Data: run `python -m artifacts_jax.prepare imagenet2012`, or set --config.data.name to a folder with train/CLASS/ and
+val/CLASS/. Published top-1 accuracy in %: 19.5, 33.3, 37.9, 38.9, 34.9 (the paper); random network 11.6 to 17.1.
 
 Results: not run yet.
 """

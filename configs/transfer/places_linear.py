@@ -1,16 +1,16 @@
-"""Linear classifiers on conv1 to conv5, learned and tested on Places.
+"""Linear classifiers on conv1 to conv5, trained and tested on Places.
 
     python -m artifacts_jax.main --config=configs/transfer/places_linear.py --workdir=runs/places_linear \
         --config.pretrained=EXPORT
 
-| data | before | options |
+| data | preparation | options |
 |---|---|---|
-| Places365 | `python -m artifacts_jax.prepare places365_small`, 31 GB to download | |
-| Places205, which is published | unpack it, and put its lists of images into the folder of images | the lines below |
+| Places365 | `python -m artifacts_jax.prepare places365_small`; downloads 31 GB | |
+| Places205, used in the paper | unpack the archive, and copy its image lists to the image folder | the line below |
 
     --config.data.name=FOLDER --config.data.probe_train=train_places205.csv --config.data.test=val_places205.csv
 
-Published of Places205, top-1 %: the paper's best layer has 37.3.
+Published top-1 accuracy on Places205: 37.3 % for the paper's best layer.
 
 Results: not run yet.
 """
@@ -23,6 +23,6 @@ def get_config(variant=''):
     config = default.get_config()
     config.stages = ('layerwise',)
     config.pretrained = 'random'
-    # tfds's split test has no labels.
+    # The split 'test' of tfds has no labels.
     config.data.update(name='places365_small', size=256, train='train', probe_train='train', test='validation')
     return variants.apply(config, variant)

@@ -1,10 +1,10 @@
-"""A linear probe by segmentation, of PASCAL VOC 2012: a classifier of pixels on every frozen layer.
+"""A linear segmentation probe on PASCAL VOC 2012: one pixel classifier on each frozen layer.
 
     python -m artifacts_jax.main --config=configs/transfer/segmentation_probe.py --workdir=runs/segmentation_probe \\
         --config.pretrained=EXPORT --config.data.name=/path/to/VOCdevkit/VOC2012
 
-Before: VOCtrainval_11-May-2012.tar, unpacked. Other data with masks: FOLDER/images/SPLIT and FOLDER/masks/SPLIT, or
-tfds's, such as oxford_iiit_pet; --config.data.probe_train and --config.data.test name the splits.
+Data: unpack VOCtrainval_11-May-2012.tar. Other data with masks: a folder with images/SPLIT and masks/SPLIT, or a tfds
+data set such as oxford_iiit_pet. Set the splits with --config.data.probe_train and --config.data.test.
 
 Results: not run yet.
 """

@@ -3,9 +3,8 @@
     python -m artifacts_jax.main --config=configs/transfer/voc07_classification.py --workdir=runs/voc07 \
         --config.pretrained=EXPORT
 
-Before: `python -m artifacts_jax.prepare voc/2007`, or --config.data.name=VOCdevkit/VOC2007, the folder of VOC as it is
-unpacked, with the test images. Published, mAP in %: 69.8 (the paper); 53.3 of a random network, 79.9 with the labels of
-ImageNet.
+Data: run `python -m artifacts_jax.prepare voc/2007`, or set --config.data.name=VOCdevkit/VOC2007, the unpacked VOC with
+the test images. Published mAP in %: 69.8 (the paper), 53.3 (random network), 79.9 (supervised, ImageNet labels).
 
 Results: not run yet.
 """

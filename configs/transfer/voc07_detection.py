@@ -3,11 +3,11 @@
     python -m artifacts_jax.main --config=configs/transfer/voc07_detection.py --workdir=runs/voc07_detection \
         --config.pretrained=EXPORT
 
-Before: `pip install -e '.[voc]'` for selective search, seven CPU hours, or the published boxes:
---config.voc_detection.proposals='FOLDER/voc_2007_{split}.mat'; and `python -m artifacts_jax.prepare voc/2007`, or
---config.data.name=VOCdevkit/VOC2007, in whose order those boxes are. On five scales:
---config.voc_detection.preset=multi_scale. Published, mAP in %: 52.5 (the paper); 43.4 of a random network, 56.8 with
-the labels of ImageNet.
+Proposals: `pip install -e '.[voc]'` for selective search, which takes seven CPU hours, or the published boxes:
+--config.voc_detection.proposals='FOLDER/voc_2007_{split}.mat'. Data: run `python -m artifacts_jax.prepare voc/2007`, or
+set --config.data.name=VOCdevkit/VOC2007, which the published boxes need because of its order of images. For five
+scales, set --config.voc_detection.preset=multi_scale. Published mAP in %: 52.5 (the paper), 43.4 (random network), 56.8
+(supervised, ImageNet labels).
 
 Results: not run yet.
 """

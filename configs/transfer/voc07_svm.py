@@ -1,10 +1,11 @@
-"""Linear support vector machines on conv5, learned and tested on PASCAL VOC 2007, on all images and low-shot.
+"""Linear support vector machines on conv5, trained and tested on PASCAL VOC 2007, with all images and low-shot.
 
     python -m artifacts_jax.main --config=configs/transfer/voc07_svm.py --workdir=runs/voc07_svm \
         --config.pretrained=EXPORT
 
-Before: `python -m artifacts_jax.prepare voc/2007`, or --config.data.name=VOCdevkit/VOC2007, as VOC unpacks it, in whose
-order the three folds are cut. Other layers: --config.voc_svm.layers="('conv1', 'conv2', 'conv3', 'conv4', 'conv5')".
+Data: run `python -m artifacts_jax.prepare voc/2007`, or set --config.data.name=VOCdevkit/VOC2007, the unpacked VOC. The
+three folds depend on the order of the images. For other layers, set
+--config.voc_svm.layers="('conv1', 'conv2', 'conv3', 'conv4', 'conv5')".
 
 Results: not run yet.
 """

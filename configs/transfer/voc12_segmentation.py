@@ -4,9 +4,9 @@
         --config.pretrained=EXPORT --config.data.name=VOCdevkit/VOC2012 \
         --config.voc_segmentation.sbd=benchmark_RELEASE --config.data.test=seg11valid.txt
 
-Before: VOCtrainval_11-May-2012.tar and SBD's benchmark.tgz, unpacked, and the list seg11valid, the 736 images of
-VOC2011's val that SBD's train has not. Published, mean IoU in %, on seg11valid: 38.1 (the paper); 19.8 of a random
-network, 48.0 with the labels of ImageNet.
+Data: unpack VOCtrainval_11-May-2012.tar and benchmark.tgz of SBD. The list seg11valid has the 736 images of the split
+val of VOC2011 that are not in the split train of SBD. Published mean IoU on seg11valid in %: 38.1 (the paper), 19.8
+(random network), 48.0 (supervised, ImageNet labels).
 
 Results: not run yet.
 """

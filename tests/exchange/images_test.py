@@ -48,7 +48,7 @@ LIKE = r'expected images \[B, H, W, 3\]'
         (PIXELS[0], rf'shape \[16, 16, 3\]: {LIKE}.*images\[None\]'),
         (Image.fromarray(PIXELS[0]), r'images\[None\]'),
         (PIXELS[..., 0], rf'shape \[4, 16, 16\]: {LIKE}'),
-        (PIXELS[..., :1], r'three channels: images.repeat\(3, axis=-1\)'),
+        (PIXELS[..., :1], r'three times: images.repeat\(3, axis=-1\)'),
         (PIXELS.transpose(0, 3, 1, 2), r'images.transpose\(0, 2, 3, 1\)'),
         (np.zeros((2, 16, 16, 4), np.uint8), r'images\[\.\.\., :3\]'),
         (PIXELS[None], r'shape \[1, 4, 16, 16, 3\]'),

@@ -88,7 +88,7 @@ def test_a_detector_is_no_classifier_and_its_trunk_has_features(exported, config
     folder = exported[2]
     with pytest.raises(exports.ExportError, match=r'no classifier, but a detector: use artifacts_jax\.load_detector'):
         artifacts_jax.load_classifier(folder)
-    with pytest.raises(exports.ExportError, match='fine-tuned for detection, without batch norm'):
+    with pytest.raises(exports.ExportError, match='without batch norm, fine-tuned for detection'):
         exports.load_networks(folder, ('trunk',), config)
     features = artifacts_jax.load_features(folder)(image[None])
     assert features['conv5'].shape[:3] == (1, 6, 7)
