@@ -35,8 +35,8 @@ def describe(
     lines, pending, untimed = [], [], False
     for stage in trained:
         (steps, batch_size), path = stage.plan(config), renamed.find_stage_folder(workdir, stage.NAME)
-        found = checkpoint.described(path / 'checkpoints')
-        done = found[0] if found and stage.BASE not in pending else 0  # on another base the stage restarts
+        info = checkpoint.read_info(path / 'checkpoints')
+        done = info.step if info and stage.BASE not in pending else 0  # on another base the stage restarts
         if done >= steps:
             lines.append(f'{stage.NAME}: complete, {steps:,} steps')
             continue
