@@ -1,20 +1,20 @@
-"""What is detected in images: the files by which VOC's devkit takes it, its average precision, and its figure.
+"""Detections: the result files of VOC's devkit, average precision, and the figure of detections.
 
-In comp3_det_SPLIT_CLASS.txt each line is a detection: the image's name, the score to three decimals, and x1 y1 x2 y2 to
-one, counted from 1. The tables that were published are of such numbers: rounding makes scores equal, and what comes
-first then counts as better.
+A line of comp3_det_SPLIT_CLASS.txt is a detection: the image's name, the score with three decimals, and x1 y1 x2 y2
+with one decimal, 1-based. Published results are computed from these rounded numbers. Rounding creates ties, and in a
+tie the detection that comes first ranks higher.
 
-The average precision is by the devkit's rules. Detections of a class are taken by their scores, those of equal scores
-as they come. Each is judged by the object of its class that it overlaps most, the first of several:
+Average precision follows the devkit's rules. The detections of a class are ranked by score; ties keep their order. Each
+detection is matched with the object of its class that it overlaps most, the first one in ties:
 
-| the object | the detection |
+| the matched object | the detection is |
 |---|---|
-| overlaps it by less than 0.5, or there is none | is a miss |
-| is difficult | counts as neither |
-| was hit before | is a miss |
-| else | is a hit |
+| has an IoU below 0.5, or there is no object | a false positive |
+| is difficult | ignored |
+| was already matched by a better detection | a false positive |
+| any other | a true positive |
 
-Python's ports of the devkit, but not the devkit itself, want an overlap of more than 0.5.
+Python ports of the devkit require an IoU above 0.5; the devkit itself requires 0.5 or more.
 """
 
 from collections.abc import Sequence
@@ -29,175 +29,193 @@ from artifacts_jax.drawing import boxes as photographs
 from artifacts_jax.files import write_atomically
 from artifacts_jax.models import boxes as geometry
 
-FILE_NAME = 'comp3_det_{split}_{name}.txt'  # comp3: learned from VOC's own trainval, or from other data than its test
+# comp3: detectors that are trained on VOC's trainval, or on other data without VOC's test images.
+FILE_NAME = 'comp3_det_{split}_{name}.txt'
 SCORE_DECIMALS, BOX_DECIMALS = 3, 1
-MIN_IOU = 0.5
-# 0:0.1:1, which MATLAB builds from both ends. As a float, 3 * 0.1 is more than 3 of 10 objects.
+MIN_IOU = 0.5  # of a detection with its object
+# MATLAB computes 0:0.1:1 from both ends, and so does this line: the float 3 * 0.1 is greater than a recall of 3/10.
 RECALL_LEVELS = np.array([n * 0.1 if n <= 5 else 1 - (10 - n) * 0.1 for n in range(11)])
 FIGURE = 'detections.png'
-NUM_PHOTOGRAPHS = 9  # in it
-MIN_SCORE = 0.5  # score of a box that is drawn
-MAX_BOXES = 15  # boxes in a photograph, the best
+NUM_PHOTOGRAPHS = 9  # in the figure
+MIN_SCORE = 0.5  # boxes with lower scores are not drawn
+MAX_BOXES = 15  # per photograph: the boxes with the highest scores
 LINE_FORMAT = '{} {:.3f} {:.1f} {:.1f} {:.1f} {:.1f}\n'
 
 
 class Detections(NamedTuple):
-    """What is found in an image."""
+    """The detections in an image."""
 
     labels: Int[np.ndarray, ' N']  # positions in NAMES
-    scores: Float[np.ndarray, ' N']  # higher where it is likelier
-    boxes: Float[np.ndarray, 'N 4']  # x1 y1 x2 y2; pixels are counted from 0, and those named belong to the box
+    scores: Float[np.ndarray, ' N']  # confidences
+    boxes: Float[np.ndarray, 'N 4']  # x1 y1 x2 y2, 0-based; both corner pixels belong to the box
 
 
 def to_devkit_format(
-    found: Detections, *, rounded: bool = True
+    detections: Detections, *, rounded: bool = True
 ) -> tuple[Float64[np.ndarray, ' N'], Float64[np.ndarray, 'N 4']]:
-    """Returns the scores and boxes of an image as VOC has them: counted from 1.
+    """Returns the (scores, 1-based boxes) of an image, as in the devkit's files.
 
     Args:
-      found: what is found, in float32: then its rounded numbers are those that printf writes.
-      rounded: whether they are the decimals of the devkit's files, or all that there are.
+      detections: of the image, in float32, for which the rounded numbers equal those that printf writes.
+      rounded: whether to round to the decimals of the devkit's files.
 
     Raises:
       ValueError: a score or a box is not finite.
     """
-    scores, boxes = found.scores.astype(np.float64), found.boxes.astype(np.float64) + 1
+    scores, boxes = detections.scores.astype(np.float64), detections.boxes.astype(np.float64) + 1
     if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
-        raise ValueError('the scores or boxes of detections hold nan or inf, expected finite numbers')
+        raise ValueError('the scores or boxes of detections contain nan or inf; expected finite numbers')
     if rounded:
-        scores, boxes = _rounded(scores, SCORE_DECIMALS), _rounded(boxes, BOX_DECIMALS)
+        scores, boxes = _round(scores, SCORE_DECIMALS), _round(boxes, BOX_DECIMALS)
     return scores, boxes
 
 
-def write_devkit_files(folder: Path, split: str, names: Sequence[str], found: Sequence[Detections]) -> list[Path]:
-    """Writes the devkit's files of detections, one for each class, empty where nothing is found; returns their paths.
+def write_devkit_files(folder: Path, split: str, names: Sequence[str], detections: Sequence[Detections]) -> list[Path]:
+    """Writes the devkit's result files and returns their paths: one per class, also without detections.
 
     Args:
-      folder: gets the files, such as VOCdevkit/results/VOC2007/Main.
-      split: which the images are of, such as 'test'.
-      names: of the images, as the list of the split has them.
-      found: in each of these.
+      folder: the folder of the files, such as VOCdevkit/results/VOC2007/Main.
+      split: the split of the images, such as 'test'.
+      names: the image names, as in the list of the split.
+      detections: one per image, in the order of `names`.
 
     Raises:
-      ValueError: there are not as many names as images, or a number is not finite.
+      ValueError: the numbers of names and of detections differ, or a number is not finite.
     """
-    if len(names) != len(found):
-        raise ValueError(f'there are {len(names)} names and detections of {len(found)} images, expected as many')
+    if len(names) != len(detections):
+        raise ValueError(f'{len(names)} names and detections of {len(detections)} images; expected equal numbers')
     lines = [[] for _ in NAMES]
-    for image, one in zip(names, found):
-        scores, boxes = to_devkit_format(one)
-        for label, score, corners in zip(one.labels.tolist(), scores.tolist(), boxes.tolist()):
-            lines[label].append(LINE_FORMAT.format(image, score, *corners))
-    paths = [Path(folder) / FILE_NAME.format(split=split, name=name) for name in NAMES]
-    for path, each in zip(paths, lines):
-        write_atomically(path, ''.join(each))
+    for name, of_image in zip(names, detections):
+        scores, boxes = to_devkit_format(of_image)
+        for label, score, corners in zip(of_image.labels.tolist(), scores.tolist(), boxes.tolist()):
+            lines[label].append(LINE_FORMAT.format(name, score, *corners))
+    paths = [Path(folder) / FILE_NAME.format(split=split, name=class_name) for class_name in NAMES]
+    for path, class_lines in zip(paths, lines):
+        write_atomically(path, ''.join(class_lines))
     return paths
 
 
 def compute_average_precisions(
-    objects: Sequence[Objects], found: Sequence[Detections], *, area: bool = False, rounded: bool = True
+    objects: Sequence[Objects],
+    detections: Sequence[Detections],
+    *,
+    area_under_curve: bool = False,
+    rounded: bool = True,
 ) -> list[float | None]:
-    """Returns the average precision of each of VOC's classes, in [0, 1]; average_precision.mean makes one number of it.
+    """Returns the average precision of each of VOC's classes, in [0, 1]; average_precision.mean computes their mean.
 
-    None stands for a class of which there is no object that is not difficult.
+    It is None for a class whose objects are all difficult, or that has no object.
 
     Args:
-      objects: of each image.
-      found: in each image, in the same order, which decides between equal scores.
-      area: whether it is the area under the curve of precision over recall, as of VOC2010 and later, or the mean
-        precision at eleven recalls, as of VOC2007 to 2009. In both the precision at a recall is the best at this or a
-        higher one.
-      rounded: whether scores and boxes are those of the devkit's files, of which published numbers are.
+      objects: the ground truth, one per image.
+      detections: one per image, in the same order, which decides ties of scores.
+      area_under_curve: True computes the area under the precision-recall curve, as since VOC2010; False computes the
+        mean precision at 11 recall levels, as in VOC2007 to VOC2009. In both, the precision at a recall is the maximum
+        over this and all higher recalls.
+      rounded: whether to round scores and boxes as in the devkit's files, from which published numbers are computed.
 
     Raises:
-      ValueError: there are not as many images in both, or a score or box is not finite.
+      ValueError: the numbers of images differ, or a score or box is not finite.
     """
-    if len(objects) != len(found):
-        raise ValueError(f'there are objects of {len(objects)} images and detections of {len(found)}, expected as many')
-    rows = [to_devkit_format(one, rounded=rounded) for one in found]
-    return [_of_class(label, objects, found, rows, area) for label in range(len(NAMES))]
+    if len(objects) != len(detections):
+        raise ValueError(
+            f'objects of {len(objects)} images and detections of {len(detections)}; expected equal numbers'
+        )
+    converted = [to_devkit_format(of_image, rounded=rounded) for of_image in detections]
+    return [
+        _compute_class_precision(label, objects, detections, converted, area_under_curve) for label in range(len(NAMES))
+    ]
 
 
-def _of_class(label, objects, found, rows, area):
-    scores, best, judged, before = [], [], [], 0
-    for truth, one, (image_scores, boxes) in zip(objects, found, rows):
-        mine, theirs = one.labels == label, truth.labels == label
-        best_of, judgement = _judge(boxes[mine], truth.boxes[theirs], truth.is_difficult[theirs])
-        scores.append(image_scores[mine])
-        best.append(best_of + before)
-        judged.append(judgement)
-        before += theirs.sum()
-    positives = sum(int(((truth.labels == label) & ~truth.is_difficult).sum()) for truth in objects)
-    if not positives:
+def _compute_class_precision(label, objects, detections, converted, area_under_curve):
+    """Returns the average precision of a class, None without objects to find."""
+    scores, matched, outcomes, num_objects = [], [], [], 0
+    for truth, of_image, (image_scores, boxes) in zip(objects, detections, converted):
+        is_detected, is_object = of_image.labels == label, truth.labels == label
+        matches, outcome = _match(boxes[is_detected], truth.boxes[is_object], truth.is_difficult[is_object])
+        scores.append(image_scores[is_detected])
+        matched.append(matches + num_objects)
+        outcomes.append(outcome)
+        num_objects += is_object.sum()
+    num_positives = sum(int(((truth.labels == label) & ~truth.is_difficult).sum()) for truth in objects)
+    if not num_positives:
         return None
-    scores, best, judged = map(np.concatenate, (scores, best, judged))
+    scores, matched, outcomes = map(np.concatenate, (scores, matched, outcomes))
     order = np.argsort(-scores, kind='stable')
-    best, judged = best[order], judged[order]
-    hit = np.zeros(len(order), bool)
-    candidates = np.flatnonzero(judged == 1)
-    hit[candidates[np.unique(best[candidates], return_index=True)[1]]] = True  # the first of each object's
-    return compute_average_precision(hit[judged >= 0], positives, area=area)
+    matched, outcomes = matched[order], outcomes[order]
+    is_true_positive = np.zeros(len(order), bool)
+    candidates = np.flatnonzero(outcomes == 1)
+    # Only the first detection of each object is a true positive.
+    is_true_positive[candidates[np.unique(matched[candidates], return_index=True)[1]]] = True
+    return compute_average_precision(is_true_positive[outcomes >= 0], num_positives, area_under_curve=area_under_curve)
 
 
-def _judge(boxes, truth, is_difficult):
-    """Returns (the object that each box overlaps most, 1: a hit if it is the first, 0: a miss, -1: neither)."""
+def _match(boxes, truth, is_difficult):
+    """Returns (the object that each box overlaps most, its outcome).
+
+    The outcome is 1 for a true positive if the box is the first match of its object, 0 for a false positive, and -1 for
+    a box to ignore.
+    """
     if not len(truth):
         return np.zeros(len(boxes), int), np.zeros(len(boxes), int)
-    overlap = geometry.iou(boxes, truth)
-    best = overlap.argmax(axis=1)
-    return best, np.where(overlap.max(axis=1) < MIN_IOU, 0, np.where(is_difficult[best], -1, 1))
+    iou = geometry.iou(boxes, truth)
+    matches = iou.argmax(axis=1)
+    return matches, np.where(iou.max(axis=1) < MIN_IOU, 0, np.where(is_difficult[matches], -1, 1))
 
 
-def compute_average_precision(hit: Bool[np.ndarray, ' N'], positives: int, *, area: bool = False) -> float:
+def compute_average_precision(
+    is_true_positive: Bool[np.ndarray, ' N'], num_positives: int, *, area_under_curve: bool = False
+) -> float:
     """Returns the average precision of detections, in [0, 1].
 
     Args:
-      hit: whether each detection is one, the best first.
-      positives: how many objects there are to be hit.
-      area: as in compute_average_precisions.
+      is_true_positive: of each detection, by descending score.
+      num_positives: the number of objects to find.
+      area_under_curve: as in compute_average_precisions.
     """
-    recall = np.cumsum(hit) / positives
-    precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
-    best = np.maximum.accumulate(precision[::-1])[::-1]
-    if area:
-        return float(np.diff(recall, prepend=0.0) @ best)
-    reached = np.searchsorted(recall, RECALL_LEVELS)  # the first that has this recall; without one, precision is 0
-    return float(np.append(best, 0.0)[reached].sum() / len(RECALL_LEVELS))
+    recall = np.cumsum(is_true_positive) / num_positives
+    precision = np.cumsum(is_true_positive) / np.arange(1, len(is_true_positive) + 1)
+    max_precision = np.maximum.accumulate(precision[::-1])[::-1]
+    if area_under_curve:
+        return float(np.diff(recall, prepend=0.0) @ max_precision)
+    # The first detection that reaches each recall level; if none does, the precision is 0.
+    first = np.searchsorted(recall, RECALL_LEVELS)
+    return float(np.append(max_precision, 0.0)[first].sum() / len(RECALL_LEVELS))
 
 
-def plot_detections(path: Path, records: Sequence, found: dict[int, Detections], *, step: int) -> None:
-    """Writes the PNG file; of images in which nothing is found it says so.
+def plot_detections(path: Path, records: Sequence, detections: dict[int, Detections], *, step: int) -> None:
+    """Writes a figure of images with their detections; writes nothing without images.
 
     Args:
-      path: the file.
-      records: of the split.
-      found: {position in the split: Detections} of the images to draw; where there are none, nothing is written.
-      step: of the detector.
+      path: the PNG file.
+      records: the records of the split.
+      detections: {position in the split: Detections} of the images to plot.
+      step: the step of the detector.
     """
-    shown = [make_photograph(records[row].read_image(), each, NAMES) for row, each in found.items()]
-    if shown:
+    panels = [make_photograph(records[row].read_image(), of_image, NAMES) for row, of_image in detections.items()]
+    if panels:
         title = f'Detections after {step:,} updates, scores of {MIN_SCORE} and more'
-        photographs.draw(path, shown, classes=NAMES, title=title)
+        photographs.draw(path, panels, classes=NAMES, title=title)
 
 
 def make_photograph(
-    pixels: UInt8[np.ndarray, 'H W 3'], found: Detections, names: Sequence[str], least: float = MIN_SCORE
+    pixels: UInt8[np.ndarray, 'H W 3'], detections: Detections, names: Sequence[str], min_score: float = MIN_SCORE
 ) -> photographs.Photograph:
-    """Returns an image with the best of what is found in it, to be drawn.
+    """Returns an image with its best detections, for drawing.
 
     Args:
       pixels: the image.
-      found: in it.
-      names: of the classes.
-      least: the score of a box that is drawn.
+      detections: of the image.
+      names: the class names.
+      min_score: the lowest score of a box that is drawn.
     """
-    order = np.argsort(-found.scores, kind='stable')[:MAX_BOXES]
-    order = order[found.scores[order] >= least]
-    caption = '' if len(order) else f'nothing of a score of {least:g} or more'
-    labels = [names[label] for label in found.labels[order]]
-    return photographs.Photograph(pixels, found.boxes[order], labels, found.scores[order].tolist(), caption)
+    order = np.argsort(-detections.scores, kind='stable')[:MAX_BOXES]
+    order = order[detections.scores[order] >= min_score]
+    caption = '' if len(order) else f'no detection with a score of {min_score:g} or more'
+    labels = [names[label] for label in detections.labels[order]]
+    return photographs.Photograph(pixels, detections.boxes[order], labels, detections.scores[order].tolist(), caption)
 
 
-def _rounded(values, decimals):
-    """Returns values rounded as printf does, of the numbers of which it is exact: float32 times a power of ten."""
+def _round(values, decimals):
+    """Returns rounded values; they equal printf's for float32 values, whose product with 10**decimals is exact."""
     return np.rint(values * 10**decimals) / 10**decimals

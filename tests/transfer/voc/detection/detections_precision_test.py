@@ -17,14 +17,14 @@ def of_dogs(objects, found, **options):
     return detections.compute_average_precisions(objects, found, **options)[DOG]
 
 
-def slow(label, objects, found, *, area):
-    """Judges one detection after another, as the devkit does, on numbers that are rounded as text."""
+def slow(label, objects, found, *, area_under_curve):
+    """Computes the average precision as the devkit does: one detection at a time, on numbers rounded as text."""
     rows = []
     for image, one in enumerate(found):
         for mine, score, box in zip(one.labels, one.scores, one.boxes):
             if mine == label:
                 rows.append((float(f'{float(score):.3f}'), image, [float(f'{float(x) + 1:.1f}') for x in box]))
-    taken, hits, misses, curve = set(), 0, 0, []
+    matched, true_positives, false_positives, curve = set(), 0, 0, []
     positives = sum(
         mine == label and not hard for truth in objects for mine, hard in zip(truth.labels, truth.is_difficult)
     )
@@ -41,34 +41,36 @@ def slow(label, objects, found, *, area):
                     most, chosen = overlap, n
         if most >= 0.5 and objects[image].is_difficult[chosen]:
             continue
-        if most >= 0.5 and (image, chosen) not in taken:
-            taken.add((image, chosen))
-            hits += 1
+        if most >= 0.5 and (image, chosen) not in matched:
+            matched.add((image, chosen))
+            true_positives += 1
         else:
-            misses += 1
-        curve.append((hits / positives if positives else 0, hits / (hits + misses)))
+            false_positives += 1
+        curve.append(
+            (true_positives / positives if positives else 0, true_positives / (true_positives + false_positives))
+        )
     if not positives:
         return None
-    if not area:
+    if not area_under_curve:
         return sum(max([p for recall, p in curve if recall >= level], default=0) for level in LEVELS) / 11
     steps = [0, *sorted({recall for recall, _ in curve})]
     return sum((b - a) * max(p for recall, p in curve if recall >= b) for a, b in itertools.pairwise(steps))
 
 
-@pytest.mark.parametrize('area', [False, True])
+@pytest.mark.parametrize('area_under_curve', [False, True])
 @pytest.mark.parametrize('levels', [4, 10_000])
-def test_it_is_that_of_a_slow_loop(area, levels):
+def test_it_equals_a_slow_implementation(area_under_curve, levels):
     random = np.random.default_rng(levels)
     for _ in range(25):
         truth, found = made.random_set(random, levels=levels)
-        measured = detections.compute_average_precisions(truth, found, area=area)
+        measured = detections.compute_average_precisions(truth, found, area_under_curve=area_under_curve)
         for label in range(4):
-            expected = slow(label, truth, found, area=area)
+            expected = slow(label, truth, found, area_under_curve=area_under_curve)
             assert measured[label] == (expected if expected is None else pytest.approx(expected, abs=1e-12))
 
 
-@pytest.mark.parametrize('area', [False, True])
-def test_it_is_that_of_a_package_without_difficult_objects(area):
+@pytest.mark.parametrize('area_under_curve', [False, True])
+def test_without_difficult_objects_it_equals_another_package(area_under_curve):
     package = pytest.importorskip('mean_average_precision', reason='no package mean-average-precision, of [test]')
     random, compared = np.random.default_rng(5), 0
     for _ in range(50):
@@ -79,8 +81,10 @@ def test_it_is_that_of_a_package_without_difficult_objects(area):
         metric = package.MetricBuilder.build_evaluation_metric('map_2d', async_mode=False, num_classes=3)
         for objects, one in zip(truth, found):
             metric.add(*reduced(objects, one))
-        theirs = metric.value(iou_thresholds=0.5 - 1e-9, recall_thresholds=None if area else LEVELS)[0.5 - 1e-9]
-        ours = detections.compute_average_precisions(truth, found, area=area, rounded=False)
+        theirs = metric.value(iou_thresholds=0.5 - 1e-9, recall_thresholds=None if area_under_curve else LEVELS)[
+            0.5 - 1e-9
+        ]
+        ours = detections.compute_average_precisions(truth, found, area_under_curve=area_under_curve, rounded=False)
         for label in range(3):
             if ours[label] is not None:
                 assert theirs[label]['ap'] == pytest.approx(ours[label], abs=1e-6)  # theirs is float32
@@ -108,22 +112,22 @@ def reduced(objects, found):
 BOX, FAR = (0, 0, 9, 9), (20, 20, 29, 29)
 
 
-def test_a_second_detection_of_an_object_is_a_miss():
+def test_a_second_detection_of_an_object_is_a_false_positive():
     truth = [made.objects(('dog', BOX), ('dog', FAR))]
     found = [made.detections(('dog', 0.9, BOX), ('dog', 0.8, BOX), ('dog', 0.7, FAR))]
     assert of_dogs(truth, found) == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
-    assert of_dogs(truth, found, area=True) == pytest.approx(1 / 2 + 1 / 2 * 2 / 3)
+    assert of_dogs(truth, found, area_under_curve=True) == pytest.approx(1 / 2 + 1 / 2 * 2 / 3)
 
 
-def test_the_object_of_the_best_overlap_counts_even_if_it_is_taken():
+def test_a_detection_matches_the_object_it_overlaps_most_even_if_already_matched():
     near = (0, 1, 9, 10)
     truth = [made.objects(('dog', BOX), ('dog', near))]
     found = [made.detections(('dog', 0.9, BOX), ('dog', 0.8, BOX))]  # the second overlaps `near` by 0.82, too
-    assert of_dogs(truth, found, area=True) == 0.5
-    assert of_dogs(truth, [made.detections(('dog', 0.9, BOX), ('dog', 0.8, near))], area=True) == 1.0
+    assert of_dogs(truth, found, area_under_curve=True) == 0.5
+    assert of_dogs(truth, [made.detections(('dog', 0.9, BOX), ('dog', 0.8, near))], area_under_curve=True) == 1.0
 
 
-def test_a_difficult_object_is_neither_hit_nor_missed():
+def test_difficult_objects_and_their_detections_are_ignored():
     truth = [made.objects(('dog', BOX, True), ('dog', FAR))]
     alone = made.detections(('dog', 0.5, FAR))
     twice = made.detections(('dog', 0.9, BOX), ('dog', 0.8, BOX), ('dog', 0.5, FAR))
@@ -133,13 +137,13 @@ def test_a_difficult_object_is_neither_hit_nor_missed():
     assert of_dogs([made.objects(('dog', BOX, True))], [made.detections(('dog', 0.9, BOX))]) is None
 
 
-def test_an_overlap_of_just_a_half_is_enough():
+def test_an_iou_of_exactly_a_half_is_a_match():
     truth = [made.objects(('dog', BOX))]
     assert of_dogs(truth, [made.detections(('dog', 0.9, (0, 0, 9, 4)))]) == 1.0
     assert of_dogs(truth, [made.detections(('dog', 0.9, (0, 0, 9, 3.9)))]) == 0.0
 
 
-def test_of_equal_scores_the_first_counts_as_better_and_rounding_makes_them_equal():
+def test_ties_after_rounding_keep_their_order():
     truth = [made.objects(('dog', BOX)), made.objects()]
     hit, miss = made.detections(('dog', 0.7004, BOX)), made.detections(('dog', 0.7001, BOX))
     assert of_dogs(truth, [hit, miss]) == 1.0
@@ -150,14 +154,14 @@ def test_of_equal_scores_the_first_counts_as_better_and_rounding_makes_them_equa
     assert of_dogs(truth[::-1], [miss, hit]) == 0.5
 
 
-def test_three_of_ten_objects_are_less_than_the_devkits_level():
+def test_a_recall_of_three_tenths_is_below_the_fourth_level_of_the_devkit():
     truth = [made.objects(*(('dog', (20 * n, 0, 20 * n + 9, 9)) for n in range(10)))]
     found = [made.detections(*(('dog', 0.5, (20 * n, 0, 20 * n + 9, 9)) for n in range(3)))]
     assert of_dogs(truth, found) == pytest.approx(3 / 11)
-    assert of_dogs(truth, found, area=True) == pytest.approx(0.3)
+    assert of_dogs(truth, found, area_under_curve=True) == pytest.approx(0.3)
 
 
-def test_a_class_without_objects_has_none_and_one_without_detections_zero():
+def test_without_objects_it_is_none_and_without_detections_zero():
     truth, found = [made.objects(('dog', BOX)), made.objects()], [made.detections(('cat', 0.9, BOX)), made.detections()]
     measured = detections.compute_average_precisions(truth, found)
     assert measured[DOG] == 0.0
@@ -166,7 +170,7 @@ def test_a_class_without_objects_has_none_and_one_without_detections_zero():
     assert average_precision.mean(detections.compute_average_precisions([made.objects()], [made.detections()])) is None
 
 
-def test_what_is_measured_is_what_the_files_have(tmp_path):
+def test_it_is_computed_from_the_numbers_in_the_devkit_files(tmp_path):
     truth, found = made.random_set(np.random.default_rng(3), images=10)
     found = [one._replace(boxes=one.boxes + np.float32(0.0321)) for one in found]
     names = [f'{n:06}' for n in range(10)]
@@ -179,6 +183,6 @@ def test_what_is_measured_is_what_the_files_have(tmp_path):
     assert detections.compute_average_precisions(truth, read) == detections.compute_average_precisions(truth, found)
 
 
-def test_other_numbers_of_images_are_refused():
-    with pytest.raises(ValueError, match='objects of 1 images and detections of 2, expected as many'):
+def test_different_numbers_of_images_are_an_error():
+    with pytest.raises(ValueError, match='objects of 1 images and detections of 2; expected equal numbers'):
         detections.compute_average_precisions([made.objects()], [made.detections(), made.detections()])

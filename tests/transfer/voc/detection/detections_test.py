@@ -7,7 +7,7 @@ from artifacts_jax.transfer.voc.detection.detections import Detections
 from tests.transfer.voc.detection import made
 
 
-def test_the_files_are_those_of_the_devkit(tmp_path):
+def test_files_have_the_format_of_the_devkit(tmp_path):
     found = [
         made.detections(('dog', 0.98765, (0, 1.26, 10, 20)), ('cat', 0.5, (2, 2, 3, 3)), ('dog', 0.1, (4, 5, 6, 7))),
         made.detections(),
@@ -24,7 +24,7 @@ def test_the_files_are_those_of_the_devkit(tmp_path):
     assert sorted(path.name for path in (tmp_path / 'Main').iterdir()) == sorted(path.name for path in paths)
 
 
-def test_the_rounded_numbers_are_those_that_printf_writes():
+def test_rounding_equals_printf():
     random = np.random.default_rng(0)
     scores = np.concatenate([random.random(3000), np.arange(1000) / 2000, [0.0625, 0.1875]]).astype(np.float32)
     boxes = np.round(random.uniform(0, 500, (len(scores), 4)) * 20).astype(np.float32) / 20  # many on 0.05, 0.15, ...
@@ -35,11 +35,11 @@ def test_the_rounded_numbers_are_those_that_printf_writes():
     np.testing.assert_array_equal(detections.to_devkit_format(found, rounded=False)[0], scores)
 
 
-def test_what_cannot_be_written_is_refused(tmp_path):
+def test_wrong_detections_are_errors(tmp_path):
     one = made.detections(('dog', 0.5, (0, 0, 1, 1)))
-    with pytest.raises(ValueError, match='there are 2 names and detections of 1 images'):
+    with pytest.raises(ValueError, match='2 names and detections of 1 images; expected equal numbers'):
         detections.write_devkit_files(tmp_path, 'test', ['a', 'b'], [one])
     for broken in (one._replace(scores=one.scores * np.nan), one._replace(boxes=one.boxes + np.inf)):
-        with pytest.raises(ValueError, match='hold nan or inf'):
+        with pytest.raises(ValueError, match='contain nan or inf'):
             detections.write_devkit_files(tmp_path, 'test', ['a'], [broken])
     assert not list(tmp_path.iterdir())
