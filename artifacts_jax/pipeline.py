@@ -1,8 +1,9 @@
-"""A run: the config's stages in order, each from where it stopped, in one work directory.
+"""Runs the stages of a configuration in order, in one work directory; each stage resumes where it stopped.
 
-There are two kinds of stages. Those of TRAINED learn: modules with NAME, SPLITS, BASE, PROGRESS_METRICS, check, plan,
-init_state, train_step, make_evaluator and make_plotter, which training/loop.py runs. EVALUATIONS find out what the
-learned features are good for: modules as training/evaluation.py has them, which runs them.
+There are two kinds of stages. TRAINED stages train networks: modules with NAME, SPLITS, BASE, PROGRESS_METRICS, check,
+plan, init_state, train_step, make_evaluator and make_plotter, which training/loop.py runs. EVALUATIONS measure the
+quality of the learned features on downstream tasks: modules with the interface of training/evaluation.py, which runs
+them.
 """
 
 import contextlib
@@ -37,106 +38,108 @@ EVALUATIONS = (
     *(probe, knn, retrieval, stl10, layerwise, segmentation_probe),
     *(voc_classification, voc_detection, voc_segmentation, voc_svm),
 )
-RANDOM = results.UNTRAINED  # config.pretrained of a network that has learned nothing
+RANDOM = results.UNTRAINED  # value of config.pretrained for an untrained network
+# {stage: (folder of its export in the work directory, exported networks)}
 EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts: ('export', ('trunk',))}
-INSTEAD = {autoencoder: 'autoencoder.pretrained', artifacts: 'pretrained'}  # the keys that have an export of it
+# {stage: configuration key of the export that can replace it}
+PRETRAINED_KEYS = {autoencoder: 'autoencoder.pretrained', artifacts: 'pretrained'}
 
 
 def run(config: ConfigDict, workdir: str | Path, *, opened: dict | None = None) -> dict:
-    """Runs the config's stages and returns the results, {} if no evaluation is among them.
+    """Runs the stages of the configuration and returns the contents of results.json, {} without any evaluation.
 
     Args:
-      config: a configuration, as get_config of artifacts_jax.configs.NAME returns it.
-      workdir: is made, or resumed if it was made with the same configuration.
-      opened: data that `check` has opened, for several runs.
+      config: a configuration, for example from get_config of artifacts_jax.configs.NAME.
+      workdir: the work directory; it is created, or resumed if it has the same configuration.
+      opened: data that `check` has opened, to share it between several runs.
 
     Raises:
-      UserError: one of its kinds, with a message for the user.
+      UserError: the configuration, the data or the work directory is invalid; the subclass tells which.
     """
     config, workdir = configuration.check(config), host.folder(workdir, 'workdir')
     devices = Devices(config.parallel)
-    resolved = Run(config, workdir, devices, Datasets(config, opened))
-    trained, begun = _check(resolved)  # before the work directory keeps the configuration
-    with _at_work(config, workdir, force=config.force or not begun):
+    context = Run(config, workdir, devices, Datasets(config, opened))
+    trained, has_output = _check(context)  # before config.json is written, so that an error leaves no trace
+    with _locked_workdir(config, workdir, force=config.force or not has_output):
         print(f'{workdir}: {", ".join(config.stages)} on {len(devices.devices)} x {jax.devices()[0].device_kind}')
-        tasks = _own_tasks(config, trained)
+        tasks = _list_tasks_to_run(config, trained)
         stages = [[task for task in kind if task in tasks] for kind in (TRAINED, EVALUATIONS)]
-        for line in outline.describe(config, workdir, resolved.datasets, *stages):
+        for line in outline.describe(config, workdir, context.datasets, *stages):
             print(line, flush=True)
-        resolved.datasets.write_skipped(workdir / skipped.FILE)
+        context.datasets.write_skipped(workdir / skipped.FILE)
         for stage in TRAINED:
             if stage in trained:
-                print(f'{stage.NAME}: taken from {_pretrained(config, stage)}')
+                print(f'{stage.NAME}: loaded from {_get_pretrained(config, stage)}')
             elif stage.NAME in config.stages and not (stage is autoencoder and artifacts in trained):
-                base = stage.BASE and _learned(stage.BASE, trained, config, workdir, devices)
-                state = loop.run(stage, config, workdir, devices, resolved.datasets, base)
+                base = stage.BASE and _get_variables(stage.BASE, trained, config, workdir, devices)
+                state = loop.run(stage, config, workdir, devices, context.datasets, base)
                 trained[stage] = state.get_trained_variables(config.optim.use_ema)
                 print(f'{stage.NAME}: all {stage.plan(config)[0]:,} steps are done')
                 _export(stage, trained[stage], config, workdir)
-        found = _evaluate(resolved, trained)
-        resolved.datasets.report_skipped()
-        return found
+        all_results = _evaluate(context, trained)
+        context.datasets.report_skipped()
+        return all_results
 
 
 def check(config: ConfigDict, workdir: str | Path, *, opened: dict | None = None) -> None:
-    """Raises what `run` would raise before it begins anything; adds to the data that are opened."""
+    """Raises the errors that `run` would raise before its first stage; adds the data that it opens to `opened`."""
     streamed = config.copy_and_resolve_references()
-    streamed.data.loading = 'stream'  # of which a few images are read
+    streamed.data.loading = 'stream'  # so that only a few images are read
     _check(Run(config, host.folder(workdir, 'workdir'), Devices(config.parallel), Datasets(streamed, opened)))
 
 
 def _check(run):
-    """Returns what is imported, {stage: variables}, and whether the work directory has been begun."""
+    """Returns ({stage: variables} of the imported stages, whether the work directory has output of a run)."""
     config, workdir, devices = run.config, run.workdir, run.devices
-    for task in _tasks(config):
-        if task in EVALUATIONS or not _pretrained(config, task):
+    for task in _list_tasks(config):
+        if task in EVALUATIONS or not _get_pretrained(config, task):
             task.check(config, devices)
     _check_bases(config, workdir)
-    imported = {stage: _import(stage, config, devices) for stage in TRAINED if _pretrained(config, stage)}
-    found = results.read(workdir)  # which may be a study's, or damaged
-    for task in _tasks(config):
-        evaluation.check_results(task, config, found)
-    begun = _begun(workdir)  # until then it takes any configuration
-    if not begun or configuration.compare(config, workdir, force=config.force) is not None:
-        _examine(run, imported)
-    return imported, begun
+    imported = {stage: _import(stage, config, devices) for stage in TRAINED if _get_pretrained(config, stage)}
+    all_results = results.read(workdir)  # raises an error if the file is damaged, or belongs to a study
+    for task in _list_tasks(config):
+        evaluation.check_results(task, config, all_results)
+    has_output = _has_output(workdir)  # a work directory without output accepts any configuration
+    if not has_output or configuration.compare(config, workdir, force=config.force) is not None:
+        _validate_data(run, imported)
+    return imported, has_output
 
 
 def _check_bases(config, workdir):
-    """Raises CheckpointError if a stage that others start from is not among them, not imported, and not done."""
-    tasks = [task for task in _tasks(config) if task not in TRAINED or not _pretrained(config, task)]
-    wanted = {artifacts if task in EVALUATIONS else task.BASE for task in tasks}
-    for stage, key in INSTEAD.items():
-        if stage in wanted and stage.NAME not in config.stages and not _pretrained(config, stage):
+    """Raises CheckpointError if a stage needs another one that is not in config.stages, not imported, not complete."""
+    tasks = [task for task in _list_tasks(config) if task not in TRAINED or not _get_pretrained(config, task)]
+    required = {artifacts if task in EVALUATIONS else task.BASE for task in tasks}
+    for stage, key in PRETRAINED_KEYS.items():
+        if stage in required and stage.NAME not in config.stages and not _get_pretrained(config, stage):
             loop.check_finished(stage, config, workdir, alternative=f'an export in --config.{key}')
 
 
-def _tasks(config):
+def _list_tasks(config):
     return [task for task in (*TRAINED, *EVALUATIONS) if task.NAME in config.stages]
 
 
-def _own_tasks(config, imported):
-    """Returns the tasks that are not imported, nor needed only by one that is."""
-    tasks = _tasks(config)
+def _list_tasks_to_run(config, imported):
+    """Returns the tasks without imported stages, and without the autoencoder if `artifacts` is imported."""
+    tasks = _list_tasks(config)
     return [task for task in tasks if task not in imported and not (task is autoencoder and artifacts in imported)]
 
 
-def _begun(workdir):
-    """Returns whether a work directory has anything that a configuration has made."""
+def _has_output(workdir):
+    """Returns whether a work directory has a checkpoint or results of a run."""
     if not (workdir / 'config.json').is_file():
         return False
-    saved = any(path.name.isdigit() for path in workdir.rglob('checkpoints/*'))
-    return saved or (workdir / results.RESULTS_FILE).exists()
+    has_checkpoint = any(path.name.isdigit() for path in workdir.rglob('checkpoints/*'))
+    return has_checkpoint or (workdir / results.RESULTS_FILE).exists()
 
 
-def _examine(run, imported):
-    """Opens the data that the stages will need, so that nothing of it is found missing after hours.
+def _validate_data(run, imported):
+    """Opens the data of all stages, so that an error in the data stops the run at once and not after hours.
 
     Raises:
-      DataError: it is missing or invalid, or no stage can use it.
+      DataError: the data is missing or invalid, or no stage can use it.
     """
-    tasks = _own_tasks(run.config, imported)
-    used = len(tasks)
+    tasks = _list_tasks_to_run(run.config, imported)
+    num_applicable = len(tasks)
     for task in tasks:
         for name in task.SPLITS:
             _ = run.datasets[name]
@@ -144,28 +147,33 @@ def _examine(run, imported):
             try:
                 run.data(task)
             except evaluation.NotApplicable as reason:
-                print(f'{task.NAME} will be left out: {reason}', flush=True)
-                used -= 1
+                print(f'{task.NAME} will be skipped: {reason}', flush=True)
+                num_applicable -= 1
     run.datasets.warn_of_overlap()
-    if not used:
+    if not num_applicable:
         stages = ', '.join(run.config.stages)
-        raise splits.DataError(f'nothing to do: of {stages} all are imported, or have to be left out')
+        raise splits.DataError(
+            f'nothing to do: each stage of --config.stages ({stages}) is imported or does not apply to the data'
+        )
 
 
 def replay_nonfinite(config: ConfigDict, workdir: str | Path) -> dict:
-    """Runs the step again at which the work directory's run stopped for a loss that was not finite (replay.py).
+    """Repeats the training step at which the run stopped because of a NaN or infinite loss (replay.py).
+
+    Returns:
+      A description of the step; see replay.run.
 
     Raises:
-      UserError: one of its kinds, with a message for the user.
+      UserError: the work directory has no such step, or cannot be used.
     """
     workdir = host.folder(workdir, 'workdir')
-    found = [(stage, path) for stage in TRAINED for path in replay.list_files(stage, workdir)]
-    if not found:
-        raise configuration.ConfigError(f'nothing to replay: no step in {workdir} had a loss that was not finite')
-    (stage, path), devices = max(found, key=lambda step: step[1].stat().st_mtime), Devices(config.parallel)
-    with _at_work(config, Path(workdir)):
+    candidates = [(stage, path) for stage in TRAINED for path in replay.list_files(stage, workdir)]
+    if not candidates:
+        raise configuration.ConfigError(f'nothing to replay: no step in {workdir} had a NaN or infinite loss')
+    (stage, path), devices = max(candidates, key=lambda step: step[1].stat().st_mtime), Devices(config.parallel)
+    with _locked_workdir(config, Path(workdir)):
         base = None
-        if stage.BASE and _pretrained(config, stage.BASE):
+        if stage.BASE and _get_pretrained(config, stage.BASE):
             base = _import(stage.BASE, config, devices)
         elif stage.BASE:
             base = loop.load_final_state(stage.BASE, config, workdir, devices).get_trained_variables(
@@ -175,28 +183,28 @@ def replay_nonfinite(config: ConfigDict, workdir: str | Path) -> dict:
 
 
 @contextlib.contextmanager
-def _at_work(config, workdir, *, force=False):
-    """Keeps a work directory to this run, of one process or several, and to its configuration."""
+def _locked_workdir(config, workdir, *, force=False):
+    """Locks a work directory for all processes of this run, and writes its config.json."""
     with contextlib.ExitStack() as stack:
 
-        def begin():
+        def lock():
             stack.enter_context(host.exclusive_lock(workdir))
             if (workdir / 'left_out.tsv').exists():  # its name before version 0.2
                 (workdir / 'left_out.tsv').replace(workdir / skipped.FILE)
-            different = configuration.compare(config, workdir, force=force)
-            if different and _begun(workdir):
-                print(f'warning: {different}\nIt goes on with the values of now.', file=sys.stderr)
-            if different is not None:
+            difference = configuration.compare(config, workdir, force=force)
+            if difference and _has_output(workdir):
+                print(f'warning: {difference}\nThe run continues with the current values.', file=sys.stderr)
+            if difference is not None:
                 results.write_config(workdir, config)
 
-        processes.run_on_first_process(begin, f'take {workdir}')
+        processes.run_on_first_process(lock, f'lock {workdir}')
         processes.check_shared(workdir)
         yield
-        processes.barrier('the end')  # of what the first process writes
+        processes.barrier('the end')  # no process exits before the first one has written all files
 
 
-def _learned(stage, trained, config, workdir, devices):
-    """Returns the variables of a stage that is trained, in this call or an earlier one, or imported."""
+def _get_variables(stage, trained, config, workdir, devices):
+    """Returns the variables of a trained or imported stage; loads the final state of an earlier call if needed."""
     if stage not in trained:
         trained[stage] = loop.load_final_state(stage, config, workdir, devices).get_trained_variables(
             config.optim.use_ema
@@ -205,36 +213,35 @@ def _learned(stage, trained, config, workdir, devices):
 
 
 def _evaluate(run, trained):
-    """Returns the results of the evaluations among the stages, {} if there are none."""
-    tasks, found = [task for task in EVALUATIONS if task.NAME in run.config.stages], {}
+    """Runs the evaluations of config.stages and returns the contents of results.json, {} without any evaluation."""
+    tasks, all_results = [task for task in EVALUATIONS if task.NAME in run.config.stages], {}
     if tasks or artifacts in trained:
-        run = dataclasses.replace(run, networks=_networks(run, trained))
+        run = dataclasses.replace(run, networks=_make_networks(run, trained))
         results.replace_outdated(run.workdir, run.networks['learned'].provenance)
     for task in tasks:
-        found = evaluation.evaluate(task, run)
-        run.task_data.pop(task.NAME, None)
-        if not results.has_rows(found, task.NAME):
+        all_results = evaluation.evaluate(task, run)
+        run.task_data.pop(task.NAME, None)  # frees memory before the next evaluation
+        if not results.has_rows(all_results, task.NAME):
             continue
-        tables = '\n'.join(each.table(found) for each in EVALUATIONS if results.has_rows(found, each.NAME))
-        results.write_tables(run.workdir, tables)
-        print(
-            f'\n{task.table(found)}\n{task.NAME}: done; tables are in {run.workdir / results.TABLES_FILE}, all numbers'
-        )
+        tables = [other.table(all_results) for other in EVALUATIONS if results.has_rows(all_results, other.NAME)]
+        results.write_tables(run.workdir, '\n'.join(tables))
+        tables_path, results_path = run.workdir / results.TABLES_FILE, run.workdir / results.RESULTS_FILE
         figures = f', figures in {run.workdir}/figures' if (run.workdir / 'figures').is_dir() else ''
-        print(f'in {run.workdir / results.RESULTS_FILE}{figures}')
-    return found
+        print(f'\n{task.table(all_results)}')
+        print(f'{task.NAME}: done; tables are in {tables_path}, all numbers in {results_path}{figures}')
+    return all_results
 
 
-def _networks(run, trained):
-    """Returns the networks that are evaluated."""
-    config, devices, imported = run.config, run.devices, _pretrained(run.config, artifacts)
-    name = RANDOM if imported == RANDOM else 'imported' if imported else f'artifacts at step {config.artifacts.steps}'
+def _make_networks(run, trained):
+    """Returns {'random', 'learned': the Network that is evaluated}."""
+    config, devices, export = run.config, run.devices, _get_pretrained(run.config, artifacts)
+    name = RANDOM if export == RANDOM else 'imported' if export else f'artifacts at step {config.artifacts.steps}'
 
     def untrained():
         return select(loop.make_initial_state(artifacts, config, devices, None).variables, ('discriminator',))
 
     def learned():
-        return select(_learned(artifacts, trained, config, run.workdir, devices), ('discriminator',))
+        return select(_get_variables(artifacts, trained, config, run.workdir, devices), ('discriminator',))
 
     network = Network('', learned)
     provenance = f'{name}{results.TRAINED}{trees.fingerprint(network.variables)}'
@@ -245,29 +252,32 @@ def _networks(run, trained):
 
 
 def _export(stage, variables, config, workdir):
-    """Exports what a stage has learned, with the configuration that its last step was made by."""
-    name, parts = EXPORTS[stage]
-    step, made_by, _ = checkpoint.read_info(workdir / stage.NAME / 'checkpoints') or (None, {}, '')
-    now, then = (
-        configuration.flatten(renamed.rename_keys(configuration.to_json(c))) for c in (config.to_dict(), made_by)
+    """Exports the trained networks of a stage, with the configuration that its last step was trained with."""
+    name, networks = EXPORTS[stage]
+    step, saved_config, _ = checkpoint.read_info(workdir / stage.NAME / 'checkpoints') or (None, {}, '')
+    current, saved = (
+        configuration.flatten(renamed.rename_keys(configuration.to_json(c))) for c in (config.to_dict(), saved_config)
     )
-    changed = [k for k in sorted(configuration.select_settings(then, stage.NAME)) if k in now and then[k] != now[k]]
+    settings = sorted(configuration.select_settings(saved, stage.NAME))
+    changed = [key for key in settings if key in current and saved[key] != current[key]]
     if changed:
-        lines = ', '.join(f'{k}={then[k]}' for k in changed)
-        print(f'warning: {stage.NAME} was trained with {lines}, not with the values of now', file=sys.stderr)
-    folder, made_by = workdir / name, configuration.overlay(config, {k: x for k, x in then.items() if k in now})
-    exports.save(folder, variables, made_by, networks=parts, source={'stage': stage.NAME, 'step': step})
-    print(f'{folder}: the learned {" and ".join(parts)}, for artifacts_jax.load_features')
+        values = ', '.join(f'{key}={saved[key]}' for key in changed)
+        print(f'warning: {stage.NAME} was trained with {values}, not with the current values', file=sys.stderr)
+    folder = workdir / name
+    export_config = configuration.overlay(config, {key: x for key, x in saved.items() if key in current})
+    exports.save(folder, variables, export_config, networks=networks, source={'stage': stage.NAME, 'step': step})
+    usage = 'artifacts_jax.load_features' if stage is artifacts else f'--config.{PRETRAINED_KEYS[stage]}'
+    print(f'{folder}: the trained {" and ".join(networks)}, for {usage}')
 
 
-def _pretrained(config, stage):
-    """Returns the export that takes a trained stage's place, 'random' for a network of no training, '' for neither."""
+def _get_pretrained(config, stage):
+    """Returns the path of the export that replaces a stage, 'random' for an untrained network, '' for neither."""
     return (config.pretrained if stage is artifacts else '') or config[stage.NAME].pretrained
 
 
 def _import(stage, config, devices):
-    """Returns from an export what later stages need of a stage's variables."""
-    folder = _pretrained(config, stage)
+    """Returns the variables of a stage that later stages need, loaded from its export, on the devices."""
+    folder = _get_pretrained(config, stage)
     if folder == RANDOM and stage is artifacts:
         return loop.make_initial_state(artifacts, config, devices, None).variables
     if stage is autoencoder:

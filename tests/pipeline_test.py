@@ -264,9 +264,11 @@ def test_a_probe_that_the_data_cannot_have_is_left_out_by_name(
     write_arrays(tmp_path / 'data', count, labels)
     config.data.name = str(tmp_path / 'data')
     config.stages, config.pretrained = ('probe',), 'random'
-    with pytest.raises(splits.DataError, match='nothing to do: of probe all are imported, or have to be left out'):
+    with pytest.raises(
+        splits.DataError, match=r'nothing to do: each stage of --config.stages \(probe\) is imported or'
+    ):
         pipeline.run(config, tmp_path / 'run')
-    with pytest.raises(AssertionError, match=f'probe will be left out: .*{reason}'):
+    with pytest.raises(AssertionError, match=f'probe will be skipped: .*{reason}'):
         raise AssertionError(capsys.readouterr().out)
     assert not (tmp_path / 'run').exists()
     config.stages = ('stl10',)
@@ -279,7 +281,7 @@ def test_images_that_are_learned_from_and_tested_on_are_said(config, photograph_
     config.stages = ('probe',)
     for test, warned in (('train[24:]', False), ('train[12:]', True), ('test', False)):
         config.data.update(name=str(photograph_folder), probe_train='train[:24]', test=test)
-        pipeline._examine(pipeline.Run(config, tmp_path, pipeline.Devices('jit'), splits.Datasets(config)), {})
+        pipeline._validate_data(pipeline.Run(config, tmp_path, pipeline.Devices('jit'), splits.Datasets(config)), {})
         assert (f'12 of the 36 images of {test} are learned from, too' in capsys.readouterr().err) == warned
 
 
