@@ -162,7 +162,9 @@ FAULTS = {  # {what is wrong in a page: what the build prints}
 def test_faults_in_pages_end_the_build_and_each_is_reported(tmp_path):
     site = tmp_path / 'docs'
     (site / '_static').mkdir(parents=True)
-    shutil.copy(ROOT / 'setup.py', tmp_path)
+    (tmp_path / 'artifacts_jax').mkdir()
+    shutil.copy(ROOT / 'artifacts_jax' / 'version.py', tmp_path / 'artifacts_jax')
+    shutil.copy(ROOT / 'docs' / '_static' / 'site.css', site / '_static')
     for name in ('conf.py', 'directives.py'):
         shutil.copy(DOCS / name, site)
     (site / 'index.md').write_text('# Page\n\n' + '\n\n'.join(FAULTS) + '\n')

@@ -41,12 +41,12 @@ class ExampleKeys(NamedTuple):
 
     @property
     def discriminator_update_dropout(self) -> Key[Array, ' E']:
-        """Dropout keys of the discriminator's update, for [real; fake]: E = 2B keys."""
+        """Dropout keys of the discriminator's update, two per example, first those of the real images."""
         return jnp.concatenate([self.real_dropout, self.fake_dropout])
 
     @property
     def generator_update_dropout(self) -> Key[Array, ' E']:
-        """Dropout keys of the generator's update, for [real; fake]: E = 2B keys."""
+        """Dropout keys of the generator's update, two per example, first those of the real images."""
         return jnp.concatenate([self.generator_real_dropout, self.generator_fake_dropout])
 
 
