@@ -127,7 +127,10 @@ def ctrl_c_ends_programs():
         signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize('imported', ['artifacts_jax', 'absl.flags', 'numpy', 'jax'])
+SLOW = pytest.param('jax', marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize('imported', ['artifacts_jax', 'absl.flags', SLOW])
 def test_ctrl_c_during_imports_is_one_line_and_status_130(train, imported, tmp_path):
     with ctrl_c_ends_programs():
         process = subprocess.Popen(

@@ -1,13 +1,10 @@
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from artifacts_jax import command
 from artifacts_jax.training import report
 
 ROOT = Path(__file__).parent.parent
@@ -160,16 +157,6 @@ def start(*arguments, **options):
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), **options}
     return subprocess.Popen([sys.executable, '-m', 'artifacts_jax.main', *arguments], env=environment, **pipes)
-
-
-@pytest.mark.parametrize('seconds', [0.2, 0.7, 1.5])
-def test_ctrl_c_while_it_starts_is_one_line(seconds, tmp_path):
-    process = start(f'--config={ROOT}/configs/demo.py', f'--workdir={tmp_path}/run')
-    time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)  # the former before the program itself begins
-    assert said in ('', f'interrupted: {command.KEPT}\n')
 
 
 def test_a_script_that_calls_the_program_is_not_started_again(tmp_path):
