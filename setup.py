@@ -9,8 +9,8 @@ DOCS = ['sphinx>=9,<10', 'myst-parser>=5,<6', 'sphinx-book-theme>=1.4,<2', 'sphi
 # tensorflow-cpu has wheels for INTEL alone; on OTHER machines, as on ARM, those of tensorflow are without CUDA, too.
 INTEL = 'platform_machine in "x86_64 AMD64" and sys_platform != "darwin"'
 OTHER = 'platform_machine not in "x86_64 AMD64" or sys_platform == "darwin"'
-TENSORFLOW = [f'tensorflow-cpu>=2.18,<3; {INTEL}', f'tensorflow>=2.18,<3; {OTHER}']  # prepare, and tf1
-TENSORBOARD = ['tensorboard>=2.18,<3']  # shows what runs write
+TENSORFLOW = [f'tensorflow-cpu>=2.20,<3; {INTEL}', f'tensorflow>=2.20,<3; {OTHER}']  # prepare, and tf1
+TENSORBOARD = ['tensorboard>=2.20,<3']  # shows what runs write
 OPENCV = 'opencv-contrib-python-headless>=4.10,<6'  # selective search
 
 setup(
@@ -34,7 +34,7 @@ setup(
         'jaxtyping>=0.3.4,<0.4',
         'optax>=0.2.5,<0.4',
         'orbax-checkpoint>=0.11.26,<1',
-        'tensorflow-datasets>=4.9.9,<5',
+        'tensorflow-datasets>=4.9.10,<5',
         'ml-collections>=1.1,<2',
         'clu>=0.0.12,<0.1',
         'importlib-resources>=6',  # tfds 4.9.10 imports it for a builder outside its own package, undeclared

@@ -69,7 +69,7 @@ def write(path: Path, labels: UInt8[np.ndarray, 'H W']) -> None:
     """Writes the classes of an image's pixels as a PNG file with VOC's palette, as VOC's masks are."""
     from PIL import Image
 
-    picture = Image.fromarray(labels, 'L')
+    picture = Image.fromarray(labels)
     picture.putpalette(palette().reshape(-1).tolist())
     pictures.save(path, picture)
 
