@@ -3,8 +3,12 @@
 import runpy
 from pathlib import Path
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
+README = (Path(__file__).parent / 'README.md').read_text(encoding='utf-8')
 DOCS = ['sphinx>=9,<10', 'myst-parser>=5,<6', 'sphinx-book-theme>=1.4,<2', 'sphinx-copybutton>=0.5.2,<1']
 # tensorflow-cpu has wheels for INTEL alone; on OTHER machines, as on ARM, those of tensorflow are without CUDA, too.
 INTEL = 'platform_machine in "x86_64 AMD64" and sys_platform != "darwin"'
@@ -17,7 +21,26 @@ setup(
     name='artifacts_jax',
     version=runpy.run_path(str(Path(__file__).parent / 'artifacts_jax' / 'version.py'))['__version__'],
     description='Self-supervised visual features by learning to spot artifacts, in JAX and Flax',
+    # Without pictures and links that lead to other files of the repository.
+    long_description=re.sub(r'!\[[^]]*\]\([^)]*\)\n*|\[([^]]*)\]\((?!https?:)[^)]*\)', r'\1', README),
+    long_description_content_type='text/markdown',
+    author='The authors of artifacts_jax',
     license='Apache-2.0',
+    license_files=['LICENSE'],
+    project_urls={'Paper': 'https://arxiv.org/abs/1806.05024'},
+    keywords=['self-supervised learning', 'representation learning', 'computer vision', 'JAX', 'Flax'],
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
+    ],
     python_requires='>=3.11',
     packages=[
         *find_packages(include=['artifacts_jax', 'artifacts_jax.*']),

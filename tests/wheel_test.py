@@ -19,7 +19,7 @@ def installed(tmp_path_factory):
     folder = tmp_path_factory.mktemp('wheel')
     for name in ('artifacts_jax', 'configs'):
         shutil.copytree(ROOT / name, folder / 'source' / name, ignore=shutil.ignore_patterns('__pycache__'))
-    for name in ('setup.py', 'pyproject.toml'):
+    for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
         shutil.copy(ROOT / name, folder / 'source')
     command = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '-w', folder, folder / 'source']
     built = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -37,6 +37,7 @@ def test_a_wheel_has_what_its_commands_need(installed, tmp_path):
         path.name for path in (installed / 'artifacts_jax' / 'configs').rglob('*.py')
     }
     assert not (installed / 'configs').exists()  # a name that others have, too
+    assert (installed / 'artifacts_jax' / 'py.typed').exists()
 
     def said(module, *arguments):
         command = [sys.executable, '-m', f'artifacts_jax.{module}', *arguments]
