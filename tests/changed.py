@@ -14,11 +14,14 @@ READERS = {
     'README.md': ['tests.docs_test'],
     'CONTRIBUTING.md': ['tests.docs_test'],
     'CHANGELOG.md': [],
+    'CITATION.cff': [],
+    '.pre-commit-config.yaml': [],
+    '.dockerignore': ['tests.launch_test'],
     'LICENSE': [],
     'launch/': ['tests.launch_test', 'tests.docs_test'],
     'tests/golden.npz': ['tests.golden_test'],
     '.ci/': [],
-    '.github/': [],
+    '.github/': ['tests.launch_test'],
 }
 # Fixtures of conftest.py that run the program, whatever their tests import.
 RUNS = {'earlier', 'earlier_data', 'finished_run', 'first_game_steps', 'forks', 'runs', 'stage_states'}

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -241,3 +242,16 @@ def test_slurm_queues_a_job_again_that_was_told_to_stop(tmp_path, status, requeu
         == ['srun --cpus-per-task=1 python -m artifacts_jax.main --config=c --workdir=w']
         + ['scontrol requeue 7'] * requeued
     )
+
+
+def test_what_the_container_copies_is_there_and_not_ignored():
+    copies = re.findall(r'^COPY (.+) \S+$', (ROOT / 'launch' / 'Dockerfile').read_text(), flags=re.MULTILINE)
+    sources = {source for line in copies for source in line.split()}
+    admitted = re.findall(r'^!(.+)$', (ROOT / '.dockerignore').read_text(), flags=re.MULTILINE)
+    assert sources == {*admitted}
+    assert all((ROOT / source).exists() for source in sources)
+
+
+def test_continuous_integration_runs_the_oldest_jax_that_is_admitted():
+    setup, workflow = (ROOT / 'setup.py').read_text(), (ROOT / '.github' / 'workflows' / 'ci.yml').read_text()
+    assert re.search(r"'jax==([\d.]+)'", workflow)[1] == re.search(r"'jax>=([\d.]+),", setup)[1]
