@@ -1,9 +1,7 @@
 """Installs artifacts_jax: pip install -e . (extras: tensorflow, tensorboard, heif, voc, test, docs, cuda, tpu)."""
 
-import runpy
-from pathlib import Path
-
 import re
+import runpy
 from pathlib import Path
 
 from setuptools import find_packages, setup
