@@ -1,1 +1,1 @@
-"""VOC07's detection, as Fast R-CNN has it: proposals, what is learned and found in them, and how that is scored."""
+"""Detection on VOC2007 with Fast R-CNN: region proposals, training, detections and average precision."""

@@ -1,8 +1,11 @@
-"""How large images are seen: the scales of the presets, and the few sizes that scaled images are padded to.
+"""The image scales of the presets, and the sizes to which scaled images are padded.
 
-At a scale an image's shorter side has a given length, unless the longer one would be too long. A program is compiled
-for each padded size. There is one for images that lie, one for those that stand, and one for both in a batch, and that
-for images up to 4 : 3, as most of VOC's are, and for longer ones. Of many scales only some have sizes of their own.
+A scale is the length of an image's shorter side. If the longer side would exceed `longest`, the image is scaled to this
+length of the longer side instead.
+
+Each padded size is compiled separately, so there are only a few. There are sizes for landscape images, for portrait
+images, and for batches with both; each for images up to the aspect ratio 4:3, as most of VOC's, and for longer images.
+With several scales, a scale that is close to a larger one uses the sizes of the larger one.
 
 Source: rbgirshick/fast-rcnn, experiments/cfgs/multiscale.yml and lib/utils/blob.py.
 """
@@ -13,21 +16,21 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-ASPECT_RATIO = 1.36  # of a padded size, longer side by shorter: 4 : 3, and a little
-MIN_SCALE_RATIO = 1.3  # ratio of the scales that have their own
-SIZE_MULTIPLE = 16  # pixels
+ASPECT_RATIO = 1.36  # longer by shorter side of a padded size: slightly more than 4:3
+MIN_SCALE_RATIO = 1.3  # two scales have separate padded sizes if their ratio is at least this
+SIZE_MULTIPLE = 16  # pixels; the longer side of a padded size is a multiple of it
 
 Size = tuple[int, int]
 
 
 class Preset(NamedTuple):
-    """The scales, and the schedule."""
+    """The scales and the schedule of a protocol."""
 
     scales: tuple[int, ...]  # lengths of an image's shorter side, pixels
-    longest: int  # what the longer side may be
+    longest: int  # maximum length of the longer side, pixels
     steps: int = 40_000
-    rate: float = 1e-3
-    dropped: int = 30_000  # updates at the first rate
+    learning_rate: float = 1e-3
+    drop_step: int = 30_000  # the learning rate drops after this number of updates
 
 
 PRESETS = {
@@ -37,7 +40,7 @@ PRESETS = {
 
 
 def resolve_scales(config: ConfigDict) -> tuple[dict[str, tuple[int, ...]], int]:
-    """Returns ({'train', 'test'}: lengths of images' shorter side, the most that their longer one may be)."""
+    """Returns ({'train': scales, 'test': scales}, maximum length of the longer side), in pixels."""
     options, preset = config.voc_detection, PRESETS[config.voc_detection.preset]
     train = tuple(options.scales) if any(options.scales) else preset.scales
     test = tuple(options.test_scales) if any(options.test_scales) else train
@@ -45,64 +48,64 @@ def resolve_scales(config: ConfigDict) -> tuple[dict[str, tuple[int, ...]], int]
 
 
 def compute_scale(size: tuple[int, int], shorter: int, longest: int) -> float:
-    """Returns what an image's sides, and its boxes' coordinates, are multiplied by.
+    """Returns the factor on an image's size and on the coordinates of its boxes.
 
     Args:
-      size: the image's height and width, pixels.
-      shorter: what the shorter side shall be.
-      longest: what the longer one may be, after rounding.
+      size: (height, width) of the image, pixels.
+      shorter: the length of the scaled shorter side, pixels.
+      longest: the maximum length of the scaled longer side after rounding, pixels.
     """
     scale = shorter / min(size)
     return longest / max(size) if round(scale * max(size)) > longest else scale
 
 
 def compute_scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """Returns the height and width of an image once it is scaled: whole pixels, one at least."""
+    """Returns the (height, width) of a scaled image, rounded to integers, at least 1."""
     height, width = (max(1, round(side * scale)) for side in size)
     return height, width
 
 
 def sample_scale(seed: int, position: int, count: int) -> int:
-    """Returns which of so many scales a training image is seen at.
+    """Returns the index of a random scale for a training image.
 
     Args:
-      seed: the run's.
-      position: of the image among all that are trained on, from the first step on.
-      count: of the scales.
+      seed: the seed of the run.
+      position: the position of the image in the sequence of all training images, from the first step on.
+      count: the number of scales.
     """
     return int(np.random.default_rng((seed, position)).integers(count))
 
 
 def compute_padded_sizes(scales: Sequence[int], longest: int) -> tuple[Size, ...]:
-    """Returns the padded sizes, (height, width) each, the smallest first; the last one holds every image.
+    """Returns the padded sizes (height, width), in ascending order of area; every scaled image fits into the last one.
 
     Args:
       scales: lengths of an image's shorter side, pixels.
-      longest: what the longer one may be; none of the scales is longer.
+      longest: the maximum length of the longer side, pixels; at least the largest scale.
     """
-    found, last = set(), None
+    sizes, last = set(), None
     for shorter in sorted(scales, reverse=True):
         if last and last < MIN_SCALE_RATIO * shorter:
             continue
         middle = min(longest, -(-int(ASPECT_RATIO * shorter) // SIZE_MULTIPLE) * SIZE_MULTIPLE)
         for longer in {middle} if last else {middle, longest}:
-            found |= {(shorter, longer), (longer, shorter), (longer, longer)}
+            sizes |= {(shorter, longer), (longer, shorter), (longer, longer)}
         last = shorter
-    return tuple(sorted(found, key=lambda size: (size[0] * size[1], size)))
+    return tuple(sorted(sizes, key=lambda size: (size[0] * size[1], size)))
 
 
 def choose_padded_size(sizes: Sequence[Size], images: Sequence[Size]) -> Size:
-    """Returns the first size that holds all images, (height, width) each.
+    """Returns the first padded size into which all images fit.
 
     Args:
-      sizes: as of `padded_sizes`.
-      images: none of them larger than the last size.
+      sizes: the result of `compute_padded_sizes`.
+      images: (height, width) of each scaled image; all fit into the last size.
     """
     height, width = (max(size[axis] for size in images) for axis in (0, 1))
     return next(size for size in sizes if size[0] >= height and size[1] >= width)
 
 
 def describe_padded_sizes(sizes: Sequence[Size]) -> str:
-    """Returns what is said of them at the start."""
-    listed = ', '.join(f'{height}x{width}' for height, width in sizes)
-    return f'images are padded to one of {len(sizes)} sizes, {listed}, each compiled when it first comes'
+    """Returns a message about the padded sizes, for the log."""
+    text = ', '.join(f'{height}x{width}' for height, width in sizes)
+    return f'images are padded to one of {len(sizes)} sizes ({text}); each size is compiled when it is first used'

@@ -58,14 +58,14 @@ class Stage(TrunkStage):
     def make_optimiser(self, config):
         """As TrunkStage.make_optimiser: the preset's."""
         preset, (steps, _) = scales.PRESETS[config.voc_detection.preset], self.plan(config)
-        rate = config.voc_detection.learning_rate or preset.rate
-        dropped = max(1, round(preset.dropped * steps / preset.steps))
+        rate = config.voc_detection.learning_rate or preset.learning_rate
+        drop_step = max(1, round(preset.drop_step * steps / preset.steps))
 
         def is_bias(path):
             return path[-1].key == 'bias'
 
         return caffe_sgd.caffe_sgd(
-            optax.piecewise_constant_schedule(rate, {dropped: DROP}),
+            optax.piecewise_constant_schedule(rate, {drop_step: DROP}),
             form='caffe',
             decay=lambda path: DECAY if self.is_trained(path, config) and not is_bias(path) else 0.0,
             multiplier=lambda path: BIAS_RATE if is_bias(path) else 1.0,

@@ -60,13 +60,13 @@ class Data:
 
     def images(self, workdir: Path) -> dict[str, batches.Images]:
         """Returns {'train', 'test'}."""
-        config, (shorter, longest) = self.config, scales.resolve_scales(self.config)
+        config, (shorter_sides, longest) = self.config, scales.resolve_scales(self.config)
         return {
             name: batches.Images(
                 proposals=self.proposals(split, workdir),
-                shorter=shorter[name],
+                shorter_sides=shorter_sides[name],
                 longest=longest,
-                most=config.voc_detection.boxes,
+                max_proposals=config.voc_detection.boxes,
                 **reading.make_options(config, self.records[split], f'{split} of {config.data.name}'),
             )
             for name, split in {'train': config.data.probe_train, 'test': config.data.test}.items()

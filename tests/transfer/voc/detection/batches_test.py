@@ -32,14 +32,21 @@ def load(records):
 
     def load(shorter=(24,), longest=40, seed=0, **hosts):
         return batches.Images(
-            records=records, proposals=boxes, shorter=shorter, longest=longest, most=5, workers=2, seed=seed, **hosts
+            records=records,
+            proposals=boxes,
+            shorter_sides=shorter,
+            longest=longest,
+            max_proposals=5,
+            workers=2,
+            seed=seed,
+            **hosts,
         )
 
     return load
 
 
-def take(found, count):
-    return list(itertools.islice(found, count))
+def take(stream, count):
+    return list(itertools.islice(stream, count))
 
 
 def test_an_epoch_has_every_image_as_it_is_and_mirrored(load, records):
@@ -60,7 +67,7 @@ def test_an_epoch_has_every_image_as_it_is_and_mirrored(load, records):
     assert epochs[0] != epochs[1]
 
 
-def test_pixels_and_boxes_are_on_one_scale(load, records):
+def test_images_and_boxes_have_the_same_scale(load, records):
     for batch in take(load().train_batches(1), 10):
         row = next(n for n, record in enumerate(records) if batch['size'][0].tolist() in _sizes(record))
         record, scale = records[row], batch['scale'][0]
@@ -81,15 +88,15 @@ def _sizes(record):
     return [[round(scale * side) for side in record.size]]
 
 
-def test_more_proposals_than_fit_are_drawn_anew_each_time(load):
-    drawn = [
+def test_too_many_proposals_are_sampled_each_time(load):
+    sampled = [
         batch['proposals'][0] for batch in take(load().train_batches(1), 40) if batch['valid_proposals'].sum() == 5
     ]
-    assert len({x.tobytes() for x in drawn}) > 3
-    assert all(len(np.unique(x, axis=0)) == 5 for x in drawn)
+    assert len({x.tobytes() for x in sampled}) > 3
+    assert all(len(np.unique(x, axis=0)) == 5 for x in sampled)
 
 
-def test_each_image_has_a_scale_of_its_own(load):
+def test_the_scale_is_sampled_for_each_image(load):
     found = take(load(shorter=(24, 48), longest=80).train_batches(2), 40)
     smaller = np.concatenate([batch['size'].min(axis=1) < 40 for batch in found])
     assert 0.3 < smaller.mean() < 0.7
@@ -116,7 +123,7 @@ def _hosts():
     return [{}, *({'process_index': n, 'process_count': 2} for n in (0, 1))]
 
 
-def test_a_test_has_every_image_in_order_on_every_scale(load, records):
+def test_test_batches_have_every_image_in_order_at_every_scale(load, records):
     found = list(load(shorter=(24, 48), longest=80).eval_batches(2))
     assert [batch['index'].tolist() for batch in found] == [[0, 1], [2, 3], [4, 5]]
     assert [batch['valid'].tolist() for batch in found] == [[True, True], [True, True], [True, False]]
@@ -128,7 +135,7 @@ def test_a_test_has_every_image_in_order_on_every_scale(load, records):
     assert [batch['index'].tolist() for batch in load().eval_batches(2, limit=3)] == [[0, 1], [2, 3]]
 
 
-def test_what_cannot_be_decoded_adds_nothing_and_is_said(load, records):
+def test_an_image_that_cannot_be_decoded_is_blank_and_skipped(load, records):
     records[4].file.write_bytes(records[4].file.read_bytes()[:-40])
     dataset = load()
     blank = [batch for batch in take(dataset.train_batches(1), 10) if not batch['size'].any()]

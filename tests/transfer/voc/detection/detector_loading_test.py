@@ -22,7 +22,7 @@ def image():
 
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory):
-    """(the variables of a detector, its configuration, its export)."""
+    """(variables of a detector, configuration, folder of the export)."""
     config, folder = tiny(), tmp_path_factory.mktemp('detector')
     config.voc_detection.update(hidden=8, boxes=4, scales=(24,), longest=40)
     variables = made.detector(config)
@@ -30,52 +30,52 @@ def exported(tmp_path_factory):
     return variables, config, folder / 'export'
 
 
-def test_a_loaded_detector_finds_what_the_trained_one_does(exported, image):
+def test_a_loaded_detector_equals_the_exported_one(exported, image):
     variables, config, folder = exported
     detect = detector.make_detect_fn(config, Devices('jit', jax.devices()[:1]))
     images = batches.Images(
         records=[records.Record('a', image, image.shape[:2])],
         proposals=[BOXES],
-        shorter=(24,),
+        shorter_sides=(24,),
         longest=40,
-        most=4,
+        max_proposals=4,
         seed=0,
     )
     (expected,) = detect(variables, images).values()
-    load = artifacts_jax.load_detector(folder)
-    found = load(image, BOXES)
+    loaded = artifacts_jax.load_detector(folder)
+    found = loaded(image, BOXES)
     order = np.argsort(-expected.scores, kind='stable')
     assert found.labels == tuple(NAMES[n] for n in expected.labels[order])
     np.testing.assert_allclose(found.scores, expected.scores[order], rtol=1e-4)
     np.testing.assert_allclose(found.boxes, expected.boxes[order], rtol=1e-4, atol=1e-3)
     assert len(set(found.labels)) == len(NAMES)
     assert (np.diff(found.scores) <= 0).all()
-    given = artifacts_jax.load_detector(folder, value_range=(0, 1))(image / np.float32(255), BOXES.tolist())
-    np.testing.assert_allclose(given.scores, found.scores, rtol=1e-6)
-    assert load(image, []).labels == ()
+    from_float = artifacts_jax.load_detector(folder, value_range=(0, 1))(image / np.float32(255), BOXES.tolist())
+    np.testing.assert_allclose(from_float.scores, found.scores, rtol=1e-6)
+    assert loaded(image, []).labels == ()
 
 
-def test_selective_search_finds_boxes_where_none_are_given(exported, image):
+def test_without_boxes_selective_search_is_run(exported, image):
     pytest.importorskip('cv2', reason='needs OpenCV')
     assert artifacts_jax.load_detector(exported[2])(image).labels
 
 
 @pytest.mark.parametrize(
-    ('given', 'boxes', 'message'),
+    ('image', 'boxes', 'message'),
     [
         (np.zeros((1, 20, 24, 3), np.uint8), BOXES, r'shape \[1, 20, 24, 3\]: expected one image \[H, W, 3\]'),
         (np.zeros((20, 24), np.uint8), BOXES, r'shape \[20, 24\]: expected one image \[H, W, 3\]'),
         (np.full((20, 24, 3), 300), BOXES, 'integers are values from 0 to 255'),
         (np.zeros((20, 24, 3), np.uint8), BOXES[0], r'boxes of shape \(4,\): expected \[N, 4\]'),
-        (np.zeros((20, 24, 3), np.uint8), [[1, 2, 3, 'x']], 'no array of numbers'),
+        (np.zeros((20, 24, 3), np.uint8), [[1, 2, 3, 'x']], 'not an array of numbers'),
     ],
 )
-def test_what_is_not_clear_is_refused(exported, unchecked, given, boxes, message):
+def test_wrong_arguments_are_errors(exported, unchecked, image, boxes, message):
     with pytest.raises(ValueError, match=message):
-        artifacts_jax.load_detector(exported[2])(given, boxes)
+        artifacts_jax.load_detector(exported[2])(image, boxes)
 
 
-def test_boxes_that_are_none_are_refused_or_left_out(exported, image, capsys):
+def test_invalid_boxes_are_errors_or_skipped(exported, image, capsys):
     detect = artifacts_jax.load_detector(exported[2])
     with pytest.raises(DataError, match='nan or inf'):
         detect(image, [[0, 0, np.nan, 5]])
@@ -84,7 +84,7 @@ def test_boxes_that_are_none_are_refused_or_left_out(exported, image, capsys):
     assert '1 boxes are less than a pixel wide or high and left out' in capsys.readouterr().err
 
 
-def test_a_detector_is_no_classifier_and_its_trunk_has_features(exported, config, stage_states, image, tmp_path):
+def test_a_detector_export_loads_as_features_but_not_as_classifier(exported, config, stage_states, image, tmp_path):
     folder = exported[2]
     with pytest.raises(exports.ExportError, match=r'no classifier, but a detector: use artifacts_jax\.load_detector'):
         artifacts_jax.load_classifier(folder)

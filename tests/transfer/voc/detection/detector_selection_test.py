@@ -60,7 +60,7 @@ def test_detections_are_those_of_a_slow_twin(few):
             np.testing.assert_array_equal(each.boxes, np.array([row[2] for row in rows], np.float32).reshape(-1, 4))
 
 
-def test_nothing_is_found_in_nothing():
+def test_without_proposals_there_are_no_detections():
     assert detector.select_detections([]) == []
     candidates = detector.select_candidates(np.zeros((0, 20), np.float32), np.zeros((0, 20, 4), np.float32))
     (found,) = detector.select_detections([candidates])

@@ -1,4 +1,4 @@
-"""Made-up objects and detections, for tests."""
+"""Synthetic objects, detections and detectors for tests."""
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +11,14 @@ from artifacts_jax.transfer.voc.detection.detections import Detections
 
 
 def objects(*rows):
-    """Objects of (name, box counted from 0) or (name, box, is difficult) each."""
+    """Makes objects from rows (class name, 0-based box) or (class name, box, is_difficult)."""
     return annotations.make_objects(
         [(NAMES.index(row[0]), [x + 1.0 for x in row[1]], len(row) > 2 and row[2], False) for row in rows]
     )
 
 
 def detections(*rows):
-    """Detections of (name, score, box counted from 0) each."""
+    """Makes detections from rows (class name, score, 0-based box)."""
     names, scores, boxes = zip(*rows) if rows else ((), (), ())
     return Detections(
         np.array([NAMES.index(name) for name in names], np.int32),
@@ -28,7 +28,7 @@ def detections(*rows):
 
 
 def random_set(random, *, images=6, most=8, classes=3, levels=1000):
-    """(objects, detections) of images, whose boxes are on a small canvas, so that many overlap."""
+    """Returns (objects, detections), one per image; coordinates are small, so that many boxes overlap."""
 
     def boxes(count):
         corners = random.integers(0, 20, (count, 2))
@@ -50,7 +50,7 @@ def random_set(random, *, images=6, most=8, classes=3, levels=1000):
 
 
 def detector(config):
-    """Returns the variables of a detector that a config describes, as of stage.Stage's state; its scores differ."""
+    """Returns random variables of the configured detector; its classes have different scores."""
     network, image = architecture.make_detector(config, len(NAMES)), jnp.zeros((1, 16, 16, 3))
     init = jax.jit(network.init)
     params = init(jax.random.key(0), image, jnp.zeros((1, 1, 4)), jnp.ones((1, 1), bool))['params']
