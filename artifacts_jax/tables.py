@@ -128,7 +128,7 @@ def format_tables(workdir: Path) -> str:
     for preset, row in all_results.get(IMAGENET, {}).get('layerwise', {}).items():
         name = f'{get_label(IMAGENET, f"layerwise/{preset}")}, {preset}'
         linear[name] = tuple(row['layers'][layer][0]['accuracy'] for layer in published.LAYERS)
-        settings += layerwise.setting(name, preset, row)
+        settings += layerwise.format_setting(name, preset, row)
     text = _format_table(published.IMAGENET, linear, settings) + _format_table(published.VOC, *_voc_rows(all_results))
     for preset, row in all_results.get(PLACES, {}).get('layerwise', {}).items():
         name = f'{get_label(PLACES, f"layerwise/{preset}")}, {preset}'
@@ -151,18 +151,18 @@ def _voc_rows(all_results):
     if row := all_results.get(VOC, {}).get('voc_classification', {}).get('all'):
         name = results.get_label(all_results[VOC], 'voc_classification/all')
         rows[name] = (row['map'], None, None)
-        settings += voc_classification.setting(f'{name}, classification', 'all', row)
+        settings += voc_classification.format_setting(f'{name}, classification', 'all', row)
     for entry, row in all_results.get(DETECTION, {}).get('voc_detection', {}).items():
         label = results.get_label(all_results[DETECTION], f'voc_detection/{entry}')
         name = f'{label}, {entry.replace("_", " ")}'
         rows[name] = (None, row['map'], None)
-        settings += voc_detection.setting(f'{name}, detection', row)
+        settings += voc_detection.format_setting(f'{name}, detection', row)
     for entry, row in all_results.get(SEGMENTATION, {}).get('voc_segmentation', {}).items():
         label = results.get_label(all_results[SEGMENTATION], f'voc_segmentation/{entry}')
         for test, metrics in row['tests'].items():
             name = f'{label}, {entry}, {Path(test).stem}'
             rows[name] = (None, None, metrics['miou'])
-            settings += voc_segmentation.setting(f'{name}, segmentation', row, test)
+            settings += voc_segmentation.format_setting(f'{name}, segmentation', row, test)
     return rows, settings
 
 

@@ -31,7 +31,7 @@ def keeps_factors():
 
 
 def before_relu(params):
-    return rescaling._outputs(params, IMAGES, model=MODEL)
+    return rescaling._compute_outputs(params, IMAGES, model=MODEL)
 
 
 def test_new_layers_have_units_of_deviation_1(params):
@@ -45,7 +45,7 @@ def test_new_layers_have_units_of_deviation_1(params):
 
 
 def spread(params):
-    ratios = rescaling._ratios(jax.random.key(9), params, IMAGES, model=MODEL)
+    ratios = rescaling._compute_ratios(jax.random.key(9), params, IMAGES, model=MODEL)
     logs = np.log([float(ratios[name]) for name in rescaling.LAYERS])
     return logs.max() - logs.min()
 
@@ -63,7 +63,7 @@ def test_balanced_layers_change_at_the_same_rate_and_compute_nearly_the_same(par
 
 
 def test_gradients_are_of_weights_and_random_at_the_outputs(params):
-    ratios = rescaling._ratios(jax.random.key(4), params, IMAGES, model=MODEL)
+    ratios = rescaling._compute_ratios(jax.random.key(4), params, IMAGES, model=MODEL)
     drawn = jax.random.normal(jax.random.key(4), (24, 5))
     outputs = jnp.maximum(before_relu(params)['fc7'], 0)
     kernel = params['head']['fc8']['kernel']

@@ -1,1 +1,1 @@
-"""Linear classifiers on every layer of the frozen trunk, all at once, as ImageNet and Places tables have them."""
+"""Linear classifiers on each layer of the frozen trunk, trained together, as in the ImageNet and Places tables."""

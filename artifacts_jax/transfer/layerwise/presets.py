@@ -1,4 +1,4 @@
-"""The published protocols of layer-wise linear classifiers: every constant, in one table, with its source.
+"""The published protocols of layer-wise linear classifiers: all constants, with their sources.
 
 | preset | source |
 |---|---|
@@ -8,7 +8,7 @@
 | deepcluster | facebookresearch/deepcluster, eval_linear.py |
 | asano | yukimasano/linear-probes, eval_linear_probes.py and data.py |
 
-Not known: whether the resizing of zhang2016, of a Caffe of its own, is the bilinear one that is used here.
+The interpolation of zhang2016 is unknown, because it uses a modified version of Caffe. This code resizes bilinearly.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import optax
 
 LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
-MAPS = (55, 27, 13, 13, 13)  # sides of the layers' maps that the windows below are for
-GRIDS = (10, 6, 5, 5, 6)  # and of what is left of them: 9,600 or 9,216 values
+MAPS = (55, 27, 13, 13, 13)  # sides of the feature maps for which the pooling windows below are defined
+GRIDS = (10, 6, 5, 5, 6)  # sides of the maps after pooling, which have 9,600 or 9,216 values
 
 
 class Window(NamedTuple):
-    """A pooling window: pixels wide, between windows, and of padding on each side."""
+    """A pooling window: its size, stride and padding on each side, in positions of the feature map."""
 
     size: int
     stride: int
@@ -35,27 +35,29 @@ DISJOINT = (Window(6, 6, 3), Window(4, 4), Window(3, 3, 1), Window(3, 3, 1), Win
 
 
 class Preset(NamedTuple):
-    """A protocol. Learning rates are for its batch size; momentum is 0.9 in all."""
+    """A protocol. Its learning rate is for its batch size. All protocols use momentum 0.9."""
 
-    geometry: str  # of models/alexnet.py
-    crop: str  # in training, of data/views.py
-    size: int  # of the crop, pixels, of an image of 256
+    geometry: str  # padding of the trunk, a key of alexnet.GEOMETRIES
+    crop: str  # crop in training, a function of data/views.py
+    size: int  # side of the crop, in pixels of a 256x256 image
     pooling: str  # 'resize', 'average' or 'max'
     windows: tuple[Window, ...]
     norm: str  # batch norm before the layer: 'none', 'plain', or 'affine' with scale and offset
-    norm_decay: float  # of its running averages
-    statistics: int  # images whose statistics it takes: those on one device
-    weights: str  # the first: 'zeros', 'gaussian' of 0.01, 'xavier' (uniform), 'torch' (uniform, biases too)
+    norm_decay: float  # decay of the running averages of batch norm
+    statistics: int  # images in a group with common batch norm statistics: those on one device in the source
+    weights: str  # initial weights: 'zeros', 'gaussian' (0.01), 'xavier' (uniform), 'torch' (uniform, also biases)
     batch_size: int
-    epochs: int  # 0: `steps` counts instead
+    epochs: int  # 0: `steps` is the length of the training
     steps: int
     rate: float
-    drops: tuple[float, ...]  # parts of the run after which the rate is a tenth; () is DeepCluster's steady decline
-    decay: float  # of weights
-    bias_decay: float
-    bias_rate: float  # factor on the rate
-    momentum: str  # of caffe_sgd.py: 'caffe' or 'torch'
-    ten_crop: str  # what is averaged over ten crops, if asked: 'logits' or 'softmax'
+    drops: tuple[
+        float, ...
+    ]  # fractions of the run after which the rate drops to a tenth; (): DeepCluster's smooth decay
+    decay: float  # weight decay of the weights
+    bias_decay: float  # weight decay of the biases
+    bias_rate: float  # factor on the learning rate of the biases
+    momentum: str  # form of the momentum, see caffe_sgd.py: 'caffe' or 'torch'
+    ten_crop: str  # values averaged over ten crops: 'logits' or 'softmax'
 
 
 CAFFE: dict[str, Any] = {'geometry': 'caffe', 'size': 227, 'norm': 'plain', 'norm_decay': 0.999, 'batch_size': 256}
@@ -92,21 +94,23 @@ PRESETS = {
 # fmt: on
 
 
-def plan(preset: Preset, images: int, *, batch_size: int = 0, epochs: int = 0) -> tuple[int, int]:
-    """Returns (steps, images in a batch) of a run.
+def plan(preset: Preset, num_images: int, *, batch_size: int = 0, epochs: int = 0) -> tuple[int, int]:
+    """Returns (number of steps, images in a batch).
 
     Args:
       preset: the protocol.
-      images: in the training split; an epoch has whole batches only.
-      batch_size: in place of the preset's, unless 0.
-      epochs: in place of the preset's, unless 0.
+      num_images: number of training images; an epoch has only full batches.
+      batch_size: replaces the preset's batch size, unless 0.
+      epochs: replaces the preset's epochs, unless 0.
     """
     batch_size, epochs = batch_size or preset.batch_size, epochs or preset.epochs
-    return epochs * max(1, images // batch_size) if epochs else preset.steps, batch_size
+    return epochs * max(1, num_images // batch_size) if epochs else preset.steps, batch_size
 
 
 def make_schedule(preset: Preset, steps: int) -> Callable:
-    """Returns the learning rate by step, over a run of `steps`."""
+    """Returns the learning rate schedule of a training of `steps` steps."""
     if preset.drops:
-        return optax.piecewise_constant_schedule(preset.rate, {round(part * steps): 0.1 for part in preset.drops})
+        return optax.piecewise_constant_schedule(
+            preset.rate, {round(fraction * steps): 0.1 for fraction in preset.drops}
+        )
     return lambda step: preset.rate / jnp.sqrt(1 + preset.rate * preset.decay * step)

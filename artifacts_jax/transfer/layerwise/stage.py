@@ -1,4 +1,4 @@
-"""The training of the classifiers, as the loop runs it: all layers and learning rates in the same passes."""
+"""The training of the classifiers: all layers and learning rates are trained together, in the same passes."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,10 +24,10 @@ TOP = 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage(TrunkStage):
-    """The training. Its networks are 'heads', trained, and 'trunk', frozen."""
+    """The stage that trains the classifiers. Its networks are 'heads' (trained) and 'trunk' (frozen)."""
 
-    images: int  # in the training split
-    classes: int
+    num_images: int  # number of training images
+    num_classes: int
 
     PROGRESS_METRICS = {layer: f'accuracy/{layer}' for layer in LAYERS}  # noqa: RUF012 (ClassVar, as in TrunkStage)
     GRAD_NORMS = 'per_network'
@@ -35,14 +35,16 @@ class Stage(TrunkStage):
     def plan(self, config):
         """As TrunkStage.plan."""
         options = config.layerwise
-        return presets.plan(PRESETS[options.preset], self.images, batch_size=options.batch_size, epochs=options.epochs)
+        return presets.plan(
+            PRESETS[options.preset], self.num_images, batch_size=options.batch_size, epochs=options.epochs
+        )
 
     def init_variables(self, key, trunk, config):
         """As TrunkStage.init_variables: the heads are trained, the trunk is frozen."""
         trunk, size = alexnet.absorb(trunk), get_crop_size(config)
         _, maps = make_trunk(config).apply(trunk, jnp.zeros((1, size, size, 3)))
-        drawn = make_heads(config, self.classes).init(key, maps, train=False)
-        trained = {kind: {'heads': drawn.get(kind, {})} for kind in ('params', 'batch_stats')}
+        initial = make_heads(config, self.num_classes).init(key, maps, train=False)
+        trained = {kind: {'heads': initial.get(kind, {})} for kind in ('params', 'batch_stats')}
         return trained, {'params': {'trunk': trunk['params']}, 'batch_stats': {}}
 
     def make_optimiser(self, config):
@@ -66,7 +68,7 @@ class Stage(TrunkStage):
         )
 
     def prepare_inputs(self, variables, batch, key, step, *, config, axis_name):
-        """As TrunkStage.prepare_inputs: the maps of crops, and labels."""
+        """As TrunkStage.prepare_inputs: the feature maps of random crops, and labels."""
         del axis_name
         (crop_keys,) = keys.example_keys(key, step, batch['index'], 1)
         crop = getattr(views, PRESETS[config.layerwise.preset].crop)
@@ -78,7 +80,7 @@ class Stage(TrunkStage):
         """As TrunkStage.compute_losses: cross-entropies of all classifiers, accuracies of the first learning rate."""
         maps, labels = inputs
         heads = {kind: variables[kind]['heads'] for kind in ('params', 'batch_stats')}
-        model = make_heads(config, self.classes, axis_name)
+        model = make_heads(config, self.num_classes, axis_name)
         logits, updates = model.apply(heads, maps, train=True, mutable=['batch_stats'])
         values = {
             f'loss/{layer}': sum(mean(losses.class_loss(rate, labels), axis_name) for rate in x)
@@ -91,15 +93,15 @@ class Stage(TrunkStage):
         return values, {'heads': updates.get('batch_stats', {})}
 
     def compute_metrics(self, predicted, dataset):
-        """Returns {'accuracy/LAYER': in [0, 1]} of what `counter` counts."""
+        """As TrunkStage.compute_metrics: {'accuracy/LAYER': in [0, 1]} from the counts of `make_counter`."""
         del dataset
-        right, count = predicted
-        return {f'accuracy/{layer}': right[layer][0, 0] / count for layer in LAYERS}
+        correct, count = predicted
+        return {f'accuracy/{layer}': correct[layer][0, 0] / count for layer in LAYERS}
 
     def sample_batch(self, config):
         """As TrunkStage.sample_batch."""
         batch = measure.make_noise_batch(config)
-        labels = np.random.default_rng(1).integers(0, self.classes, config.batch_size, dtype=np.int32)
+        labels = np.random.default_rng(1).integers(0, self.num_classes, config.batch_size, dtype=np.int32)
         return {**batch, 'label': labels}
 
     def time_components(self, config, batch, steps):
@@ -116,72 +118,74 @@ class Stage(TrunkStage):
 
 
 def make_trunk(config: ConfigDict, **options):
-    """Makes the trunk of the preset's geometry, with batch norm absorbed."""
+    """Returns the trunk with the padding of the preset, and with batch norm folded into the convolutions."""
     return architecture.make_trunk(config, geometry=get_geometry(config), normalise=False, **options)
 
 
 def get_geometry(config: ConfigDict) -> Geometry:
-    """Returns what stands around the trunk's maps."""
-    chosen, preset = config.layerwise.geometry, PRESETS[config.layerwise.preset]
-    return alexnet.GEOMETRIES[preset.geometry if chosen == 'preset' else chosen]
+    """Returns the padding of the trunk's layers."""
+    choice, preset = config.layerwise.geometry, PRESETS[config.layerwise.preset]
+    return alexnet.GEOMETRIES[preset.geometry if choice == 'preset' else choice]
 
 
-def make_heads(config: ConfigDict, classes: int, axis_name: str | None = None) -> Heads:
-    """Makes the classifiers; `axis_name` names the devices under pmap."""
-    return Heads(config.layerwise.preset, classes, len(config.layerwise.rate_factors), axis_name)
+def make_heads(config: ConfigDict, num_classes: int, axis_name: str | None = None) -> Heads:
+    """Returns the classifiers; `axis_name` is the pmap axis of the devices."""
+    return Heads(config.layerwise.preset, num_classes, len(config.layerwise.rate_factors), axis_name)
 
 
 def get_crop_size(config: ConfigDict) -> int:
-    """Returns the side of the crops, pixels."""
+    """Returns the side of the crops, in pixels."""
     return config.layerwise.crop_size or PRESETS[config.layerwise.preset].size
 
 
-def make_counter(classes: int, config: ConfigDict, devices: Devices, *, ten_crop: bool = False) -> Callable:
-    """Returns count(variables, dataset, limit=0) -> ({layer: int [rates, 2]}, examples): right at the first, in five.
+def make_counter(num_classes: int, config: ConfigDict, devices: Devices, *, ten_crop: bool = False) -> Callable:
+    """Returns count_correct(variables, dataset, limit=0) -> ({layer: int [rates, 2]}, number of examples).
+
+    The last axis has the correct predictions in the top 1 and in the top 5.
 
     Args:
-      classes: of the data.
+      num_classes: the number of classes of the data.
       config: the run's configuration.
       devices: the mapping over devices.
-      ten_crop: whether to judge by the mean over ten crops, as the preset has it, in place of the central one.
+      ten_crop: whether to average over ten crops, as the preset does, instead of using the centre crop.
     """
-    trunk, heads, size = make_trunk(config), make_heads(config, classes), get_crop_size(config)
+    trunk, heads, size = make_trunk(config), make_heads(config, num_classes), get_crop_size(config)
     preset = PRESETS[config.layerwise.preset]
     batch_size = config.layerwise.batch_size or preset.batch_size
 
-    def logits(variables, images):
+    def compute_logits(variables, images):
         _, maps = trunk.apply({'params': variables['params']['trunk']}, images)
-        of_heads = {kind: tree['heads'] for kind, tree in variables.items() if 'heads' in tree}
-        return heads.apply(of_heads, maps, train=False)
+        head_variables = {kind: tree['heads'] for kind, tree in variables.items() if 'heads' in tree}
+        return heads.apply(head_variables, maps, train=False)
 
-    def judge(variables, batch):
+    def check_batch(variables, batch):
         crops = views.ten_crops(batch['image'], size) if ten_crop else (views.centre_crop(batch['image'], size),)
-        scores = [logits(variables, crop) for crop in crops]
+        scores = [compute_logits(variables, crop) for crop in crops]
         if ten_crop and preset.ten_crop == 'softmax':
             scores = jax.tree.map(jax.nn.softmax, scores)
         scores = jax.tree.map(lambda *x: sum(x), *scores)
 
-        def right(x):  # [rates, B, classes]
+        def is_correct(x):  # [rates, B, classes]
             labels = jnp.broadcast_to(batch['label'][None, :, None], (*x.shape[:2], 1))
-            of_label = jnp.take_along_axis(x, labels, axis=2)
-            rank = (x >= of_label).sum(axis=2)  # ties count against it
+            label_scores = jnp.take_along_axis(x, labels, axis=2)
+            rank = (x >= label_scores).sum(axis=2)  # in a tie, the label has the last rank
             finite = jnp.isfinite(x).all(axis=2)
             return jnp.stack([(rank <= top) & finite for top in (1, TOP)], axis=2).swapaxes(0, 1)
 
-        return {layer: right(x) for layer, x in scores.items()}
+        return {layer: is_correct(x) for layer, x in scores.items()}
 
-    mapped = devices.per_example(judge)
+    compiled = devices.per_example(check_batch)
 
-    def count(variables, dataset, limit=0):
-        sums, examples = {}, 0
+    def count_correct(variables, dataset, limit=0):
+        sums, num_examples = {}, 0
         for batch in dataset.eval_batches(batch_size, limit=limit):
-            found = mapped(variables, batch)
-            examples += len(next(iter(found.values())))
-            for layer, x in found.items():
+            correct = compiled(variables, batch)
+            num_examples += len(next(iter(correct.values())))
+            for layer, x in correct.items():
                 sums[layer] = sums.get(layer, 0) + np.sum(x, axis=0, dtype=np.int64)
-        return sums, examples
+        return sums, num_examples
 
-    return count
+    return count_correct
 
 
-BENCHMARK = Stage(NAME='layerwise', images=1_281_167, classes=1000)  # ImageNet's
+BENCHMARK = Stage(NAME='layerwise', num_images=1_281_167, num_classes=1000)  # the size of ImageNet

@@ -42,7 +42,9 @@ def trained(datasets, photograph_folder, tmp_path_factory):
     def train(preset, devices=ONE, folder=None, **options):
         config = small(photograph_folder, preset=preset, **options)
         count = stage.make_counter(2, config, devices)
-        training = stage.Stage(NAME='layerwise/test', images=datasets['train'].num_examples, classes=2, predict=count)
+        training = stage.Stage(
+            NAME='layerwise/test', num_images=datasets['train'].num_examples, num_classes=2, predict=count
+        )
         base = loop.make_initial_state(artifacts, config, devices, None).variables
         folder = folder or tmp_path_factory.mktemp('layerwise')
         return loop.run(training, config, folder, devices, datasets, base)
@@ -83,7 +85,7 @@ def test_a_resumed_training_equals_a_whole_one_bit_for_bit(trained, tmp_path, mo
 def test_untrained_classifiers_of_zeros_have_no_correct_predictions(datasets, photograph_folder):
     config = small(photograph_folder, preset='zhang2016')
     base = loop.make_initial_state(artifacts, config, ONE, None).variables
-    training = stage.Stage(NAME='layerwise/test', images=48, classes=2)
+    training = stage.Stage(NAME='layerwise/test', num_images=48, num_classes=2)
     state = training.init_state(jax.random.key(0), base, config=config)
     right, _ = stage.make_counter(2, config, ONE)(state.variables, datasets['test'])
     assert all((x[:, 0] == 0).all() for x in right.values())  # all logits are the same
@@ -109,7 +111,7 @@ def test_a_run_writes_its_table(photograph_folder, tmp_path):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'layerwise.crop_size': 17}, 'crop_size=17 is larger than the images, data.size=16'),
+        ({'layerwise.crop_size': 17}, 'crop_size=17: larger than the images, data.size=16'),
         ({'layerwise.crop_size': 5}, "crop_size=5: the trunk takes 6 pixels or more in the geometry 'caffe'"),
     ],
 )

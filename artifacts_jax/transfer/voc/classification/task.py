@@ -92,14 +92,14 @@ def table(found: dict) -> str:
         here = results.get_label(found, f'{NAME}/{train}')
         label = f'{here}, {row["preset"]}, {"all layers" if train == "all" else f"from {train} on"}'
         rows[label] = columns(row)
-        settings += setting(label, train, row)
+        settings += format_setting(label, train, row)
     counts = {f'{row["train"]:,} training and {row["count"]:,} test images' for row in found[NAME].values()}
     title = f'VOC classification: mean average precision, %, over ten random crops; {"; ".join(sorted(counts))}'
     classes = {train: row['ap'] for train, row in found[NAME].items()}
     return published.format_voc_tables(title, 0, rows, classes, settings)
 
 
-def setting(name: str, train: str, row: dict) -> str:
+def format_setting(name: str, train: str, row: dict) -> str:
     """Returns a line of what the row of a choice of `train` was reached on, beside what is published of VOC2007."""
     there = published.Setting(*published.VOC07_IMAGES, stage.PRESETS[row['preset']][train].steps)
     here = published.Setting(row['train'], row['count'], row['steps'])

@@ -149,7 +149,7 @@ def table(found: dict) -> str:
     return published.format_voc_tables(title, 1, rows, {part: row['ap'] for part, row in found[NAME].items()})
 
 
-def setting(name: str, row: dict) -> str:
+def format_setting(name: str, row: dict) -> str:
     """Returns a line of what a row was reached on, beside what is published of VOC2007."""
     there = published.Setting(*published.VOC07_IMAGES, scales.PRESETS[row['preset']].steps)
     here = published.Setting(row['train'], row['count'], row['steps'])

@@ -88,7 +88,7 @@ def table(found: dict) -> str:
     return published.format_voc_tables(f'{title}; {"; ".join(sorted(counts))}', 2, rows, classes)
 
 
-def setting(name: str, row: dict, test: str) -> str:
+def format_setting(name: str, row: dict, test: str) -> str:
     """Returns a line with the numbers of images and updates of a row, and of the published rows for seg11valid."""
     theirs = published.Setting(*published.VOC12_IMAGES, stage.PRESETS[row['preset']].steps)
     ours = published.Setting(row['train'], row['tests'][test]['count'], row['steps'])
