@@ -1,15 +1,15 @@
-"""Prepares a tfds data set: downloads it, or takes what lies in DIR/downloads/manual, and writes it as array_record.
+"""Prepares a tfds data set: downloads it, or reads archives from DIR/downloads/manual, and writes array_record files.
 
 python -m artifacts_jax.prepare stl10
 python -m artifacts_jax.prepare imagenet2012 --data_dir=DIR
 
-A data set that lies there as TFRecord is converted, without a download. The examples are kept as tfds keeps them, so
-that its other users can read them, too. What must be put into DIR/downloads/manual by hand, as it is:
+A data set that exists as TFRecord files is converted without a download. The result is a normal tfds data set, which
+other programs can read too. Put these archives, not unpacked, into DIR/downloads/manual yourself:
 
     imagenet2012, imagenet2012_subset/1pct, .../10pct    ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar
 
-Others, such as cifar10, stl10, voc/2007, voc/2012 and places365_small, are downloaded. Where there is no network, put
-their archives into DIR/downloads/manual under their own names.
+Other data sets, such as cifar10, stl10, voc/2007, voc/2012 and places365_small, are downloaded. Without internet
+access, put their archives into DIR/downloads/manual, with unchanged names.
 """
 
 from absl import flags
@@ -19,13 +19,17 @@ from artifacts_jax.data import preparation
 
 
 def main(name: str):
-    """Prepares the data set of the command line."""
+    """Prepares a data set and prints the result.
+
+    Args:
+      name: the tfds name of the data set, from the command line.
+    """
     print(preparation.prepare(name, flags.FLAGS.data_dir, flags.FLAGS.file_format))
 
 
 def declare_flags() -> None:
-    """Declares the command's flags; elsewhere they would clash with those of other programs."""
-    flags.DEFINE_string('data_dir', '', 'where data sets lie; by default ~/tensorflow_datasets')
+    """Declares the flags; not at import, because other commands declare flags with the same names."""
+    flags.DEFINE_string('data_dir', '', 'folder of the data sets; default: ~/tensorflow_datasets')
     flags.DEFINE_enum('file_format', 'array_record', list(preparation.FORMATS), 'format of the files')
 
 

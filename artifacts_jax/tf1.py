@@ -2,7 +2,8 @@
 
 python -m artifacts_jax.tf1 --checkpoint=model.ckpt-195249 --out=exports/reference
 
-Optimiser slots are ignored; so are the moving averages of the weights, unless --averaged asks for them.
+The state of the optimiser is ignored. With --averaged, the export has the moving averages of the weights instead of the
+weights.
 """
 
 import os
@@ -15,22 +16,22 @@ from artifacts_jax import config as configuration
 from artifacts_jax.devices import host
 from artifacts_jax.exchange.tf1 import TensorFlowCheckpointError, convert, import_file, read_checkpoint
 
-__all__ = ['TensorFlowCheckpointError', 'convert', 'import_file', 'read_checkpoint']  # the same from Python
+__all__ = ['TensorFlowCheckpointError', 'convert', 'import_file', 'read_checkpoint']  # the Python interface
 
 
 def main():
-    """Imports the checkpoint that the command line names."""
+    """Imports the checkpoint of the command line and prints the result."""
     from artifacts_jax.configs import stl10
 
-    given = flags.FLAGS
-    config = configuration.check(given.config or stl10.get_config('reference'))
-    checkpoint, out = os.path.expanduser(given.checkpoint), host.folder(given.out, 'out')
-    print(import_file(checkpoint, out, config, averaged=given.averaged))
+    options = flags.FLAGS
+    config = configuration.check(options.config or stl10.get_config('reference'))
+    checkpoint, out = os.path.expanduser(options.checkpoint), host.folder(options.out, 'out')
+    print(import_file(checkpoint, out, config, averaged=options.averaged))
 
 
 if __name__ == '__main__':  # elsewhere these flags would clash with those of other programs
-    config_flags.DEFINE_config_file('config', None, 'architecture, configs/stl10.py:reference by default')
+    config_flags.DEFINE_config_file('config', None, 'architecture; default: configs/stl10.py:reference')
     flags.DEFINE_string('checkpoint', None, 'TensorFlow checkpoint, without .index or .data-00000-of-00001')
     flags.DEFINE_string('out', None, 'directory of the export')
-    flags.DEFINE_bool('averaged', False, 'take the moving averages of the weights')
+    flags.DEFINE_bool('averaged', False, 'import the moving averages of the weights')
     command.run(main, ['checkpoint', 'out'])

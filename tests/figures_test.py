@@ -45,7 +45,7 @@ def test_every_figure_has_its_panels(copy, tmp_path, read_png, capsys):
     figures.write(copy, out, bank=20)
     said = capsys.readouterr().out
     assert 'artifacts at step 6 of 6' in said
-    assert 'not finished' not in said
+    assert 'incomplete' not in said
     shapes = {path.stem: read_png(path).shape[1::-1] for path in out.iterdir()}
     assert set(shapes) == {'artifacts', 'mask_prediction', 'conv1', 'neighbours'}
     # Images of 16 pixels are drawn at 192 (neighbours at 128), 8 pixels apart; the rest is text.
@@ -68,7 +68,7 @@ def test_neighbours_are_the_nearest_by_brute_force_and_no_copies(mapping, config
     order = np.array([dataset._row(n) for n in range(35)])
     queries = {name: x[order[:3]] for name, x in (('image', dataset.images), ('label', dataset.labels))}
     queries['index'] = np.arange(3)
-    images, labels, found = figures.nearest(
+    images, labels, found = figures.find_neighbours(
         config, devices, dataset, {'learned': variables}, queries, layer='conv3', k=6, limit=35
     )
     np.testing.assert_array_equal(images, dataset.images[order])
@@ -93,7 +93,7 @@ def test_an_unfinished_and_older_run_is_drawn_at_its_newest_checkpoint_with_defa
     change(copy, lambda values: values['artifacts'].pop('rounds'))
     figures.write(copy, tmp_path / 'out', examples=2, seed=3, layer='conv1', bank=16, data_dir='')
     said = capsys.readouterr().out
-    assert 'artifacts at step 3 of 6, not finished' in said
+    assert 'artifacts at step 3 of 6, incomplete' in said
     assert f'{copy} is older than these keys, which have their defaults: artifacts.rounds' in said
     assert len(list((tmp_path / 'out').iterdir())) == 4
 

@@ -59,7 +59,7 @@ def test_study_runs_resumes_and_leaves_out_what_changes_nothing(
     config.data.name = str(photograph_folder)
     names = ['default', 'drop_rate_0.7', 'drop_rate_0.5']
     results = study.run(config, tmp_path, names, [0])
-    assert 'drop_rate_0.7 changes nothing here' in capsys.readouterr().out
+    assert 'drop_rate_0.7 is skipped: it is the same as the base configuration' in capsys.readouterr().out
     assert [row['variant'] for row in results] == ['random', 'default', 'drop_rate_0.5']
     assert results == json.loads((tmp_path / 'results.json').read_text())
     for row in results:
