@@ -1,4 +1,4 @@
-"""Measures how fast a configuration trains on this machine, and how near that is to what the machine can do.
+"""Measures the training speed of a configuration on this machine, as an absolute rate and relative to peak throughput.
 
 python -m artifacts_jax.benchmark --config=configs/stl10.py --batch=16,64
 python -m artifacts_jax.benchmark --config=configs/cifar10.py --data --out=benchmark.json
@@ -7,13 +7,19 @@ python -m artifacts_jax.benchmark --config=configs/stl10.py --batch=16 --rounds=
 python -m artifacts_jax.benchmark --config=configs/stl10.py --stages=data --config.data.name=FOLDER --rounds=5 \\
     --peer="python other_loader.py --folder FOLDER"
 
-Steps run on synthetic images, each waited for. --data adds the config's own training images, from memory and streamed;
-the stage `data` is these alone, as fast as they arrive on the devices. The stages `layerwise`, `voc_classification`,
-`voc_detection` and `voc_segmentation` are the steps of these tasks, with the configurations in configs/transfer/; of
-the first it is measured, too, how much of a step the trunk's forward pass is, and of detection, how much RoI pooling.
---peer runs another implementation before each measurement, a command that prints a line of JSON with 'images_per_s', so
-that both see the same machine; the ratio is of the medians over the rounds. It runs in the environment that this
-command was given: with GLIBC_TUNABLES set, both have that memory allocation, else each its own.
+Training steps run on synthetic images. Each step is finished before the next one starts.
+
+--data also measures with the training images of the configuration, from memory and streamed. The stage `data` measures
+only the input pipeline: how fast images arrive on the devices.
+
+The stages `layerwise`, `voc_classification`, `voc_detection` and `voc_segmentation` measure the training steps of these
+tasks; use them with the configurations in configs/transfer/. For `layerwise`, the time of the trunk's forward pass is
+also measured; for `voc_detection`, the time of RoI pooling.
+
+--peer is the command of another implementation, which prints a line of JSON with 'images_per_s'. It runs before each
+measurement, so that both run under the same conditions. The ratio is the ratio of the medians over the rounds. The peer
+gets the environment of this command: if GLIBC_TUNABLES is set, both use these settings of memory allocation; otherwise
+each uses its own.
 """
 
 import json
@@ -31,73 +37,78 @@ from artifacts_jax import config as configuration
 from artifacts_jax.devices import host
 from artifacts_jax.files import write_atomically
 
-DATA = 'data'  # among the stages: the images alone
+DATA = 'data'  # the stage that measures only the input pipeline
 TASKS = ('layerwise', 'voc_classification', 'voc_detection', 'voc_segmentation')
 
 
-def stages() -> dict:
-    """Returns {name: the stage that is measured}."""
+def load_stages() -> dict:
+    """Returns {name: stage} of all stages with training steps."""
     from artifacts_jax.pretraining import artifacts, autoencoder
     from artifacts_jax.transfer.layerwise import stage as layerwise
     from artifacts_jax.transfer.voc.classification import stage as classification
     from artifacts_jax.transfer.voc.detection import stage as detection
     from artifacts_jax.transfer.voc.segmentation import stage as segmentation
 
-    tasks = (each.BENCHMARK for each in (layerwise, classification, detection, segmentation))
+    tasks = (task.BENCHMARK for task in (layerwise, classification, detection, segmentation))
     return {stage.NAME: stage for stage in (autoencoder, artifacts, *tasks)}
 
 
-def peer(template: str, stage_name: str, batch: int) -> float:
-    """Returns the images per second that another implementation prints as JSON.
+def run_peer(template: str, stage_name: str, batch: int) -> float:
+    """Runs another implementation and returns its images per second.
+
+    Args:
+      template: the value of --peer, a command with {stage} and {batch}.
+      stage_name: replaces {stage}.
+      batch: replaces {batch}.
 
     Raises:
-      ConfigError: it failed, or printed something else.
+      ConfigError: the command is invalid or failed, or its last line is not JSON with 'images_per_s'.
     """
     try:
-        line = template.format(stage=stage_name, batch=batch)
+        command_line = template.format(stage=stage_name, batch=batch)
     except (ValueError, LookupError) as error:
         raise configuration.ConfigError(
-            f'--peer={template}: {error}; braces are for {{stage}} and {{batch}}'
+            f'--peer={template}: {error}; only {{stage}} and {{batch}} may be in braces'
         ) from error
     run = subprocess.run(
-        shlex.split(line), capture_output=True, text=True, check=False, env=startup.given_environment()
+        shlex.split(command_line), capture_output=True, text=True, check=False, env=startup.given_environment()
     )
     try:
         return float(json.loads(run.stdout.splitlines()[-1])['images_per_s'])
     except (IndexError, KeyError, TypeError, ValueError) as error:
-        said = (run.stderr or run.stdout).strip().splitlines()
-        last = said[-1] if said else 'nothing'
+        lines = (run.stderr or run.stdout).strip().splitlines()
+        last = lines[-1] if lines else 'nothing'
         raise configuration.ConfigError(
-            f'--peer: {line!r} ended with status {run.returncode} and {last!r}; its last line should be JSON with'
-            f' images_per_s'
+            f'--peer: {command_line!r} ended with status {run.returncode} and {last!r}; expected JSON with images_per_s'
+            f' in its last line of output'
         ) from error
 
 
 def table(results: dict) -> str:
-    """Returns the results as text: what the machine can do, and a row for each stage and batch size."""
+    """Returns the results as text: peak throughput of the machine, and a row for each stage and batch size."""
     limits = results['machine']
     lines = [
         f'{limits["device"]} x {results["devices"]}, {results["versions"]}, {results["dtype"]}',
-        f'one device: matrix products {_si(limits["matmul_flops"])}FLOP/s, convolutions'
-        f' {_si(limits["convolution_flops"])}FLOP/s, copies {_si(limits["copy_bytes"])}B/s',
+        f'one device: matrix products {_format_si(limits["matmul_flops"])}FLOP/s, convolutions'
+        f' {_format_si(limits["convolution_flops"])}FLOP/s, copies {_format_si(limits["copy_bytes"])}B/s',
         '',
     ]
-    names = ['stage', 'batch', 'images/s', 'step s (least, most)', 'compile s (cached)', 'FLOP', 'bytes', 'memory',
+    names = ['stage', 'batch', 'images/s', 'step s (min, max)', 'compile s (cached)', 'FLOP', 'bytes', 'memory',
              'roofline', 'convolutions']  # fmt: skip
     extra = [name for name in ('peer', 'ratio', 'with_data') if any(name in row for row in results['stages'])]
     if results['stages']:
         lines += ['| ' + ' | '.join(names + extra) + ' |', '|---' + '|---:' * (len(names + extra) - 1) + '|']
     for row in results['stages']:
-        least, median, most = row['step_s']
+        minimum, median, maximum = row['step_s']
         cells = [
             row['stage'],
             str(row['batch']),
             f'{row["images_per_s"]:.1f}',
-            f'{median:.3f} ({least:.3f}, {most:.3f})',
+            f'{median:.3f} ({minimum:.3f}, {maximum:.3f})',
             f'{row["compile_s"]:.1f} ({row["compile_cached_s"]:.1f})',
-            _si(row['flops']),
-            _si(row['bytes']),
-            f'{_si(row["memory_bytes"])}B',
+            _format_si(row['flops']),
+            _format_si(row['bytes']),
+            f'{_format_si(row["memory_bytes"])}B',
             f'{100 * row["roofline"]:.0f} %',
             f'{100 * row["convolution_share"]:.0f} %',
         ]
@@ -105,39 +116,40 @@ def table(results: dict) -> str:
         lines.append('| ' + ' | '.join(cells) + ' |')
     lines += [
         f"\n{row['stage']}, batch {row['batch']}: the trunk's forward pass alone takes {row['trunk_s']:.3f} s,"
-        f' {100 * row["trunk_s"] / row["step_s"][1]:.0f} % of a step; crops, classifiers and their update the rest'
+        f' {100 * row["trunk_s"] / row["step_s"][1]:.0f} % of a step; crops, classifiers and update take the rest'
         for row in results['stages']
         if 'trunk_s' in row
     ]
     lines += [
-        f'\n{row["stage"]}, batch {row["batch"]}: pooling of regions and its gradient take {row["pooling_s"]:.3f} s,'
+        f'\n{row["stage"]}, batch {row["batch"]}: RoI pooling and its gradient take {row["pooling_s"]:.3f} s,'
         f' {100 * row["pooling_s"] / row["step_s"][1]:.0f} % of a step'
         for row in results['stages']
         if 'pooling_s' in row
     ]
-    lines += _growth(results['stages'])
+    lines += _describe_scaling(results['stages'])
     data = results.get('pipeline', {})
     for name in ('memory', 'stream', 'peer'):
         if name in data:
-            lines.append(f'\ndata alone, {name}: {data[name]:,.0f} images/s')
+            lines.append(f'\ninput pipeline, {name}: {data[name]:,.0f} images/s')
     if 'ratio' in data:
-        lines.append(f'\ndata alone, stream beside peer: {data["ratio"]:.2f}')
-    lines.append(f'\npeak memory of the host: {_si(results["host_peak_bytes"])}B')
+        lines.append(f'\ninput pipeline, ratio of stream to peer: {data["ratio"]:.2f}')
+    lines.append(f'\npeak memory of the host: {_format_si(results["host_peak_bytes"])}B')
     return '\n'.join(lines)
 
 
 def main():
-    """Measures what the flags ask for, and prints and saves it."""
+    """Runs the measurements, then prints and saves them."""
     import jax
 
     from artifacts_jax.devices import parallel
     from artifacts_jax.training import measure
 
-    given = flags.FLAGS
-    config, out = configuration.check(given.config), given.out if given.out is None else host.folder(given.out, 'out')
-    devices, batches = parallel.Devices(config.parallel).devices, _batches(given.batch) or [config.batch_size]
+    options = flags.FLAGS
+    config = configuration.check(options.config)
+    out = options.out if options.out is None else host.folder(options.out, 'out')
+    devices, batches = parallel.Devices(config.parallel).devices, _batches(options.batch) or [config.batch_size]
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)  # now, not after all the work
+        out.parent.mkdir(parents=True, exist_ok=True)  # an error should come before the measurements
     limits = measure.measure_machine(config.dtype)
     results = {
         'machine': limits,
@@ -146,12 +158,12 @@ def main():
         'dtype': config.dtype,
         'stages': [],
     }
-    for name in given.stages:
+    for name in options.stages:
         for batch in batches if name != DATA else ():
             config.batch_size = batch
-            results['stages'].append(_measure(stages()[name], config, given, limits))
-    if given.data or DATA in given.stages:
-        results['pipeline'] = _pipeline(config, given)
+            results['stages'].append(_measure_stage(load_stages()[name], config, options, limits))
+    if options.data or DATA in options.stages:
+        results['pipeline'] = _measure_pipeline(config, options)
     results['host_peak_bytes'] = host.peak_memory()
     print(table(results))
     if out:
@@ -159,38 +171,42 @@ def main():
 
 
 def _batches(sizes):
-    """Returns the batch sizes of the command line."""
-    if wrong := [size for size in sizes if not size.isdigit() or int(size) < 1]:
-        raise configuration.ConfigError(f'--batch={",".join(sizes)}: {wrong[0]!r} is no batch size, such as 16,64')
+    """Returns the batch sizes of the command line as integers."""
+    if invalid := [size for size in sizes if not size.isdigit() or int(size) < 1]:
+        raise configuration.ConfigError(
+            f'--batch={",".join(sizes)}: {invalid[0]!r} is not a batch size; use for example 16,64'
+        )
     return [int(size) for size in sizes]
 
 
 def declare_flags() -> None:
-    """Declares the command's flags; elsewhere they would clash with those of other programs."""
+    """Declares the flags; not at import, because other commands declare flags with the same names."""
     config_flags.DEFINE_config_file('config', None, 'configuration file, such as configs/stl10.py')
     stages = ['autoencoder', 'artifacts']
     flags.DEFINE_multi_enum('stages', stages, [*stages, DATA, *TASKS], 'stages to measure')
-    flags.DEFINE_list('batch', [], "global batch sizes to measure; by default the config's")
+    flags.DEFINE_list('batch', [], "global batch sizes to measure; default: the config's")
     flags.DEFINE_integer('steps', 10, 'steps to time', lower_bound=1)
-    flags.DEFINE_integer('rounds', 1, 'how often to measure; the round of the median counts', lower_bound=1)
+    flags.DEFINE_integer(
+        'rounds', 1, 'number of measurements; the round with the median rate is reported', lower_bound=1
+    )
     flags.DEFINE_string('peer', '', 'command of another implementation, with {stage} and {batch}')
-    flags.DEFINE_bool('data', False, "measure with the config's training images, too")
+    flags.DEFINE_bool('data', False, "also measure with the config's training images")
     flags.DEFINE_string('out', None, 'JSON file to write')
 
 
-def _measure(stage, config, given, limits):
+def _measure_stage(stage, config, options, limits):
     from artifacts_jax.training import measure
 
     sample, batches = stage.sample_batch(config), None
-    if given.data and stage.NAME not in TASKS:  # which read data of their own
+    if options.data and stage.NAME not in TASKS:  # tasks use other data than config.data
         batches = measure.load_train_batches(config)
     rows, peers = [], []
-    for _ in range(given.rounds):
-        if given.peer:
-            peers.append(peer(given.peer, stage.NAME, config.batch_size))
-        row = measure.measure_stage(stage, config, steps=given.steps, limits=limits, sample=sample, batches=batches)
-        parts = stage.time_components(config, sample, given.steps) if hasattr(stage, 'time_components') else {}
-        rows.append(row | parts)
+    for _ in range(options.rounds):
+        if options.peer:
+            peers.append(run_peer(options.peer, stage.NAME, config.batch_size))
+        row = measure.measure_stage(stage, config, steps=options.steps, limits=limits, sample=sample, batches=batches)
+        components = stage.time_components(config, sample, options.steps) if hasattr(stage, 'time_components') else {}
+        rows.append(row | components)
     row = sorted(rows, key=lambda row: row['images_per_s'])[len(rows) // 2]
     row = {'stage': stage.NAME, 'batch': config.batch_size, **row}
     if batches is not None:
@@ -202,33 +218,36 @@ def _measure(stage, config, given, limits):
     return row
 
 
-def _pipeline(config, given):
-    """Returns {'memory', 'stream', 'peer': images per second, the medians over rounds; 'ratio': of stream and peer}."""
+def _measure_pipeline(config, options):
+    """Returns {'memory', 'stream', 'peer': median images per second over the rounds, 'ratio': stream / peer}."""
     from artifacts_jax.training import measure
 
     rounds = []
-    for _ in range(given.rounds):
-        beside = {'peer': peer(given.peer, DATA, config.batch_size)} if given.peer and DATA in given.stages else {}
-        rounds.append({**beside, **measure.measure_pipeline(config)})
-    rates = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+    for _ in range(options.rounds):
+        peer_rate = (
+            {'peer': run_peer(options.peer, DATA, config.batch_size)} if options.peer and DATA in options.stages else {}
+        )
+        rounds.append({**peer_rate, **measure.measure_pipeline(config)})
+    rates = {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
     ratio = {'ratio': rates['stream'] / rates['peer']} if 'peer' in rates else {}
     return {**rates, **ratio, 'rounds': rounds}
 
 
-def _growth(rows):
-    """Returns lines that say how a stage's cost grows from one batch size to the next."""
+def _describe_scaling(rows):
+    """Returns lines that compare the time and memory of a step at successive batch sizes."""
     lines = []
     for before, row in pairwise(rows):
         if before['stage'] == row['stage']:
             images, time = row['batch'] / before['batch'], row['step_s'][1] / before['step_s'][1]
+            memory = f'{_format_si(before["memory_bytes"])}B -> {_format_si(row["memory_bytes"])}B'
             lines.append(
-                f'\n{row["stage"]}, from {before["batch"]} to {row["batch"]}, {images:.3g} times the images: a step'
-                f' takes {time:.2f} times as long, in {_si(before["memory_bytes"])}B and {_si(row["memory_bytes"])}B'
+                f'\n{row["stage"]}, from batch size {before["batch"]} to {row["batch"]} ({images:.3g}x images):'
+                f' a step takes {time:.2f} times as long; memory {memory}'
             )
     return lines
 
 
-def _si(value):
+def _format_si(value):
     for unit in ('', 'k', 'M', 'G', 'T'):
         if value < 1000:
             return f'{value:.3g} {unit}'

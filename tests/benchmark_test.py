@@ -43,26 +43,26 @@ def test_table_has_what_was_measured_in_units_for_people():
     header, row = ([cell.strip() for cell in line.split('|')[1:-1]] for line in text.splitlines()[3:6:2])
     cells = dict(zip(header, row, strict=True))
     assert cells['images/s'] == '80.0'
-    assert cells['step s (least, most)'] == '0.200 (0.100, 0.300)'
+    assert cells['step s (min, max)'] == '0.200 (0.100, 0.300)'
     assert cells['compile s (cached)'] == '9.0 (2.0)'
     assert (cells['FLOP'], cells['bytes'], cells['memory']) == ('28 G', '2.5 G', '235 MB')
     assert (cells['roofline'], cells['convolutions']) == ('34 %', '89 %')
     assert (cells['peer'], cells['ratio']) == ('50.0', '1.60')
-    assert 'autoencoder, from 16 to 64, 4 times the images: a step takes 3.50 times as long' in text
-    assert 'data alone, memory: 80,000 images/s' in text
+    assert 'autoencoder, from batch size 16 to 64 (4x images): a step takes 3.50 times as long' in text
+    assert 'input pipeline, memory: 80,000 images/s' in text
     assert 'peak memory of the host: 1.06 GB' in text
 
 
 def test_peer_is_a_command_that_prints_json(monkeypatch):
     program = "import json; print('noise'); print(json.dumps({{'images_per_s': {batch}.5, 'stage': '{stage}'}}))"
-    assert benchmark.peer(f'{sys.executable} -c "{program}"', 'artifacts', 16) == 16.5
+    assert benchmark.run_peer(f'{sys.executable} -c "{program}"', 'artifacts', 16) == 16.5
     tunables = "import json, os; print(json.dumps({{'images_per_s': len(os.environ.get('GLIBC_TUNABLES', ''))}}))"
     monkeypatch.setenv('GLIBC_TUNABLES', 'glibc.malloc.check=0')
-    assert benchmark.peer(f'{sys.executable} -c "{tunables}"', 'artifacts', 16) == 20
+    assert benchmark.run_peer(f'{sys.executable} -c "{tunables}"', 'artifacts', 16) == 20
     monkeypatch.setenv(startup.RESTARTED, '1')
-    assert benchmark.peer(f'{sys.executable} -c "{tunables}"', 'artifacts', 16) == 0
+    assert benchmark.run_peer(f'{sys.executable} -c "{tunables}"', 'artifacts', 16) == 0
     with pytest.raises(configuration.ConfigError, match="ended with status 3 and 'nothing'"):
-        benchmark.peer(f'{sys.executable} -c "raise SystemExit(3)"', 'artifacts', 16)
+        benchmark.run_peer(f'{sys.executable} -c "raise SystemExit(3)"', 'artifacts', 16)
 
 
 def test_a_ratio_is_of_medians_over_the_rounds(monkeypatch):
@@ -71,9 +71,9 @@ def test_a_ratio_is_of_medians_over_the_rounds(monkeypatch):
     monkeypatch.setattr(measure, 'measure_stage', lambda *args, **options: dict(zip(names, next(rounds))))
     monkeypatch.setattr(measure, 'load_train_batches', lambda config: iter(()))
     peers = iter([50.0, 30.0, 35.0])
-    monkeypatch.setattr(benchmark, 'peer', lambda *args: next(peers))
-    given = types.SimpleNamespace(data=True, rounds=3, steps=1, peer='other')
-    row = benchmark._measure(autoencoder, demo.get_config(), given, {})
+    monkeypatch.setattr(benchmark, 'run_peer', lambda *args: next(peers))
+    options = types.SimpleNamespace(data=True, rounds=3, steps=1, peer='other')
+    row = benchmark._measure_stage(autoencoder, demo.get_config(), options, {})
     assert (row['images_per_s'], row['with_data'], row['peer'], row['ratio']) == (70.0, 69.0, 35.0, 2.0)
 
 
@@ -97,16 +97,16 @@ def test_images_alone_are_measured_beside_a_peer(monkeypatch):
     rates = iter([100.0, 300.0, 200.0])
     monkeypatch.setattr(measure, 'measure_pipeline', lambda config: {'memory': 9000.0, 'stream': next(rates)})
     monkeypatch.setattr(
-        benchmark, 'peer', lambda template, stage, batch: {('{stage}', 'data', 128): 160.0}[template, stage, batch]
+        benchmark, 'run_peer', lambda template, stage, batch: {('{stage}', 'data', 128): 160.0}[template, stage, batch]
     )
-    given = types.SimpleNamespace(rounds=3, peer='{stage}', stages=['data'])
-    found = benchmark._pipeline(default.get_config(), given)
+    options = types.SimpleNamespace(rounds=3, peer='{stage}', stages=['data'])
+    found = benchmark._measure_pipeline(default.get_config(), options)
     assert {name: x for name, x in found.items() if name != 'rounds'} == {
         'memory': 9000, 'stream': 200, 'peer': 160, 'ratio': 1.25
     }  # fmt: skip
     machine = {'device': 'cpu', 'matmul_flops': 1e9, 'convolution_flops': 1e9, 'copy_bytes': 1e9}
     results = {'machine': machine, 'devices': 1, 'versions': '', 'dtype': '', 'stages': [], 'host_peak_bytes': 1}
     text = benchmark.table({**results, 'pipeline': found})
-    assert 'data alone, peer: 160 images/s' in text
-    assert 'stream beside peer: 1.25' in text
+    assert 'input pipeline, peer: 160 images/s' in text
+    assert 'ratio of stream to peer: 1.25' in text
     assert '| batch |' not in text

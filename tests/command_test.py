@@ -35,7 +35,7 @@ DEMO = '--config=configs/demo.py'
         ('figures', ['--layer=conv6'], 'value should be one of <conv1|conv2|conv3|conv4|conv5>'),
         ('figures', ['--out='], '--out is empty'),
         ('figures', [], 'error: .*/run is not a work directory: .*/run/config.json does not exist'),
-        ('benchmark', [DEMO, '--batch=16,x'], "--batch=16,x: 'x' is no batch size"),
+        ('benchmark', [DEMO, '--batch=16,x'], "--batch=16,x: 'x' is not a batch size"),
         ('benchmark', [DEMO, '--out='], '--out is empty'),
         ('main', [DEMO, '--coordinator=host', '--processes=1', '--process=0'], 'give all three, such as'),
         ('figures', ['--seed=4000000000'], 'seed=4000000000'),

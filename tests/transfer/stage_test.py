@@ -21,7 +21,7 @@ def test_sample_batches_have_the_form_that_the_step_needs(name, config):
     config.layerwise.crop_size = config.voc_classification.crop_size = 12
     config.voc_detection.update(hidden=8, boxes=50, scales=(24,), longest=40)
     config.voc_segmentation.hidden = 8
-    module, key = benchmark.stages()[name], keys.stage_key(0, name)
+    module, key = benchmark.load_stages()[name], keys.stage_key(0, name)
     base = jax.eval_shape(partial(artifacts.init_state, config=config), key, None).variables
     state = jax.eval_shape(partial(module.init_state, config=config), key, base)
     batch = module.sample_batch(config)
@@ -32,7 +32,7 @@ def test_sample_batches_have_the_form_that_the_step_needs(name, config):
 
 def test_the_time_of_the_trunk_is_measured(config):
     config.layerwise.crop_size, config.batch_size = 12, 2
-    stage = benchmark.stages()['layerwise']
+    stage = benchmark.load_stages()['layerwise']
     assert stage.time_components(config, stage.sample_batch(config), 1)['trunk_s'] > 0
 
 
