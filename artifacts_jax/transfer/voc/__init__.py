@@ -1,1 +1,1 @@
-"""Tasks on PASCAL VOC: classification, detection, segmentation, and support vector machines on frozen features."""
+"""Tasks on PASCAL VOC: classification, detection, segmentation, and linear SVMs on frozen features."""

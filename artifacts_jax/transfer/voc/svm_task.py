@@ -1,7 +1,7 @@
-"""The task: VISSL's linear support vector machines on frozen layers, learned and tested on VOC07 (svm.py).
+"""The task `voc_svm`: VISSL's linear SVMs on frozen layers, trained and tested on VOC07 (svm.py).
 
-Features are the maps of the trunk, pooled by the windows of VISSL's linear classifiers: 9,600 or 9,216 values. All
-layers come of one pass over the images; the machines are fitted on CPU, by each process alike.
+Features are the maps of the trunk, pooled by the windows of VISSL's linear classifiers to 9,600 or 9,216 values. One
+pass over the images extracts the features of all layers. Each process fits all SVMs on CPU.
 """
 
 from collections.abc import Sequence
@@ -25,35 +25,37 @@ from artifacts_jax.transfer.layerwise.presets import LAYERS, PRESETS
 from artifacts_jax.transfer.voc import svm
 
 NAME = 'voc_svm'
-SPLITS = ()  # the data is opened here
+SPLITS = ()  # none: this task opens its own data
 PARTS = ('all', 'low_shot')
 
 
 def check(config: ConfigDict, devices: Devices) -> None:
-    """Raises ConfigError if a batch does not divide by the processes, or the crops fit neither images nor trunk."""
+    """Raises ConfigError if the processes cannot share the batch equally, or the crops do not fit images or trunk."""
     del devices
     options, size = config.voc_svm, config.voc_svm.crop_size
     processes.check_batch('voc_svm.batch_size', options.batch_size)
     if options.view == 'centre' and size > config.data.size:
-        raise ConfigError(f'voc_svm.crop_size={size} is larger than the images, data.size={config.data.size}')
+        raise ConfigError(
+            f'voc_svm.crop_size={size}: larger than the images, data.size={config.data.size}; set a smaller crop size'
+        )
     architecture.check_size('voc_svm.crop_size', size, config, alexnet.GEOMETRIES[options.geometry])
 
 
 class Data:
-    """Records of the training and the test images, and the features that have been extracted of them."""
+    """The records of the training and test images, and their extracted features."""
 
     def __init__(self, config: ConfigDict, records: dict[str, Sequence]):
         self.records = [records[split] for split in (config.data.probe_train, config.data.test)]
         self._features = {}
 
     def features(self, run: Run, entry: Entry) -> tuple:
-        """Returns ({layer: features}, labels) of both splits, of all layers that are evaluated now."""
+        """Returns ({layer: features}, labels) for both splits, with all layers that this run evaluates."""
         if entry.network.provenance not in self._features:
             layers = tuple(dict.fromkeys(key.partition('/')[0] for key in entry.pending))
-            extract, trunk = _extractor(run.config, run.devices, layers), entry.network.trunk
-            found = tuple(_collect(run, extract, trunk, records) for records in self.records)
-            _check_labels(run.config, *(labels for _, labels in found))  # some images may have been left out
-            self._features = {entry.network.provenance: found}
+            extract, trunk = _make_extractor(run.config, run.devices, layers), entry.network.trunk
+            features = tuple(_collect_features(run, extract, trunk, records) for records in self.records)
+            _check_labels(run.config, *(labels for _, labels in features))  # again, because images may be skipped
+            self._features = {entry.network.provenance: features}
         return self._features[entry.network.provenance]
 
 
@@ -61,7 +63,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Data:
     """Returns the data.
 
     Raises:
-      DataError: data.name is not VOC, has not the splits, or has too few images of a class.
+      DataError: data.name is not VOC, a split is missing, or a class has too few images.
     """
     records = devkit.open_splits(config, datasets)
     devkit.check_positives(records, config.data.name)
@@ -71,71 +73,71 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Data:
 
 
 def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
-    """Returns {'LAYER/PART': the learned network}."""
+    """Returns {'LAYER/PART': the trained network}, where PART is 'all' or 'low_shot'."""
     options = config.voc_svm
-    asked = [(layer, part) for layer in LAYERS if layer in options.layers for part in PARTS if part in options.parts]
-    return {'/'.join(each): networks['learned'] for each in asked}
+    keys = [f'{layer}/{part}' for layer in LAYERS if layer in options.layers for part in PARTS if part in options.parts]
+    return dict.fromkeys(keys, networks['learned'])
 
 
 def evaluate(run: Run, data: Data, entry: Entry) -> dict:
-    """Trains and tests the machines of a layer.
+    """Trains and tests the SVMs of a layer.
 
     Returns:
       The result of svm.train_on_all or svm.train_low_shot, with shots as text, and 'dataset', 'train' and 'test'.
 
     Raises:
-      DataError: of a class there are fewer images than low-shot training draws.
+      DataError: a class has fewer images than low-shot training needs.
     """
     options, (layer, part) = run.config.voc_svm, entry.key.split('/')
     (train, labels), (test, test_labels) = data.features(run, entry)
     shared = {'seed': run.config.seed, 'costs': options.costs, 'iterations': options.iterations}
-    given = train[layer], labels, test[layer], test_labels
+    arrays = train[layer], labels, test[layer], test_labels
     if part == 'all':
-        row = svm.train_on_all(*given, **shared)
+        row = svm.train_on_all(*arrays, **shared)
     else:
-        row = svm.train_low_shot(*given, shots=options.shots, draws=options.draws, **shared)
+        row = svm.train_low_shot(*arrays, shots=options.shots, draws=options.draws, **shared)
         row['shots'] = {str(shot): numbers for shot, numbers in row['shots'].items()}
     return {**row, 'dataset': run.config.data.name, 'train': len(labels), 'test': len(test_labels)}
 
 
 def summary(row: dict) -> list[str]:
-    """Returns the mean average precisions."""
+    """Returns the lines to print for a row: the mean average precisions."""
     if 'shots' not in row:
         return [results.format_number(row['map'], 2)]
-    return [f'{shot}: {_spread(numbers)}' for shot, numbers in row['shots'].items()]
+    return [f'k = {shot}: {_format_spread(numbers)}' for shot, numbers in row['shots'].items()]
 
 
 def table(found: dict) -> str:
-    """Returns the rows as a table of text: mean average precisions in %."""
+    """Returns the rows as a text table: mean average precisions in %."""
     rows = {layer: found[NAME][layer] for layer in LAYERS if found[NAME].get(layer)}
-    one = next(row for parts in rows.values() for row in parts.values())
+    first_row = next(row for parts in rows.values() for row in parts.values())
     shots = list(dict.fromkeys(shot for parts in rows.values() for shot in parts.get('low_shot', {}).get('shots', ())))
     lines = []
     for layer, parts in rows.items():
-        low = parts.get('low_shot', {}).get('shots', {})
-        cells = [_spread(low[shot]) if shot in low else '-' for shot in shots]
+        low_shot = parts.get('low_shot', {}).get('shots', {})
+        cells = [_format_spread(low_shot[shot]) if shot in low_shot else '-' for shot in shots]
         lines.append([layer, results.format_number(parts.get('all', {}).get('map'), 2), *cells])
     return (
-        f'{one["dataset"]}, linear support vector machines on frozen layers, {one["train"]:,} training and'
-        f' {one["test"]:,} test images; mean average precision in %, of all training images, and of 1, 2, ... with each'
-        f' class\n\n{results.format_table(["layer", "all", *shots], lines)}'
+        f'{first_row["dataset"]}, linear support vector machines on frozen layers, {first_row["train"]:,} training and'
+        f' {first_row["test"]:,} test images; mean average precision in %, for all training images, and for k = 1, 2,'
+        f' ... images with each class\n\n{results.format_table(["layer", "all", *shots], lines)}'
     )
 
 
-def _spread(numbers):
+def _format_spread(numbers):
     return f'{numbers["mean"]:.2f} +- {numbers["deviation"]:.2f}'
 
 
 def open_images(config: ConfigDict, records: Sequence) -> reading.StreamedDataset:
-    """Returns batches of images as squares, 'image' uint8 [b, size, size, 3], with 'labels' int8 [b, 20].
+    """Returns a data set of square images, 'image' uint8 [b, size, size, 3], with 'labels' int8 [b, 20].
 
-    | view | an image becomes | whose |
+    | voc_svm.view | square image | used by VISSL for |
     |---|---|---|
-    | `whole` | all of it, squashed to a square | VISSL's, for AlexNet |
-    | `centre` | its central square | VISSL's, for ResNet |
+    | `whole` | the whole image, resized to a square | AlexNet |
+    | `centre` | the central square | ResNet |
 
-    Source: facebookresearch/vissl, configs/config/benchmark/linear_image_classification/voc07, which resizes an image
-    twice where this does once.
+    Source: facebookresearch/vissl, configs/config/benchmark/linear_image_classification/voc07. VISSL resizes an image
+    twice; this code resizes once.
     """
     options = config.voc_svm
     size = config.data.size if options.view == 'centre' else options.crop_size
@@ -151,7 +153,7 @@ def open_images(config: ConfigDict, records: Sequence) -> reading.StreamedDatase
 
 
 def _check_labels(config, labels, test_labels):
-    """Raises DataError if there are too few images of a class for a part."""
+    """Raises DataError if a class has too few images for one of voc_svm.parts."""
     options = config.voc_svm
     if 'low_shot' in options.parts:
         svm.check_enough(labels, test_labels, options.shots)
@@ -159,24 +161,24 @@ def _check_labels(config, labels, test_labels):
         svm.check_trainable(labels, test_labels)
 
 
-def _extractor(config, devices, layers):
-    """Returns extract(trunk's variables, batch) -> ({layer: [B, D]}, labels [B, 20])."""
+def _make_extractor(config, devices, layers):
+    """Returns extract(variables of the trunk, batch) -> ({layer: features [B, D]}, labels [B, 20])."""
     options, preset = config.voc_svm, PRESETS['vissl']
     model = architecture.make_trunk(config, geometry=alexnet.GEOMETRIES[options.geometry], normalise=False)
 
     def extract(variables, batch):
         _, maps = model.apply(alexnet.absorb(variables), views.centre_crop(batch['image'], options.crop_size))
-        small = {layer: downsample(maps[layer].astype('float32'), preset, LAYERS.index(layer)) for layer in layers}
-        return {layer: x.reshape(len(x), -1) for layer, x in small.items()}, batch['labels']
+        pooled = {layer: downsample(maps[layer].astype('float32'), preset, LAYERS.index(layer)) for layer in layers}
+        return {layer: x.reshape(len(x), -1) for layer, x in pooled.items()}, batch['labels']
 
     return devices.per_example(extract)
 
 
-def _collect(run, extract, trunk, records):
-    """Returns ({layer: features [N, D]}, labels [N, 20]) of the images of a split that can be used."""
+def _collect_features(run, extract, trunk, records):
+    """Returns ({layer: features [N, D]}, labels [N, 20]) of the usable images of a split."""
     config, options = run.config, run.config.voc_svm
     squares = open_images(config, records)
     run.track_skipped(squares)
-    found = [extract(trunk, batch) for batch in squares.eval_batches(options.batch_size)]
+    features = [extract(trunk, batch) for batch in squares.eval_batches(options.batch_size)]
     squares.skipped.report()
-    return jax.tree.map(lambda *xs: np.concatenate(xs), *found)
+    return jax.tree.map(lambda *xs: np.concatenate(xs), *features)

@@ -73,7 +73,9 @@ def test_features_are_those_of_the_trunk_pooled_by_the_windows_of_vissl(devkit, 
     trunk = {kind: tree['trunk'] for kind, tree in variables.items()}
     run = Run(config, tmp_path, devices, splits.Datasets(config))
     records = run.data(svm_task).records[1]
-    features, labels = svm_task._collect(run, svm_task._extractor(config, devices, ('conv1', 'conv5')), trunk, records)
+    features, labels = svm_task._collect_features(
+        run, svm_task._make_extractor(config, devices, ('conv1', 'conv5')), trunk, records
+    )
     np.testing.assert_array_equal(labels, [record.labels for record in records])
     squashed = np.stack(
         [PIL.Image.fromarray(record.read_image()).resize((16, 16), PIL.Image.Resampling.BILINEAR) for record in records]
@@ -89,8 +91,8 @@ def test_features_are_those_of_the_trunk_pooled_by_the_windows_of_vissl(devkit, 
     ('changes', 'message'),
     [
         ({'data.test': 'val'}, r"no list .*val.txt of the images of 'val'; there are: test, trainval"),
-        ({'voc_svm.crop_size': 20, 'voc_svm.view': 'centre'}, 'crop_size=20 is larger than the images, data.size=16'),
-        ({'voc_svm.shots': (1, 16)}, '10 training images have the class cat, .* on 16 .* at most 2 in voc_svm.shots'),
+        ({'voc_svm.crop_size': 20, 'voc_svm.view': 'centre'}, 'crop_size=20: larger than the images, data.size=16'),
+        ({'voc_svm.shots': (1, 16)}, '10 training images with the class cat, but k = 16 .* voc_svm.shots to at most 2'),
         ({'voc_svm.layers': ('conv6',)}, r"no 'conv6', the nearest is 'conv5'"),
     ],
 )

@@ -10,12 +10,12 @@ from artifacts_jax.data.voc.annotations import NAMES
 from artifacts_jax.transfer.voc import average_precision, svm
 
 COSTS = (0.01, 1.0)
-PRESENT = 3  # classes that there are
+PRESENT = 3  # number of classes with images
 
 
 @pytest.fixture(scope='module')
 def data():
-    """(features, labels, those of tests) of 200 images each, whose features tell of three classes with noise."""
+    """Returns (features, labels, test features, test labels); the features depend on three classes, with noise."""
     random = np.random.default_rng(0)
 
     def draw():
@@ -23,7 +23,7 @@ def data():
         labels[:, :PRESENT] = random.choice([-1, -1, -1, 1], (200, PRESENT))
         features = np.concatenate([labels[:, :PRESENT], np.zeros((200, 5))], axis=1) + 3
         features += random.normal(scale=0.8, size=features.shape)
-        labels[:PRESENT, :PRESENT] = 0  # of some it is not known
+        labels[:PRESENT, :PRESENT] = 0  # some labels are unknown
         return features.astype(np.float32), labels
 
     return *draw(), *draw()
@@ -68,27 +68,25 @@ def test_low_shot_is_better_with_more_images_and_a_function_of_the_seed(data):
 
 def test_low_shot_samples_are_images_with_known_labels():
     labels = np.array([0] * 10 + [1] * 4 + [-1] * 60, np.int8)
-    rows = svm._drawn(np.random.default_rng(0), labels, 3)
+    rows = svm._sample_rows(np.random.default_rng(0), labels, 3)
     assert len(set(rows)) == 3 + 57
     np.testing.assert_array_equal(labels[rows], [1] * 3 + [-1] * 57)
 
 
 def test_too_few_images_are_refused(data):
-    with pytest.raises(
-        DataError, match=r'training images have not the class aeroplane, and low-shot training on 12 .* 228'
-    ):
+    with pytest.raises(DataError, match=r'training images without the class aeroplane, but k = 12 needs 228'):
         svm.train_low_shot(*data, seed=0, shots=(1, 12))
 
 
 def test_the_suggested_number_of_shots_is_accepted(data):
     _, labels, _, test_labels = data
-    with pytest.raises(DataError, match=r"give at most \d in voc_svm.shots, or leave 'low_shot' out of") as raised:
+    with pytest.raises(DataError, match=r"set voc_svm.shots to at most \d, or remove 'low_shot' from") as raised:
         svm.check_enough(labels, test_labels, (1, 12))
     most = int(re.search(r'at most (\d)', str(raised.value))[1])
     svm.check_enough(labels, test_labels, (1, most))
-    with pytest.raises(DataError, match=f'at most {most} '):
+    with pytest.raises(DataError, match=f'at most {most},'):
         svm.check_enough(labels, test_labels, (most + 1,))
-    with pytest.raises(DataError, match=r"draws 1: leave 'low_shot' out of voc_svm.parts"):
+    with pytest.raises(DataError, match=r"needs 1; remove 'low_shot' from voc_svm.parts"):
         svm.check_enough(-np.abs(labels), test_labels, (1,))
 
 
@@ -97,7 +95,7 @@ def test_training_on_all_images_needs_three_with_and_three_without_a_tested_clas
     labels[:3, 4], test_labels[0, 4] = 1, 1
     svm.check_trainable(labels, test_labels)
     for fewer in (labels[1:], labels[:-1]):
-        with pytest.raises(DataError, match=r"in 3 training images or more, .*: leave 'all' out of voc_svm.parts"):
+        with pytest.raises(DataError, match=r"has 3 or more training images .*; remove 'all' from voc_svm.parts"):
             svm.check_trainable(fewer, test_labels)
     with pytest.raises(DataError, match='no class of the test images'):
         svm.check_trainable(labels, np.roll(test_labels, 1, axis=1))
