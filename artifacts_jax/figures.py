@@ -85,7 +85,7 @@ def write(
         views = augment.test_view(config, images[indices.ravel()])
         return {'image': views.reshape(*indices.shape, *views.shape[1:]), 'label': classes[labels[indices]]}
 
-    grids.neighbours(
+    grids.plot_neighbours(
         out / 'neighbours.png',
         {'image': augment.test_view(config, queries['image']), 'label': classes[queries['label']]},
         {name: {**make_panels(indices), 'similarity': values} for name, (indices, values) in neighbours.items()},

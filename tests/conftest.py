@@ -117,7 +117,7 @@ def unchecked(monkeypatch):
 def undrawn():
     """Curves and grids are not drawn, which takes as long as a few steps and their compilation."""
     with pytest.MonkeyPatch.context() as patch:
-        for module, name in ((plots, 'curves'), (sheet, 'draw')):
+        for module, name in ((plots, 'plot_curves'), (sheet, 'draw')):
             patch.setattr(module, name, lambda *arguments, **options: None)
         yield
 

@@ -144,7 +144,7 @@ def _become(asked):
     if platforms := asked['environment'].get('JAX_PLATFORMS'):
         jax.config.update('jax_platforms', platforms)  # JAX itself has read it
     if not asked['drawn']:
-        plots.curves = sheet.draw = lambda *arguments, **options: None
+        plots.plot_curves = sheet.draw = lambda *arguments, **options: None
     sys.path[0] = asked['cwd']
     sys.argv = [asked['module'], *asked['arguments']]
     status = 0

@@ -17,7 +17,7 @@ KEPT, LIGHT, DROPPED = (np.array(rgb) / 255 for rgb in ((0, 114, 178), (240, 240
 OPACITY = 0.6  # of what is drawn over an image
 
 
-def image_grid(path: Path, columns: dict, *, title: str = '') -> None:
+def plot_image_grid(path: Path, columns: dict, *, title: str = '') -> None:
     """Draws one row for each example and one column for each entry, with the entries' names on top.
 
     With the right columns it is the paper's figure of damaged and repaired images.
@@ -48,7 +48,7 @@ def image_grid(path: Path, columns: dict, *, title: str = '') -> None:
     sheet.draw(path, [list(map(Cell, row)) for row in rows], headings=list(columns), title=title)
 
 
-def mask_prediction(
+def plot_mask_prediction(
     path: Path,
     fake: dict,
     real: dict,
@@ -97,7 +97,7 @@ def mask_prediction(
     sheet.draw(path, list(rows.values()), sides=list(rows), title=title, row_gaps=(3,), bar=bar)
 
 
-def neighbours(path: Path, queries: dict, networks: dict, *, title: str = '') -> None:
+def plot_neighbours(path: Path, queries: dict, networks: dict, *, title: str = '') -> None:
     """Draws one query in a row, and beside it its neighbours by each network's features, nearest first.
 
     Under each neighbour is its similarity and its class, in bold where that is the query's.
@@ -121,7 +121,7 @@ def neighbours(path: Path, queries: dict, networks: dict, *, title: str = '') ->
     sheet.draw(path, rows, headings=['query'], spans=spans, title=title, column_gaps=starts, target=128)
 
 
-def filters(path: Path, kernel: Float[np.ndarray, 'k k 3 C'], *, title: str = '') -> None:
+def plot_filters(path: Path, kernel: Float[np.ndarray, 'k k 3 C'], *, title: str = '') -> None:
     """Draws the filters of a first layer as tiles, in the network's order, each scaled to its own range.
 
     Args:

@@ -30,7 +30,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def curves(path: Path, rows: Iterable[dict], *, title: str = '') -> None:
+def plot_curves(path: Path, rows: Iterable[dict], *, title: str = '') -> None:
     """Draws metrics over steps, a panel for each metric with its training and test curves.
 
     Training curves are smoothed, with the raw curve faint behind. If a step is there twice, because a run was
@@ -61,7 +61,7 @@ def curves(path: Path, rows: Iterable[dict], *, title: str = '') -> None:
     colors = _colors(names)
     across = {4: 2}.get(len(panels), min(len(panels), 3 if len(panels) <= 9 else 5))
     down = -(-len(panels) // across)
-    with canvas(path, 3.2 * across, 2.0 * down + (0.3 if title else 0), 'constrained') as figure:
+    with new_figure(path, 3.2 * across, 2.0 * down + (0.3 if title else 0), 'constrained') as figure:
         figure.suptitle(title or None)
         for n, (metric, series) in enumerate(sorted(panels.items())):
             axes = figure.add_subplot(down, across, n + 1)
@@ -85,7 +85,7 @@ def curves(path: Path, rows: Iterable[dict], *, title: str = '') -> None:
                 axes.legend(ncols=len(series), handlelength=1.2, columnspacing=1.0, **place)
 
 
-def probe_bars(path: Path, results: dict, *, title: str = '', ylabel: str = 'accuracy (%)') -> None:
+def plot_probe_bars(path: Path, results: dict, *, title: str = '', ylabel: str = 'accuracy (%)') -> None:
     """Draws the accuracy of the probe at each layer as bars, grouped by network.
 
     Args:
@@ -107,7 +107,7 @@ def probe_bars(path: Path, results: dict, *, title: str = '', ylabel: str = 'acc
     colors = _colors(groups)
     bar = 0.8 / len(groups)
     width = max(4.0, 1.2 + 0.42 * (len(groups) + 0.5) * len(layers))
-    with canvas(path, width, 3.0, 'constrained') as figure:
+    with new_figure(path, width, 3.0, 'constrained') as figure:
         figure.suptitle(title or None)
         axes = figure.add_subplot()
         keys = []
@@ -131,7 +131,7 @@ def probe_bars(path: Path, results: dict, *, title: str = '', ylabel: str = 'acc
 
 
 @contextmanager
-def canvas(path: Path, width: float, height: float, layout: Any = None) -> Iterator:
+def new_figure(path: Path, width: float, height: float, layout: Any = None) -> Iterator:
     """Gives a figure of so many inches to draw on, and then writes its PNG file, whole or not at all."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg

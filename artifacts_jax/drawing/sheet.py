@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Real
 
-from artifacts_jax.drawing.plots import DPI, STYLE, canvas
+from artifacts_jax.drawing.plots import DPI, STYLE, new_figure
 
 GAP, WIDE = 8, 24  # between cells, and what is added where the gap is wide
 LINE, CAPTION = 24, 8  # height of a line of text, and the size of captions in points
@@ -87,7 +87,7 @@ def draw(
     foot = tops.pop()
     height = foot - gap + max(GAP, gap) + (4 * LINE if bar else 0)
 
-    with canvas(path, width / DPI, height / DPI) as figure:
+    with new_figure(path, width / DPI, height / DPI) as figure:
 
         def write(x, y, text, **options):
             options = {'ha': 'center', 'va': 'center', 'linespacing': 1.15, **options}

@@ -92,7 +92,7 @@ def clean_up(run: Run, found: dict) -> None:
         accuracies = {
             name: {layer: row['accuracy'] for layer, row in rows.items()} for name, rows in found[NAME].items()
         }
-        plots.probe_bars(run.workdir / 'figures' / 'probe.png', accuracies)
+        plots.plot_probe_bars(run.workdir / 'figures' / 'probe.png', accuracies)
 
 
 def table(found: dict) -> str:

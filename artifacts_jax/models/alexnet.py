@@ -20,7 +20,7 @@ GEOMETRIES = {
 }
 
 
-def absorb(variables: dict) -> dict:
+def fold_batch_norm(variables: dict) -> dict:
     """Returns the variables of a trunk with normalise=False that computes the same, {'params': tree}.
 
     Its conv5 has the scale and the offset of batch norm, by the running averages, in its kernels and biases.
@@ -93,7 +93,7 @@ def pool5(geometry: Geometry) -> int | str:
     return 'SAME' if geometry == TRAINED else 0
 
 
-def sides(size: int, kernel: int, stride: int, geometry: Geometry) -> tuple[int, int, int, int]:
+def compute_map_sizes(size: int, kernel: int, stride: int, geometry: Geometry) -> tuple[int, int, int, int]:
     """Returns how many entries conv1, pool1, pool2 and pool5 have along an axis; below 1 where there are none.
 
     Those of conv2 to conv5 are pool1's and pool2's.
@@ -105,7 +105,7 @@ def sides(size: int, kernel: int, stride: int, geometry: Geometry) -> tuple[int,
       geometry: what stands around the maps.
     """
     conv1 = geometry.conv1
-    found = [-(-size // stride) if isinstance(conv1, str) else layers.convolved(size, kernel, stride, conv1)]
+    found = [-(-size // stride) if isinstance(conv1, str) else layers.conv_output_size(size, kernel, stride, conv1)]
     for padding in (geometry.pool1, geometry.pool2, pool5(geometry)):
-        found.append((found[-1] + 1) // 2 if isinstance(padding, str) else layers.pooled(found[-1], padding))
+        found.append((found[-1] + 1) // 2 if isinstance(padding, str) else layers.pool_output_size(found[-1], padding))
     return found[0], found[1], found[2], found[3]

@@ -71,14 +71,14 @@ def check_size(
       geometry: the trunk's.
       connected: whether pool5 and connected layers follow.
     """
-    least = least_size(config, geometry, connected=connected)
+    least = compute_min_size(config, geometry, connected=connected)
     if size < least:
         known = [each for each, other in alexnet.GEOMETRIES.items() if other == geometry != TRAINED]
         where = f' in the geometry {known[0]!r}' if known else ''
         raise ConfigError(f'{name}={size}: the trunk takes {least} pixels or more{where}')
 
 
-def least_size(config: ConfigDict, geometry: Geometry = TRAINED, *, connected: bool = False) -> int:
+def compute_min_size(config: ConfigDict, geometry: Geometry = TRAINED, *, connected: bool = False) -> int:
     """Returns the least size of images, pixels, that leaves every map an entry; arguments as of `check_size`.
 
     It is no less than conv1's kernel, nor than what an entry of conv5 stands for.
@@ -86,7 +86,7 @@ def least_size(config: ConfigDict, geometry: Geometry = TRAINED, *, connected: b
     kernel, stride = config.model.kernels[0], config.model.conv1_stride
     used = 4 if connected else 3
     sizes = itertools.count(max(kernel, 4 * stride))
-    return next(size for size in sizes if min(alexnet.sides(size, kernel, stride, geometry)[:used]) > 0)
+    return next(size for size in sizes if min(alexnet.compute_map_sizes(size, kernel, stride, geometry)[:used]) > 0)
 
 
 def make_discriminator(config: ConfigDict, axis_name: str | None = None) -> Discriminator:

@@ -2,7 +2,7 @@
 
 A box is x1 y1 x2 y2: its first and last pixels, which both belong to it, counted from 0, as Fast R-CNN has them. VOC
 counts from 1: `from_voc`. Areas are of pixels, so x2 - x1 + 1 wide; a box with x2 < x1 or y2 < y1 has none, and
-overlaps nothing. In regression widths are x2 - x1 + EPS, as published: what moves a box one pixel wide is huge, but
+overlaps nothing. In regression widths are x2 - x1 + EPS, as published: what deltas a box one pixel wide is huge, but
 finite.
 
 Source: rbgirshick/fast-rcnn, lib/fast_rcnn/test.py, lib/roi_data_layer/roidb.py and lib/utils/nms.pyx.
@@ -38,22 +38,22 @@ def iou(boxes: Num[ArrayLike, 'N 4'], others: Num[ArrayLike, 'M 4']) -> Float[Ar
     return xp.where(common > 0, common / xp.where(common > 0, union, 1.0), 0.0)
 
 
-def encode(boxes: Float[ArrayLike, '*N 4'], goals: Float[ArrayLike, '*N 4']) -> Float[Array, '*N 4']:
-    """Returns what moves boxes to their goals.
+def encode(boxes: Float[ArrayLike, '*N 4'], targets: Float[ArrayLike, '*N 4']) -> Float[Array, '*N 4']:
+    """Returns what deltas boxes to their targets.
 
-    It is how far the centre moves in x and y, in widths and heights of the box, and the logarithms of the ratios of
+    It is how far the centre deltas in x and y, in widths and heights of the box, and the logarithms of the ratios of
     widths and of heights.
     """
     centres, sides = _centred(boxes)
-    goal_centres, goal_sides = _centred(goals)
-    return jnp.concatenate([(goal_centres - centres) / sides, jnp.log(goal_sides / sides)], axis=-1)
+    target_centres, target_sides = _centred(targets)
+    return jnp.concatenate([(target_centres - centres) / sides, jnp.log(target_sides / sides)], axis=-1)
 
 
-def decode(boxes: Float[ArrayLike, '*#N 4'], moves: Float[ArrayLike, '*#N 4']) -> Float[Array, '*_ 4']:
-    """Returns boxes moved, which `encode` undoes; neither is clipped. One box may have moves of several classes."""
+def decode(boxes: Float[ArrayLike, '*#N 4'], deltas: Float[ArrayLike, '*#N 4']) -> Float[Array, '*_ 4']:
+    """Returns boxes moved, which `encode` undoes; neither is clipped. One box may have deltas of several classes."""
     centres, sides = _centred(boxes)
-    moves = jnp.asarray(moves)
-    centres, halves = moves[..., :2] * sides + centres, 0.5 * jnp.exp(moves[..., 2:]) * sides
+    deltas = jnp.asarray(deltas)
+    centres, halves = deltas[..., :2] * sides + centres, 0.5 * jnp.exp(deltas[..., 2:]) * sides
     return jnp.concatenate([centres - halves, centres + halves], axis=-1)
 
 
@@ -78,8 +78,8 @@ def flip(boxes: Float[ArrayLike, '*N 4'], width: Num[ArrayLike, '']) -> Float[Ar
     return jnp.stack([width - 1 - x2, y1, width - 1 - x1, y2], axis=-1)
 
 
-def keep(
-    boxes: Float[Array, 'N 4'], scores: Float[Array, ' N'], mask: Bool[Array, ' N'], *, threshold: float = SUPPRESSION
+def nms(
+    boxes: Float[Array, 'N 4'], scores: Float[Array, ' N'], valid: Bool[Array, ' N'], *, threshold: float = SUPPRESSION
 ) -> Bool[Array, ' N']:
     """Returns which boxes remain after non-maximum suppression, of one class; under vmap, of several.
 
@@ -89,7 +89,7 @@ def keep(
     Args:
       boxes: memory grows with their number's square.
       scores: finite.
-      mask: False for what pads them, which is not kept and drops nothing.
+      valid: False for what pads them, which is not kept and drops nothing.
       threshold: of IoU.
     """
     place = jnp.arange(len(scores))
@@ -99,12 +99,12 @@ def keep(
     # What the first n boxes by score do is settled after n rounds, but in practice all is after a few.
     def again(state):
         _, kept = state
-        return kept, mask & ~(drops & kept[:, None]).any(axis=0)
+        return kept, valid & ~(drops & kept[:, None]).any(axis=0)
 
     def unsettled(state):
         return (state[0] != state[1]).any()
 
-    return jax.lax.while_loop(unsettled, again, again((mask, mask)))[1]
+    return jax.lax.while_loop(unsettled, again, again((valid, valid)))[1]
 
 
 def _area(first, last):

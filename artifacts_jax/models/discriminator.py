@@ -65,7 +65,7 @@ class Trunk(nn.Module):
         parts, features = images if isinstance(images, tuple) else (images,), {}
         parts = [preprocess(x).astype(self.dtype) for x in parts]
         if sizes is not None:
-            parts = [layers.inside(x, sizes) for x in parts]
+            parts = [layers.zero_padding(x, sizes) for x in parts]
         for n, (width, kernel) in enumerate(zip(self.widths, self.kernels), start=1):
             convolve = layers.GroupedConv(
                 width,
@@ -85,15 +85,15 @@ class Trunk(nn.Module):
             parts = [nn.relu(x) for x in parts]
             if sizes is not None:  # 0 is as good as nothing to a maximum of what is not negative
                 if n == 1:
-                    sizes = layers.convolved(sizes, kernel, self.conv1_stride, int(self.geometry.conv1))
-                parts = [layers.inside(x, sizes) for x in parts]
+                    sizes = layers.conv_output_size(sizes, kernel, self.conv1_stride, int(self.geometry.conv1))
+                parts = [layers.zero_padding(x, sizes) for x in parts]
             features[f'conv{n}'] = jnp.concatenate(parts)
             if n <= 2:
                 padding = self.geometry.pool1 if n == 1 else self.geometry.pool2
                 parts = [layers.max_pool(x, padding) for x in parts]
                 if sizes is not None:
-                    sizes = layers.pooled(sizes, int(padding))
-                    parts = [layers.inside(x, sizes) for x in parts]
+                    sizes = layers.pool_output_size(sizes, int(padding))
+                    parts = [layers.zero_padding(x, sizes) for x in parts]
                 parts = [layers.local_response_norm(x) for x in parts]
         return features['conv5'], features
 

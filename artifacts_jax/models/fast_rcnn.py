@@ -1,4 +1,4 @@
-"""Fast R-CNN: AlexNet whose pool5 pools regions of interest, with scores of classes and moves of boxes on fc7.
+"""Fast R-CNN: AlexNet whose pool5 pools regions of interest, with scores of classes and deltas of boxes on fc7.
 
 Source: rbgirshick/fast-rcnn, models/CaffeNet/train.prototxt.
 """
@@ -14,7 +14,7 @@ from artifacts_jax.models.discriminator import CHANNEL_MEANS, Geometry, Trunk, s
 
 
 class Regions(nn.Module):
-    """fc6 and fc7, with dropout after each, and on them scores and moves of background, which is 0, and of classes."""
+    """fc6 and fc7, with dropout after each, and on them scores and deltas of background, which is 0, and of classes."""
 
     classes: int
     hidden: int = 4096
@@ -25,7 +25,7 @@ class Regions(nn.Module):
     def __call__(
         self, pooled: Float[Array, 'B R S S C'], dropout_keys: Key[Array, 'B 2'] | None = None
     ) -> tuple[Float32[Array, 'B R K'], Float32[Array, 'B R K 4']]:
-        """Returns (scores before softmax, moves as of boxes.encode, normalised), of each class.
+        """Returns (scores before softmax, deltas as of boxes.encode, normalised), of each class.
 
         Args:
           pooled: the bins of each region.
@@ -46,8 +46,8 @@ class Regions(nn.Module):
         last = nn.Dense(
             4 * (1 + self.classes), kernel_init=nn.initializers.normal(0.001), dtype=self.dtype, name='bbox_pred'
         )
-        moves = last(x).reshape(images, regions, 1 + self.classes, 4)
-        return scores.astype(jnp.float32), moves.astype(jnp.float32)
+        deltas = last(x).reshape(images, regions, 1 + self.classes, 4)
+        return scores.astype(jnp.float32), deltas.astype(jnp.float32)
 
 
 class Detector(nn.Module):
@@ -60,20 +60,20 @@ class Detector(nn.Module):
         self,
         images: Float[Array, 'B H W 3'],
         boxes: Float[Array, 'B R 4'],
-        mask: Bool[Array, 'B R'],
+        valid: Bool[Array, 'B R'],
         dropout_keys: Key[Array, 'B 2'] | None = None,
     ) -> tuple[Float32[Array, 'B R K'], Float32[Array, 'B R K 4']]:
-        """Returns what Regions does of boxes, in pixels of images in [-1, 1]; `mask` is False for what pads them."""
-        return self.head(self.pooled(images, boxes, mask), dropout_keys)
+        """Returns what Regions does of boxes, in pixels of images in [-1, 1]; `valid` is False for what pads them."""
+        return self.head(self.pool(images, boxes, valid), dropout_keys)
 
-    def pooled(
-        self, images: Float[Array, 'B H W 3'], boxes: Float[Array, 'B R 4'], mask: Bool[Array, 'B R']
+    def pool(
+        self, images: Float[Array, 'B H W 3'], boxes: Float[Array, 'B R 4'], valid: Bool[Array, 'B R']
     ) -> Float[Array, 'B R S S C']:
-        """Returns the bins of boxes, as of roi_pooling.pool: 0 where `mask` is False."""
+        """Returns the bins of boxes, as of roi_pooling.pool: 0 where `valid` is False."""
         conv5, _ = self.trunk(images)
-        return roi_pooling.pool(conv5, boxes, mask, scale=1 / (4 * self.trunk.conv1_stride))
+        return roi_pooling.pool(conv5, boxes, valid, scale=1 / (4 * self.trunk.conv1_stride))
 
-    def judged(self, pooled: Float[Array, 'B R S S C']) -> tuple[Float32[Array, 'B R K'], Float32[Array, 'B R K 4']]:
+    def predict(self, pooled: Float[Array, 'B R S S C']) -> tuple[Float32[Array, 'B R K'], Float32[Array, 'B R K 4']]:
         """Returns what Regions does of bins."""
         return self.head(pooled)
 
@@ -86,7 +86,7 @@ def geometry(kernel: int) -> Geometry:
     return Geometry(kernel // 2, 1, 1)
 
 
-def prepared(
+def preprocess(
     images: UInt8[Array | np.ndarray, 'B H W 3'], sizes: Int32[Array | np.ndarray, 'B 2']
 ) -> Float32[Array, 'B H W 3']:
     """Returns images in [-1, 1], such that their padding is 0 once the trunk subtracts means.

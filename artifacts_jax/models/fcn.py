@@ -76,16 +76,16 @@ class Segmenter(nn.Module):
           sizes: their heights and widths before; None: they are not padded.
           dropout_keys: two for each image; None switches dropout off.
         """
-        scores = self.head(self.pooled(images, sizes), dropout_keys)
+        scores = self.head(self.pool(images, sizes), dropout_keys)
         kernel, stride = self.trunk.kernels[0], self.trunk.conv1_stride
         if sizes is not None:
-            scores = layers.inside(scores, windows(sizes, kernel, stride))
-        return stretched(scores, images.shape[1:3], 8 * stride, offset(kernel, stride))
+            scores = layers.zero_padding(scores, count_scores(sizes, kernel, stride))
+        return upsample(scores, images.shape[1:3], 8 * stride, offset(kernel, stride))
 
-    def pooled(
+    def pool(
         self, images: Float[Array, 'B H W 3'], sizes: Int[Array | np.ndarray, 'B 2'] | None = None
     ) -> Float[Array, 'B M N C']:
-        """Returns pool5; arguments as above. Of an image, windows of fc6 so many as `windows` says count."""
+        """Returns pool5; arguments as above. Of an image, windows of fc6 so many as `count_scores` says count."""
         conv5, _ = self.trunk(images, sizes=sizes)
         return layers.max_pool(conv5, 0)
 
@@ -100,15 +100,15 @@ def offset(kernel: int = 11, stride: int = 4) -> int:
     return 6 * stride - 1 - (kernel - 1) // 2
 
 
-def windows(size: layers.Length, kernel: int = 11, stride: int = 4) -> layers.Length:
+def count_scores(size: layers.Length, kernel: int = 11, stride: int = 4) -> layers.Length:
     """Returns how many scores an image of a size, pixels, has along an axis; the other arguments are conv1's."""
-    size = layers.convolved(size, kernel, stride, PADDING * stride)
+    size = layers.conv_output_size(size, kernel, stride, PADDING * stride)
     for _ in range(3):
-        size = layers.pooled(size, 0)
+        size = layers.pool_output_size(size, 0)
     return size - WINDOW + 1
 
 
-def stretched(
+def upsample(
     scores: Float[Array, 'B M N K'], size: tuple[int, ...], stride: int = 32, before: int = 18
 ) -> Float[Array, 'B {size[0]} {size[1]} K']:
     """Returns the bilinear deconvolution of scores, without what lies around an image.

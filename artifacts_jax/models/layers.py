@@ -191,7 +191,9 @@ def max_pool(x: Float[Array, 'B H W C'], padding: int | str = 'SAME') -> Float[A
     lowest = jnp.array(-jnp.inf, x.dtype)
     for axis in (1, 2):
         size = x.shape[axis]
-        before, windows = (size % 2, (size + 1) // 2) if isinstance(padding, str) else (padding, pooled(size, padding))
+        before, windows = (
+            (size % 2, (size + 1) // 2) if isinstance(padding, str) else (padding, pool_output_size(size, padding))
+        )
         edges = [(0, 0, 0)] * x.ndim
         edges[axis] = (before, (size + before) % 2, 0)
         if any(edges[axis]):
@@ -208,18 +210,18 @@ def max_pool(x: Float[Array, 'B H W C'], padding: int | str = 'SAME') -> Float[A
 Length = TypeVar('Length', int, Int[Array | np.ndarray, '*B'])
 
 
-def pooled(size: Length, padding: int) -> Length:
+def pool_output_size(size: Length, padding: int) -> Length:
     """Returns how many windows Caffe's pooling, 3 wide with stride 2, has along an axis: rounded up."""
     windows = -(-(size + 2 * padding - 3) // 2) + 1
     return windows - (padding > 0 and 2 * (windows - 1) >= size + padding)
 
 
-def convolved(size: Length, kernel: int, stride: int, padding: int) -> Length:
+def conv_output_size(size: Length, kernel: int, stride: int, padding: int) -> Length:
     """Returns how many windows a convolution has along an axis: rounded down."""
     return (size + 2 * padding - kernel) // stride + 1
 
 
-def inside(x: Float[Array, 'B M N C'], sizes: Int[Array | np.ndarray, 'B 2']) -> Float[Array, 'B M N C']:
+def zero_padding(x: Float[Array, 'B M N C'], sizes: Int[Array | np.ndarray, 'B 2']) -> Float[Array, 'B M N C']:
     """Returns x with zeros beyond the first rows and columns, so many of each example as `sizes` says."""
     rows, columns = (jnp.arange(x.shape[axis])[None] < sizes[:, axis - 1, None] for axis in (1, 2))
     return jnp.where((rows[:, :, None] & columns[:, None])[..., None], x, jnp.zeros((), x.dtype))

@@ -21,7 +21,7 @@ FARTHEST = 2**20  # cell: an edge that is farther away counts as there
 def pool(
     features: Float[Array, 'B H W C'],
     boxes: Float[Array, 'B N 4'],
-    mask: Bool[Array, 'B N'],
+    valid: Bool[Array, 'B N'],
     *,
     size: int = SIZE,
     scale: float = SCALE,
@@ -33,13 +33,13 @@ def pool(
     Args:
       features: whose cell 0 is centred at pixel 0.
       boxes: regions of each image, as of boxes.py, in pixels of the image that the features are of.
-      mask: False for what pads the boxes, whose bins are 0.
+      valid: False for what pads the boxes, whose bins are 0.
       size: bins in a row, and in a column.
       scale: cells to a pixel.
     """
     limits = features.shape[2], features.shape[1]
     cells = _rounded(boxes * scale)
-    columns, rows = (_edges(cells[..., n], cells[..., n + 2], mask, size, limits[n]) for n in (0, 1))
+    columns, rows = (_edges(cells[..., n], cells[..., n + 2], valid, size, limits[n]) for n in (0, 1))
     return _pooled(features, columns, rows)
 
 
@@ -49,13 +49,13 @@ def _rounded(x):
     return jnp.clip(whole + away, -FARTHEST, FARTHEST).astype(jnp.int32)
 
 
-def _edges(first: Int32[Array, 'B N'], last: Int32[Array, 'B N'], mask, size, limit):
+def _edges(first: Int32[Array, 'B N'], last: Int32[Array, 'B N'], valid, size, limit):
     """Returns the first cell of each bin along an axis and the one after its last, [B, N, size] each."""
     length = jnp.maximum(last - first + 1, 1)[..., None]
     bins = jnp.arange(size)[None, None]
     start, end = (bins * length) // size, -(-(bins + 1) * length // size)
     start, end = (jnp.clip(first[..., None] + edge, 0, limit) for edge in (start, end))
-    return start, jnp.where(mask[..., None], end, start)
+    return start, jnp.where(valid[..., None], end, start)
 
 
 @jax.custom_vjp

@@ -152,6 +152,6 @@ def make_plotter(config: ConfigDict, devices: parallel.Devices, datasets: dict) 
         batch = next(datasets['test'].train_batches(processes.round_up(8)))
         columns = zip(('original', 'decoded'), mapped(state.variables, batch))
         if folder:
-            grids.image_grid(folder / 'autoencoder.png', dict(columns))
+            grids.plot_image_grid(folder / 'autoencoder.png', dict(columns))
 
     return plot

@@ -167,16 +167,16 @@ def make_plotter(
         step = f'{int(state.step):,}'
         source = f'held-out images of {Path(config.data.name).name}, after {step} steps'
         named = dict(zip(GAN_COLUMNS if is_gan else COLUMNS, columns))
-        grids.image_grid(folder / 'artifacts.png', named, title=f'Damage and repair: {source}')
+        grids.plot_image_grid(folder / 'artifacts.png', named, title=f'Damage and repair: {source}')
         if not is_gan:
             auc = f'mask AUC {_mask_auc(results):.2f} over {len(results["kept"]):,} images (0.5: chance, 1: perfect)'
             title = f"The discriminator's predictions: {source}; {auc}"
             real = {'input': 'original'}.get(config.artifacts.real, 'decoded')
-            grids.mask_prediction(folder / 'mask_prediction.png', *predictions, title=title, real_name=real)
+            grids.plot_mask_prediction(folder / 'mask_prediction.png', *predictions, title=title, real_name=real)
         kernel = np.asarray(state.params['discriminator']['trunk']['conv1']['group0']['kernel'])
         title = (
             f'The {kernel.shape[-1]} conv1 filters in network order after {step} steps, each scaled to its own range'
         )
-        grids.filters(folder / 'conv1.png', kernel, title=title)
+        grids.plot_filters(folder / 'conv1.png', kernel, title=title)
 
     return plot

@@ -84,7 +84,7 @@ def apply_gradients(
     l2_terms = {network: term for network, (term, _) in l2_losses.items()}
     for network, gradient in gradients.items():
         gradient = jax.tree.map(jnp.add, gradient, l2_losses[network][1])
-        gradient = in_place.after(gradient, [*l2_terms.values(), *norms.values()])
+        gradient = in_place.wait_for_readers(gradient, [*l2_terms.values(), *norms.values()])
         state = state.apply_gradients(optimiser, {network: gradient})
     return state, l2_terms, norms
 

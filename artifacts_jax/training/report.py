@@ -121,7 +121,7 @@ class Report:
 
     def plot_curves(self) -> None:
         """Plots all metrics so far to figures/STAGE_curves.png; slashes in the stage's name become underscores."""
-        plots.curves(self.figures / f'{self.stage.replace("/", "_")}_curves.png', read_metrics(self._path))
+        plots.plot_curves(self.figures / f'{self.stage.replace("/", "_")}_curves.png', read_metrics(self._path))
 
     def _write(self, step, split, values):
         named = {f'{split}/{name}': value for name, value in values.items()}

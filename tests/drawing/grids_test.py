@@ -11,7 +11,7 @@ ORANGE, BLUE = (213, 94, 0), (0, 114, 178)
 @pytest.mark.parametrize('side', [32, 96, 128])
 def test_image_grid_enlarges_images_by_whole_pixels(side, read_png, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, [3, side, side, 3])
-    grids.image_grid(tmp_path / 'grid.png', {'a': images / 127.5 - 1, 'b': images[::-1] / 127.5 - 1})
+    grids.plot_image_grid(tmp_path / 'grid.png', {'a': images / 127.5 - 1, 'b': images[::-1] / 127.5 - 1})
     canvas = read_png(tmp_path / 'grid.png').astype(int)
     scale = max(1, round(192 / side))
     cell, gap = scale * side, 8
@@ -29,7 +29,7 @@ def test_image_grid_draws_kept_entries_light_and_dropped_entries_orange(read_png
     mask = np.zeros([1, 2, 2, 1])
     mask[0, 0, 1] = 1.0
     black = -np.ones([1, 4, 4, 3])
-    grids.image_grid(tmp_path / 'grid.png', {'mask': mask, 'shaded': (black, mask)})
+    grids.plot_image_grid(tmp_path / 'grid.png', {'mask': mask, 'shaded': (black, mask)})
     canvas = read_png(tmp_path / 'grid.png').astype(int)[-200:-8]
     dropped, kept, shaded, untouched = canvas[48, 56], canvas[48, 152], canvas[48, 256], canvas[48, 352]
     np.testing.assert_allclose(dropped, ORANGE, atol=1)
@@ -45,7 +45,7 @@ def test_image_grid_draws_kept_entries_light_and_dropped_entries_orange(read_png
 )
 def test_image_grid_refuses_other_shapes(columns, tmp_path):
     with pytest.raises(ValueError, match='expected'):
-        grids.image_grid(tmp_path / 'grid.png', columns)
+        grids.plot_image_grid(tmp_path / 'grid.png', columns)
 
 
 def test_mask_prediction_lays_the_true_and_the_predicted_mask_over_the_images(read_png, tmp_path, monkeypatch):
@@ -55,7 +55,7 @@ def test_mask_prediction_lays_the_true_and_the_predicted_mask_over_the_images(re
     mask, predicted = np.array([0.0, 1, 1, 1]).reshape(1, 2, 2, 1), np.array([0.5, 0.2, 1, 0]).reshape(1, 2, 2, 1)
     fake = {'image': black, 'real': [0.25], 'kept': predicted}
     real = {'image': black, 'real': [0.75], 'kept': np.ones_like(mask)}
-    grids.mask_prediction(tmp_path / 'mask.png', fake, real, mask)
+    grids.plot_mask_prediction(tmp_path / 'mask.png', fake, real, mask)
     (judged_fake,), (true,), (of_fake,), (judged_real,), (of_real,) = drawn['rows']
     assert (judged_fake.caption, judged_real.caption) == ('P(real) = 0.25', 'P(real) = 0.75')
     assert true.caption == '1 of 4 dropped'
@@ -83,7 +83,7 @@ def test_neighbours_are_beside_their_query_with_the_same_class_in_bold(monkeypat
         'label': [['cat', 'dog', 'cat'], ['', '', '']],
         'similarity': np.array([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4]]),
     }
-    grids.neighbours(tmp_path / 'neighbours.png', queries, {'learned': found, 'random': found})
+    grids.plot_neighbours(tmp_path / 'neighbours.png', queries, {'learned': found, 'random': found})
     assert [len(row) for row in drawn['rows']] == [7, 7]
     assert drawn['spans'] == {(1, 4): 'learned', (4, 7): 'random'}
     first, second = drawn['rows']
@@ -96,7 +96,7 @@ def test_neighbours_are_beside_their_query_with_the_same_class_in_bold(monkeypat
 def test_filters_are_scaled_each_to_its_range(read_png, tmp_path):
     ramp = np.linspace(0, 1, 3 * 3 * 3).reshape(3, 3, 3, 1)
     path = tmp_path / 'one.png'
-    grids.filters(path, np.concatenate([ramp, ramp * 100 - 7], axis=-1))
+    grids.plot_filters(path, np.concatenate([ramp, ramp * 100 - 7], axis=-1))
     canvas = read_png(path).astype(int)
     side, gap = 480, 6
     first, second = (canvas[gap : gap + side, x : x + side] for x in (8, 8 + side + gap))
@@ -109,11 +109,11 @@ def test_filters_are_scaled_each_to_its_range(read_png, tmp_path):
 def test_filters_fill_their_rows_if_they_can(count, across, down, monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(grids.sheet, 'draw', lambda path, rows, **options: drawn.extend(rows))
-    grids.filters(tmp_path / 'some.png', np.zeros([3, 3, 3, count]))
+    grids.plot_filters(tmp_path / 'some.png', np.zeros([3, 3, 3, count]))
     assert (len(drawn[0]), len(drawn)) == (across, down)
     assert sum(map(len, drawn)) == count
 
 
 def test_filters_refuses_other_shapes(unchecked, tmp_path):
     with pytest.raises(ValueError, match='expected'):
-        grids.filters(tmp_path / 'one.png', np.zeros([3, 3, 4, 8]))
+        grids.plot_filters(tmp_path / 'one.png', np.zeros([3, 3, 4, 8]))

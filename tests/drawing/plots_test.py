@@ -31,8 +31,8 @@ def test_import_leaves_matplotlib_alone():
 @pytest.mark.parametrize(
     'draw',
     [
-        lambda path: plots.curves(path, make_rows(), title='Curves'),
-        lambda path: plots.probe_bars(path, RESULTS, title='Probe'),
+        lambda path: plots.plot_curves(path, make_rows(), title='Curves'),
+        lambda path: plots.plot_probe_bars(path, RESULTS, title='Probe'),
     ],
 )
 def test_figures_are_written_whole_and_are_reproducible(draw, read_png, tmp_path):
@@ -48,9 +48,9 @@ def test_figures_are_written_whole_and_are_reproducible(draw, read_png, tmp_path
 
 def test_a_failed_write_leaves_the_old_figure(tmp_path):
     path = tmp_path / 'figure.png'
-    plots.probe_bars(path, RESULTS)
+    plots.plot_probe_bars(path, RESULTS)
     before = path.read_bytes()
-    with pytest.raises(RuntimeError, match='stop'), plots.canvas(path, 1, 1):
+    with pytest.raises(RuntimeError, match='stop'), plots.new_figure(path, 1, 1):
         raise RuntimeError('stop')
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ['figure.png']
@@ -58,7 +58,7 @@ def test_a_failed_write_leaves_the_old_figure(tmp_path):
 
 def test_curves_without_numbers_are_refused(tmp_path):
     with pytest.raises(ValueError, match='expected rows like'):
-        plots.curves(tmp_path / 'curves.png', [{'step': 0, 'note': 'text', 'train/loss': float('inf')}])
+        plots.plot_curves(tmp_path / 'curves.png', [{'step': 0, 'note': 'text', 'train/loss': float('inf')}])
 
 
 def test_smoothing_keeps_lines_and_quietens_noise():
@@ -70,4 +70,4 @@ def test_smoothing_keeps_lines_and_quietens_noise():
 
 def test_probe_bars_without_layers_are_refused(tmp_path):
     with pytest.raises(ValueError, match='expected'):
-        plots.probe_bars(tmp_path / 'probe.png', {'pixels': {'pixels': 40.1}})
+        plots.plot_probe_bars(tmp_path / 'probe.png', {'pixels': {'pixels': 40.1}})

@@ -82,7 +82,7 @@ def test_pooling_rounds_up_as_onnxruntimes(size, padding):
     graph.pool(padding)
     theirs = graph(np.asarray(x).transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(layers.max_pool(x, padding), theirs.transpose(0, 2, 3, 1))
-    assert len(theirs[0, 0]) == layers.pooled(size, padding)
+    assert len(theirs[0, 0]) == layers.pool_output_size(size, padding)
 
 
 @pytest.mark.parametrize('connected', [False, True])
@@ -91,7 +91,7 @@ def test_pooling_rounds_up_as_onnxruntimes(size, padding):
 def test_the_least_images_leave_every_map_an_entry_and_smaller_ones_are_refused(module, geometry, connected):
     config = module.get_config() if module is default else module.tiny()
     chosen = alexnet.GEOMETRIES.get(geometry, fast_rcnn.geometry(config.model.kernels[0]))
-    least = architecture.least_size(config, chosen, connected=connected)
+    least = architecture.compute_min_size(config, chosen, connected=connected)
     trunk = architecture.make_trunk(config, geometry=chosen, normalise=False)
 
     def maps(size):
@@ -100,14 +100,16 @@ def test_the_least_images_leave_every_map_an_entry_and_smaller_ones_are_refused(
         pool5 = [jax.eval_shape(lambda x: layers.max_pool(x, alexnet.pool5(chosen)), conv5)] if connected else []
         return [*found.values(), *pool5]
 
-    sides = alexnet.sides(least, trunk.kernels[0], trunk.conv1_stride, chosen)
+    sides = alexnet.compute_map_sizes(least, trunk.kernels[0], trunk.conv1_stride, chosen)
     assert [x.shape[1] for x in maps(least)] == [*sides[:2], *(sides[2],) * 3, *sides[3 : 3 + connected]]
     architecture.check_size('key', least, config, chosen, connected=connected)
     assert min(sides[: 3 + connected]) > 0
     with pytest.raises(ConfigError, match=f'key={least - 1}: the trunk takes {least} pixels or more'):
         architecture.check_size('key', least - 1, config, chosen, connected=connected)
     if least > max(trunk.kernels[0], 4 * trunk.conv1_stride):  # then a map would be empty
-        assert min(alexnet.sides(least - 1, trunk.kernels[0], trunk.conv1_stride, chosen)[: 3 + connected]) < 1
+        assert (
+            min(alexnet.compute_map_sizes(least - 1, trunk.kernels[0], trunk.conv1_stride, chosen)[: 3 + connected]) < 1
+        )
 
 
 def test_an_absorbed_trunk_computes_the_same():
@@ -115,7 +117,7 @@ def test_an_absorbed_trunk_computes_the_same():
     trunk = Trunk(WIDTHS)
     variables = drawn(jax.random.key(0), jax.eval_shape(trunk.init, jax.random.key(0), images))
     variables['batch_stats'] = jax.tree.map(jnp.abs, variables['batch_stats'])
-    absorbed = alexnet.absorb(variables)
+    absorbed = alexnet.fold_batch_norm(variables)
     assert set(absorbed) == {'params'}
     assert 'norm5' in variables['params']  # unchanged
     _, expected = jax.jit(trunk.apply)(variables, images)

@@ -7,7 +7,7 @@ from onnx import helper, numpy_helper
 
 from artifacts_jax.models import boxes as geometry
 
-keep = jax.jit(geometry.keep, static_argnames='threshold')
+keep = jax.jit(geometry.nms, static_argnames='threshold')
 
 
 def drawn(seed, count, levels=1000):
@@ -66,7 +66,7 @@ def test_classes_are_apart_and_of_equal_scores_the_first_comes_first():
     boxes, scores = map(np.stack, zip(*each))
     mask = np.random.default_rng(9).uniform(size=scores.shape) < 0.7
     mask[3] = False
-    found = np.asarray(jax.jit(jax.vmap(geometry.keep))(boxes, scores, mask))
+    found = np.asarray(jax.jit(jax.vmap(geometry.nms))(boxes, scores, mask))
     for n in range(4):
         expected = np.zeros(60, bool)
         expected[mask[n]] = slowly(boxes[n][mask[n]], scores[n][mask[n]], 0.3)

@@ -45,14 +45,14 @@ def deconvolution(graph, classes, stride):
 )
 def test_scores_cover_images_of_every_size(conv1, stride, sizes):
     for size in sizes:
-        count, step = fcn.windows(size, conv1, stride), 8 * stride
+        count, step = fcn.count_scores(size, conv1, stride), 8 * stride
         assert step * (count - 1) + 2 * step - 1 >= size + fcn.offset(conv1, stride)
 
 
 def test_the_geometry_is_that_of_the_source():
     assert fcn.geometry(4) == (100, 0, 0)
     assert fcn.offset(11, 4) == 18
-    assert [fcn.windows(size) for size in (50, 375, 500)] == [2, 12, 16]
+    assert [fcn.count_scores(size) for size in (50, 375, 500)] == [2, 12, 16]
 
 
 def test_a_window_is_centred_where_its_score_is():
@@ -71,7 +71,7 @@ def test_the_deconvolution_equals_onnxruntimes():
     deconvolution(graph, CLASSES, 32)
     theirs = graph(np.asarray(scores).transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
     assert theirs.shape == (2, 127, 191, CLASSES)
-    ours = fcn.stretched(scores, (100, 130))
+    ours = fcn.upsample(scores, (100, 130))
     np.testing.assert_allclose(ours, theirs[:, 18:118, 18:148], rtol=1e-5, atol=1e-5)
 
 

@@ -149,7 +149,7 @@ def test_the_gradient_goes_to_the_first_largest_value(images, levels):
 def test_it_is_the_gradient_away_from_ties():
     features = 1e3 * distinct(1, 5, 6, 2)  # steps that a difference quotient does not bridge
     boxes = np.array([[[0, 0, 95, 79], [20, 10, 50, 70], [90, 70, 300, 300], [40, 40, 40, 40]]], np.float32)
-    bound = partial(pool, boxes=boxes, mask=np.array([[True, True, True, False]]), size=3)
+    bound = partial(pool, boxes=boxes, valid=np.array([[True, True, True, False]]), size=3)
     check_grads(bound, (features,), order=1, modes=['rev'], eps=1.0, rtol=1e-3)
 
 

@@ -100,9 +100,11 @@ def as_split(batch):
 
 def test_figures_show_as_many_masks_as_images(config, many, stage_states, tmp_path, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(grids, 'image_grid', lambda path, columns, title: drawn.update(columns))
-    monkeypatch.setattr(grids, 'mask_prediction', lambda path, fake, real, mask, **options: drawn.update(mask=mask))
-    monkeypatch.setattr(grids, 'filters', lambda *given, **options: None)
+    monkeypatch.setattr(grids, 'plot_image_grid', lambda path, columns, title: drawn.update(columns))
+    monkeypatch.setattr(
+        grids, 'plot_mask_prediction', lambda path, fake, real, mask, **options: drawn.update(mask=mask)
+    )
+    monkeypatch.setattr(grids, 'plot_filters', lambda *given, **options: None)
     draw = held_out.make_plotter(config, Devices('jit'), {'test': as_split(many)}, examples=8)
     draw(stage_states[artifacts], jax.random.key(0), tmp_path)
     masks = np.asarray(drawn[held_out.COLUMNS[1]])

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 
-def after(gradient: PyTree, readers: Iterable[Float[Array, ''] | float]) -> PyTree:
+def wait_for_readers(gradient: PyTree, readers: Iterable[Float[Array, ''] | float]) -> PyTree:
     """Returns the gradient of parameters, which is there only when everything else that reads them has been computed.
 
     XLA copies parameters before their update, unless it knows that all which reads them comes first.

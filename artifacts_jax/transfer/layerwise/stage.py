@@ -41,7 +41,7 @@ class Stage(TrunkStage):
 
     def init_variables(self, key, trunk, config):
         """As TrunkStage.init_variables: the heads are trained, the trunk is frozen."""
-        trunk, size = alexnet.absorb(trunk), get_crop_size(config)
+        trunk, size = alexnet.fold_batch_norm(trunk), get_crop_size(config)
         _, maps = make_trunk(config).apply(trunk, jnp.zeros((1, size, size, 3)))
         initial = make_heads(config, self.num_classes).init(key, maps, train=False)
         trained = {kind: {'heads': initial.get(kind, {})} for kind in ('params', 'batch_stats')}

@@ -167,7 +167,7 @@ def _make_extractor(config, devices, layers):
     model = architecture.make_trunk(config, geometry=alexnet.GEOMETRIES[options.geometry], normalise=False)
 
     def extract(variables, batch):
-        _, maps = model.apply(alexnet.absorb(variables), views.centre_crop(batch['image'], options.crop_size))
+        _, maps = model.apply(alexnet.fold_batch_norm(variables), views.centre_crop(batch['image'], options.crop_size))
         pooled = {layer: downsample(maps[layer].astype('float32'), preset, LAYERS.index(layer)) for layer in layers}
         return {layer: x.reshape(len(x), -1) for layer, x in pooled.items()}, batch['labels']
 

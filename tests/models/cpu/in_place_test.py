@@ -12,7 +12,7 @@ from tests.compiling import AS_USERS
 @pytest.mark.parametrize('reader', [3.0, np.inf, np.nan])
 def test_a_gradient_is_the_same_whatever_has_been_read(reader):
     gradient = {'kernel': jnp.array([1.0, -2.0, np.inf]), 'bias': jnp.zeros(2)}
-    found = in_place.after(gradient, [jnp.float32(reader), 0.0])
+    found = in_place.wait_for_readers(gradient, [jnp.float32(reader), 0.0])
     jax.tree.map(np.testing.assert_array_equal, found, gradient)
 
 
@@ -27,7 +27,7 @@ def test_parameters_are_copied_unless_xla_is_told_what_comes_first(told):
     def update(params, x):
         value, gradient = jax.value_and_grad(lambda params: jnp.vdot(x @ params, x @ params))(params)
         read = jnp.linalg.norm(jnp.sin(params) @ params)
-        gradient = in_place.after(gradient, [value, read]) if told else gradient
+        gradient = in_place.wait_for_readers(gradient, [value, read]) if told else gradient
         return params - 0.1 * gradient, value, read
 
     shapes = jax.ShapeDtypeStruct((512, 512), jnp.float32), jax.ShapeDtypeStruct((8, 512), jnp.float32)

@@ -74,7 +74,7 @@ class Stage(TrunkStage):
         """As TrunkStage.init_variables: the head is trained, the trunk only with all layers."""
         side = config.voc_classification.crop_size
         drawn = make_network(config).init(key, jnp.zeros((1, side, side, 3)))['params']
-        params, frozen = {'head': drawn['head'], 'trunk': alexnet.absorb(trunk)['params']}, {}
+        params, frozen = {'head': drawn['head'], 'trunk': alexnet.fold_batch_norm(trunk)['params']}, {}
         if config.voc_classification.train != 'all':
             frozen = {'trunk': params.pop('trunk')}
         return {'params': params, 'batch_stats': {}}, {'params': frozen, 'batch_stats': {}}

@@ -270,10 +270,10 @@ def _make_predict_fn(config):
     def predict(variables, batch):
         params, pooled = {'params': variables['params']}, 0.0
         for level in range(sum(name.startswith('image_') for name in batch)):
-            images = fast_rcnn.prepared(batch[f'image_{level}'], batch[f'size_{level}'])
+            images = fast_rcnn.preprocess(batch[f'image_{level}'], batch[f'size_{level}'])
             boxes = batch['boxes'] * batch[f'scale_{level}'][:, None, None]
-            pooled += model.apply(params, images, boxes, batch['level'] == level, method='pooled')
-        scores, deltas = model.apply(params, pooled, method='judged')
+            pooled += model.apply(params, images, boxes, batch['level'] == level, method='pool')
+        scores, deltas = model.apply(params, pooled, method='predict')
         means, deviations = (variables['params']['targets'][name][None, None] for name in ('means', 'deviations'))
         decoded = geometry.decode(batch['boxes'][:, :, None], deltas[:, :, 1:] * deviations + means)
         return batch['index'], jax.nn.softmax(scores)[..., 1:], jax.vmap(geometry.clip)(decoded, batch['extent'])
@@ -295,4 +295,4 @@ def _check_boxes(boxes, size):
     return cleaned
 
 
-_nms = jax.jit(jax.vmap(geometry.keep))
+_nms = jax.jit(jax.vmap(geometry.nms))

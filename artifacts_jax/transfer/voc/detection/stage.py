@@ -47,7 +47,7 @@ class Stage(TrunkStage):
         side = max(config.model.kernels[0], 8 * config.model.conv1_stride)
         image, box = jnp.zeros((1, side, side, 3)), jnp.zeros((1, 1, 4))
         drawn = _network(config).init(key, image, box, jnp.ones((1, 1), bool))['params']
-        params = {'head': drawn['head'], 'trunk': alexnet.absorb(trunk)['params']}
+        params = {'head': drawn['head'], 'trunk': alexnet.fold_batch_norm(trunk)['params']}
         normal = {'means': jnp.zeros((len(NAMES), 4)), 'deviations': jnp.ones((len(NAMES), 4))}
         return {'params': params, 'batch_stats': {}}, {'params': {'targets': normal}, 'batch_stats': {}}
 
@@ -74,7 +74,7 @@ class Stage(TrunkStage):
     def prepare_inputs(self, variables, batch, key, step, *, config, axis_name):
         """As TrunkStage.prepare_inputs: images, regions, scaled boxes, keys for dropout, and the number of regions."""
         sample_keys, *dropout_keys = keys.example_keys(key, step, batch['index'], 3)
-        images = fast_rcnn.prepared(batch['image'], batch['size'])
+        images = fast_rcnn.preprocess(batch['image'], batch['size'])
         regions = sample_rois(config, sample_keys, batch, variables['params']['targets'])
         boxes = regions.boxes * batch['scale'][:, None, None]
         count = jnp.maximum(total(regions.mask.sum(), axis_name), 1)
@@ -233,8 +233,8 @@ def _pool_first_rois(config, devices, params, images):
     def look(variables, batch):
         (sample_keys,) = keys.example_keys(key, batch['step'][0], batch['index'], 1)
         regions = sample_rois(config, sample_keys, batch, variables['params']['targets'])
-        seen, boxes = fast_rcnn.prepared(batch['image'], batch['size']), regions.boxes * batch['scale'][:, None, None]
-        return model.apply({'params': variables['params']}, seen, boxes, regions.mask, method='pooled'), regions.mask
+        seen, boxes = fast_rcnn.preprocess(batch['image'], batch['size']), regions.boxes * batch['scale'][:, None, None]
+        return model.apply({'params': variables['params']}, seen, boxes, regions.mask, method='pool'), regions.mask
 
     mapped, batches = devices.per_example(look), images.train_batches(batch_size)
     for step in range(-(-INIT_IMAGES // batch_size)):

@@ -69,7 +69,7 @@ class Stage(TrunkStage):
     def init_variables(self, key, trunk, config):
         """As TrunkStage.init_variables: trains the head and the trunk."""
         new_params = segmenter.make_network(config).init(key, jnp.zeros((1, 1, 1, 3)))['params']
-        params = {'head': new_params['head'], 'trunk': alexnet.absorb(trunk)['params']}
+        params = {'head': new_params['head'], 'trunk': alexnet.fold_batch_norm(trunk)['params']}
         return {'params': params, 'batch_stats': {}}, None
 
     def make_optimiser(self, config):
@@ -167,7 +167,7 @@ def _pool_first_windows(config, devices, variables, images):
 
     def compute_pool5(variables, batch):
         pooled = model.apply(
-            {'params': variables['params']}, scale_pixels(batch['image']), batch['size'], method='pooled'
+            {'params': variables['params']}, scale_pixels(batch['image']), batch['size'], method='pool'
         )
         return pooled, batch['size']
 
@@ -179,7 +179,7 @@ def _pool_first_windows(config, devices, variables, images):
     stream.close()
     random = np.random.default_rng((config.seed, INIT_IMAGES))
     for pooled, size in ((x, y) for batch in batches for x, y in zip(*batch)):
-        rows, columns = fcn.windows(size, kernel, stride)
+        rows, columns = fcn.count_scores(size, kernel, stride)
         windows = np.lib.stride_tricks.sliding_window_view(pooled, (fcn.WINDOW, fcn.WINDOW), axis=(0, 1))
         sampled = random.integers((rows, columns), size=(WINDOWS_PER_IMAGE, 2))
         sampled_windows = windows[sampled[:, 0], sampled[:, 1]].transpose(0, 2, 3, 1)

@@ -44,7 +44,7 @@ def slow(config, variables, images, row):
         area = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
         level = int(np.argmin([abs(area * factor**2 - 224**2) for factor in factors]))
         batch = images.test_batch(row, 1)
-        seen = fast_rcnn.prepared(batch[f'image_{level}'], batch[f'size_{level}'])
+        seen = fast_rcnn.preprocess(batch[f'image_{level}'], batch[f'size_{level}'])
         scaled = jnp.asarray(box[None, None] * np.float32(factors[level]))
         scores, deltas = jax.jit(model.apply)({'params': variables['params']}, seen, scaled, jnp.ones((1, 1), bool))
         normal = variables['params']['targets']
@@ -76,7 +76,7 @@ def test_it_equals_a_slow_implementation(shorter, config, variables, images, mon
 
 def test_padding_is_zero_after_the_subtraction_of_the_means():
     image = np.full((2, 4, 6, 3), 200, np.uint8)
-    seen = np.asarray(preprocess(fast_rcnn.prepared(image, np.array([[2, 3], [4, 6]], np.int32))))
+    seen = np.asarray(preprocess(fast_rcnn.preprocess(image, np.array([[2, 3], [4, 6]], np.int32))))
     np.testing.assert_allclose(seen[0, :2, :3], np.full((2, 3, 3), 200) - CHANNEL_MEANS, atol=1e-4)
     np.testing.assert_allclose(seen[0, 2:], 0, atol=1e-4)
     np.testing.assert_allclose(seen[0, :, 3:], 0, atol=1e-4)

@@ -54,7 +54,7 @@ def test_new_layers_are_initialised_from_data(tree, start):
     np.testing.assert_allclose(outputs.std(0), 1, rtol=1e-3)
     # The sampled windows are those that the convolution fc6 sees.
     image = images.records[0].read_image()[None]
-    pooled = segmenter.make_network(config).apply({'params': before.params}, scale_pixels(image), method='pooled')
+    pooled = segmenter.make_network(config).apply({'params': before.params}, scale_pixels(image), method='pool')
     convolved = jax.lax.conv(
         pooled.transpose(0, 3, 1, 2), layer['kernel'].transpose(3, 2, 0, 1), (1, 1), 'VALID'
     ) + layer['bias'].reshape(1, -1, 1, 1)
