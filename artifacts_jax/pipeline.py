@@ -244,7 +244,7 @@ def _make_networks(run, trained):
         return select(_get_variables(artifacts, trained, config, run.workdir, devices), ('discriminator',))
 
     network = Network('', learned)
-    provenance = f'{name}{results.TRAINED}{trees.fingerprint(network.variables)}'
+    provenance = f'{name}{results.TRAINED}{trees.compute_fingerprint(network.variables)}'
     return {
         'random': Network(f'seed {config.seed} at step 0', untrained),
         'learned': dataclasses.replace(network, provenance=provenance),

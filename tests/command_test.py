@@ -134,7 +134,7 @@ def test_configurations_are_found_from_anywhere(forks, photograph_folder, tmp_pa
         ),
         (
             'from configs import default\ndef get_config():\n c = default.get_config().unlock()\n c.a = 3\n return c',
-            'other keys than configs/default.py, which others are made from: a',
+            'the configuration and configs/default.py have different keys: a',
         ),
     ],
 )

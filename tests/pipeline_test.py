@@ -254,8 +254,8 @@ def write_arrays(folder, count, labels):
     ('count', 'labels', 'reason'),
     [
         (6, None, "split 'train' of .* has no labels"),
-        (6, np.zeros(6, int), 'has one class, which any classifier tells'),
-        (1, np.ones(1, int), r'of 1 training images, probe.held_out=0.1 are 0'),
+        (6, np.zeros(6, int), 'has a single class'),
+        (1, np.ones(1, int), r'probe.held_out=0.1 of 1 training images is 0'),
     ],
 )
 def test_a_probe_that_the_data_cannot_have_is_left_out_by_name(
@@ -306,7 +306,9 @@ def test_damaged_or_foreign_exports_say_what_differs(finished_run, tmp_path):
         loaders.load_features(tmp_path)
     description['config']['model']['widths'] = [4, 8, 8, 8, 12]
     (tmp_path / 'config.json').write_text(json.dumps(description))
-    with pytest.raises(exports.ExportError, match=r'conv5/group0/kernel: \(3, 3, 4, 4\) saved, \(3, 3, 4, 6\) wanted'):
+    with pytest.raises(
+        exports.ExportError, match=r'conv5/group0/kernel: \(3, 3, 4, 4\) saved, \(3, 3, 4, 6\) expected'
+    ):
         loaders.load_features(tmp_path)
 
 

@@ -25,7 +25,7 @@ from artifacts_jax.devices.parallel import shape_tree
 from artifacts_jax.files import write_atomically
 from artifacts_jax.models import architecture
 from artifacts_jax.training.checkpoint import silence_logging
-from artifacts_jax.training.trees import differences, fingerprint
+from artifacts_jax.training.trees import compute_fingerprint, find_differences
 
 VERSION = 1
 LOADERS = {  # {kind of head: (its protocols, the function that loads it)}
@@ -70,7 +70,7 @@ def save(
     description = {
         'version': VERSION,
         'networks': networks,
-        'fingerprints': {network: fingerprint(trees[network]) for network in networks},
+        'fingerprints': {network: compute_fingerprint(trees[network]) for network in networks},
         'source': source,
         'head': head,
         'image_size': config.model.image_size,
@@ -281,7 +281,7 @@ def load_network(folder: str | Path, network: str, description: dict) -> dict:
             saved = checkpointer.metadata(folder / network).item_metadata
             if saved is None:
                 raise ValueError('Orbax finds no arrays in it')
-            different = differences(saved.tree, target)
+            different = find_differences(saved.tree, target)
             if not different:
                 restored = checkpointer.restore(folder / network, target)
     except Exception as error:
@@ -291,7 +291,7 @@ def load_network(folder: str | Path, network: str, description: dict) -> dict:
         ) from error
     if different:
         raise ExportError(f'{folder / network} differs from its config.json:\n  ' + '\n  '.join(different))
-    if description['fingerprints'].get(network) not in (None, fingerprint(restored)):
+    if description['fingerprints'].get(network) not in (None, compute_fingerprint(restored)):
         raise ExportError(
             f'{folder / network} is damaged or belongs to another export: its fingerprint differs from config.json'
         )

@@ -1,7 +1,8 @@
-"""Checkpoints of the authors' TensorFlow 1 code (2018 and 2019), turned into this project's variables and exports.
+"""Converts checkpoints of the authors' TensorFlow 1 code (2018 and 2019) to variables and exports of this project.
 
-Checkpoints of the autoencoder, of the game, and of the STL-10 classifier (one linear layer, or 4096 - 4096 - classes)
-are read. Optimiser slots are ignored; so are the moving averages of the weights, unless they are asked for.
+The supported checkpoints are those of the autoencoder, of the adversarial training, and of the STL-10 classifier (one
+linear layer, or layers of 4096, 4096 and `classes` units). Optimiser slots are ignored. Moving averages of the weights
+are ignored, too, unless `averaged` is True.
 """
 
 import re
@@ -19,43 +20,46 @@ from artifacts_jax.exchange import exports
 from artifacts_jax.models import architecture
 
 AVERAGE = '/ExponentialMovingAverage'
-IGNORED = re.compile(  # averages, optimiser slots, counters, and what removes the bias of averages
+IGNORED = re.compile(  # moving averages, optimiser slots, counters, and the variables that debias averages
     rf'.*{AVERAGE}|.*/(Adam|Adam_1|Momentum|biased|local_step)|(.*/)?(global_step|beta[12]_power(_\d+)?)'
 )
-UNTRAINED_HEADS = re.compile(r'discriminator/(drop_pred|fc_1|fc_2)/.*')  # in a classifier's checkpoint, by the way
+UNTRAINED_HEADS = re.compile(
+    r'discriminator/(drop_pred|fc_1|fc_2)/.*'
+)  # untrained heads in the checkpoint of a classifier
 WEIGHTS = {'kernel': 'weights', 'bias': 'biases'}
 NORM = {'scale': 'gamma', 'bias': 'beta', 'mean': 'moving_mean', 'var': 'moving_variance'}
 
 
 class TensorFlowCheckpointError(UserError):
-    """A checkpoint that cannot be read or does not hold what the architecture needs; the message names all of it."""
+    """A checkpoint cannot be read, or its variables do not match the architecture; the message lists all of them."""
 
 
 def convert(
     variables: Mapping[str, np.ndarray | np.generic], config: ConfigDict, *, averaged: bool = False
 ) -> tuple[dict, dict]:
-    """Turns variables of the authors' code into this project's.
+    """Converts variables of the authors' code to variables of this project.
 
     Args:
-      variables: {TensorFlow name: array} of a whole checkpoint.
-      config: gives the architecture; configs/stl10.py has the authors'.
-      averaged: take the moving average of each weight that has one; statistics and frozen networks have none.
+      variables: {TensorFlow name: array} of all variables of a checkpoint.
+      config: the architecture; configs/stl10.py has the one of the authors.
+      averaged: convert the moving average of each weight that has one; batch statistics and frozen networks have none.
 
     Returns:
-      ({'params': {network: tree}, 'batch_stats': {network: tree}}, head): of the networks encoder and decoder; or also
-      repair and discriminator; or trunk and head. `head` is {} but for a classifier, then as exports.save takes it.
+      ({'params': {network: tree}, 'batch_stats': {network: tree}}, head). The networks are encoder and decoder; or
+      encoder, decoder, repair and discriminator; or trunk and head. `head` is the argument of exports.save for a
+      classifier, else {}.
 
     Raises:
-      TensorFlowCheckpointError: variables are missing, unknown, or of another shape.
+      TensorFlowCheckpointError: variables are missing, unknown or of another shape.
     """
-    template, head = _template(variables, config)
-    scopes = _scopes(len(config.model.encoder_widths), config.model.groups)
+    shapes, head = _compute_shapes(variables, config)
+    scopes = _map_scopes(len(config.model.encoder_widths), config.model.groups)
     if averaged and not any(name.endswith(AVERAGE) for name in variables):
-        raise TensorFlowCheckpointError('there are no moving averages in the checkpoint: import it without --averaged')
+        raise TensorFlowCheckpointError('the checkpoint has no moving averages: import it without --averaged')
     used, missing, misshapen = set(), [], []
 
     def take(name, shape):
-        """Returns the variable of a TensorFlow name, or zeros if it is noted as a problem."""
+        """Returns the variable of a TensorFlow name; if there is a problem, records it and returns zeros."""
         used.add(name)
         stored = variables.get(name + AVERAGE if averaged and name + AVERAGE in variables else name)
         if stored is None:
@@ -71,34 +75,38 @@ def convert(
         names = scopes['/'.join(module)]
         leaf_name = (NORM if module[-1].startswith('norm') else WEIGHTS)[kind]
         shape = (*leaf.shape[:-1], leaf.shape[-1] // len(names))
-        stored = (1, 1, *shape) if kind == 'kernel' and len(shape) == 2 else shape  # the authors' are convolutions
+        stored = (
+            (1, 1, *shape) if kind == 'kernel' and len(shape) == 2 else shape
+        )  # the authors' code has convolutions here
         return np.concatenate([take(f'{name}/{leaf_name}', stored).reshape(shape) for name in names], axis=-1)
 
-    converted = jax.tree_util.tree_map_with_path(fill, template)
+    converted = jax.tree_util.tree_map_with_path(fill, shapes)
     unknown = [name for name in variables if name not in used and not _is_ignored(name, head)]
     problems = {'missing': missing, 'unknown': unknown, 'of another shape': misshapen}
     if any(problems.values()):
-        lines = [f'{what}:\n    ' + '\n    '.join(sorted(names)) for what, names in problems.items() if names]
+        lines = [f'{problem}:\n    ' + '\n    '.join(sorted(names)) for problem, names in problems.items() if names]
         if missing and all(name.endswith('/gamma') for name in missing):
-            lines.append('The code of June 2018 has no gamma, and other activations: it computes another function.')
-        raise TensorFlowCheckpointError('the variables are not those expected;\n  ' + '\n  '.join(lines))
+            lines.append(
+                'The code of June 2018 has no gamma and uses other activations; its checkpoints are not supported.'
+            )
+        raise TensorFlowCheckpointError('the variables differ from those of the architecture:\n  ' + '\n  '.join(lines))
     return converted, head
 
 
 def import_file(checkpoint: str | Path, out: Path, config: ConfigDict, *, averaged: bool = False) -> str:
-    """Writes an export of a checkpoint file and returns what it did, in a line; arguments as of `read` and `convert`.
+    """Converts a checkpoint file to an export, and returns a one-line summary.
 
     Args:
-      checkpoint: path of the checkpoint.
-      out: directory of the export; an export that is there is replaced.
-      config: goes into the export.
-      averaged: take the moving averages of the weights.
+      checkpoint: the path of the checkpoint.
+      out: the directory of the export; an existing export is replaced.
+      config: the architecture, which is stored in the export.
+      averaged: convert the moving averages of the weights.
 
     Raises:
-      TensorFlowCheckpointError: the checkpoint cannot be read, or does not hold what the config needs.
-      ExportError: `out` holds something else than an export.
+      TensorFlowCheckpointError: the checkpoint cannot be read, or its variables do not match the config.
+      ExportError: `out` has other files than an export, or cannot be written.
     """
-    exports.check_replaceable(out)  # before the checkpoint is read, which takes a while
+    exports.check_replaceable(out)  # checked first, because reading the checkpoint takes a while
     variables = read_checkpoint(checkpoint)
     converted, head = convert(variables, config, averaged=averaged)
     exports.save(out, converted, config, head=head or None)
@@ -110,22 +118,22 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, np.ndarray | np.generic
     """Returns all variables of a TensorFlow checkpoint by name.
 
     Raises:
-      TensorFlowCheckpointError: it is not there or damaged.
+      TensorFlowCheckpointError: the checkpoint is missing or damaged, or TensorFlow is not installed.
     """
     try:
         host.hide_accelerators()
         import tensorflow as tf
     except ImportError as error:
         raise TensorFlowCheckpointError(
-            f'{checkpoint}: TensorFlow reads its checkpoints, but it is not installed ({error}); install it with:'
-            f' {host.TENSORFLOW}'
+            f'{checkpoint}: reading TensorFlow checkpoints needs TensorFlow, which is not installed ({error}); install'
+            f' it with: {host.TENSORFLOW}'
         ) from error
     if not str(checkpoint):
-        raise TensorFlowCheckpointError('the name of the checkpoint is empty')
+        raise TensorFlowCheckpointError('--checkpoint is empty: give the path of a TensorFlow checkpoint')
     try:
         reader = tf.train.load_checkpoint(str(checkpoint))
         return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-    except (ValueError, RuntimeError, IndexError, tf.errors.OpError) as error:  # IndexError: files cut short
+    except (ValueError, RuntimeError, IndexError, tf.errors.OpError) as error:  # IndexError: a file is truncated
         raise TensorFlowCheckpointError(
             f'{checkpoint} cannot be read as a TensorFlow checkpoint ({str(error).splitlines()[0]}); give the path'
             f' without .index or .data-00000-of-00001'
@@ -136,9 +144,9 @@ def _is_ignored(name, head):
     return bool(IGNORED.fullmatch(name) or (head and UNTRAINED_HEADS.match(name)))
 
 
-def _template(variables, config):
-    """Returns (shapes of the networks that a checkpoint holds, arguments of its head)."""
-    whole, scopes = architecture.template(config), {name.split('/')[0] for name in variables}
+def _compute_shapes(variables, config):
+    """Returns (shapes of the networks of a checkpoint, arguments of its head)."""
+    networks_shapes, scopes = architecture.template(config), {name.split('/')[0] for name in variables}
     if 'fully_connected' in scopes:
         linear = 'fully_connected/fc1/weights' in variables
         last = variables.get(f'fully_connected/{"fc1" if linear else "fc3"}/weights', np.zeros(1))
@@ -151,18 +159,18 @@ def _template(variables, config):
         networks += ('repair', 'discriminator')
     elif not scopes & {'encoder', 'decoder'}:
         raise TensorFlowCheckpointError(
-            f'none of encoder, decoder, generator, discriminator and fully_connected is there, but:'
-            f' {", ".join(sorted(scopes)) or "nothing"}'
+            f'the checkpoint has none of the scopes encoder, decoder, generator, discriminator and fully_connected; its'
+            f' scopes are: {", ".join(sorted(scopes)) or "none"}'
         )
-    return {kind: {network: tree[network] for network in networks} for kind, tree in whole.items()}, {}
+    return {kind: {network: tree[network] for network in networks} for kind, tree in networks_shapes.items()}, {}
 
 
-def _scopes(depth, groups):
-    """Returns {path of a module here: its scopes there}; variables of several scopes lie side by side in the last axis.
+def _map_scopes(depth, groups):
+    """Returns {path of a module: its TensorFlow scopes}; variables of several scopes are concatenated on the last axis.
 
     Args:
-      depth: layers of the encoder.
-      groups: groups of conv2, conv4 and conv5.
+      depth: the number of layers of the encoder.
+      groups: the number of groups of conv2, conv4 and conv5.
     """
     scopes = {}
 
@@ -176,7 +184,11 @@ def _scopes(depth, groups):
         repair, scope = f'repair/layers_{n}', f'generator/repair_{n}'
         add(f'{repair}/conv1/conv', f'{scope}/conv1', norm=f'{repair}/conv1/norm')
         add(f'{repair}/conv2', f'{scope}/conv2')
-    numbers = [*range(depth - 2), depth - 1, depth]  # the authors' count leaves one out: of five layers, deconv_3
+    numbers = [
+        *range(depth - 2),
+        depth - 1,
+        depth,
+    ]  # the authors' numbers skip one: with five layers, deconv_3 is missing
     for n, number in enumerate(numbers, start=1):
         ours, scope = f'decoder/layer{n}', f'decoder/deconv_{number}'
         if n < depth:
@@ -186,8 +198,8 @@ def _scopes(depth, groups):
     for trunk in ('discriminator/trunk', 'trunk'):
         for n in range(1, 6):
             split = [f'discriminator/conv_{n}/conv_{g}' for g in range(groups)]
-            parts = split if n in (2, 4, 5) else [f'discriminator/conv_{n}']
-            for g, scope in enumerate(parts):
+            layer_scopes = split if n in (2, 4, 5) else [f'discriminator/conv_{n}']
+            for g, scope in enumerate(layer_scopes):
                 add(f'{trunk}/conv{n}/group{g}', scope)
         scopes[f'{trunk}/norm5'] = tuple(f'{scope}/BatchNorm' for scope in split)
     add('discriminator/mask', 'discriminator/drop_pred')

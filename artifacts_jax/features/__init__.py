@@ -1,1 +1,1 @@
-"""Features of the frozen trunk: how they are extracted, and what linear classifiers make of them."""
+"""Extraction of features from the frozen trunk, and linear classifiers on them."""

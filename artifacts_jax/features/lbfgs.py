@@ -19,38 +19,41 @@ def fit_lbfgs(
     iterations: int,
     key: Key[Array, ''],
 ) -> linear.Classifier:
-    """Fits a classifier on features in memory; the features are read in place, never copied or standardised.
+    """Fits a classifier on features in memory, without a standardised copy of the features.
 
     Args:
-      features: in memory, of all examples.
+      features: the features of all examples.
       labels: in [0, num_classes).
-      num_classes: how many classes there are.
-      penalties: weights of the L2 penalty to pick from; the earlier wins a tie.
-      held_out: part of the examples, in (0, 1), that picks the penalty; or which of them do.
-      iterations: the most steps of L-BFGS; they end earlier if every gradient's norm is below 1e-4, where the
-        loss is within about 5e-9 / penalty of its minimum.
-      key: draws the held-out examples, if held_out is a part.
+      num_classes: the number of classes.
+      penalties: candidates for the weight of the L2 penalty; the first of equally good ones is picked.
+      held_out: the examples that pick the penalty: their fraction, in (0, 1), or a mask.
+      iterations: the maximum number of L-BFGS steps. They end earlier if the norm of every gradient is below 1e-4; the
+        loss is then within about 5e-9 / penalty of its minimum.
+      key: samples the held-out examples if held_out is a fraction.
 
     Returns:
-      The classifier, refitted to all examples with the picked penalty.
+      The classifier, fitted again to all examples with the picked penalty.
 
     Raises:
-      ValueError: if labels have another shape or range, or one part of the examples would be empty.
+      ValueError: the labels have a wrong shape or range, or there are no held-out or no other examples.
     """
     features, labels, penalties = jnp.asarray(features, jnp.float32), jnp.asarray(labels), tuple(penalties)
     examples, chosen = len(features), isinstance(held_out, np.ndarray)
     count = int(held_out.sum()) if isinstance(held_out, np.ndarray) else round(held_out * examples)
     if labels.shape != (examples,) or labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(f'labels should be [{examples}] integers from 0 to {num_classes - 1}, got {labels}')
+        raise ValueError(f'labels must be [{examples}] integers from 0 to {num_classes - 1}, got {labels}')
     if not 0 < count < examples:
-        raise ValueError(f'held_out={held_out} of {examples} examples is {count}: keep some on both sides')
+        raise ValueError(
+            f'held_out={held_out} of {examples} examples is {count}: hold out at least one example, and leave at least'
+            f' one for the fit'
+        )
     if chosen:
         test = jnp.asarray(held_out)
     else:
         test = jnp.zeros(examples, bool).at[jax.random.permutation(key, examples)[:count]].set(True)
 
-    def fit(counted, params, penalties):
-        return _minimise(features, labels, counted, params, jnp.asarray(penalties, jnp.float32), iterations)
+    def fit(included, params, penalties):
+        return _minimise(features, labels, included, params, jnp.asarray(penalties, jnp.float32), iterations)
 
     params = linear.init_params(len(penalties), num_classes, features.shape[1])
     params, logits, _, _ = fit(~test, params, penalties)
@@ -63,19 +66,19 @@ def fit_lbfgs(
 
 
 @jax.jit
-def _minimise(features, labels, counted, params, penalties, iterations):
-    """Runs L-BFGS on the counted examples for P penalties side by side.
+def _minimise(features, labels, included, params, penalties, iterations):
+    """Runs L-BFGS on the included examples for P penalties at once.
 
-    One product of the features with all classifiers and one back per iteration; a vmap of optax.lbfgs would
-    take four or more, because both branches of its line search run and all wait for the slowest.
+    Each iteration multiplies the features with all classifiers once, and back once. A vmap of optax.lbfgs would need
+    four products or more, because both branches of its line search run, and all classifiers wait for the slowest.
 
     Returns:
       (params, logits [P, C, N], mean, scale).
     """
-    mean, variance = linear.compute_moments(features, counted)
+    mean, variance = linear.compute_moments(features, included)
     scale = linear.compute_scale(variance)
     targets = jax.nn.one_hot(labels, params['bias'].shape[1], axis=0)[None]
-    share = linear.compute_weights(counted)[None, None]
+    share = linear.compute_weights(included)[None, None]
     decay = {'weights': penalties[:, None, None], 'bias': jnp.zeros((len(penalties), 1))}
 
     def project(params):
@@ -115,10 +118,10 @@ def _minimise(features, labels, counted, params, penalties, iterations):
 
 
 def _line_search(logits, change, targets, share, constant, square):
-    """Returns the step sizes [P] that about minimise the loss of logits + size * change, by Newton's method.
+    """Returns step sizes [P] that approximately minimise the loss of logits + size * change, by Newton's method.
 
-    The loss is convex along the line, and the logits are linear in the parameters, so that no product with
-    the features is needed; constant + size * square is the slope of the penalty.
+    The loss is convex along the line. The logits are linear in the parameters, so that no product with the features is
+    needed. The slope of the penalty is constant + size * square.
     """
 
     def derivatives(size):

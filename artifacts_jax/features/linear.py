@@ -1,8 +1,8 @@
-"""Linear classifiers of features, and what their solvers, lbfgs.py and sgd.py, share.
+"""Linear classifiers of features, and functions that both solvers use (lbfgs.py and sgd_solver.py).
 
-Both solvers minimise mean cross-entropy + penalty * 0.5 * |weights|^2 (the bias is free) on standardised features,
-for several penalties at once, and pick the penalty on a held-out part of the training examples. Their parameters
-are {'weights': [P, C, D], 'bias': [P, C]}, those of P classifiers: one for each penalty.
+Both solvers minimise mean cross-entropy + penalty * 0.5 * |weights|^2 (without the bias) on standardised features, for
+several penalties at once, and pick the penalty on held-out training examples. Their parameters are
+{'weights': [P, C, D], 'bias': [P, C]} for P classifiers, one for each penalty.
 """
 
 import math
@@ -19,15 +19,15 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Int32
 class Classifier(flax.struct.PyTreeNode):
     """A linear classifier: logits = (features - mean) / scale @ weights + bias."""
 
-    mean: Any  # [D] float32; not typed, as mappings over trees make classifiers of whatever they return
+    mean: Any  # [D] float32; not typed, because jax.tree.map creates classifiers with other leaves
     scale: Any  # [D] float32, the standard deviations; 1 where a feature is constant
     weights: Any  # [D, C] float32
     bias: Any  # [C] float32
-    penalty: Any  # float, the weight of the L2 penalty that was picked
-    held_out_accuracy: Any  # float, of that penalty, in [0, 1], before any refit
+    penalty: Any  # float, the picked weight of the L2 penalty
+    held_out_accuracy: Any  # float in [0, 1], with that penalty, before the final fit
 
 
-# Accelerators multiply float32 as bfloat16 or TF32 unless told, too coarse for L-BFGS's gradient differences.
+# By default, accelerators multiply float32 as bfloat16 or TF32, which is too coarse for gradient differences of L-BFGS.
 _einsum = partial(jnp.einsum, precision='highest')
 
 
@@ -36,11 +36,12 @@ def pool(features: Float[Array, 'B H W C'], max_values: int) -> Float[Array, 'B 
 
     Args:
       features: the maps.
-      max_values: the most values per example; a map of more channels is still pooled to one position.
+      max_values: the maximum number of values per example; a map with more channels is pooled to one position.
 
     Returns:
-      g * g * C values per example, g the largest grid <= min(H, W) with g * g * C <= max_values, at least 1. Cell i
-      covers the positions from floor(i * H / g) to below ceil((i + 1) * H / g): they overlap if g does not divide H.
+      g * g * C values per example, where g is the largest grid <= min(H, W) with g * g * C <= max_values, at least 1.
+      Cell i covers the positions from floor(i * H / g) to below ceil((i + 1) * H / g). Cells overlap if g does not
+      divide H.
     """
     batch, height, width, channels = features.shape
     grid = max(1, min(height, width, math.isqrt(max_values // channels)))
@@ -57,7 +58,7 @@ def pool(features: Float[Array, 'B H W C'], max_values: int) -> Float[Array, 'B 
 
 
 def predict(classifier: Classifier, features: Float[Array | np.ndarray, 'B D']) -> Float[Array, 'B C']:
-    """Returns the logits of features."""
+    """Returns the logits of a classifier."""
     features = (features.astype(jnp.float32) - classifier.mean[None]) / classifier.scale[None]
     return _einsum('nd,dc->nc', features, classifier.weights) + classifier.bias[None]
 
@@ -66,12 +67,12 @@ def predict(classifier: Classifier, features: Float[Array | np.ndarray, 'B D']) 
 def compute_accuracy_counts(
     classifier: Classifier, features: Float[Array | np.ndarray, 'B D'], labels: Int[Array | np.ndarray, ' B']
 ) -> tuple[Int32[Array, ''], Int[ArrayLike, '']]:
-    """Counts what is right: sum both over the batches, then divide once.
+    """Returns the counts for an accuracy: sum both over all batches, then divide once.
 
     Args:
       classifier: the classifier.
-      features: of the examples to count.
-      labels: what they should be.
+      features: the features of the examples.
+      labels: the true labels.
 
     Returns:
       (correct, count).
@@ -81,7 +82,7 @@ def compute_accuracy_counts(
 
 
 def init_params(penalties: int, num_classes: int, dim: int) -> dict[str, Float[Array, '...']]:
-    """Returns the parameters, zeros, of P classifiers; products are fastest with the features' axis last."""
+    """Returns the parameters, zeros, of P classifiers; products are fastest if the axis of features is last."""
     return {'weights': jnp.zeros((penalties, num_classes, dim)), 'bias': jnp.zeros((penalties, num_classes))}
 
 
@@ -92,7 +93,7 @@ def project(
     scale: Float[Array, ' D'],
     features: Float[Array, 'N D'],
 ) -> Float[Array, 'P C N']:
-    """Returns the logits of features, standardised through the weights: no copy is made."""
+    """Returns the logits of standardised features; the weights are scaled instead of the features, to avoid a copy."""
     weights = params['weights'] / scale[None, None]
     offset = params['bias'] - _einsum('pcd,d->pc', weights, mean)
     return _einsum('pcd,nd->pcn', weights, features) + offset[:, :, None]
@@ -100,40 +101,40 @@ def project(
 
 @jax.jit
 def count_correct(
-    logits: Float[Array, 'P C N'], labels: Int[Array, ' N'], counted: Bool[Array, ' N']
+    logits: Float[Array, 'P C N'], labels: Int[Array, ' N'], included: Bool[Array, ' N']
 ) -> Int32[Array, ' P']:
-    """Returns how many of the counted examples each of the P classifiers gets right."""
-    return ((logits.argmax(axis=1) == labels[None]) & counted[None]).sum(axis=1, dtype=jnp.int32)
+    """Returns the number of included examples that each of the P classifiers predicts correctly."""
+    return ((logits.argmax(axis=1) == labels[None]) & included[None]).sum(axis=1, dtype=jnp.int32)
 
 
 def make_classifier(
     params: dict[str, Float[Array, '...']],
-    which: int,
+    index: int,
     mean: Float[Array, ' D'],
     scale: Float[Array, ' D'],
     penalty: SupportsFloat,
     held_out_accuracy: SupportsFloat,
 ) -> Classifier:
-    """Returns one of the P classifiers."""
-    weights, bias = params['weights'][which].T, params['bias'][which]
+    """Returns the classifier at an index of the P classifiers."""
+    weights, bias = params['weights'][index].T, params['bias'][index]
     return Classifier(mean, scale, weights, bias, float(penalty), float(held_out_accuracy))
 
 
-def compute_weights(counted: Bool[Array, ' N']) -> Float[Array, ' N']:
-    """Returns the weight of each example in a mean over the counted ones."""
-    return counted / jnp.maximum(counted.sum(), 1)
+def compute_weights(included: Bool[Array, ' N']) -> Float[Array, ' N']:
+    """Returns the weight of each example in a mean over the included examples."""
+    return included / jnp.maximum(included.sum(), 1)
 
 
 def compute_moments(
-    features: Float[Array, 'N D'], counted: Bool[Array, ' N']
+    features: Float[Array, 'N D'], included: Bool[Array, ' N']
 ) -> tuple[Float[Array, ' D'], Float[Array, ' D']]:
-    """Returns (mean, variance) over the counted examples."""
-    # The offset makes the variance of a constant feature exactly 0, whatever the rounding of sums.
-    offset, share = features[counted.argmax()], compute_weights(counted)[:, None]
-    mean = offset + (share * (features - offset[None])).sum(axis=0)
-    return mean, (share * jnp.square(features - mean[None])).sum(axis=0)
+    """Returns (mean, variance) over the included examples."""
+    # With the offset, the variance of a constant feature is exactly 0, in spite of rounding.
+    offset, weights = features[included.argmax()], compute_weights(included)[:, None]
+    mean = offset + (weights * (features - offset[None])).sum(axis=0)
+    return mean, (weights * jnp.square(features - mean[None])).sum(axis=0)
 
 
 def compute_scale(variance: Float[Array, ' D']) -> Float[Array, ' D']:
-    """Returns the standard deviations, 1 where a feature is constant."""
+    """Returns the standard deviations; 1 for constant features."""
     return jnp.where(variance > 0, jnp.sqrt(variance), 1.0)

@@ -1,4 +1,4 @@
-"""Stage 3: linear classifiers on frozen features, layer by layer, of the learned and of a random network."""
+"""The stage probe: linear classifiers on each frozen layer of the trained network and of a random network."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,12 +17,12 @@ from artifacts_jax.training import keys, results
 from artifacts_jax.training.evaluation import Entry, Network, NotApplicable, Run, list_networks
 
 NAME = 'probe'
-SPLITS = ('probe_train', 'test')  # of the data, that it needs
-PIXELS = 'pixels'
+SPLITS = ('probe_train', 'test')  # keys of config.data: the splits that this stage needs
+PIXELS = 'pixels'  # the entry for raw pixels
 
 
 def check(config: ConfigDict, devices: Devices) -> None:
-    """Raises ConfigError if a batch does not divide by the processes."""
+    """Raises ConfigError if the batch size is not divisible by the number of processes."""
     del devices
     processes.check_batch('probe.batch_size', config.probe.batch_size)
 
@@ -39,18 +39,18 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
             raise NotApplicable(f'split {config.data[name]!r} of {config.data.name} has no labels')
     train = datasets['probe_train']
     if train.num_classes == 1:
-        raise NotApplicable(f'{config.data.name} has one class, which any classifier tells')
+        raise NotApplicable(f'{config.data.name} has a single class')
     count = _count(config.probe.max_train, train)
     if not 0 < round(config.probe.held_out * count) < count:
         raise NotApplicable(
-            f'of {count} training images, probe.held_out={config.probe.held_out} are'
-            f' {round(config.probe.held_out * count)}: none is left to fit, or to pick the penalty'
+            f'probe.held_out={config.probe.held_out} of {count} training images is'
+            f' {round(config.probe.held_out * count)}: no image remains for the fit, or none to pick the penalty'
         )
     return datasets
 
 
 def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
-    """Returns {network: itself}, and first {'pixels': none}."""
+    """Returns {entry: network}: raw pixels first, then every network."""
     return {PIXELS: Network(PIXELS, dict), **list_networks(config, networks)}
 
 
@@ -82,36 +82,36 @@ def columns(row: dict) -> dict[str, str]:
 
 
 def summary(row: dict) -> list[str]:
-    """Returns the accuracy of each layer."""
-    return [f'{layer} {_percent(each)} %' for layer, each in row.items()]
+    """Returns one line of text per layer with its accuracy."""
+    return [f'{layer} {_percent(result)} %' for layer, result in row.items()]
 
 
-def clean_up(run: Run, found: dict) -> None:
-    """Draws the accuracies as bars."""
+def clean_up(run: Run, all_results: dict) -> None:
+    """Plots the accuracies as bars."""
     if processes.is_first():
         accuracies = {
-            name: {layer: row['accuracy'] for layer, row in rows.items()} for name, rows in found[NAME].items()
+            name: {layer: row['accuracy'] for layer, row in rows.items()} for name, rows in all_results[NAME].items()
         }
         plots.plot_probe_bars(run.workdir / 'figures' / 'probe.png', accuracies)
 
 
-def table(found: dict) -> str:
-    """Returns the rows of all networks as a table of text: accuracies in %, with counts."""
-    networks = {name: {(layer,): row for layer, row in rows.items()} for name, rows in found[NAME].items()}
+def table(all_results: dict) -> str:
+    """Returns a table, as text, of all networks: accuracies in %, with counts."""
+    networks = {name: {(layer,): row for layer, row in rows.items()} for name, rows in all_results[NAME].items()}
     pixels = networks.pop(PIXELS, {}).get((PIXELS,))
     rows = results.format_network_table(['layer'], networks, columns)
     return (
-        f'Linear classifiers on frozen features of {found["dataset"]}, {found["train"]:,} training and'
-        f' {found["test"]:,} test images; accuracy in %\n\n{rows}'
+        f'Linear classifiers on frozen features of {all_results["dataset"]}, {all_results["train"]:,} training and'
+        f' {all_results["test"]:,} test images; accuracy in %\n\n{rows}'
         + (f'\nraw pixels: {_percent(pixels)} % ({results.format_fraction(pixels)})\n' if pixels else '')
     )
 
 
 def probe(config: ConfigDict, devices: Devices, datasets: dict, variables: dict | None) -> dict:
-    """Returns {layer: result} of one network, or {'pixels': result} of the images themselves without variables.
+    """Returns {layer: result} of one network; without variables, {'pixels': result} of raw pixels.
 
     Raises:
-      DataError: there are images without labels.
+      DataError: some images have no labels.
     """
     for key in ('probe_train', 'test'):
         splits.count_classes(config.data, key, datasets[key], stage=NAME)
@@ -126,7 +126,7 @@ def probe(config: ConfigDict, devices: Devices, datasets: dict, variables: dict 
 
 
 def fit(config: ConfigDict, extract: Callable, dataset: Any) -> dict[str, linear.Classifier]:
-    """Returns {layer: classifier}, fitted to the training split by the config's solver."""
+    """Returns {layer: classifier}, fitted to the training split with probe.solver."""
     options, examples = config.probe, _count(config.probe.max_train, dataset)
     batches = partial(dataset.eval_batches, options.batch_size, limit=options.max_train)
     dims = {layer: x.shape[1] for layer, x in extract(next(iter(batches())))[0].items()}
@@ -147,7 +147,7 @@ def fit(config: ConfigDict, extract: Callable, dataset: Any) -> dict[str, linear
         }
 
     def epoch_batches(epoch):
-        del epoch  # tfds has shuffled the examples on disk; each epoch reads them in that order
+        del epoch  # every epoch has the same order; tfds has shuffled the examples on disk
         for maps, examples in map(extract, batches()):
             yield maps, examples['label'], slices.is_held_out(examples['index'], options.held_out)
 
@@ -163,7 +163,7 @@ def fit(config: ConfigDict, extract: Callable, dataset: Any) -> dict[str, linear
 
 
 def score(config: ConfigDict, classifiers: dict[str, linear.Classifier], extract: Callable, dataset: Any) -> dict:
-    """Returns {layer: result} of classifiers on the test split; every image counts."""
+    """Returns {layer: result} of classifiers on the test split; every image counts once."""
     counts = {layer: np.zeros(2, int) for layer in classifiers}
     for maps, examples in map(extract, dataset.eval_batches(config.probe.batch_size, limit=config.probe.max_test)):
         for layer, x in maps.items():
@@ -182,7 +182,7 @@ def score(config: ConfigDict, classifiers: dict[str, linear.Classifier], extract
 
 
 def _count(limit, dataset):
-    """Returns how many examples are used of a data set; a limit of 0 is none."""
+    """Returns the number of used examples of a data set; a limit of 0 means all."""
     return min(limit or dataset.num_examples, dataset.num_examples)
 
 

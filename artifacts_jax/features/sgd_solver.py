@@ -1,4 +1,4 @@
-"""Multinomial logistic regression by SGD, on features too many for memory, of several layers in the same passes."""
+"""Multinomial logistic regression by SGD, for features that do not fit into memory; fits several layers at once."""
 
 from collections.abc import Callable, Iterable
 
@@ -20,26 +20,26 @@ def fit_sgd(
     steps_per_epoch: int,
     learning_rate: float,
 ) -> dict[str, linear.Classifier]:
-    """Fits a classifier of each layer by SGD with momentum 0.9 and a learning rate that falls to 0 by a cosine.
+    """Fits one classifier per layer by SGD with momentum 0.9 and cosine decay of the learning rate to 0.
 
-    There are epochs + 2 passes over the features: the first for their mean and standard deviation, the last
-    to pick the penalties. Unlike in fit_lbfgs there is no refit: held-out examples are not learnt from.
+    There are epochs + 2 passes over the features. The first pass computes their mean and standard deviation. The last
+    pass picks the penalties. Unlike fit_lbfgs, it does not fit again: held-out examples are never used for training.
 
     Args:
       batches_fn: maps an epoch to its batches (features {layer: [b, D_layer]}, labels [b], held_out [b]); held_out may
-        depend only on the example. The first and the last pass read epoch 0.
-      dims: {layer: D_layer} of the layers to fit.
-      num_classes: C.
-      penalties: weights of the L2 penalty to pick from, for each layer; the earlier wins a tie.
-      epochs: passes with updates.
-      steps_per_epoch: batches in an epoch.
-      learning_rate: the first learning rate, for standardised features.
+        depend only on the example. The first and the last pass use epoch 0.
+      dims: {layer: D_layer}.
+      num_classes: the number of classes C.
+      penalties: candidates for the weight of the L2 penalty of each layer; the first of equally good ones is picked.
+      epochs: the number of passes with updates.
+      steps_per_epoch: the number of batches in an epoch.
+      learning_rate: the initial learning rate, for standardised features.
 
     Returns:
-      {layer: the classifier with the picked penalty}, the same as if each layer were fitted alone.
+      {layer: the classifier with the picked penalty}. The result is equal to that of a separate fit for each layer.
 
     Raises:
-      ValueError: if an epoch has not steps_per_epoch batches, or no example is held out.
+      ValueError: an epoch does not have steps_per_epoch batches, or no example is held out.
     """
     optimiser = optax.sgd(optax.cosine_decay_schedule(learning_rate, epochs * steps_per_epoch), momentum=0.9)
 
@@ -59,8 +59,8 @@ def fit_sgd(
     def project(params, features):
         return {layer: linear.project(params[layer], *standards[layer], features[layer]) for layer in dims}
 
-    def objective(params, features, labels, counted):
-        targets = jax.nn.one_hot(labels, num_classes, axis=0) * linear.compute_weights(counted)[None]
+    def objective(params, features, labels, included):
+        targets = jax.nn.one_hot(labels, num_classes, axis=0) * linear.compute_weights(included)[None]
         total = 0.0
         for layer, logits in project(params, features).items():
             squares = jnp.square(params[layer]['weights']).sum(axis=(1, 2))
@@ -69,9 +69,9 @@ def fit_sgd(
         return total
 
     @jax.jit
-    def update(params, state, features, labels, counted):
-        # A sum of independent objectives: each layer's and penalty's classifier is trained as if it were alone.
-        updates, state = optimiser.update(jax.grad(objective)(params, features, labels, counted), state)
+    def update(params, state, features, labels, included):
+        # The objectives of all layers and penalties are independent; their sum trains each classifier separately.
+        updates, state = optimiser.update(jax.grad(objective)(params, features, labels, included), state)
         return optax.apply_updates(params, updates), state
 
     params = {layer: linear.init_params(len(penalties), num_classes, dim) for layer, dim in dims.items()}
@@ -86,7 +86,9 @@ def fit_sgd(
             correct[layer] += np.asarray(linear.count_correct(logits, labels, held_out))
         count += int(held_out.sum())
     if not count:
-        raise ValueError('no example is held out to pick the penalty: batches_fn should mark some')
+        raise ValueError(
+            'no example is held out to pick the penalty: held_out of batches_fn must be True for some examples'
+        )
 
     def pick(layer):
         best = int(correct[layer].argmax())
@@ -97,10 +99,12 @@ def fit_sgd(
 
 
 @jax.jit
-def _merge_moments(count, mean, variance, features, counted):
-    """Returns (count, mean, variance) with those of a batch merged in (Chan et al., 1979)."""
-    batch_mean, batch_variance = linear.compute_moments(features, counted)
-    total = count + counted.sum()
-    part, difference = counted.sum() / jnp.maximum(total, 1), batch_mean - mean
-    variance = (1 - part) * variance + part * batch_variance + part * (1 - part) * jnp.square(difference)
-    return total, mean + part * difference, variance
+def _merge_moments(count, mean, variance, features, included):
+    """Returns (count, mean, variance) of the examples so far and of a batch together (Chan et al., 1979)."""
+    batch_mean, batch_variance = linear.compute_moments(features, included)
+    total = count + included.sum()
+    fraction, difference = included.sum() / jnp.maximum(total, 1), batch_mean - mean
+    variance = (
+        (1 - fraction) * variance + fraction * batch_variance + fraction * (1 - fraction) * jnp.square(difference)
+    )
+    return total, mean + fraction * difference, variance

@@ -1,4 +1,4 @@
-"""What every stage shares: the loop, its state, checkpoints and keys, and what is measured and reported of it.
+"""The training loop, its state, checkpoints, random keys, metrics and reports, shared by all stages.
 
-Knows no stage: these are given to it.
+The modules do not import any stage; stages are passed as arguments.
 """

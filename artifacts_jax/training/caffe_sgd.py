@@ -1,8 +1,8 @@
-"""Stochastic gradient descent with momentum, as Caffe has it and as PyTorch and Optax have it.
+"""Stochastic gradient descent with momentum, in the form of Caffe or of PyTorch and Optax.
 
-They differ where the learning rate changes. Caffe's momentum holds updates, which are scaled already: v = m v + lr g,
-w -= v. PyTorch's holds gradients: v = m v + g, w -= lr v. So Caffe's last updates at a rate live on for tens of steps
-after it has dropped. Source: BVLC/caffe, sgd_solver.cpp.
+The forms differ when the learning rate changes. Caffe accumulates updates, which include the rate: v = m v + lr g,
+w -= v. PyTorch accumulates gradients: v = m v + g, w -= lr v. In Caffe, large updates therefore continue for tens of
+steps after a drop of the rate. Source: BVLC/caffe, sgd_solver.cpp.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,10 @@ FORMS = ('caffe', 'torch')
 
 
 class Momentum(NamedTuple):
-    """What the optimiser carries."""
+    """The state of the optimiser."""
 
-    count: Any  # updates done
-    trace: Any
+    count: Any  # the number of completed updates
+    trace: Any  # the accumulated updates or gradients
 
 
 def caffe_sgd(
@@ -36,13 +36,13 @@ def caffe_sgd(
     """Returns the optimiser.
 
     Args:
-      rate: the learning rate by step.
+      rate: the learning rate as a function of the step.
       form: 'caffe' or 'torch'.
-      momentum: part of the trace that stays.
-      decay: maps a parameter's tree path to the weight of its L2.
-      multiplier: maps it to a factor on the rate, as Caffe's lr_mult.
-      factors: on the rate, of parameters with that many entries along their first axis; () is one for all.
-      clip: largest norm of all gradients together, before the decay is added, as Caffe has it; 0: any.
+      momentum: the fraction of the trace that remains after a step.
+      decay: maps the tree path of a parameter to its L2 weight.
+      multiplier: maps the tree path to a factor on the rate, like Caffe's lr_mult.
+      factors: factors on the rate for the entries of the first axis of every parameter; () uses no factors.
+      clip: the maximum norm of all gradients together, before the L2 term is added, as in Caffe; 0 does not clip.
     """
 
     def scale(path, x):

@@ -20,7 +20,7 @@ from artifacts_jax.config import UserError
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import shape_tree
 from artifacts_jax.training.state import State
-from artifacts_jax.training.trees import checksums, differences
+from artifacts_jax.training.trees import compute_checksums, find_differences
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE)
@@ -100,7 +100,7 @@ class Checkpoints:
         args = ocp.args.Composite(
             **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
             config=ocp.args.JsonSave(self._config),
-            checksums=ocp.args.JsonSave({**checksums(items), PROVENANCE: self._provenance}),
+            checksums=ocp.args.JsonSave({**compute_checksums(items), PROVENANCE: self._provenance}),
         )
         self._save_bytes = sum(x.nbytes for x in jax.tree.leaves(items))
         with self._convert_disk_errors(self._save_bytes):
@@ -204,7 +204,7 @@ class Checkpoints:
         args = {name: ocp.args.StandardRestore(shape_tree(tree, self._sharding)) for name, tree in items.items()}
         try:
             saved = self._manager.item_metadata(step)
-            different = [line for name, tree in items.items() for line in differences(saved[name].tree, tree)]
+            different = [line for name, tree in items.items() for line in find_differences(saved[name].tree, tree)]
             if not different:
                 args['checksums'] = ocp.args.JsonRestore()
                 restored = self._manager.restore(step, args=ocp.args.Composite(**args))
@@ -214,7 +214,7 @@ class Checkpoints:
         if different:
             raise DifferentError(f'{path} was written by another architecture:\n  ' + '\n  '.join(different))
         trees, expected = {name: restored[name] for name in items}, restored['checksums']
-        wrong = [name for name, checksum in checksums(trees).items() if expected.get(name) != checksum]
+        wrong = [name for name, checksum in compute_checksums(trees).items() if expected.get(name) != checksum]
         if wrong:
             raise DamagedError(f'checkpoint {path} is damaged: the checksum of {wrong[0]} is wrong')
         return trees

@@ -1,4 +1,4 @@
-"""Randomness as a function of (seed, stage, step, example): no key is ever stored or passed on."""
+"""Random keys as a function of (seed, stage, step, example); no key is stored in checkpoints."""
 
 import zlib
 
@@ -10,23 +10,23 @@ from artifacts_jax.renamed import to_old_name
 
 
 def stage_key(seed: int, stage: str) -> Key[Array, '']:
-    """Returns the typed PRNG key from which everything random in a stage is derived."""
+    """Returns the typed PRNG key of a stage, from which all its random numbers are derived."""
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(to_old_name(stage).encode()))
 
 
 def example_keys(
     key: Key[Array, ''], step: Int[ArrayLike, ''], index: Int[Array | np.ndarray, ' B'], purposes: int
 ) -> tuple[Key[Array, ' B'], ...]:
-    """Returns one array of keys for each purpose.
+    """Returns one array of PRNG keys for each purpose.
 
-    Each example of the global batch has its own keys, so that neither the mapping nor the number of devices
-    changes what is drawn.
+    Each example of the global batch has its own keys. Random numbers therefore do not depend on the number of devices,
+    nor on how examples are distributed over them.
 
     Args:
       key: the stage's key.
-      step: updates done so far.
+      step: the number of completed updates.
       index: the examples' positions in the global batch.
-      purposes: how many independent keys each example needs.
+      purposes: the number of independent keys per example.
     """
     step_key = jax.random.fold_in(key, step)
 

@@ -69,7 +69,7 @@ def run(
     key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
     devices.check_batch('batch_size', batch_size, config.accumulate)
     folder = find_stage_folder(workdir, stage.NAME) / 'checkpoints'
-    provenance = f'{trees.fingerprint(base)} {settings}'.strip() if base else settings
+    provenance = f'{trees.compute_fingerprint(base)} {settings}'.strip() if base else settings
     _move_to_replaced(folder.parent, provenance)
     # Until the last checkpoint is on disk, a signal does not end the process; it only sets a flag.
     with (

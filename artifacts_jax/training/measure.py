@@ -1,4 +1,4 @@
-"""How fast the training steps are, and the data that feeds them, beside what the machine can do."""
+"""Measures the speed of training steps and of the data pipeline, and compares it with the peak rates of the machine."""
 
 import contextlib
 import statistics
@@ -18,16 +18,16 @@ from artifacts_jax.training import keys
 
 
 def measure_machine(dtype: str) -> dict:
-    """Returns what one device reaches: {'device', 'matmul_flops', 'convolution_flops', 'copy_bytes'}, a second.
+    """Returns the measured peak rates of one device: {'device', 'matmul_flops', 'convolution_flops', 'copy_bytes'}.
 
-    The largest of several products of square matrices, the largest of several 3x3 convolutions (forward), and a sum of
-    two arrays of 100 MB each, which reads two and writes one.
+    The rates are per second: the best of several products of square matrices, the best of several 3x3 convolutions
+    (forward pass), and the sum of two arrays of 100 MB, which reads two arrays and writes one.
     """
     options = compiler_options(jax.devices()[0].platform)
 
     def seconds(function, *arguments):
         compiled = jax.jit(function, compiler_options=options).lower(*arguments).compile()
-        return min(_timed(lambda: compiled(*arguments)) for _ in range(10))
+        return min(_time_call(lambda: compiled(*arguments)) for _ in range(10))
 
     def convolve(x, kernel):
         return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
@@ -62,17 +62,23 @@ def measure_stage(
     Args:
       module: the stage, such as autoencoder or artifacts.
       config: the run's configuration; its batch_size is global.
-      steps: how many steps are timed, after two that are not.
-      limits: of one device, as `machine` returns.
-      sample: the host batch that stays on the devices, as of the stage's sample_batch.
-      batches: iterator over host batches, to measure the steps with data, too.
+      steps: the number of timed steps, after two untimed steps.
+      limits: the peak rates of one device, from `measure_machine`.
+      sample: a host batch, from the stage's sample_batch; it stays on the devices.
+      batches: an iterator over host batches, to measure also the steps with data loading.
 
     Returns:
-      {'images_per_s' at the median; 'step_s': [least, median, most]; 'compile_s', 'compile_cached_s'; 'flops' and
-      'bytes' of a step by XLA's count, 'direct_flops' those of the step with plain convolutions; 'memory_bytes' of its
-      arguments and intermediate results on a device; 'roofline': the share of the least time that the flops or
-      the bytes could take; 'convolution_share': direct_flops a second over the machine's rate of convolutions;
-      'with_data', if asked: images_per_s with each step's batch read and sent}.
+      A dictionary with:
+
+      - 'images_per_s', at the median time of a step
+      - 'step_s': [minimum, median, maximum]
+      - 'compile_s' and 'compile_cached_s', without and with the compilation cache
+      - 'flops' and 'bytes' of a step, by XLA's cost analysis
+      - 'direct_flops': the flops of the same step with plain convolutions
+      - 'memory_bytes': the arguments and intermediate results on one device
+      - 'roofline': the minimum time for the flops or the bytes, divided by the median time
+      - 'convolution_share': direct_flops per second, divided by the machine's rate of convolutions
+      - 'with_data', if `batches` is not None: images per second if each batch is read and sent to the devices
     """
     devices, key = Devices(config.parallel), keys.stage_key(config.seed, module.NAME)
     devices.check_batch('batch_size', config.batch_size)
@@ -84,7 +90,7 @@ def measure_stage(
         return devices.train_step(partial(module.train_step, config=config)).lower(state, batch, key)
 
     with tempfile.TemporaryDirectory() as cache, _compilation_cache(cache):
-        compile_s = _timed(lambda: compiled(config).compile())
+        compile_s = _time_call(lambda: compiled(config).compile())
         jax.clear_caches()
         start = time.perf_counter()
         step = compiled(config).compile()
@@ -99,11 +105,13 @@ def measure_stage(
         seconds = []
         for n in range(steps + 2):
             start = time.perf_counter()
-            given = batch
+            inputs = batch
             if batches is not None:
-                read = next(batches)
-                given = devices.put({name: read[name] for name in batch})  # which may have labels, too
-            state, values = step(state, given, key)
+                host_batch = next(batches)
+                inputs = devices.put(
+                    {name: host_batch[name] for name in batch}
+                )  # without other entries, such as labels
+            state, values = step(state, inputs, key)
             jax.block_until_ready((state, values))
             if n >= 2:
                 seconds.append(time.perf_counter() - start)
@@ -111,7 +119,9 @@ def measure_stage(
 
     step_s = times(None)
     median, count = step_s[1], len(devices.devices)
-    least = max(cost.get('flops', 0.0) / limits['matmul_flops'], cost.get('bytes accessed', 0.0) / limits['copy_bytes'])
+    minimum = max(
+        cost.get('flops', 0.0) / limits['matmul_flops'], cost.get('bytes accessed', 0.0) / limits['copy_bytes']
+    )
     measured = {
         'images_per_s': config.batch_size / median,
         'step_s': step_s,
@@ -121,7 +131,7 @@ def measure_stage(
         'bytes': cost.get('bytes accessed', 0.0),
         'direct_flops': direct_flops,
         'memory_bytes': memory.argument_size_in_bytes + memory.temp_size_in_bytes if memory else 0,
-        'roofline': least / median,
+        'roofline': minimum / median,
         'convolution_share': direct_flops / median / count / limits['convolution_flops'],
     }
     if batches is not None:
@@ -130,18 +140,18 @@ def measure_stage(
 
 
 def measure_seconds(function: Callable, *arguments, steps: int) -> float:
-    """Returns how long a function takes, compiled for one device: the median of some calls, after two others."""
+    """Returns the median time of `steps` calls of a function compiled for one device, after two untimed calls."""
     compiled = jax.jit(function, compiler_options=compiler_options(jax.devices()[0].platform))
-    return statistics.median([_timed(lambda: compiled(*arguments)) for _ in range(steps + 2)][2:])
+    return statistics.median([_time_call(lambda: compiled(*arguments)) for _ in range(steps + 2)][2:])
 
 
 def measure_pipeline(config: ConfigDict, *, seconds: float = 3.0) -> dict:
-    """Returns the images per second that arrive on the devices, with no step to wait for: {'memory', 'stream'}."""
+    """Returns the images per second that the data pipeline sends to the devices: {'memory', 'stream'}."""
     rates, devices = {}, Devices(config.parallel)
     for loading in ('memory', 'stream'):
         config.data.loading = loading
         batches = load_train_batches(config)
-        jax.block_until_ready(devices.put(next(batches)))  # starts the threads
+        jax.block_until_ready(devices.put(next(batches)))  # the first batch starts the threads
         count, start = 0, time.perf_counter()
         while time.perf_counter() - start < seconds:
             jax.block_until_ready(devices.put(next(batches)))
@@ -151,14 +161,14 @@ def measure_pipeline(config: ConfigDict, *, seconds: float = 3.0) -> dict:
 
 
 def load_train_batches(config: ConfigDict) -> Iterator[dict]:
-    """Returns the host batches that the config's training reads."""
+    """Returns an iterator over the host batches of the training split."""
     from artifacts_jax.data import splits
 
     return splits.load(config.data, config.data.train, seed=config.seed).train_batches(config.batch_size)
 
 
 def make_noise_batch(config: ConfigDict) -> dict:
-    """Returns a host batch of noise: 'image' uint8 [B, H, W, 3] and 'index' int32 [B]."""
+    """Returns a host batch of random images: 'image' uint8 [B, H, W, 3] and 'index' int32 [B]."""
     count, size = config.batch_size, config.data.size
     images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
     return {'image': images, 'index': np.arange(count, dtype=np.int32)}
@@ -170,7 +180,7 @@ def _state(module, config, devices, key, base):
 
 @contextlib.contextmanager
 def _compilation_cache(folder):
-    """Keeps all that JAX compiles in a folder."""
+    """Uses a folder as JAX's compilation cache."""
     options = {'jax_compilation_cache_dir': folder, 'jax_persistent_cache_min_compile_time_secs': 0.0}
     before = {name: getattr(jax.config, name) for name in options}
     _configure(options)
@@ -183,15 +193,15 @@ def _compilation_cache(folder):
 def _configure(options):
     for name, value in options.items():
         jax.config.update(name, value)
-    compilation_cache.reset_cache()  # it is opened once, in the first folder
+    compilation_cache.reset_cache()  # JAX opens the cache only once, in the first folder
 
 
 def _analysis(cost):
-    """Returns XLA's cost analysis, which older versions wrap in a list."""
+    """Returns XLA's cost analysis; older versions of JAX return it in a list."""
     return (cost[0] if isinstance(cost, list) else cost) or {}
 
 
-def _timed(function):
+def _time_call(function):
     start = time.perf_counter()
     jax.block_until_ready(function())
     return time.perf_counter() - start

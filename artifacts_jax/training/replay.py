@@ -1,4 +1,4 @@
-"""Runs a step again whose loss was not finite, to be looked at."""
+"""Runs a step with a NaN or infinite loss again, to inspect it."""
 
 import zipfile
 import zlib
@@ -17,32 +17,32 @@ from artifacts_jax.training.checkpoint import Checkpoints
 
 
 def list_files(stage, workdir: Path) -> list[Path]:
-    """Returns the files of a stage's steps that can be replayed."""
+    """Returns the files of the steps of a stage that can be replayed."""
     return list((Path(workdir) / stage.NAME / loop.NONFINITE_FOLDER).glob('*.npz'))
 
 
 def run(
     path: Path, stage, config: ConfigDict, workdir: Path, devices: Devices, datasets: dict, base: dict | None
 ) -> dict:
-    """Runs a step again, from the last checkpoint before it, and prints what it was given and gave.
+    """Restores the last checkpoint before a step, trains to that step, and prints its inputs and outputs.
 
-    Nothing is saved. The steps between are those of the run, bit for bit on the same devices.
+    Nothing is saved. On the same devices, all steps are bit-identical to those of the run.
 
     Args:
-      path: the step's file, one of `saved`.
-      stage, config, workdir, devices, datasets, base: as of `loop.run`.
+      path: the file of the step, from `list_files`.
+      stage, config, workdir, devices, datasets, base: as for `loop.run`.
 
     Returns:
-      {'step', 'values': {name: scalar}, 'arrays': names of the state's arrays that are not finite after the step}.
+      {'step', 'values': {name: scalar}, 'arrays': names of the state's arrays with NaN or infinity after the step}.
 
     Raises:
-      ConfigError: the step's file is damaged, or the run has gone on past the step.
+      ConfigError: the file of the step is damaged, or the run has a checkpoint after the step.
       CheckpointError: no checkpoint can be read.
     """
     try:
-        with path.open('rb') as file, np.load(file, allow_pickle=False) as given:
-            step, key = int(path.stem), jax.random.wrap_key_data(given['key'])
-            batch = {name.removeprefix('batch_'): given[name] for name in given if name.startswith('batch_')}
+        with path.open('rb') as file, np.load(file, allow_pickle=False) as saved:
+            step, key = int(path.stem), jax.random.wrap_key_data(saved['key'])
+            batch = {name.removeprefix('batch_'): saved[name] for name in saved if name.startswith('batch_')}
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(f'{path} cannot be read: {error}; delete it, and run without --replay') from error
     with Checkpoints(Path(workdir) / stage.NAME / 'checkpoints', config, devices.replicated) as checkpoints:
@@ -51,9 +51,9 @@ def run(
         else:
             state = checkpoints.restore(loop.compute_state_shapes(stage, config))
     start = int(state.step)
-    print(f'{stage.NAME}: step {step:,} again, {step - start:,} after the checkpoint at {start:,}', flush=True)
+    print(f'{stage.NAME}: replays step {step:,} from the checkpoint at step {start:,}', flush=True)
     if start >= step:
-        raise ConfigError(f'the run has gone on since: its checkpoint at step {start:,} is past {path}')
+        raise ConfigError(f'the run has continued: its checkpoint at step {start:,} is after {path}')
     train_step = devices.train_step(partial(stage.train_step, config=config))
     batches = datasets['train'].train_batches(stage.plan(config)[1], start_step=start)
     for _ in range(start + 1, step):
@@ -69,5 +69,5 @@ def run(
         print(f'  batch {name}: {list(x.shape)} {x.dtype}, {x.min()} to {x.max()}')
     for name, value in values.items():
         print(f'  {name}: {value}')
-    print(f'  not finite after the step: {len(arrays)} arrays' + ''.join(f'\n    {name}' for name in arrays))
+    print(f'  arrays with NaN or infinity after the step: {len(arrays)}' + ''.join(f'\n    {name}' for name in arrays))
     return {'step': step, 'values': values, 'arrays': arrays}

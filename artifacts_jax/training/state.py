@@ -1,4 +1,4 @@
-"""What a stage carries from step to step."""
+"""The training state of a stage."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,28 +9,28 @@ import optax
 
 
 class State(flax.struct.PyTreeNode):
-    """The state of a stage; `step` is the updates done, which is also the next step to run.
+    """The state of a stage. `step` is the number of completed updates, and the number of the next step.
 
-    The trees `params` and `batch_stats` have one branch for each network that the stage trains.
+    The trees `params` and `batch_stats` have one entry per trained network.
     """
 
     step: Any  # int32 scalar
     params: Any  # trained parameters, {network: tree}
     batch_stats: Any  # running averages of batch norm, {network: tree}
-    opt_state: Any  # {networks of an optimiser: optax state}
-    ema: Any = None  # moving average of params, or None
-    history: Any = None  # earlier fakes (history.py), or None
-    frozen: Any = None  # variables that are used and never changed: {'params': ..., 'batch_stats': ...}
+    opt_state: Any  # {names of the networks of an optimiser, joined by +: optax state}
+    ema: Any = None  # exponential moving average of params, or None
+    history: Any = None  # buffer of earlier fakes (history.py), or None
+    frozen: Any = None  # variables that are not trained: {'params': ..., 'batch_stats': ...}
 
     @classmethod
     def create(cls, variables: dict, optimisers: dict, *, ema: bool, frozen: dict | None = None) -> 'State':
-        """Makes the state at step 0.
+        """Returns the state at step 0.
 
         Args:
           variables: {'params': {network: tree}, 'batch_stats': {network: tree}} of the trained networks.
-          optimisers: {networks: optimiser}: the optax optimiser of each tuple of networks.
+          optimisers: {tuple of networks: their optax optimiser}.
           ema: whether to keep a moving average of the parameters.
-          frozen: variables of frozen networks, in the same form.
+          frozen: variables of frozen networks, in the form of `variables`.
         """
         state = cls(jnp.zeros((), jnp.int32), variables['params'], variables['batch_stats'], {}, frozen=frozen)
         if ema:
@@ -41,7 +41,7 @@ class State(flax.struct.PyTreeNode):
         return state
 
     def apply_gradients(self, optimiser: optax.GradientTransformation, grads: dict) -> 'State':
-        """Returns the state after an update of the networks in grads, {network: tree}, by their optimiser."""
+        """Returns the state after the optimiser updates the networks of grads, {network: tree}."""
         name, params = _name(grads), {n: self.params[n] for n in grads}
         updates, opt_state = optimiser.update(grads, self.opt_state[name], params)
         return self.replace(
@@ -50,12 +50,12 @@ class State(flax.struct.PyTreeNode):
         )
 
     def get_trained_variables(self, use_ema: bool) -> dict:
-        """The variables that later stages build on: with the moving average of the parameters if asked."""
+        """Returns all variables for later stages; with `use_ema`, the moving average replaces the parameters."""
         return (self.replace(params=self.ema) if use_ema else self).variables
 
     @property
     def variables(self) -> dict:
-        """All variables, trained and frozen, as a Flax `apply` takes them."""
+        """All variables, trained and frozen, in the form that Flax's `apply` takes."""
         frozen = self.frozen or {'params': {}, 'batch_stats': {}}
         return {
             'params': {**frozen['params'], **self.params},
@@ -64,10 +64,10 @@ class State(flax.struct.PyTreeNode):
 
 
 def select(variables: dict, networks: Iterable[str]) -> dict:
-    """Returns the variables of some networks: {kind: {network: tree}} of those among `networks`."""
+    """Returns the variables of the networks named in `networks`: {kind: {network: tree}}."""
     return {kind: {name: tree[name] for name in networks if name in tree} for kind, tree in variables.items()}
 
 
 def _name(networks):
-    # Mappings over trees sort their keys.
+    # Sorted, because jax.tree.map sorts the keys of dictionaries.
     return '+'.join(sorted(networks))

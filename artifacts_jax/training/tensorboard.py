@@ -9,9 +9,10 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 
 class Scalars:
-    """Writes numbers into an event file of its own.
+    """Writes scalars to its own event file, without a thread.
 
-    tensorboardX's SummaryWriter does so in a thread; once it has ended, as on a full disk, a program waits for ever.
+    The SummaryWriter of tensorboardX writes in a thread. If that thread ends, as on a full disk, the program waits
+    forever.
     """
 
     def __init__(self, folder: Path):
@@ -19,7 +20,7 @@ class Scalars:
         self._events = EventsWriter(str(folder / 'events'))
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Writes {name: value} of a step to disk."""
+        """Writes the values of a step, {name: value}, to disk."""
         summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
         self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
         self._events.flush()

@@ -1,4 +1,4 @@
-"""Trees of arrays, told apart: what one has and the other has not, and checksums of their values."""
+"""Compares trees of arrays: differences of structure and shapes, checksums and fingerprints."""
 
 import json
 import zlib
@@ -8,26 +8,26 @@ import numpy as np
 from jaxtyping import PyTree
 
 
-def differences(saved: PyTree, wanted: PyTree) -> list[str]:
-    """Returns a line for each leaf that two trees of arrays (or of their shapes) do not share."""
-    saved, wanted = (
+def find_differences(saved: PyTree, expected: PyTree) -> list[str]:
+    """Returns a line of text for each leaf that two trees of arrays (or of shapes) do not have in common."""
+    saved, expected = (
         {jax.tree_util.keystr(path, simple=True, separator='/'): tuple(x.shape) for path, x in leaves}
-        for leaves in map(jax.tree_util.tree_leaves_with_path, (saved, wanted))
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (saved, expected))
     )
     return [
-        f'{name}: {saved.get(name, "nothing")} saved, {wanted.get(name, "nothing")} wanted'
-        for name in sorted(saved | wanted)
-        if saved.get(name) != wanted.get(name)
+        f'{name}: {saved.get(name, "nothing")} saved, {expected.get(name, "nothing")} expected'
+        for name in sorted(saved | expected)
+        if saved.get(name) != expected.get(name)
     ]
 
 
-def fingerprint(tree: PyTree) -> str:
-    """Returns eight digits that tell trees of arrays with other values, or other names, apart."""
-    return f'{zlib.crc32(json.dumps(checksums(tree)).encode()):08x}'
+def compute_fingerprint(tree: PyTree) -> str:
+    """Returns eight hexadecimal digits that depend on the names and values of a tree of arrays."""
+    return f'{zlib.crc32(json.dumps(compute_checksums(tree)).encode()):08x}'
 
 
-def checksums(tree: PyTree) -> dict[str, int]:
-    """Returns {'PATH': checksum of the bytes} of all arrays of a tree."""
+def compute_checksums(tree: PyTree) -> dict[str, int]:
+    """Returns {'PATH': CRC-32 of the bytes} of all arrays of a tree."""
     return {
         jax.tree_util.keystr(path, simple=True, separator='/'): zlib.crc32(np.ascontiguousarray(x).view(np.uint8).data)
         for path, x in jax.tree_util.tree_leaves_with_path(tree)

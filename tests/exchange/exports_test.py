@@ -69,7 +69,7 @@ def test_a_classifier_classifies_as_it_did(protocol, config, tmp_path, batch):
     np.testing.assert_allclose(classify(images), jax.jit(classifier.apply)(variables, images), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(classify(batch['image']), classify(images), rtol=1e-4, atol=1e-6)
     edit(tmp_path, head={'protocol': protocol, 'classes': 4})
-    with pytest.raises(exports.ExportError, match=r'params/fc3?/bias: \(3,\) saved, \(4,\) wanted'):
+    with pytest.raises(exports.ExportError, match=r'params/fc3?/bias: \(3,\) saved, \(4,\) expected'):
         loaders.load_classifier(tmp_path)
 
 

@@ -124,7 +124,7 @@ def test_no_whole_checkpoint_is_an_error_and_no_new_start(config, devices, saved
 
 def test_checkpoint_of_another_architecture_is_refused(config, devices, saved):
     config.model.encoder_widths = (4, 8, 12)
-    difference = r'params/encoder/layer3/conv/kernel: \(2, 2, 8, 8\) saved, \(2, 2, 8, 12\) wanted'
+    difference = r'params/encoder/layer3/conv/kernel: \(2, 2, 8, 8\) saved, \(2, 2, 8, 12\) expected'
     with pytest.raises(CheckpointError, match=difference):
         restore(config, devices, saved)
 

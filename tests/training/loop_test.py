@@ -151,7 +151,7 @@ def test_non_finite_loss_names_step_loss_and_checkpoint_and_is_replayed(
     assert [name for name, value in seen['values'].items() if not np.isfinite(value)] == ['loss/pixel']
     assert seen['arrays'] == ['params/decoder/layer3/bias']
     said = capsys.readouterr().out
-    assert 'autoencoder: step 5 again, 2 after the checkpoint at 3' in said
+    assert 'autoencoder: replays step 5 from the checkpoint at step 3' in said
     assert 'batch image: [8, 16, 16, 3] uint8' in said
 
 

@@ -69,7 +69,7 @@ def test_knn_ties_go_to_the_nearest_neighbour(labels, k, winner):
 
 
 def test_knn_of_too_small_a_bank_is_an_error():
-    with pytest.raises(ValueError, match='k=3 neighbours of only 2'):
+    with pytest.raises(ValueError, match='k=3 is more than the 2 candidates'):
         metrics.knn_accuracy(np.eye(2), np.arange(2), np.eye(2), np.arange(2), k=3, num_classes=2)
 
 
@@ -86,7 +86,7 @@ def test_neighbours_are_the_nearest_by_brute_force(rng):
 
 
 def test_neighbours_that_are_excluded_do_not_count_as_candidates():
-    with pytest.raises(ValueError, match='k=2 neighbours of only 1'):
+    with pytest.raises(ValueError, match='k=2 is more than the 1 candidates'):
         metrics.find_neighbours(np.eye(3), np.eye(3)[:1], k=2, excluded=np.array([[True, True, False]]))
 
 

@@ -82,7 +82,7 @@ def test_a_run_writes_its_table(photograph_folder, tmp_path):
     [
         (
             {'data.memory_limit_gb': 1e-4, 'knn.max_values': 64},
-            r'knn holds 0.0 GB for 20 test images, .*=0.0001: set knn.max_test=\d+ or less',
+            r'knn needs 0.0 GB for 20 test images, .*=0.0001: set knn.max_test=\d+ or less',
         ),
         ({'knn.neighbours': (0,)}, 'knn.neighbours='),
     ],
