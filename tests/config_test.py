@@ -44,7 +44,7 @@ def test_every_key_has_a_comment_and_is_read():
         assert key in commented, f'{key} has no comment'
 
 
-def test_keys_of_earlier_versions_are_passed_over(tmp_path):
+def test_keys_of_earlier_versions_are_ignored(tmp_path):
     config = default.get_config()
     results.write_config(tmp_path, config)
     saved = json.loads((tmp_path / 'config.json').read_text())
@@ -89,7 +89,7 @@ def test_unknown_key_names_the_nearest():
         ('model.conv1_stride', 2, r'no size works: the encoder divides by 16 and the discriminator by 8'),
     ],
 )
-def test_impossible_value_says_what_would_do(key, value, message):
+def test_invalid_value_raises_an_error_with_the_accepted_values(key, value, message):
     config = default.get_config()
     config.update_from_flattened_dict({key: value})
     with pytest.raises(configuration.ConfigError, match=message):
@@ -149,7 +149,7 @@ def test_keys_that_a_work_directory_lacks_keep_their_defaults_and_are_named(conf
         ('{"artifacts": {"drop_rate": 2.0}}', 'must lie in'),
     ],
 )
-def test_what_is_no_configuration_is_an_error(text, message, tmp_path):
+def test_invalid_configuration_file_is_an_error(text, message, tmp_path):
     if text is not None:
         (tmp_path / 'config.json').write_text(text)
     with pytest.raises(configuration.ConfigError, match=message):

@@ -10,7 +10,7 @@ from artifacts_jax.configs import declarations, default
     ('interval', 'inside', 'outside'),
     [('[0, 1)', (0.0, 0.5), (-0.1, 1)), ('(0, 1]', (0.1, 1), (0, 1.1)), ('[0, inf)', (0.0, 1e9), (-1e-9,))],
 )
-def test_an_interval_says_which_of_its_ends_belong_to_it(interval, inside, outside):
+def test_brackets_of_an_interval_include_or_exclude_its_ends(interval, inside, outside):
     key = declarations.within(inside[0], interval)
     assert [key.problem(value) for value in inside] == [''] * len(inside)
     assert [key.problem(value) for value in outside] == [f'must lie in {interval}'] * len(outside)
@@ -18,7 +18,7 @@ def test_an_interval_says_which_of_its_ends_belong_to_it(interval, inside, outsi
 
 
 @pytest.mark.parametrize('value', [(0.5, 0.4), (0.0, 1.0), (0.5, 1.5), (0.5,), (0.5, 0.6, 0.7)])
-def test_a_range_lies_in_its_interval_the_right_way_round(value):
+def test_a_range_must_be_ordered_and_inside_its_interval(value):
     assert (
         declarations.span((0.5, 1.0), '(0, 1]')
         .problem(value)
@@ -26,7 +26,7 @@ def test_a_range_lies_in_its_interval_the_right_way_round(value):
     )
 
 
-def test_defaults_are_what_they_may_be():
+def test_defaults_are_accepted_values():
     for path, key in configuration.get_declarations().items():
         assert not key.problem(key.default), path
 
@@ -51,7 +51,7 @@ def test_a_group_of_keys_is_composed_of_groups_and_values():
         ((0.5, 1.0), [(0, 1)], [0.5, (0.5, 'x'), (0.5, math.nan)]),
     ],
 )
-def test_values_are_of_the_defaults_type(default, right, wrong):
+def test_values_must_have_the_type_of_the_default(default, right, wrong):
     key = declarations.Key(default)
     assert [key.problem(value) for value in right] == [''] * len(right)
     assert all(key.problem(value).startswith('must be ') for value in wrong)

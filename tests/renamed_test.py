@@ -78,14 +78,14 @@ def test_results_of_earlier_versions_are_read_with_new_names(tmp_path):
     replaced = {'part': 'transfer/linear/all', 'made_from': note, 'result': row}
     before = {'transfer': {'linear': {'all': row}}, 'made_from': {'transfer/linear/all': note}, 'replaced': [replaced]}
     (tmp_path / 'results.json').write_text(json.dumps(before))
-    found = results.read(tmp_path)
-    assert found == {
+    all_results = results.read(tmp_path)
+    assert all_results == {
         'stl10': {'linear': {'all': row}},
         'provenance': {'stl10/linear/all': note},
         'replaced': [{'part': 'stl10/linear/all', 'provenance': note, 'result': row}],
     }
-    results.write(tmp_path, found)
-    assert results.read(tmp_path) == found
+    results.write(tmp_path, all_results)
+    assert results.read(tmp_path) == all_results
 
 
 def test_stages_keep_the_folder_that_an_earlier_version_created(tmp_path):

@@ -22,7 +22,7 @@ def edit(folder, **changes):
     path.write_text(json.dumps({name: value for name, value in description.items() if value is not None}))
 
 
-def test_every_network_comes_back_as_it_was(variables, config, tmp_path):
+def test_saved_networks_are_loaded_unchanged(variables, config, tmp_path):
     exports.save(tmp_path, variables, config)
     loaded = exports.load_networks(tmp_path, ['discriminator', 'decoder', 'encoder', 'repair'])
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
@@ -32,7 +32,7 @@ def test_every_network_comes_back_as_it_was(variables, config, tmp_path):
         exports.load_networks(tmp_path, ['head'])
 
 
-def test_a_file_that_was_cut_is_one_line(variables, config, tmp_path):
+def test_a_truncated_file_is_a_one_line_error(variables, config, tmp_path):
     exports.save(tmp_path, variables, config, networks=('trunk',))
     (values,) = (tmp_path / 'trunk' / 'd').iterdir()
     values.write_bytes(values.read_bytes()[: values.stat().st_size // 2])
@@ -41,7 +41,7 @@ def test_a_file_that_was_cut_is_one_line(variables, config, tmp_path):
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_a_network_that_is_gone_is_named(variables, config, tmp_path):
+def test_a_missing_network_is_named(variables, config, tmp_path):
     exports.save(tmp_path, variables, config, networks=('trunk',))
     shutil.rmtree(tmp_path / 'trunk')
     with pytest.raises(exports.ExportError, match=r'trunk is missing, but config\.json describes it: copy'):
@@ -59,7 +59,7 @@ def test_exports_that_do_not_list_their_networks_hold_a_trunk(variables, config,
 
 
 @pytest.mark.parametrize('protocol', ['linear', 'finetune'])
-def test_a_classifier_classifies_as_it_did(protocol, config, tmp_path, batch):
+def test_a_loaded_classifier_gives_the_same_logits(protocol, config, tmp_path, batch):
     config.stl10.hidden = 6
     classifier = heads.Classifier(architecture.make_trunk(config), architecture.make_head(protocol, 3, config=config))
     images = batch['image'] / np.float32(127.5) - 1
@@ -83,7 +83,7 @@ def test_an_interrupted_replacement_never_looks_complete(variables, config, tmp_
         loaders.load_features(tmp_path)
 
 
-def test_a_folder_or_file_that_is_no_export_names_those_that_are_there(tmp_path):
+def test_the_error_for_another_folder_names_its_exports(tmp_path):
     workdir = tmp_path / 'run'
     parts = [workdir / 'voc_detection' / each / 'export' for each in ('a', 'b')]
     workdir.mkdir()

@@ -22,13 +22,13 @@ def export(stage_states, tmp_path_factory):
     return folder
 
 
-def test_the_same_images_have_the_same_features_however_they_are_given(export):
+def test_features_do_not_depend_on_the_type_of_the_images(export):
     features = loaders.load_features(export)
     expected = features(PIXELS)['conv5']
     for kind in (np.int16, np.uint16, np.int32, np.int64, np.uint64):
         np.testing.assert_array_equal(features(PIXELS.astype(kind))['conv5'], expected)
-    for given in (list(PIXELS), PIXELS.tolist(), [Image.fromarray(x) for x in PIXELS], jnp.asarray(PIXELS)):
-        np.testing.assert_array_equal(features(given)['conv5'], expected)
+    for inputs in (list(PIXELS), PIXELS.tolist(), [Image.fromarray(x) for x in PIXELS], jnp.asarray(PIXELS)):
+        np.testing.assert_array_equal(features(inputs)['conv5'], expected)
     for kind in (np.float32, np.float64):
         np.testing.assert_allclose(features((2 * UNIT - 1).astype(kind))['conv5'], expected, atol=1e-5)
     unit, bytes_ = (loaders.load_features(export, value_range=r) for r in ((0, 1), (0, 255)))
@@ -43,7 +43,7 @@ LIKE = r'expected images \[B, H, W, 3\]'
 
 
 @pytest.mark.parametrize(
-    ('given', 'message'),
+    ('inputs', 'message'),
     [
         (PIXELS[0], rf'shape \[16, 16, 3\]: {LIKE}.*images\[None\]'),
         (Image.fromarray(PIXELS[0]), r'images\[None\]'),
@@ -70,9 +70,9 @@ LIKE = r'expected images \[B, H, W, 3\]'
         (np.where(PIXELS == 7, np.inf, 0.0), r'values from 0 to inf'),
     ],
 )
-def test_what_is_not_clear_is_refused(export, given, message):
+def test_ambiguous_images_raise_an_error(export, inputs, message):
     with pytest.raises(ValueError, match=message):
-        loaders.load_features(export)(given)
+        loaders.load_features(export)(inputs)
 
 
 @pytest.mark.parametrize('value_range', [(1, 0), (0,), 1, 'unit', (0, np.inf), (0, np.nan), None])
@@ -81,7 +81,7 @@ def test_a_range_is_two_numbers(unchecked, export, value_range):
         loaders.load_features(export, value_range=value_range)
 
 
-def test_images_that_are_never_below_0_are_warned_of(export):
+def test_images_without_negative_values_give_a_warning(export):
     with pytest.warns(UserWarning, match=r'in \[0, 1\], load with value_range=\(0, 1\)'):
         loaders.load_features(export)(UNIT)
     with warnings.catch_warnings():
@@ -89,13 +89,13 @@ def test_images_that_are_never_below_0_are_warned_of(export):
         loaders.load_features(export, value_range=(0, 1))(UNIT)
 
 
-def test_an_image_of_another_size_is_refused_where_it_matters():
+def test_a_classifier_needs_images_of_the_training_size():
     with pytest.raises(ValueError, match='images of 16 x 16 pixels: the classifier was trained on 32 x 32'):
         images.to_network(PIXELS, size=32)
 
 
 @pytest.mark.parametrize(
-    ('given', 'advice'),
+    ('inputs', 'advice'),
     [
         (np.zeros((4, 5, 4)), r'of shape \[4, 5, 4\]: expected one image .* drop the alpha channel: image\[..., :3\]'),
         (np.zeros((4, 5, 1)), r'repeat the grey channel three times: image\.repeat'),
@@ -106,9 +106,9 @@ def test_an_image_of_another_size_is_refused_where_it_matters():
         ([[1, 2], [3]], 'list cannot be converted to an array .*: expected one image'),
     ],
 )
-def test_what_is_not_one_image_is_refused(given, advice):
+def test_to_pixels_needs_one_image(inputs, advice):
     with pytest.raises(ValueError, match=advice):
-        images.to_pixels(given)
+        images.to_pixels(inputs)
 
 
 def test_a_damaged_export_is_not_loaded(export, tmp_path):

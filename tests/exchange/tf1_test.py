@@ -46,7 +46,7 @@ def imported(tmp_path_factory):
     return made
 
 
-def test_every_variable_has_its_place(config):
+def test_every_variable_is_converted(config):
     arrays = variables(KINDS['game'])
     converted, head = tf1.convert(arrays, config)
     assert not head
@@ -129,7 +129,7 @@ def test_classes_of_imported_classifiers(imported, batch):
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-2)
 
 
-def test_game_is_exported_whole(imported, config):
+def test_all_networks_of_the_adversarial_training_are_exported(imported, config):
     arrays, folder = imported['game']
     converted, _ = tf1.convert(arrays, config)
     assert json.loads((folder / 'config.json').read_text())['networks'] == sorted(
@@ -156,7 +156,7 @@ def test_averages_are_taken_where_there_are_any(config):
         tf1.convert(arrays, config, averaged=True)
 
 
-def test_all_that_is_wrong_is_said_at_once(config):
+def test_one_error_lists_all_problems(config):
     arrays = variables(KINDS['game'])
     del arrays['encoder/conv_1/weights'], arrays['discriminator/conv_5/conv_1/BatchNorm/beta']
     arrays['decoder/deconv_1/weights'] = draw('more', (3, 3, 8, 8))
@@ -182,7 +182,7 @@ def test_first_code_without_gamma_is_recognised(config):
         tf1.convert(arrays, config)
 
 
-def test_what_is_no_checkpoint_of_the_code_is_said(config):
+def test_unknown_scopes_are_an_error(config):
     with pytest.raises(tf1.TensorFlowCheckpointError, match='vgg_16'):
         tf1.convert({'vgg_16/conv1/weights': np.zeros((3, 3, 3, 64))}, config)
 
@@ -208,7 +208,7 @@ def test_without_tensorflow_the_error_gives_the_command_that_installs_it(monkeyp
 
 
 @pytest.mark.parametrize('kind', ['file', 'folder', 'run'])
-def test_what_is_no_export_is_not_overwritten(kind, tmp_path, config):
+def test_other_files_are_never_overwritten(kind, tmp_path, config):
     out = tmp_path / 'out'
     if kind == 'file':
         out.write_text('mine')

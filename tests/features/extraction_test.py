@@ -26,7 +26,7 @@ def test_pooled_features_are_the_trunks(config, batch, variables):
         np.testing.assert_allclose(pooled[layer], x.mean(axis=(1, 2)), rtol=1e-4, atol=1e-4)
 
 
-def test_collect_joins_the_batches():
+def test_collect_features_joins_the_batches():
     batches = [{'image': np.arange(3.0), 'label': np.arange(3)}, {'image': np.arange(3.0, 4.0), 'label': np.array([3])}]
     maps, labels = extraction.collect_features(
         lambda batch: ({'conv1': 2 * batch['image']}, {'label': batch['label']}), batches

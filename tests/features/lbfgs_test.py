@@ -84,7 +84,7 @@ def test_constant_features_change_nothing(digits):
 
 
 @pytest.mark.parametrize('held_out', [0.0, 1.0])
-def test_an_empty_part_is_an_error(held_out):
+def test_an_empty_held_out_or_training_set_is_an_error(held_out):
     with pytest.raises(ValueError, match='held_out='):
         fit_lbfgs(np.ones((10, 2), np.float32), np.zeros(10, int), held_out=held_out)
 

@@ -38,7 +38,7 @@ def test_pool_leaves_a_map_that_fits_unchanged():
     np.testing.assert_array_equal(pooled, features.reshape(2, 18))
 
 
-def test_accuracy_counts_what_is_right():
+def test_accuracy_counts_correct_predictions():
     identity = linear.Classifier(jnp.zeros(3), jnp.ones(3), jnp.eye(3), jnp.zeros(3), 0.0, 0.0)
     features, labels = jnp.eye(3)[jnp.asarray([0, 1, 2, 2])], jnp.asarray([0, 1, 1, 2])
     counts = linear.compute_accuracy_counts(identity, features, labels)

@@ -49,7 +49,7 @@ def fit_sgd(features, labels, *, held_out, num_classes=10, penalties=PENALTIES, 
     )
 
 
-def test_layers_are_fitted_together_as_if_each_were_alone(digits):
+def test_a_joint_fit_of_layers_equals_separate_fits(digits):
     features, labels = digits
     held_out = np.arange(len(labels)) % 5 == 0
     together = fit_sgd(features, labels, held_out=held_out, epochs=3)
@@ -73,7 +73,7 @@ def test_sgd_and_lbfgs_agree_on_unseen_examples(digits):
     assert by_sgd.held_out_accuracy == pytest.approx(accuracy(by_sgd, features[held_out], labels[held_out]))
 
 
-def test_features_are_standardised_by_the_counted_training_examples(digits):
+def test_features_are_standardised_by_the_training_examples_only(digits):
     features, labels = digits
     held_out = np.arange(len(labels)) % 5 == 0
     for layer, classifier in fit_sgd(features, labels, held_out=held_out, epochs=1).items():
@@ -83,7 +83,7 @@ def test_features_are_standardised_by_the_counted_training_examples(digits):
         np.testing.assert_allclose(classifier.scale, np.where(deviation > 0, deviation, 1), rtol=1e-4)
 
 
-def test_held_out_examples_are_not_learnt_from(digits):
+def test_held_out_examples_are_not_used_for_training(digits):
     features, labels = {'pixels': digits[0]['pixels'][:300]}, digits[1][:300]
     held_out = np.arange(300) % 3 == 0
     altered = {'pixels': np.where(held_out[:, None], 100 * features['pixels'], features['pixels'])}

@@ -82,7 +82,9 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize('damage', DAMAGES)
-def test_damaged_checkpoint_is_set_aside_for_the_one_before(config, devices, saved, stage_states, capsys, damage):
+def test_damaged_checkpoint_is_moved_and_the_previous_one_restored(
+    config, devices, saved, stage_states, capsys, damage
+):
     DAMAGES[damage](saved / '4')
     restored = restore(config, devices, saved)
     jax.tree.map(np.testing.assert_array_equal, restored, at(stage_states[autoencoder], 2))
@@ -97,7 +99,7 @@ def test_damaged_checkpoint_is_set_aside_for_the_one_before(config, devices, sav
 
 
 @pytest.mark.nightly
-def test_no_flipped_byte_goes_unnoticed(config, devices, saved, stage_states, tmp_path):
+def test_checksums_detect_every_flipped_byte(config, devices, saved, stage_states, tmp_path):
     expected = {step: at(stage_states[autoencoder], step) for step in (2, 4)}
     for number, path in enumerate(files(saved / '4')):
         for place in (0.1, 0.5, 0.9):
@@ -108,13 +110,13 @@ def test_no_flipped_byte_goes_unnoticed(config, devices, saved, stage_states, tm
             jax.tree.map(np.testing.assert_array_equal, restored, expected[int(restored.step)])
 
 
-def test_looking_at_a_run_moves_nothing(config, devices, saved):
+def test_restoring_without_training_moves_no_checkpoint(config, devices, saved):
     flip(largest(saved / '4'))
     assert int(restore(config, devices, saved, training=False).step) == 2
     assert sorted(path.name for path in saved.iterdir() if path.is_dir()) == ['2', '4']
 
 
-def test_no_whole_checkpoint_is_an_error_and_no_new_start(config, devices, saved):
+def test_only_damaged_checkpoints_are_an_error_not_a_restart(config, devices, saved):
     for step in ('2', '4'):
         flip(largest(saved / step))
     with pytest.raises(CheckpointError, match='has no other checkpoint'):
@@ -135,9 +137,7 @@ def test_a_moving_average_that_was_not_kept_is_a_difference_not_damage(config, d
         restore(config, devices, saved)
 
 
-def test_full_disk_is_one_error_that_says_what_is_needed_and_spoils_nothing(
-    config, devices, saved, stage_states, monkeypatch
-):
+def test_full_disk_is_one_error_and_damages_no_checkpoint(config, devices, saved, stage_states, monkeypatch):
     state, expected = at(stage_states[autoencoder], 6), restore(config, devices, saved)
     needed = r'no room for a checkpoint in .*: it needs 0\.\d MB, and 0\.0 MB are free; .* resumes from step 4'
     with Checkpoints(saved, config, devices.replicated) as checkpoints, monkeypatch.context() as patch:
@@ -152,7 +152,7 @@ def test_full_disk_is_one_error_that_says_what_is_needed_and_spoils_nothing(
 
 @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize('wrapped', [False, True])
-def test_a_quota_is_as_a_full_disk(config, devices, saved, number, wrapped):
+def test_exceeded_quota_is_reported_like_a_full_disk(config, devices, saved, number, wrapped):
     error = OSError(number, os.strerror(number))
     with Checkpoints(saved, config, devices.replicated) as checkpoints:
         full = pytest.raises(CheckpointError, match=r'no room for a checkpoint in .* resumes from step 4')
@@ -169,7 +169,7 @@ def test_a_quota_is_as_a_full_disk(config, devices, saved, number, wrapped):
 # Orbax's threads end each with an error of its own.
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
-def test_disk_that_fills_while_saving_spoils_nothing(config, devices, stage_states, tmp_path, monkeypatch):
+def test_disk_that_fills_while_saving_damages_no_checkpoint(config, devices, stage_states, tmp_path, monkeypatch):
     disk, state = tmp_path / 'disk', stage_states[autoencoder]
     disk.mkdir()
     mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk], check=False, capture_output=True)

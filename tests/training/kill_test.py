@@ -19,7 +19,7 @@ OFTEN = '--config.checkpoint_every=4'
 @pytest.mark.parametrize(
     'kills', [pytest.param(2, marks=pytest.mark.slow), pytest.param(KILLS, marks=pytest.mark.nightly)]
 )
-def test_killed_at_any_moment_a_run_goes_on_to_the_same_end(kills, runs):
+def test_run_killed_at_any_moment_resumes_to_the_same_state(kills, runs):
     began = time.monotonic()
     runs.finish(f'again_{kills}', OFTEN)  # everything is compiled, so that this shows how long a run takes
     length, moments = time.monotonic() - began, random.Random(0)
@@ -51,7 +51,7 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_end(kills, runs):
 
 @pytest.mark.nightly
 @pytest.mark.skipif(os.geteuid() != 0, reason='only root can mount a small disk')
-def test_a_run_that_filled_its_disk_goes_on_when_there_is_room(runs):
+def test_run_resumes_after_a_full_disk(runs):
     disk = runs.folder / 'small_disk'
     disk.mkdir()
     mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1500k', 'tmpfs', disk], check=False)

@@ -51,7 +51,7 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
         np.testing.assert_array_equal(a, b)
 
 
-def test_signal_saves_and_leaves_with_its_own_status(config, datasets, devices, tmp_path, monkeypatch):
+def test_signal_saves_the_state_and_exits_with_status_75(config, datasets, devices, tmp_path, monkeypatch):
     original = splits.InMemory.batch
 
     def batch(self, step, size):
@@ -67,7 +67,7 @@ def test_signal_saves_and_leaves_with_its_own_status(config, datasets, devices, 
         assert checkpoints.latest_step == 3  # the second step told all hosts, who saw it one step late
 
 
-def test_what_cannot_be_read_back_is_not_announced(config, datasets, devices, tmp_path, monkeypatch):
+def test_unreadable_last_checkpoint_is_not_reported_as_complete(config, datasets, devices, tmp_path, monkeypatch):
     finish = checkpoint.Checkpoints.finish
 
     def damage(self):
@@ -105,7 +105,7 @@ def test_a_signal_after_the_last_step_is_not_lost(config, datasets, devices, tmp
     assert int(loop.run(autoencoder, config, tmp_path, devices, datasets, None).step) == 6
 
 
-def test_a_signal_is_noted_until_the_last_save_is_on_disk(config, datasets, devices, tmp_path, monkeypatch):
+def test_signals_are_caught_until_the_last_save_is_on_disk(config, datasets, devices, tmp_path, monkeypatch):
     close, handlers = checkpoint.Checkpoints.__exit__, []
     before = signal.getsignal(signal.SIGTERM)
 
@@ -155,12 +155,14 @@ def test_non_finite_loss_names_step_loss_and_checkpoint_and_is_replayed(
     assert 'batch image: [8, 16, 16, 3] uint8' in said
 
 
-def test_unfinished_stage_says_how_far_it_is(config, devices, tmp_path):
+def test_incomplete_stage_is_an_error_with_its_step(config, devices, tmp_path):
     with pytest.raises(checkpoint.CheckpointError, match='autoencoder is at step 0 of 6'):
         loop.load_final_state(autoencoder, config, tmp_path, devices)
 
 
-def test_newest_state_is_that_of_the_last_checkpoint_with_the_average_if_asked(config, devices, tmp_path, stage_states):
+def test_newest_state_is_that_of_the_last_checkpoint_and_has_the_average_with_use_ema(
+    config, devices, tmp_path, stage_states
+):
     state = stage_states[autoencoder]
     state = state.replace(ema=jax.tree.map(lambda x: x + 1, state.params))
     config.optim.ema_decay = 0.9

@@ -13,7 +13,7 @@ def rng():
     return np.random.default_rng(0)
 
 
-def test_psnr_is_that_of_skimage(rng):
+def test_psnr_equals_that_of_skimage(rng):
     x, y = rng.uniform(-1, 1, (2, 3, 8, 6, 3)).astype(np.float32)
     expected = [peak_signal_noise_ratio(a, b, data_range=2) for a, b in zip(x, y)]
     np.testing.assert_allclose(metrics.psnr(x, y), expected, rtol=1e-5)
@@ -25,7 +25,7 @@ def test_psnr_of_equal_images_is_infinite():
 
 
 @pytest.mark.parametrize('weighted', [False, True])
-def test_auc_is_that_of_sklearn_with_ties(rng, weighted):
+def test_auc_equals_that_of_sklearn_with_ties(rng, weighted):
     positives = rng.uniform(size=200) < 0.3
     scores = np.round(rng.standard_normal(200) + positives, 1)
     weights = rng.uniform(size=200) if weighted else None
@@ -46,7 +46,7 @@ def test_auc_counts_ties_half_and_is_nan_without_an_answer():
 
 
 @pytest.mark.parametrize('k', [1, 7])
-def test_knn_is_that_of_sklearn(rng, k):
+def test_knn_equals_that_of_sklearn(rng, k):
     bank, queries = (rng.standard_normal((n, 16)).astype(np.float32) for n in (300, 100))
     # Two classes and an odd k: votes cannot tie.
     bank_labels, query_labels = (np.int32(x[:, 0] + x[:, 1] ** 2 > 1) for x in (bank, queries))
@@ -113,7 +113,7 @@ def test_spread_is_one_if_isotropic_and_zero_if_collapsed(rng):
     assert metrics.spread(jnp.zeros((10, 4))) == 0
 
 
-def test_nonfinite_names_what_is_not_a_number():
+def test_find_nonfinite_returns_the_names_of_nan_and_infinite_values():
     values = {'loss': 1.0, 'a': jnp.nan, 'b': np.float32(-np.inf), 'step': 3, 'c': jnp.asarray(jnp.inf)}
     assert metrics.find_nonfinite(values) == ['a', 'b', 'c']
     assert metrics.find_nonfinite({}) == []

@@ -21,44 +21,47 @@ def test_a_table_is_markdown_with_numbers_to_the_right():
     ]
 
 
-def test_a_result_is_trusted_only_if_it_was_made_from_what_is_there_now(capsys):
-    found, name, then, now = {}, 'probe/learned', {'network': 'a, state 1'}, {'network': 'a, state 2'}
-    assert not results.is_current(found, name, then)
-    results.move_to_replaced(found, name)  # nothing
-    assert found == {}
-    results.add_row(found, name, {'conv1': 71}, then)
-    assert results.is_current(found, name, then)
-    assert not results.is_current(found, name, now)
-    assert found == {'probe': {'learned': {'conv1': 71}}, 'provenance': {name: then}}  # a question changes nothing
-    results.move_to_replaced(found, name)
-    assert 'probe' not in found
-    assert found['replaced'] == [{'part': name, 'provenance': then, 'result': {'conv1': 71}}]
+def test_a_row_is_current_only_with_the_same_provenance(capsys):
+    all_results, name, then, now = {}, 'probe/learned', {'network': 'a, state 1'}, {'network': 'a, state 2'}
+    assert not results.is_current(all_results, name, then)
+    results.move_to_replaced(all_results, name)  # nothing
+    assert all_results == {}
+    results.add_row(all_results, name, {'conv1': 71}, then)
+    assert results.is_current(all_results, name, then)
+    assert not results.is_current(all_results, name, now)
+    assert all_results == {
+        'probe': {'learned': {'conv1': 71}},
+        'provenance': {name: then},
+    }  # a question changes nothing
+    results.move_to_replaced(all_results, name)
+    assert 'probe' not in all_results
+    assert all_results['replaced'] == [{'part': name, 'provenance': then, 'result': {'conv1': 71}}]
     assert 'probe/learned: the network or its settings have changed' in capsys.readouterr().out
 
 
-def test_results_of_an_earlier_state_are_retired_whoever_made_them(tmp_path):
-    found = {'probe': {'random': {'a': 1}, 'learned': {'a': 2}}, 'stl10': {'linear': {'all': {'a': 3}}}}
+def test_results_of_earlier_states_are_moved_to_replaced(tmp_path):
+    all_results = {'probe': {'random': {'a': 1}, 'learned': {'a': 2}}, 'stl10': {'linear': {'all': {'a': 3}}}}
     random, old, new = 'seed 0 at step 0', 'artifacts at step 6, state 1', 'artifacts at step 9, state 2'
-    found['provenance'] = {
+    all_results['provenance'] = {
         'probe/random': {'network': random},
         'probe/learned': {'network': old},
         'stl10/linear/all': {'network': old},
     }
-    results.write(tmp_path, found)
+    results.write(tmp_path, all_results)
     results.replace_outdated(tmp_path, old)
-    assert results.read(tmp_path) == found
+    assert results.read(tmp_path) == all_results
     results.replace_outdated(tmp_path, new)
-    kept = results.read(tmp_path)
-    assert kept['probe'] == {'random': {'a': 1}}
-    assert 'stl10' not in kept
-    assert kept['provenance'] == {'probe/random': {'network': random}}
-    assert [(old['part'], old['result']) for old in kept['replaced']] == [
+    remaining = results.read(tmp_path)
+    assert remaining['probe'] == {'random': {'a': 1}}
+    assert 'stl10' not in remaining
+    assert remaining['provenance'] == {'probe/random': {'network': random}}
+    assert [(old['part'], old['result']) for old in remaining['replaced']] == [
         ('probe/learned', {'a': 2}),
         ('stl10/linear/all', {'a': 3}),
     ]
 
 
-def test_settings_that_decide_tell_results_apart(config):
+def test_provenance_depends_only_on_relevant_settings(config):
     given = results.compute_provenance('a', config, 'probe')
     assert results.compute_provenance('b', config, 'probe')['settings'] == given['settings']
     for key, value, decides in (
@@ -74,7 +77,7 @@ def test_settings_that_decide_tell_results_apart(config):
         assert (results.compute_provenance('a', changed, 'probe') != given) == decides, key
 
 
-def test_networks_stand_side_by_side_also_where_one_lacks_a_row():
+def test_network_table_with_missing_rows():
     networks = {'random': {('conv1', '5'): {'n': 1}, ('conv1', '20'): {'n': 2}}}
     networks['learned'] = {('conv1', '20'): {'n': 3}, ('conv1', '200'): {'n': 4}}
     text = results.format_network_table(['layer', 'k'], networks, lambda row: {'': str(row['n'])})
@@ -85,6 +88,8 @@ def test_networks_stand_side_by_side_also_where_one_lacks_a_row():
     ]
 
 
-def test_sections_that_earlier_versions_have_emptied_have_no_rows():
-    found = {'voc_svm': {'conv1': {}}, 'layerwise': {}, 'knn': {'random': {'layers': {}, 'train': 3}}}
-    assert [results.has_rows(found, task) for task in ('voc_svm', 'layerwise', 'probe', 'knn')] == [False] * 3 + [True]
+def test_empty_sections_of_earlier_versions_have_no_rows():
+    all_results = {'voc_svm': {'conv1': {}}, 'layerwise': {}, 'knn': {'random': {'layers': {}, 'train': 3}}}
+    assert [results.has_rows(all_results, task) for task in ('voc_svm', 'layerwise', 'probe', 'knn')] == [False] * 3 + [
+        True
+    ]
