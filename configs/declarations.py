@@ -38,7 +38,7 @@ def within(default, interval: str) -> Key:
     return Key(default, lambda value: '' if _inside(value, interval) else f'must lie in {interval}', f'in {interval}')
 
 
-def each(default: tuple, interval: str) -> Key:
+def numbers(default: tuple, interval: str) -> Key:
     """Declares a tuple of one or more numbers in an interval."""
 
     def rule(values):
@@ -77,7 +77,7 @@ def subset(default: tuple, *, of: tuple) -> Key:
     return Key(default, rule, f'of {", ".join(of)}')
 
 
-def named(default: str) -> Key:
+def text(default: str) -> Key:
     """Declares text that is not empty."""
     return Key(default, lambda value: '' if value.strip() else 'must not be empty')
 

@@ -12,19 +12,19 @@ from ml_collections import ConfigDict
 
 from artifacts_jax import config as configuration
 from artifacts_jax.configs import declarations, tasks, variants
-from artifacts_jax.configs.declarations import choice, each, free, named, positive, span, subset, within
+from artifacts_jax.configs.declarations import choice, free, numbers, positive, span, subset, text, within
 
 STAGES = ('autoencoder', 'artifacts', 'probe', 'stl10', *tasks.KEYS)
 PROTOCOLS = ('linear', 'finetune')  # of stl10
 
 DATA = {
-    'name': named('photographs'),  # a folder of images, a tfds data set, or arrays: SPLIT.npz, or one .npz
+    'name': text('photographs'),  # a folder of images, a tfds data set, or arrays: SPLIT.npz, or one .npz
     'data_dir': free(''),  # folder of prepared tfds data sets; '': the default of tfds, ~/tensorflow_datasets
-    'image_key': named('image'),  # the feature of a tfds data set that contains the images
-    'label_key': named('label'),  # the feature that contains the class labels; without this feature there are no labels
-    'train': named('train'),  # training split of the stages autoencoder and artifacts; labels are not used
-    'probe_train': named('train'),  # labelled training split of the probe and of the transfer tasks
-    'test': named('test'),  # labelled split for all held-out metrics and figures
+    'image_key': text('image'),  # the feature of a tfds data set that contains the images
+    'label_key': text('label'),  # the feature that contains the class labels; without this feature there are no labels
+    'train': text('train'),  # training split of the stages autoencoder and artifacts; labels are not used
+    'probe_train': text('train'),  # labelled training split of the probe and of the transfer tasks
+    'test': text('test'),  # labelled split for all held-out metrics and figures
     'size': positive(96),  # side of the stored square images, pixels; images are resized and centre-cropped to it
     'loading': free(choice('auto', 'memory', 'stream')),  # decode all once, or when needed; 'auto': by memory_limit_gb
     'memory_limit_gb': positive(8.0),  # 'auto' streams a split if its decoded images are larger than this, in 1e9 bytes
@@ -42,11 +42,11 @@ AUGMENT = {
 
 MODEL = {
     'image_size': positive(96),  # side of the network inputs, pixels
-    'encoder_widths': each((32, 64, 128, 256, 512), '[1, inf)'),  # encoder channels; all but the first halve the size
+    'encoder_widths': numbers((32, 64, 128, 256, 512), '[1, inf)'),  # encoder channels; all but the first halve the map
     'encoder_kernel': positive(2),  # kernel size of the encoder's layers that halve the size
     'upsampling': choice('half_pixel', 'legacy'),  # bilinear upsampling of the decoder; 'legacy': as in TensorFlow 1
-    'widths': each((96, 256, 384, 384, 256), '[1, inf)'),  # channels of the discriminator's conv1..conv5
-    'kernels': each((11, 5, 3, 3, 3), '[1, inf)'),  # kernel sizes of conv1..conv5
+    'widths': numbers((96, 256, 384, 384, 256), '[1, inf)'),  # channels of the discriminator's conv1..conv5
+    'kernels': numbers((11, 5, 3, 3, 3), '[1, inf)'),  # kernel sizes of conv1..conv5
     'conv1_stride': positive(4),  # stride of conv1
     'groups': positive(2),  # groups of conv2, conv4 and conv5
     'hidden': positive(4096),  # units of the discriminator's fully connected layer
@@ -95,7 +95,7 @@ OPTIM = {
 PROBE = {
     'max_values': positive(9216),  # feature maps are average-pooled to at most this many values
     'solver': choice('auto', 'lbfgs', 'sgd'),  # features in memory, or recomputed; 'auto': by data.memory_limit_gb
-    'penalties': each((1e-4, 1e-3, 1e-2, 1e-1), '[0, inf)'),  # candidates for the weight of the L2 penalty
+    'penalties': numbers((1e-4, 1e-3, 1e-2, 1e-1), '[0, inf)'),  # candidates for the weight of the L2 penalty
     'held_out': within(0.1, '(0, 1)'),  # fraction of the training split held out to pick the penalty
     'iterations': positive(100),  # maximum number of L-BFGS iterations
     'epochs': positive(30),  # epochs of the SGD solver

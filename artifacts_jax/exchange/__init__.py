@@ -1,1 +1,1 @@
-"""What leaves a run and what enters from elsewhere: exports, and checkpoints of the authors' TensorFlow 1 code."""
+"""Exports of trained networks, and the import of checkpoints of the authors' TensorFlow 1 code."""
