@@ -127,7 +127,7 @@ def cut_config(workdir):
     ('harm', 'message'),
     [
         (no_checkpoint, 'no checkpoint of the stage artifacts in .*: run it first'),
-        (no_data, 'there is no folder or file /no/such/folder'),
+        (no_data, 'data.name=/no/such/folder: this folder or file does not exist'),
         (unknown_key, 'config.json has keys that .* does not declare: droprate'),
         (other_architecture, 'written by another architecture'),
         (damaged, 'cannot be restored'),

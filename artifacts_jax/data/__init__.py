@@ -1,4 +1,4 @@
-"""Images: the examples of a split, batches as a function of (seed, step), and augmentation on the device.
+"""Data: the examples of a split, batches as a function of (seed, step), and augmentation on the device.
 
-Whatever holds the images, a split is a random-access sequence of examples: sources.py.
+A split is a random-access sequence of examples, independent of the storage of the images (sources.py).
 """

@@ -1,4 +1,4 @@
-"""Augmentation: uint8 images to the float32 images in [-1, 1] that the networks see.
+"""Augmentation: turns uint8 images into float32 images in [-1, 1], the input of the networks.
 
 The crop, the resize and the flip are linear and separable: together they are one matrix for an image's rows
 and one for its columns, and every image is resampled once, by two matrix products.
@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 CROP_TRIES = 10
 
 Images = UInt8[Array | np.ndarray, 'B H W 3']
-Range = tuple[ScalarLike, ScalarLike]  # (least, most)
+Range = tuple[ScalarLike, ScalarLike]  # (minimum, maximum)
 
 
 def train(
@@ -32,17 +32,17 @@ def train(
     brightness: ScalarLike,
     saturation: Range,
 ) -> Float32[Array, 'B {size} {size} 3']:
-    """Randomly crops, resizes, mirrors and recolours each image, as a function of its own key only.
+    """Returns randomly cropped, resized, flipped and recoloured images; each depends only on its own key.
 
     Args:
       keys: one for each example, typed or raw.
       images: in [0, 255].
-      size: side of the result, pixels. The resize is bilinear or bicubic at even odds.
-      crop_area: range of the crop's area, as a fraction of the image's.
+      size: side of the result, pixels. The resize is bilinear or bicubic with probability 0.5 each.
+      crop_area: range of the crop's area, as a fraction of the image's area.
       crop_aspect: range of the crop's width / height.
-      flip: whether to mirror half of the images.
-      brightness: largest shift, of images in [0, 1]; the shift is uniform in [-brightness, brightness].
-      saturation: range of the factor on the saturation; brightness and saturation change in a random order.
+      flip: whether to flip images horizontally with probability 0.5.
+      brightness: largest shift, for images in [0, 1]; the shift is uniform in [-brightness, brightness].
+      saturation: range of the saturation factor; brightness and saturation change in a random order.
 
     Returns:
       Images in [-1, 1].
@@ -53,33 +53,33 @@ def train(
     _check(images)
 
     def augment(key, image):
-        key_crop, key_draws = jax.random.split(key)
-        draws = jax.random.uniform(key_draws, (5,))
+        crop_key, uniform_key = jax.random.split(key)
+        uniform = jax.random.uniform(uniform_key, (5,))
         shape = image.shape[:2]
-        top, left, height, width = sample_crop(key_crop, shape=shape, area=crop_area, aspect=crop_aspect)
-        cubic = draws[0] < 0.5
+        top, left, height, width = sample_crop(crop_key, shape=shape, area=crop_area, aspect=crop_aspect)
+        cubic = uniform[0] < 0.5
         rows = resize_matrix(top, height, length=shape[0], size=size, cubic=cubic)
         columns = resize_matrix(left, width, length=shape[1], size=size, cubic=cubic)
         if flip:
-            columns = jnp.where(draws[1] < 0.5, columns[::-1], columns)
+            columns = jnp.where(uniform[1] < 0.5, columns[::-1], columns)
         image = resample(image, rows, columns)
 
-        shift = brightness * (2 * draws[2] - 1)
-        factor = saturation[0] + (saturation[1] - saturation[0]) * draws[3]
-        # Both orders in one pass: the shift is added before or after the saturation, at the other place 0.
-        before = jnp.where(draws[4] < 0.5, shift, 0.0)
-        return _to_network(adjust_saturation(image + before, factor) + (shift - before))
+        shift = brightness * (2 * uniform[2] - 1)
+        factor = saturation[0] + (saturation[1] - saturation[0]) * uniform[3]
+        # One pass for both orders: the shift is added either before or after the change of saturation.
+        before = jnp.where(uniform[4] < 0.5, shift, 0.0)
+        return _to_unit_range(adjust_saturation(image + before, factor) + (shift - before))
 
     return jax.vmap(augment)(keys, images)
 
 
 def test(images: Images, *, size: int, test_crop: float) -> Float32[Array, 'B {size} {size} 3']:
-    """Crops the centre of each image and resizes it bilinearly.
+    """Returns the centre crop of each image, resized bilinearly.
 
     Args:
       images: in [0, 255].
       size: side of the result, pixels.
-      test_crop: side of the crop as a fraction of the image's, in (0, 1]; rounds as tf.image.central_crop.
+      test_crop: side of the crop as a fraction of the image's side, in (0, 1]; rounded as in tf.image.central_crop.
 
     Returns:
       Images in [-1, 1].
@@ -93,58 +93,58 @@ def test(images: Images, *, size: int, test_crop: float) -> Float32[Array, 'B {s
         start = int((length - length * test_crop) / 2)
         matrices.append(resize_matrix(start, length - 2 * start, length=length, size=size, cubic=False))
     rows, columns = matrices
-    return jax.vmap(lambda image: _to_network(resample(image, rows, columns)))(images)
+    return jax.vmap(lambda image: _to_unit_range(resample(image, rows, columns)))(images)
 
 
 def sample_crop(
     key: Key[Array, ''] | UInt32[Array, '2'], *, shape: tuple[int, int], area: Range, aspect: Range
 ) -> tuple[Int32[Array, ''], ...]:
-    """Draws a box of whole pixels inside the image, as tf.image.sample_distorted_bounding_box does.
+    """Samples a box of whole pixels inside the image, as tf.image.sample_distorted_bounding_box does.
 
-    The aspect ratio is uniform in its range. Then the height is uniform between those of the smallest and the
-    largest box that has this ratio, an area in the range (up to the rounding to pixels), and a place inside
-    the image. A ratio without such a box is drawn anew; after `CROP_TRIES` the box is the whole image.
+    The aspect ratio is uniform in its range. The height is then uniform between the smallest and the largest height
+    for which the area is in its range (up to rounding to pixels) and the box fits into the image. If no height is
+    possible, the aspect ratio is sampled again; after `CROP_TRIES` tries the box is the whole image.
 
     Args:
-      key: draws the box.
+      key: the random key.
       shape: the image's (height, width).
-      area: range of the box's area, as a fraction of the image's.
+      area: range of the box's area, as a fraction of the image's area.
       aspect: range of the box's width / height.
 
     Returns:
       top, left, height and width.
     """
-    key_tries, key_place = jax.random.split(key)
-    tries = jax.random.uniform(key_tries, (2, CROP_TRIES))
-    place = jax.random.uniform(key_place, (2,))
+    tries_key, position_key = jax.random.split(key)
+    tries = jax.random.uniform(tries_key, (2, CROP_TRIES))
+    position = jax.random.uniform(position_key, (2,))
     aspects = aspect[0] + (aspect[1] - aspect[0]) * tries[0]  # type: ignore[operator, call-overload]  # no bool
-    least, most = (jnp.round(jnp.sqrt(a * shape[0] * shape[1] / aspects)) for a in area)
-    most = jnp.minimum(jnp.minimum(most, shape[0]), jnp.floor((shape[1] + 0.5) / aspects))
-    fits = least <= most
-    heights = least + jnp.floor(tries[1] * (most - least + 1))
+    smallest, largest = (jnp.round(jnp.sqrt(a * shape[0] * shape[1] / aspects)) for a in area)
+    largest = jnp.minimum(jnp.minimum(largest, shape[0]), jnp.floor((shape[1] + 0.5) / aspects))
+    fits = smallest <= largest
+    heights = smallest + jnp.floor(tries[1] * (largest - smallest + 1))
     first = jnp.argmax(fits)
     height = jnp.where(fits[first], heights[first], shape[0])
     width = jnp.where(fits[first], jnp.round(heights[first] * aspects[first]), shape[1])
     height = jnp.clip(height, 1, shape[0])
     width = jnp.clip(width, 1, shape[1])
-    top = jnp.floor(place[0] * (shape[0] - height + 1))
-    left = jnp.floor(place[1] * (shape[1] - width + 1))
+    top = jnp.floor(position[0] * (shape[0] - height + 1))
+    left = jnp.floor(position[1] * (shape[1] - width + 1))
     return tuple(x.astype(jnp.int32) for x in (top, left, height, width))
 
 
 def resize_matrix(
     start: ScalarLike, extent: ScalarLike, *, length: int, size: int, cubic: Bool[ArrayLike, '']
 ) -> Float32[Array, '{size} {length}']:
-    """Returns the matrix that crops an axis and resizes it without antialiasing.
+    """Returns the matrix that crops and resizes one axis of an image, without antialiasing.
 
-    Its rows sum to 1, and pixels outside the crop have weight 0.
+    Its rows sum to 1. Pixels outside the crop have weight 0.
 
     Args:
       start: first pixel of the crop.
-      extent: pixels of the crop.
-      length: pixels of the axis.
-      size: pixels of the result.
-      cubic: whether the kernel is Keys' cubic with a = -0.5; else it is the triangle.
+      extent: length of the crop, pixels.
+      length: of the axis, pixels.
+      size: of the result, pixels.
+      cubic: whether the kernel is Keys' cubic with a = -0.5 (bicubic); else it is the triangle (bilinear).
     """
     centres = (jnp.arange(size) + 0.5) * (extent / size) - 0.5 + start
     pixels = jnp.arange(length)
@@ -161,27 +161,27 @@ def resize_matrix(
 def resample(
     image: UInt8[Array | np.ndarray, 'H W C'], rows: Float[Array, 'M H'], columns: Float[Array, 'N W']
 ) -> Float32[Array, 'M N C']:
-    """Applies a matrix to the rows and one to the columns of an image.
+    """Returns an image resampled by two matrices, one for its rows and one for its columns.
 
     Args:
       image: in [0, 255].
-      rows: makes M of the H rows.
-      columns: makes N of the W columns.
+      rows: maps H rows to M rows.
+      columns: maps W columns to N columns.
 
     Returns:
-      The image; [0, 255] has become [0, 1], which a cubic kernel may overshoot.
+      The image, nominally in [0, 1]; a cubic kernel can exceed this range.
     """
-    # By default, accelerators would multiply with 8 to 11 bits of mantissa: too few for resized pixels.
+    # The default precision of accelerators has 8 to 11 bits of mantissa, which is too low for pixels.
     einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
     image = einsum('mh,hwc->mwc', rows, image.astype(jnp.float32) / 255)
     return einsum('nw,mwc->mnc', columns, image)
 
 
 def adjust_saturation(image: Float[Array, '*shape 3'], factor: ScalarLike) -> Float[Array, '*shape 3']:
-    """Multiplies the saturation of HSV and clips it to [0, 1], as tf.image.adjust_saturation does.
+    """Returns an image with its HSV saturation multiplied and clipped to [0, 1], as tf.image.adjust_saturation.
 
-    At fixed hue and value the way to HSV and back is a move along the line from the colour to the grey of its
-    value: value - (value - rgb) * (new saturation / old saturation).
+    A conversion to HSV is not needed. If hue and value stay fixed, the new colour lies on the line from the old
+    colour to the grey of its value: value - (value - rgb) * (new saturation / old saturation).
 
     Args:
       image: RGB, nominally in [0, 1].
@@ -189,11 +189,13 @@ def adjust_saturation(image: Float[Array, '*shape 3'], factor: ScalarLike) -> Fl
     """
     value = image.max(axis=-1, keepdims=True)
     spread = value - image.min(axis=-1, keepdims=True)
-    largest = jnp.maximum(value, 0.0) / jnp.where(spread > 0, spread, 1.0)  # makes the new saturation 1
+    largest = jnp.maximum(value, 0.0) / jnp.where(
+        spread > 0, spread, 1.0
+    )  # the factor for which the new saturation is 1
     return value - (value - image) * jnp.minimum(factor, largest)
 
 
-def _to_network(image):
+def _to_unit_range(image):
     return jnp.clip(image * 2 - 1, -1, 1)
 
 
@@ -203,7 +205,7 @@ def _check(images):
 
 
 def training_view(config: ConfigDict, keys: Key[Array, ' B'], images: Images) -> Float32[Array, 'B S S 3']:
-    """Returns what the networks train on: `train` with the options of a run's config."""
+    """Returns the training images of the networks: `train` with the options of a run's config."""
     options = config.augment
     return train(
         keys,
@@ -218,5 +220,5 @@ def training_view(config: ConfigDict, keys: Key[Array, ' B'], images: Images) ->
 
 
 def test_view(config: ConfigDict, images: Images) -> Float32[Array, 'B S S 3']:
-    """Returns what the networks are evaluated on: `test` with the options of a run's config."""
+    """Returns the test images of the networks: `test` with the options of a run's config."""
     return test(images, size=config.model.image_size, test_crop=config.augment.test_crop)

@@ -1,4 +1,4 @@
-"""Batches of images of one size with one label each, in memory or streamed, in the order of ordered.py."""
+"""Data sets of square images of one size, each with one label, in memory or streamed; see ordered.py for the order."""
 
 import dataclasses
 from functools import partial
@@ -13,15 +13,15 @@ from artifacts_jax.data.errors import DataError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InMemory(ordered.ArrayDataset):
-    """A split decoded once, or arrays: images, and labels, -1 where there is none.
+    """A split in memory: images, and labels, -1 where unknown.
 
-    In batches 'image' is uint8 [b, size, size, 3], and 'label' int32 [b].
+    A batch has 'image' uint8 [b, size, size, 3] and 'label' int32 [b].
     """
 
     images: UInt8[np.ndarray, 'all size size 3']
     labels: Int32[np.ndarray, ' all']
     label_names: tuple[str, ...]
-    rows: Int[np.ndarray, ' N'] | Any = None  # which of them are the split's, None: all
+    rows: Int[np.ndarray, ' N'] | Any = None  # indices of the images that belong to the split, None: all
 
     def __post_init__(self):
         if self.rows is None:
@@ -29,53 +29,53 @@ class InMemory(ordered.ArrayDataset):
 
     @property
     def num_examples(self) -> int:
-        """The examples of the split, over all hosts."""
+        """The number of examples of the split, over all hosts."""
         return len(self.rows)
 
     @property
     def num_classes(self) -> int:
-        """The number of classes, 0 if there are no labels."""
+        """The number of classes, 0 if an example has no label."""
         return len(self.label_names) if (self.labels[self.rows] >= 0).all() else 0
 
     @property
     def present(self) -> set[int]:
-        """The classes that there is an image of."""
+        """The classes that have an image, as labels."""
         return set(np.unique(self.labels[self.rows]).tolist())
 
     def examples(self, rows: Int[np.ndarray, ' b']) -> dict[str, np.ndarray]:
-        """Returns 'image' and 'label' of the examples at these positions."""
-        chosen = self.rows[rows]
-        return {'image': self.images[chosen], 'label': self.labels[chosen]}
+        """Returns 'image' and 'label' of the examples with these indices."""
+        indices = self.rows[rows]
+        return {'image': self.images[indices], 'label': self.labels[indices]}
 
-    def subset(self, indices: Int[np.ndarray, ' part']) -> 'InMemory':
-        """Returns the examples at these positions, as a data set of its own.
+    def subset(self, indices: Int[np.ndarray, ' subset']) -> 'InMemory':
+        """Returns the examples with these indices as a new data set.
 
         Raises:
-          DataError: examples were left out, so that the others' positions are not what they were.
+          DataError: examples were skipped, which changes the indices of the other examples.
         """
         if len(self.skipped):
             raise DataError(
-                f'{len(indices):,} examples were asked for by their positions, but {len(self.skipped):,} of the split'
-                f' were left out (see the warnings): mend these'
+                f'cannot select {len(indices):,} examples by index, because {len(self.skipped):,} examples of the split'
+                f' were skipped (see the warnings): repair or replace their files'
             )
-        chosen = self.rows[indices]
-        return dataclasses.replace(self, images=self.images[chosen], labels=self.labels[chosen], rows=None)
+        rows = self.rows[indices]
+        return dataclasses.replace(self, images=self.images[rows], labels=self.labels[rows], rows=None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Streamed(reading.StreamedDataset):
-    """A split of which each example is read and decoded as it is needed. Its batches are those of InMemory."""
+    """A streamed split: examples are read and decoded while training. Its batches are those of InMemory."""
 
     label_names: tuple[str, ...]
 
     @classmethod
     def create(cls, source: sources.Source, size: int, label_names: tuple[str, ...], **options) -> 'Streamed':
-        """Returns the split.
+        """Returns the streamed split of a source.
 
         Args:
-          source: its examples.
-          size: of the images, pixels.
-          label_names: of the classes, () where there are no labels.
+          source: the examples.
+          size: side of the square images, pixels.
+          label_names: the class names, () if an example has no label.
           **options: other fields of reading.StreamedDataset.
         """
         return cls(
@@ -88,36 +88,36 @@ class Streamed(reading.StreamedDataset):
 
     @property
     def num_classes(self) -> int:
-        """The number of classes, 0 if there are no labels."""
+        """The number of classes, 0 if an example has no label."""
         return len(self.label_names)
 
     @property
     def present(self) -> set[int]:
-        """The classes that there is an image of; all of them where that is not known before reading."""
-        part = self.records
-        labels = getattr(part.whole, 'labels', None) if isinstance(part, sources.Slice) else None
-        return set(range(self.num_classes) if labels is None else np.unique(labels[part.rows]).tolist())
+        """The classes that have an image, as labels; all classes if the source does not list its labels."""
+        source = self.records
+        labels = getattr(source.whole, 'labels', None) if isinstance(source, sources.Slice) else None
+        return set(range(self.num_classes) if labels is None else np.unique(labels[source.rows]).tolist())
 
-    def subset(self, indices: Int[np.ndarray, ' part']) -> InMemory:
-        """Raises DataError: parts are taken of data sets in memory."""
+    def subset(self, indices: Int[np.ndarray, ' subset']) -> InMemory:
+        """Raises DataError: only a data set in memory has subsets."""
         raise DataError(
-            f'{len(indices):,} chosen examples of {self.skipped.split} were asked for, which is streamed: set'
+            f'cannot select {len(indices):,} examples of {self.skipped.split} by index, because it is streamed: set'
             f' data.loading=memory, or data.memory_limit_gb above its size'
         )
 
     def decode(self) -> InMemory:
-        """Returns the split decoded once, without the examples that cannot be used; says how many these are.
+        """Returns the split in memory, without skipped examples, whose number is reported.
 
         Raises:
-          DataError: none is left.
+          DataError: all examples are skipped.
         """
         columns = self.read_all()
         return InMemory(columns['image'], columns['label'], self.label_names, **self.get_options())
 
 
 def _load(example, size, classes):
-    """Returns 'image' uint8 [size, size, 3] and 'label' of an example of a source."""
+    """Returns 'image' uint8 [size, size, 3] and 'label' of an example, decoded."""
     image = decoding.decode(example.image, size)
     if not -1 <= example.label < (classes or np.inf):
-        raise decoding.UnusableError(f'label {example.label} of {classes} classes')
+        raise decoding.UnusableError(f'label {example.label} is outside of the {classes} classes')
     return {'image': image, 'label': example.label}

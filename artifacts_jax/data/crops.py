@@ -1,12 +1,12 @@
-"""The crops of VOC's classification, in training and testing: square, of random size and place, mirrored or not.
+"""Random crops for VOC classification, in training and testing: squares of random size and position, with flips.
 
-Output pixel x looks at source coordinate S (x - side / 2) + W / 2 + shift, or -S (x - side / 2) + ... where it is
-mirrored: S source pixels to one of the output, and a pixel's coordinate is its number from 0, without a half. It is
-interpolated bilinearly, without antialiasing. Beyond the last pixel, up to the image's end, that pixel counts; what
-lies outside the image is 0 after the means are subtracted.
+Output pixel x samples the source coordinate S (x - side / 2) + W / 2 + shift, or -S (x - side / 2) + W / 2 + shift if
+it is flipped. S is the number of source pixels for one output pixel. The coordinate of a pixel is its index from 0,
+without an offset of a half. Sampling is bilinear, without antialiasing. Between the last pixel and the edge of the
+image the value is that of the last pixel. Outside the image the value is 0 after the means are subtracted.
 
-Source: philkr/voc-classification, whose layer, in philkr/caffe, also moves the one crop in a thousand whose S is 0.001
-or less from 1 or 2 to whole pixels.
+Source: philkr/voc-classification. Its layer, in philkr/caffe, also moves a crop to whole pixels if S differs from 1 or
+2 by 0.001 or less (about one crop in a thousand).
 """
 
 from typing import NamedTuple
@@ -17,16 +17,16 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key, UInt8, UInt32
 
 SIDE = 227  # of a crop, pixels
-SCALES = (0.5, 2.0)  # source pixels of one of the crop's
+SCALES = (0.5, 2.0)  # range of S: source pixels for one pixel of the crop
 
 
 class Crops(NamedTuple):
-    """The squares of a batch of images; the first row of a crop is at `top`, and row x is at top + scale x."""
+    """The crop boxes of a batch of images; row x of a crop is at source row top + scale x."""
 
     scale: Float32[Array, ' B']
     top: Float32[Array, ' B']
     left: Float32[Array, ' B']
-    mirror: Bool[Array, ' B']
+    flip: Bool[Array, ' B']
 
 
 def sample_boxes(
@@ -36,27 +36,27 @@ def sample_boxes(
     side: int = SIDE,
     scales: tuple[float, float] = SCALES,
 ) -> Crops:
-    """Draws a crop of each image, as a function of its own key only.
+    """Samples a crop box for each image, as a function of its own key only.
 
-    S is uniform in [min(scales[0], most), most], where most = min(scales[1], the image's smaller side / side), so that
-    the crop fits. Its place is uniform inside the image. Half of the crops are mirrored.
+    S is uniform in [min(scales[0], largest), largest], where largest = min(scales[1], shorter side / side), so the crop
+    fits into the image. Its position is uniform inside the image. It is flipped with probability 0.5.
 
     Args:
       keys: one for each image, typed or raw.
-      sizes: the images' heights and widths.
+      sizes: heights and widths of the images.
       side: of the crop, pixels.
-      scales: the least and the most source pixels of one of the crop's.
+      scales: range of S, source pixels for one pixel of the crop.
     """
 
-    def one(key, size):
-        draws = jax.random.uniform(key, (4,))
-        most = jnp.minimum(scales[1], size.min() / side)
-        least = jnp.minimum(scales[0], most)
-        scale = least + (most - least) * draws[0]
+    def sample(key, size):
+        uniform = jax.random.uniform(key, (4,))
+        largest = jnp.minimum(scales[1], size.min() / side)
+        smallest = jnp.minimum(scales[0], largest)
+        scale = smallest + (largest - smallest) * uniform[0]
         room = jnp.maximum(size - side * scale, 0.0)
-        return Crops(scale, room[0] * draws[1], room[1] * draws[2], draws[3] < 0.5)
+        return Crops(scale, room[0] * uniform[1], room[1] * uniform[2], uniform[3] < 0.5)
 
-    return jax.vmap(one)(keys, sizes)
+    return jax.vmap(sample)(keys, sizes)
 
 
 def extract_crops(
@@ -67,33 +67,33 @@ def extract_crops(
     mean: Float[Array | np.ndarray, '3'],
     side: int = SIDE,
 ) -> Float32[Array, 'B {side} {side} 3']:
-    """Returns crops of images less the means, so in [0, 255] - mean.
+    """Returns crops of images minus the means, in [0, 255] - mean.
 
     Args:
-      images: padded below and to the right.
-      sizes: their heights and widths there.
-      crops: which.
+      images: padded at the bottom and at the right.
+      sizes: heights and widths of the images without padding.
+      crops: the crop boxes.
       mean: of each channel, RGB, in [0, 255].
       side: of the crops, pixels.
     """
 
     means = jnp.asarray(mean, jnp.float32)[None, None]
 
-    def one(image, size, crop):
-        upper, lower, down, inside_y = _axis(crop.top, crop.scale, size[0], side, mirror=False)
-        before, after, right, inside_x = _axis(crop.left, crop.scale, size[1], side, mirror=crop.mirror)
+    def extract(image, size, crop):
+        upper, lower, down, inside_y = _axis(crop.top, crop.scale, size[0], side, flip=False)
+        before, after, right, inside_x = _axis(crop.left, crop.scale, size[1], side, flip=crop.flip)
 
-        def at(y, x):
+        def gather(y, x):
             return image[y[:, None], x[None, :]].astype(jnp.float32)
 
-        # On CPU, gathers of whole pixels take a fifth of the time of two products with matrices of weights.
+        # On CPU, gathering pixels is 5x faster than two products with matrices of weights.
         down, right = down[:, None, None], right[None, :, None]
-        top = (1 - right) * at(upper, before) + right * at(upper, after)
-        bottom = (1 - right) * at(lower, before) + right * at(lower, after)
+        top = (1 - right) * gather(upper, before) + right * gather(upper, after)
+        bottom = (1 - right) * gather(lower, before) + right * gather(lower, after)
         pixels = (1 - down) * top + down * bottom - means
         return jnp.where((inside_y[:, None] & inside_x[None, :])[..., None], pixels, 0.0)
 
-    return jax.vmap(one)(images, sizes, crops)
+    return jax.vmap(extract)(images, sizes, crops)
 
 
 def random_crops(
@@ -105,14 +105,14 @@ def random_crops(
     side: int = SIDE,
     scales: tuple[float, float] = SCALES,
 ) -> Float32[Array, 'B {side} {side} 3']:
-    """Returns what `cut` does of the crops that `draw` draws."""
+    """Returns random crops: `extract_crops` of the boxes of `sample_boxes`."""
     return extract_crops(images, sizes, sample_boxes(keys, sizes, side=side, scales=scales), mean=mean, side=side)
 
 
-def _axis(start, scale, length, side, *, mirror):
-    """Returns, for each pixel of a crop's axis, the two that it lies between, how far, and whether it is inside."""
-    place = jnp.arange(side, dtype=jnp.float32)
-    source = start + scale * jnp.where(mirror, side - place, place)  # about the centre, which is side / 2
+def _axis(start, scale, length, side, *, flip):
+    """Returns, for each pixel of an axis: its two source pixels, the weight of the second, and if it is inside."""
+    index = jnp.arange(side, dtype=jnp.float32)
+    source = start + scale * jnp.where(flip, side - index, index)  # flips about the centre, side / 2
     before = jnp.clip(jnp.floor(source), 0, length - 1).astype(jnp.int32)
     after = jnp.minimum(before + 1, length - 1)
     return before, after, source - before, (source >= 0) & (source < length)

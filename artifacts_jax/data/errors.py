@@ -1,12 +1,12 @@
-"""The error of data, for files that need TensorFlow and files that do not."""
+"""The error class for missing or invalid data."""
 
 from artifacts_jax.config import UserError
 
 
 class DataError(UserError):
-    """Data that is missing or cannot be read; the message says what was looked for, where, and what to do."""
+    """Data is missing or cannot be read; the message names the expected data, its path, and what to do."""
 
 
 def first_line(error: Exception) -> str:
-    """Returns the first line of what an error says, the name of its kind if it says nothing."""
+    """Returns the first line of an error's message, or the name of its class if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,9 +1,8 @@
-"""Examples in an order that is a pure function of (seed, step), on any number of hosts, whatever an example is.
+"""Data sets whose batches are a pure function of (seed, step), on any number of hosts, for any kind of example.
 
-Training batches follow one another through the endless concatenation of every epoch's permutation of the whole split,
-so that no example is left out at an epoch's end. Each host takes its slice of every global batch. Grain makes the
-permutations. Whether examples are held in memory, as here, or read as they are needed (reading.py) changes when they
-are read, and nothing else.
+Every epoch has its own permutation of the whole split, made by Grain. The training batches are consecutive slices of
+the endless concatenation of these permutations, so no example is dropped at the end of an epoch. Each host takes its
+slice of every global batch. Data sets in memory (here) and streamed data sets (reading.py) give identical batches.
 """
 
 import dataclasses
@@ -21,97 +20,98 @@ from artifacts_jax.data.skipped import SkippedExamples
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Dataset:
-    """What all have in common."""
+    """The base class: the order of the examples, and the slices of the hosts."""
 
     seed: int
     process_index: int = 0
     process_count: int = 1
     skipped: SkippedExamples = dataclasses.field(default_factory=SkippedExamples)
-    reshuffle: bool = True  # whether each epoch has its own permutation, or all the first one's
+    reshuffle: bool = True  # whether each epoch has its own permutation; else all epochs have that of the first
 
     @property
     def num_examples(self) -> int:
-        """The examples of the split, over all hosts."""
+        """The number of examples of the split, over all hosts."""
         raise NotImplementedError
 
     @property
     def num_used(self) -> int:
-        """The examples of the split but those that have been left out so far, over all hosts."""
+        """The number of examples without those that were skipped so far, over all hosts."""
         return self.num_examples
 
     def get_options(self) -> dict:
-        """Returns the fields of Dataset, of which another data set in the same order is made."""
+        """Returns {field: value} of Dataset, the arguments for another data set with the same order."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(Dataset)}
 
     def eval_steps(self, batch_size: int, limit: int = 0) -> int:
-        """Returns how many batches eval_batches yields."""
+        """Returns the number of batches that eval_batches yields."""
         return -(-min(limit or self.num_examples, self.num_examples) // batch_size)
 
     def _row(self, position):
-        """Returns the row at a position in the endless concatenation of every epoch's permutation."""
-        epoch, place = divmod(position, self.num_examples)
+        """Returns the example at a position in the endless concatenation of the permutations of all epochs."""
+        epoch, offset = divmod(position, self.num_examples)
         seed = (self._first_seed + epoch * self.reshuffle) % 2**32
-        return grain.experimental.index_shuffle(place, max_index=self.num_examples - 1, seed=seed, rounds=4)
+        return grain.experimental.index_shuffle(offset, max_index=self.num_examples - 1, seed=seed, rounds=4)
 
     @functools.cached_property
     def _first_seed(self):
-        return int(np.random.default_rng(self.seed).integers(2**32))  # far from those of the next seeds
+        return int(np.random.default_rng(self.seed).integers(2**32))  # so that the epochs of seed and seed + 1 differ
 
-    def _share(self, batch_size):
-        """Returns the positions in the global batch that this host has, int32 [b]."""
+    def _host_slice(self, batch_size):
+        """Returns the indices in the global batch that belong to this host, int32 [b]."""
         if batch_size % self.process_count:
             raise DataError(f'batch_size={batch_size} is not divisible by the {self.process_count} hosts')
         size = batch_size // self.process_count
         return np.arange(self.process_index * size, (self.process_index + 1) * size, dtype=np.int32)
 
     def _eval_rows(self, batch_size, limit):
-        """Yields, for each batch, (this host's rows of the split, how many examples it is padded to)."""
+        """Yields, for each batch, (the examples of this host as indices in the split, the size with padding)."""
         count = min(limit or self.num_examples, self.num_examples)
         for start in range(0, count, batch_size):
-            rows = start + self._share(batch_size)
+            rows = start + self._host_slice(batch_size)
             yield rows[rows < count], len(rows)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class ArrayDataset(Dataset):
-    """Examples in memory."""
+    """A data set in memory: one array for each field of the examples."""
 
     columns: dict = dataclasses.field(default_factory=dict)  # {name: array [N, ...]}
 
     @property
     def num_examples(self) -> int:
-        """The examples of the split, over all hosts."""
+        """The number of examples of the split, over all hosts."""
         return len(next(iter(self.columns.values())))
 
     def examples(self, rows: Int[np.ndarray, ' b']) -> dict[str, np.ndarray]:
-        """Returns {name: array [b, ...]} of the examples at these positions."""
+        """Returns {name: array [b, ...]} of the examples with these indices."""
         return {name: column[rows] for name, column in self.columns.items()}
 
     def batch(self, step: int, batch_size: int) -> dict[str, np.ndarray]:
-        """Returns this host's part of the global batch at a step (see train_batches)."""
-        index = self._share(batch_size)
+        """Returns this host's slice of the global batch at a step (see train_batches)."""
+        index = self._host_slice(batch_size)
         rows = [self._row(step * batch_size + int(n)) for n in index]
         return {**self.examples(np.array(rows)), 'index': index}
 
     def train_batches(self, batch_size: int, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Yields the batches of start_step, start_step + 1, ... for ever.
+        """Yields the batches of start_step, start_step + 1, ... without end.
 
-        Each array is [b, ...], of this host's b = batch_size / process_count examples, and 'index' int32 [b] are their
-        positions in the global batch.
+        Each array is [b, ...] with this host's b = batch_size / process_count examples; 'index' int32 [b] holds their
+        indices in the global batch.
         """
         return (self.batch(step, batch_size) for step in itertools.count(start_step))
 
     def eval_batches(self, batch_size: int, limit: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Yields every example once, in order, or the first `limit`; 'index' is the position in the split.
+        """Yields batches of all examples once, in order, or of the first `limit`; 'index' is the index in the split.
 
-        'valid' bool [b] is False for the zeros that pad the last batch; every host yields the same number of batches.
+        'valid' bool [b] is False for the padding of the last batch, which is zeros. Every host yields the same number
+        of batches.
         """
         for rows, size in self._eval_rows(batch_size, limit):
             yield pad_batch({**self.examples(rows), 'index': rows}, size)
 
 
 def pad_batch(batch: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
-    """Returns a batch of so many examples, zeros after its own, with 'valid' True for these."""
+    """Returns a batch padded with zeros to `size` examples; 'valid' is False for the padding."""
     count = len(batch['index'])
     padded = {name: np.pad(x, ((0, size - count),) + ((0, 0),) * (x.ndim - 1)) for name, x in batch.items()}
     return {**padded, 'valid': np.arange(size) < count}

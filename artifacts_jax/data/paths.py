@@ -1,4 +1,4 @@
-"""Where data that a configuration names by a path is, also after it has moved."""
+"""Finds the folder or file of a data set, also after it has moved."""
 
 import os
 from pathlib import Path
@@ -11,12 +11,12 @@ PHOTOGRAPHS = 'photographs'  # the name of the built-in data set
 
 
 def locate(config: ConfigDict) -> Path | None:
-    """Returns the folder or file that the run's `config.data` names, None if it is the name of a tfds data set.
+    """Returns the folder or file that the run's `config.data` names, or None for the name of a tfds data set.
 
-    One that is not there any more is looked for in, and as, `data_dir`.
+    If `name` does not exist any more, `data_dir` is tried as its new path, and as the new parent folder.
 
     Raises:
-      DataError: it looks like a path, but there is nothing.
+      DataError: `name` looks like a path, but does not exist.
     """
     path = Path(config.name).expanduser()
     if path.exists():
@@ -31,9 +31,9 @@ def locate(config: ConfigDict) -> Path | None:
         if any((moved / listing).is_file() for listing in (train, *others)):
             return moved
     if config.name.startswith((os.sep, '.', '~')) or path.suffix == '.npz':
-        nor = f', and nothing of it in {moved}' if config.data_dir else ''
+        also = f', and data.data_dir={moved} does not contain it' if config.data_dir else ''
         raise DataError(
-            f'there is no folder or file {config.name}{nor}; expected are images, as FOLDER/SPLIT/CLASS/IMAGE.jpg, or'
-            f' arrays, as FOLDER/SPLIT.npz (docs/data.md)'
+            f'data.name={config.name}: this folder or file does not exist{also}; expected images, as'
+            f' FOLDER/SPLIT/CLASS/IMAGE.jpg, or arrays, as FOLDER/SPLIT.npz (docs/data.md)'
         )
     return None

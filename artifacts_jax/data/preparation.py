@@ -1,4 +1,4 @@
-"""Preparing data sets by tfds, without its command line, and converting those that are prepared already."""
+"""The command `prepare`: downloads and prepares tfds data sets, and converts prepared ones to another format."""
 
 import os
 import shutil
@@ -13,29 +13,32 @@ from artifacts_jax.data.errors import DataError, first_line
 from artifacts_jax.devices import host
 
 FORMATS = ('array_record', 'parquet')
-SPARE = 1.05  # times what is written must be free
+DISK_FACTOR = 1.05  # free disk space that is required, as a multiple of the size of the files
 
 
 def prepare(name: str, data_dir: str = '', file_format: str = 'array_record') -> str:
-    """Prepares a data set, or converts it if it lies prepared in another format; returns what was done, as a line.
+    """Prepares a data set, or converts it if it is prepared in another format.
 
     Args:
-      name: as tfds spells it, such as 'stl10' or 'voc/2007'.
-      data_dir: where it shall lie, and what was downloaded lies in its downloads/; '' is tfds's own.
+      name: the tfds name, such as 'stl10' or 'voc/2007'.
+      data_dir: the folder of tfds data sets, with downloads in its downloads/; '' means the default of tfds.
       file_format: one of FORMATS.
 
+    Returns:
+      A one-line report.
+
     Raises:
-      DataError: there is no such data set, files are missing that must be put there by hand, the disk is too small, a
-        download fails.
+      DataError: the data set does not exist, files are missing that the user must download, the disk is too small, or
+        a download fails.
     """
     if name == paths.PHOTOGRAPHS:
-        raise DataError(f'{name} needs no preparation: it is made of what is installed')
+        raise DataError(f'{name} is built in and needs no preparation')
     if built := tfds_data.find_builder(name, data_dir):
-        formats = {each.value for each in built.info.available_file_formats()}
+        formats = {available.value for available in built.info.available_file_formats()}
         if file_format in formats:
-            return f'{name} is prepared already, in {built.data_dir}, as {", ".join(sorted(formats))}'
+            return f'{name} is already prepared in {built.data_dir} as {", ".join(sorted(formats))}'
         _convert(built, name, file_format)
-        return f'{name} in {built.data_dir} is now there as {file_format}, too'
+        return f'{name} in {built.data_dir} is converted to {file_format}'
     tfds_data.check_name(name)
     built = _download(name, data_dir, file_format)
     counts = ', '.join(f'{info.num_examples:,} examples in {split}' for split, info in built.info.splits.items())
@@ -43,14 +46,14 @@ def prepare(name: str, data_dir: str = '', file_format: str = 'array_record') ->
 
 
 def _convert(built: Any, name: str, file_format: str) -> None:
-    """Writes the examples of a prepared data set in another format, beside the files that there are.
+    """Writes the examples of a prepared data set in another format, and keeps the old files.
 
-    What an earlier attempt has written is kept: a file gets its name when it is whole.
+    An interrupted conversion is resumed: complete files have their final name and are not written again.
     """
     from tensorflow_datasets.core import file_adapters
 
     adapter = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat(file_format)]
-    _check_room(name, built.data_dir, built.info.dataset_size)
+    _check_free_space(name, built.data_dir, built.info.dataset_size)
     tasks = []
     for split, info in built.info.splits.items():
         records = tfds_data.open_records(built, split)
@@ -62,17 +65,19 @@ def _convert(built: Any, name: str, file_format: str) -> None:
     for path, records, rows in track(tasks, f'converting {name}'):
         if path.exists() and adapter.num_examples(path) == len(rows):
             continue
-        part = path.with_name(f'{path.name}.part')
-        adapter.write_examples(part, ((row, bytes(records[row])) for row in rows))
-        os.replace(part, path)
+        unfinished = path.with_name(f'{path.name}.part')
+        adapter.write_examples(unfinished, ((row, bytes(records[row])) for row in rows))
+        os.replace(unfinished, path)
     built.info.add_alternative_file_format(file_format)
-    with tempfile.TemporaryDirectory(dir=built.data_dir) as folder:  # the file is whole, or as it was
+    with tempfile.TemporaryDirectory(
+        dir=built.data_dir
+    ) as folder:  # replaces the file in one step, so it is never incomplete
         built.info.write_dataset_info_json(folder)
         os.replace(Path(folder, 'dataset_info.json'), Path(built.data_dir, 'dataset_info.json'))
 
 
 def _download(name, data_dir, file_format):
-    """Returns the builder of a data set that it has downloaded and prepared."""
+    """Downloads and prepares a data set, and returns its builder."""
     try:
         host.hide_accelerators()
         import tensorflow_datasets as tfds
@@ -83,37 +88,40 @@ def _download(name, data_dir, file_format):
         ) from error
     try:
         built = tfds.builder(name, data_dir=data_dir or None, file_format=file_format, try_gcs=False)
-    except Exception as error:  # of an unknown configuration or version, or of a module that is missing
+    except Exception as error:  # unknown configuration or version, or missing module
         raise DataError(f'{name}: {first_line(error)}') from error
     root = Path(built.data_dir_root)
     manual = root / 'downloads' / 'manual'
-    by_hand = built.MANUAL_DOWNLOAD_INSTRUCTIONS
-    if by_hand and not (manual.is_dir() and any(manual.iterdir())):
+    instructions = built.MANUAL_DOWNLOAD_INSTRUCTIONS
+    if instructions and not (manual.is_dir() and any(manual.iterdir())):
         raise DataError(
-            f'{name} cannot be downloaded by a program. Put its files into {manual} as they are, and run this again:'
-            f' {" ".join(by_hand.split())}'
+            f'{name} has no automatic download. Put its original files into {manual} and run this command again:'
+            f' {" ".join(instructions.split())}'
         )
     download, size = built.info.download_size or 0, built.info.dataset_size or 0
-    print(f'{name}: {_bytes(download)} to download, {_bytes(size)} prepared', flush=True)
-    _check_room(name, root, size + (0 if by_hand else download))
+    print(f'{name}: {_format_bytes(download)} to download, {_format_bytes(size)} prepared', flush=True)
+    _check_free_space(name, root, size + (0 if instructions else download))
     try:
         built.download_and_prepare()
-    # Of the network, of files that are missing or others than expected, of modules that a data set needs: tfds raises
-    # whatever it meets.
+    # tfds passes on any exception: of the network, of missing or unexpected files, of missing modules.
     except Exception as error:
-        raise DataError(f'{name} could not be prepared ({first_line(error)}); files go to {manual.parent}') from error
+        raise DataError(
+            f'{name} could not be prepared ({first_line(error)}); downloads are in {manual.parent}'
+        ) from error
     return built
 
 
-def _check_room(name, folder, size):
-    """Raises DataError if a disk has no room."""
+def _check_free_space(name, folder, size):
+    """Raises DataError if the disk has less free space than `size` bytes and a margin."""
     folder = Path(folder)
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    if free < SPARE * size:
-        raise DataError(f'{name} takes {_bytes(SPARE * size)}, but {folder} has {_bytes(free)} free')
+    if free < DISK_FACTOR * size:
+        raise DataError(
+            f'{name} needs {_format_bytes(DISK_FACTOR * size)}, but {folder} has only {_format_bytes(free)} free'
+        )
 
 
-def _bytes(count):
+def _format_bytes(count):
     return f'{count / 1e9:.1f} GB' if count >= 1e9 else f'{count / 1e6:.1f} MB' if count else 'an unknown size'

@@ -1,4 +1,4 @@
-"""The examples of a split that cannot be used, each named once with the reason."""
+"""Records the examples of a split that cannot be used, each once, with the reason."""
 
 import dataclasses
 import sys
@@ -7,38 +7,38 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-FILE = 'skipped.tsv'  # in a work directory, has all
-NAMED = 3  # examples that a warning names
+FILE = 'skipped.tsv'  # in the work directory: lists all skipped examples
+MAX_NAMES = 3  # of skipped examples in a warning
 
 
 @dataclasses.dataclass(eq=False)
 class SkippedExamples:
-    """Those of one split; `len` is how many there are so far."""
+    """The skipped examples of one split; `len` is their number so far."""
 
-    split: str = ''  # the split, for messages
-    examples: int = 0  # how many it has
-    live: bool = False  # whether the 1st, 10th, 100th, ... is reported when it is found
+    split: str = ''  # its name, for messages
+    examples: int = 0  # number of examples of the split
+    live: bool = False  # whether the 1st, 10th, 100th, ... skipped example is reported at once
     _reasons: dict = dataclasses.field(default_factory=dict)
     _file: Path | None = None
-    _written: set = dataclasses.field(default_factory=set)  # the lines of the file
-    _size: int = -1  # of the file, when they were read
+    _written: set = dataclasses.field(default_factory=set)  # lines of the file
+    _size: int = -1  # of the file when its lines were read, bytes
     _lock: Any = dataclasses.field(default_factory=threading.Lock)
 
     def __len__(self):
         return len(self._reasons)
 
     def count_all(self) -> int:
-        """Returns how many there are, with those that other processes and earlier runs have named in the file."""
+        """Returns the number of skipped examples, including those that other processes and earlier runs wrote."""
         with self._lock:
-            names, place = {_field(name) for name in self._reasons}, _field(self.split)
+            names, split = {_field(name) for name in self._reasons}, _field(self.split)
             if self._file and self._file.exists():
                 lines = self._file.read_text(encoding='utf-8', errors='replace').splitlines()
                 rows = [line.split('\t') for line in lines]
-                names.update(row[1] for row in rows if len(row) == 3 and row[0] == place)
+                names.update(row[1] for row in rows if len(row) == 3 and row[0] == split)
             return len(names)
 
     def add(self, name: str, reason: str) -> None:
-        """Takes an example, which may have been taken before."""
+        """Adds a skipped example; does nothing if the example was added before."""
         with self._lock:
             if name in self._reasons:
                 return
@@ -48,21 +48,24 @@ class SkippedExamples:
                 self.report()
 
     def write_to(self, file: Path) -> None:
-        """Adds a line for each to a file, from now on: split, name and reason, with tabs between; each line once."""
+        """Appends all skipped examples to a file, also those that are added later.
+
+        A line has split, name and reason, separated by tabs. No line is written twice.
+        """
         with self._lock:
             self._file = file
             self._write(self._reasons.items())
 
     def report(self) -> None:
-        """Says how many there are, with the first names, if there are any."""
+        """Prints a warning with the number of skipped examples and the first names, if there are any."""
         if not self._reasons:
             return
-        names = [f'{name} ({reason})' for name, reason in list(self._reasons.items())[:NAMED]]
-        more = ', ...' if len(self) > NAMED else ''
-        where = f'; all are in {self._file}' if self._file else ''
+        names = [f'{name} ({reason})' for name, reason in list(self._reasons.items())[:MAX_NAMES]]
+        more = ', ...' if len(self) > MAX_NAMES else ''
+        file = f'; for all of them see {self._file}' if self._file else ''
         print(
-            f'warning: left out {len(self):,} of {self.examples:,} images of {self.split}'
-            f'{" so far" * self.live}: {", ".join(names)}{more}{where}',
+            f'warning: skipped {len(self):,} of {self.examples:,} images of {self.split}'
+            f'{" so far" * self.live}: {", ".join(names)}{more}{file}',
             file=sys.stderr,
             flush=True,
         )
@@ -72,7 +75,7 @@ class SkippedExamples:
             return
         lines = ['\t'.join(map(_field, (self.split, *reason))) for reason in reasons]
         with self._file.open('a+', encoding='utf-8', errors='replace') as file:
-            if file.tell() != self._size:  # other processes, and earlier runs, write here, too
+            if file.tell() != self._size:  # other processes and earlier runs also write to the file
                 file.seek(0)
                 self._written.update(file.read().splitlines())
             new = [line for line in lines if line not in self._written]
@@ -82,7 +85,7 @@ class SkippedExamples:
 
 
 def report_streamed(records: Iterable[SkippedExamples]) -> None:
-    """Reports once of each streamed split how much has been left out; of others that was reported on reading."""
+    """Reports the skipped examples of each streamed split once; those of other splits were reported after loading."""
     for record in {record.split: record for record in sorted(records, key=len)}.values():
         if record.live:
             record.report()

@@ -1,7 +1,7 @@
-"""A split as a random-access sequence of examples, whatever holds them, and the parts that it is cut into.
+"""A split as a random-access sequence of examples, independent of the storage, and slices of it.
 
-A data set is a mapping from a split's name to its Source: folders.py, listings.py, tfds_data.py, arrays.py and
-photographs.py make one each, which splits.open_data finds.
+A data set maps the name of a split to its Source. folders.py, listings.py, tfds_data.py, arrays.py and photographs.py
+each open one kind of data set; splits.open_data selects the kind.
 """
 
 import dataclasses
@@ -16,25 +16,25 @@ from ml_collections import ConfigDict
 from artifacts_jax.data import slices
 from artifacts_jax.data.errors import DataError
 
-ALIASES = {'val': 'validation', 'validation': 'val'}  # which tfds and folders of ImageNet call differently
-HELD_OUT = 0.1  # part of 'train' that stands for 'test' where there is no other split
+ALIASES = {'val': 'validation', 'validation': 'val'}  # tfds and folders of ImageNet use different names
+HELD_OUT = 0.1  # fraction of 'train' that becomes 'test' if 'train' is the only split
 
 
 class Example(NamedTuple):
-    """An example as it is stored."""
+    """An example as it is stored, not decoded."""
 
-    image: bytes | Path | UInt8[np.ndarray, 'H W 3']  # a file's content, or where it is, or pixels
+    image: bytes | Path | UInt8[np.ndarray, 'H W 3']  # the content of a file, its path, or pixels
     label: int  # -1 where unknown
     name: str  # for messages
 
 
 @runtime_checkable
 class Source(Protocol):
-    """One split: `len(source)` examples, of which `source[i]` is read when it is asked for."""
+    """One split: `len(source)` examples; `source[i]` reads example i."""
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The names of the classes; () if there are no labels."""
+        """The class names; () without labels."""
 
     def __len__(self) -> int: ...
 
@@ -43,14 +43,14 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Slice:
-    """Some examples of a source, which is a source again."""
+    """A subset of the examples of a source; it is itself a Source."""
 
     whole: Source
     rows: Int[np.ndarray, ' N']
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """Those of the whole."""
+        """The class names of the whole split."""
         return self.whole.label_names
 
     def __len__(self):
@@ -61,54 +61,55 @@ class Slice:
 
 
 def sort_keys(source: Source) -> Float[np.ndarray, ' N']:
-    """Returns by which number in [0, 1) each example is cut from its split; they ascend.
+    """Returns the number in [0, 1) by which slices in per cent select each example, in ascending order.
 
-    They are of a source's own choice, as `sort_keys`, or else the examples' positions, so that a tenth is a tenth.
+    A source with an attribute `sort_keys` sets these numbers itself. For other sources they are the indices of the
+    examples divided by the number of examples, so that a slice of 10 % holds exactly 10 % of the examples.
     """
     return source.sort_keys if hasattr(source, 'sort_keys') else np.arange(len(source)) / len(source)
 
 
 def select_rows(data: Mapping[str, Source], split: str, config: ConfigDict) -> tuple[str, Int[np.ndarray, ' N']]:
-    """Returns (name of the split that it is cut from, which of its examples) a split or a slice of one is.
+    """Returns (name of the stored split, indices of its examples) for a split or a slice of one.
 
-    Where 'train' is the only split and 'test' is asked for, by `split` or by the configuration, a fixed tenth of its
-    examples is 'test', and the others are 'train'. 'val' and 'validation' are one name where only one of them is there.
+    If 'train' is the only split, and `split` or the configuration names 'test', then a fixed tenth of the examples is
+    'test', and the others are 'train'. 'val' and 'validation' are aliases if only one of the two exists.
 
     Args:
-      data: the data set.
-      split: a split's name, or a slice of it as tfds spells it.
+      data: the data set, {split: source}.
+      split: the name of a split, or a slice of it in tfds syntax.
       config: the run's `config.data`.
 
     Raises:
-      DataError: there is no such split, or no example in it.
+      DataError: the split does not exist, or has no examples.
     """
     name = slices.split_name(split)
     if name not in data and ALIASES.get(name) in data:
         name = ALIASES[name]
-    asked = {slices.split_name(each) for each in (split, config.train, config.probe_train, config.test)}
-    cut = list(data) == ['train'] and 'test' in asked and name in ('train', 'test')
-    stored = 'train' if cut else name
+    requested = {slices.split_name(text) for text in (split, config.train, config.probe_train, config.test)}
+    is_divided = list(data) == ['train'] and 'test' in requested and name in ('train', 'test')
+    stored = 'train' if is_divided else name
     if stored not in data:
-        raise DataError(f'{config.name} has no split {split!r}; there are: {", ".join(data) or "none"}')
+        raise DataError(f'{config.name} has no split {split!r}; it has: {", ".join(data) or "none"}')
     whole = data[stored]
     if not len(whole):
         raise DataError(f'split {stored!r} of {config.name} is empty')
-    where, chosen = sort_keys(whole), np.arange(len(whole))
-    if cut:
+    keys, indices = sort_keys(whole), np.arange(len(whole))
+    if is_divided:
         if len(whole) == 1:
             raise DataError(
-                f'{config.name} has one image, which cannot be in train and test: expected more, or a split test'
+                f'{config.name} has only one image, but train and test need one each; add images, or a split test'
             )
-        chosen = chosen[_held_out(whole, where) == (name == 'test')]
-        where = (where - (1 - HELD_OUT)) / HELD_OUT if name == 'test' else where / (1 - HELD_OUT)
-    examples = where[chosen] if hasattr(whole, 'sort_keys') else len(chosen)
-    first, end = slices.compute_bounds(split, examples, place=config.name)
-    return stored, chosen[first:end]
+        indices = indices[_is_held_out(whole, keys) == (name == 'test')]
+        keys = (keys - (1 - HELD_OUT)) / HELD_OUT if name == 'test' else keys / (1 - HELD_OUT)  # in [0, 1) again
+    examples = keys[indices] if hasattr(whole, 'sort_keys') else len(indices)
+    first, end = slices.compute_bounds(split, examples, data_name=config.name)
+    return stored, indices[first:end]
 
 
-def _held_out(whole, where):
-    """Returns which examples stand for 'test', bool [N]: the last tenth by their own places, or as good as random."""
-    out = where >= 1 - HELD_OUT if hasattr(whole, 'sort_keys') else slices.is_held_out(np.arange(len(whole)), HELD_OUT)
-    if out.all() or not out.any():  # of very few
+def _is_held_out(whole, keys):
+    """Returns which examples of 'train' become 'test', bool [N]: the last tenth by sort key, or a random tenth."""
+    out = keys >= 1 - HELD_OUT if hasattr(whole, 'sort_keys') else slices.is_held_out(np.arange(len(whole)), HELD_OUT)
+    if out.all() or not out.any():  # if there are very few examples
         out = np.arange(len(whole)) == len(whole) - 1
     return out

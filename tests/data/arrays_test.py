@@ -120,7 +120,7 @@ def test_a_split_that_stands_alone_gives_a_fixed_part_to_test(save, load, write,
     train, test = (read(load(split, file, size=size)) for split in ('train', 'test'))
     said = capsys.readouterr().out
     assert said.count('\n') == 1
-    assert re.search(r'has no split test: \d images of train, always the same, stand for it', said)
+    assert re.search(r'has no split test: a fixed subset of \d images of train is used instead', said)
     assert 3 <= len(test[1]) <= 7
     assert sorted([*train[1], *test[1]]) == list(range(48))
     for images, labels in (train, test):
@@ -135,14 +135,14 @@ def test_nothing_is_held_out_unless_test_is_asked_for(save, load):
     assert load('train[:90%]', test='train[90%:]').num_examples == 43
     assert load('train[90%:]', test='train[90%:]').num_examples == 5
     save('validation', image=CROPS)
-    with pytest.raises(splits.DataError, match=r"has no split 'test'; there are: train, validation"):
+    with pytest.raises(splits.DataError, match=r"has no split 'test'; it has: train, validation"):
         load('test')
     assert load('train').num_examples == 48
 
 
 def test_one_image_cannot_be_shared(save, load):
     save(image=CROPS[:1])
-    with pytest.raises(splits.DataError, match='has one image, which cannot be in train and test'):
+    with pytest.raises(splits.DataError, match='has only one image, but train and test need one each'):
         load()
 
 
@@ -198,7 +198,7 @@ def test_images_are_resized_once_if_there_is_room(save, load):
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ({'images': CROPS}, 'has no array image, but images: expected image'),
+        ({'images': CROPS}, 'has no array image; it has images; expected image'),
         ({'image': CROPS / 255}, r'image is float64 \[48, 16, 16, 3\], expected uint8 .* in 0..255 \(if 1.0 is white'),
         ({'image': CROPS.astype(np.int64)}, r'image is int64 .*image.astype\(np.uint8\)'),
         ({'image': CROPS.transpose(0, 3, 1, 2)}, r'image is uint8 \[48, 3, 16, 16\], .*transpose\(0, 2, 3, 1\)'),
@@ -211,7 +211,7 @@ def test_images_are_resized_once_if_there_is_room(save, load):
         ({'image': CROPS[:, :0]}, r'image is uint8 \[48, 0, 16, 3\], .*at least one pixel'),
         (
             {'image': np.array([CROPS[0], None], object)},
-            r'image is object \[2\], .*objects are not unpickled.*np.stack',
+            r'image is object \[2\], .*object arrays are not unpickled.*np.stack',
         ),
         ({'image': CROPS, 'label': LABELS[:-1]}, r'label is int64 \[47\], expected integers \[48\]'),
         ({'image': CROPS, 'label': LABELS[:, None]}, r'label is int64 \[48, 1\], expected integers \[48\]'),
@@ -234,12 +234,12 @@ def test_arrays_that_are_not_what_they_should_be(save, load, write, content, mes
 
 
 def test_splits_that_are_not_there_or_differ(save, load):
-    with pytest.raises(splits.DataError, match=r'there is no folder or file .*/gone.npz; expected'):
+    with pytest.raises(splits.DataError, match=r'data.name=.*/gone.npz: this folder or file does not exist; expected'):
         load(file='gone.npz')
     save(image=CROPS)
-    with pytest.raises(splits.DataError, match=r"has no split 'unlabelled\[:10%\]'; there are: train"):
+    with pytest.raises(splits.DataError, match=r"has no split 'unlabelled\[:10%\]'; it has: train"):
         load('unlabelled[:10%]')
-    with pytest.raises(splits.DataError, match=r"'train\[40:50\]' of \S+ asks for .*; there are 4\d"):
+    with pytest.raises(splits.DataError, match=r"'train\[40:50\]' of \S+ means the examples .*, but there are 4\d"):
         load('train[40:50]')
     save('test', image=CROPS, label_names=['a'])
     save('train', image=CROPS, label_names=['b'])
@@ -256,5 +256,8 @@ def test_data_that_has_moved_is_found_in_data_dir(tmp_path):
         config.data_dir = str(folder)
         assert splits.load(config, 'train', seed=0).num_examples == 4
     config.data_dir = '/nowhere'
-    with pytest.raises(splits.DataError, match=r'there is no folder or file .*data, and nothing of it in /nowhere'):
+    with pytest.raises(
+        splits.DataError,
+        match=r'data.name=.*data: this folder or file does not exist, and data.data_dir=/nowhere does not contain it',
+    ):
         splits.load(config, 'train', seed=0)

@@ -83,7 +83,7 @@ def test_edges_worked_out_by_hand():
         scale=jnp.array([1.0, 1.0, 1.0, 0.5]),
         top=jnp.zeros(4),
         left=jnp.array([0.0, 0.0, -1.5, 2.0]),
-        mirror=jnp.array([False, True, False, False]),
+        flip=jnp.array([False, True, False, False]),
     )
     found = np.asarray(crops.extract_crops(ramp, size, which, mean=np.float32([1, 1, 1]), side=4))[..., 0, :, 0]
     np.testing.assert_allclose(

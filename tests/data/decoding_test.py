@@ -79,8 +79,8 @@ def test_both_decoders_of_jpeg_agree(size):
         plain = encoded(image, 'JPEG')
         exif = PIL.Image.Exif()
         exif[0x0110] = 'a camera'
-        assert decoding._plain_jpeg(plain, size) is not None
-        assert decoding._plain_jpeg(encoded(image, 'JPEG', exif=exif), size) is None
+        assert decoding._decode_plain_jpeg(plain, size) is not None
+        assert decoding._decode_plain_jpeg(encoded(image, 'JPEG', exif=exif), size) is None
         found = decoding.decode(encoded(image, 'JPEG', exif=exif), size)
         difference = np.abs(decoding.decode(plain, size).astype(int) - found)
         assert difference.mean() < 3  # simplejpeg halves in finer steps
@@ -201,7 +201,7 @@ def test_colours_of_16_bits(channels):
     found = decoding.decode(png(values, colour, 16), 32)
     np.testing.assert_allclose(found[..., 0], values[..., 0] / 257, atol=1.01)
     values[..., : channels - (channels in (2, 4))] //= 16
-    with pytest.raises(decoding.UnusableError, match='16 bits, of which its values fill 14 at most'):
+    with pytest.raises(decoding.UnusableError, match='16 bits, but its values use at most 14'):
         decoding.decode(png(values, colour, 16), 32)
 
 
@@ -260,7 +260,7 @@ def tiff(bands, extra):
     ('file', 'message'),
     [
         (b'', 'it is empty'),
-        (b'no image', 'no image that Pillow reads'),
+        (b'no image', 'not an image that Pillow reads'),
         (encoded(CAT, 'JPEG')[:3000], 'truncated'),
         (encoded(CAT, 'PNG')[:3000], 'truncated'),
         (encoded(CAT, 'JPEG')[:15], '.'),
@@ -268,11 +268,11 @@ def tiff(bands, extra):
         (encoded(CAT, 'TIFF')[:3000], '.'),
         (encoded(CAT, 'WEBP')[:3000], '.'),
         (encoded(PIL.Image.fromarray(np.full((8, 8), 1000, np.float32)), 'TIFF'), r'floats of up to 1000, expected \['),
-        (encoded(PIL.Image.fromarray(np.full((8, 8), -1, np.float32)), 'TIFF'), 'from -1 to -1, expected none below 0'),
+        (encoded(PIL.Image.fromarray(np.full((8, 8), -1, np.float32)), 'TIFF'), 'from -1 to -1, expected finite'),
         (encoded(PIL.Image.fromarray(np.full((8, 8), np.nan, np.float32)), 'TIFF'), 'from nan to nan'),
         (encoded(PIL.Image.fromarray(np.full((8, 8), 70_000, np.int32)), 'TIFF'), 'up to 70000, expected at most 16'),
-        (tiff(4, (0,)), 'it has 4 bands, expected grey or RGB, with or without alpha'),
-        (tiff(13, (0,) * 10), 'TIFF of other bands'),
+        (tiff(4, (0,)), 'it has 4 channels, expected grey or RGB, with or without alpha'),
+        (tiff(13, (0,) * 10), 'TIFF with unsupported channels'),
         (png(np.zeros((1, 1), int), 0, 8, size=(60_000, 60_000)), 'bomb'),
     ],
 )  # fmt: skip

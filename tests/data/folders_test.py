@@ -90,7 +90,7 @@ def test_splits_by_other_names(make, name):
 def test_an_image_beside_the_splits_is_said(make, capsys):
     root = make(*names('train/cat'), 'logo.png')
     assert len(found(root)['train']) == 2
-    assert '1 images lie beside the splits and are not used' in capsys.readouterr().out
+    assert '1 images outside of the split folders are not used' in capsys.readouterr().out
 
 
 RESIDUE = ['.ipynb_checkpoints', '__MACOSX', '@eaDir', '.Trash', '__pycache__', '$RECYCLE.BIN', 'lost+found']
@@ -102,9 +102,7 @@ def test_residue_is_no_image_and_no_class(make, capsys):
     (root / 'empty').mkdir()
     assert found(root) == {'train': {'cat/0.png': 'cat', 'cat/1.png': 'cat'}}
     said = capsys.readouterr().out
-    assert said.endswith(
-        '2 images in train; 1 class; 3 other files are no images (1 *.md, 1 *.txt, 1 without ending)\n'
-    )
+    assert said.endswith('2 images in train; 1 class; 3 files are not images (1 *.md, 1 *.txt, 1 without extension)\n')
 
 
 @pytest.mark.parametrize(
@@ -176,7 +174,7 @@ def test_unreadable_folders_are_said(make, capsys, monkeypatch):
 def test_a_folder_without_images(make, files):
     root = make(*files, content=b'x')
     with pytest.raises(
-        splits.DataError, match=r'no images in .*' + (r'\(1 \*.mp4, 1 \*.txt\)' if files else 'expected')
+        splits.DataError, match=r'has no images.*' + (r'\(1 \*.mp4, 1 \*.txt\)' if files else 'expected')
     ):
         found(root)
 
@@ -223,5 +221,5 @@ def test_the_hash_is_the_same_everywhere():
 
 
 def test_a_path_that_is_no_folder(make):
-    with pytest.raises(splits.DataError, match='is a file; expected is a folder'):
+    with pytest.raises(splits.DataError, match='is a file; expected a folder'):
         found(make('0.png') / '0.png')

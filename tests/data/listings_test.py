@@ -104,16 +104,19 @@ def test_a_folder_that_has_moved_is_found_by_its_listings(write):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('a/one.png 0\n\na/two.png\n', r"train.csv, line 3: is 'a/two.png', expected a path below .* and a label"),
-        ('a/one.png,0\na/two 2.png,\n', r"line 2: is 'a/two 2.png,', expected a path"),
-        ('a/one.png 0\nb/four.png 1\nc/five.png 1\n', r'2 of 3 images are not in .*images, such as .b/four.png'),
-        ('a/one.png 0\nb/three.png abbey\n', r"integers and names, 0 in line 1 and 'abbey' in line 2: expected either"),
-        ('a/one.png,label\nb/three.png,1\n', r"1 in line 2 and 'label' in line 1: .* \(a heading begins with #\)"),
-        ('a/one.png abbey\n', r'val.csv has integers as labels and .*train.csv names: expected the same'),
-        ('a/one.png -2\n', r'line 1: its label is -2, expected 0, 1, 2, \.\.\., or -1'),
-        ('a/one.png 9999999999\n', r'line 1: its label is 9999999999, expected'),
-        ('# nothing\n', 'train.csv: names no image'),
-        (b'a\0/\0', 'train.csv: is no text in UTF-8'),
+        (
+            'a/one.png 0\n\na/two.png\n',
+            r"train.csv, line 3: is 'a/two.png'; expected a path relative to .*, then a label",
+        ),
+        ('a/one.png,0\na/two 2.png,\n', r"line 2: is 'a/two 2.png,'; expected a path"),
+        ('a/one.png 0\nb/four.png 1\nc/five.png 1\n', r'2 of 3 images do not exist in .*images, such as .b/four.png'),
+        ('a/one.png 0\nb/three.png abbey\n', r"integers and class names: 0 in line 1, 'abbey' in line 2; use one kind"),
+        ('a/one.png,label\nb/three.png,1\n', r"1 in line 2, 'label' in line 1; .* \(a header line must begin with #\)"),
+        ('a/one.png abbey\n', r'val.csv has integers as labels, but .*train.csv has class names: use one kind'),
+        ('a/one.png -2\n', r'line 1: the label is -2; expected 0, 1, 2, \.\.\., or -1'),
+        ('a/one.png 9999999999\n', r'line 1: the label is 9999999999; expected'),
+        ('# nothing\n', 'train.csv: lists no image'),
+        (b'a\0/\0', 'train.csv: is not a UTF-8 text'),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(text, message, write):
@@ -124,10 +127,12 @@ def test_what_is_wrong_is_said_in_one_line(text, message, write):
 
 def test_a_listing_that_is_not_there_names_those_that_are(write):
     root = write('a/one.png 0')
-    with pytest.raises(splits.DataError, match=r'there is no listing .*trian.csv of images; there are: train.csv, val'):
+    with pytest.raises(
+        splits.DataError, match=r'the list file .*trian.csv does not exist; the folder has: train.csv, val'
+    ):
         opened(root, probe_train='trian.csv[:90%]')
     config = options(name=str(root), **{**LISTED, 'train': 'train'})
-    with pytest.raises(splits.DataError, match=r"has no split 'train'; there are: train.csv, val.csv"):
+    with pytest.raises(splits.DataError, match=r"has no split 'train'; it has: train.csv, val.csv"):
         splits.load(config, 'train', seed=0)
 
 

@@ -59,10 +59,15 @@ def test_a_tfds_data_set(tmp_path, config, monkeypatch):
     np.testing.assert_array_equal(opened.train[1].read_mask(), made.mask(0))
     built.info.features['name'] = 0
     config.segmentation_probe.mask_key = 'name'
-    with pytest.raises(DataError, match=r"^the feature 'name' is no picture: set segmentation_probe.mask_key or data"):
+    with pytest.raises(
+        DataError, match=r"^the feature 'name' is not an image: set segmentation_probe.mask_key or data"
+    ):
         masked.open_splits(config).train[0].read_mask()
     config.segmentation_probe.mask_key = 'mask'
-    with pytest.raises(DataError, match="no masks 'mask'; it has image, name, segmentation_mask: set segm"):
+    with pytest.raises(
+        DataError,
+        match=r'segmentation_probe.mask_key=mask: pets has no such feature; expected one of: image, name, segm',
+    ):
         masked.open_splits(config)
 
 
@@ -102,13 +107,13 @@ def _no_split(folder):
     ('spoil', 'message'),
     [
         (_without, r'1 of 6 images of training have no mask, such as .*town/1\.png'),
-        (_coloured, 'is RGB, as Pillow calls it; expected a palette'),
-        (_small, 'has 11 x 16 pixels, and its image 12 x 16'),
-        (_shared, r'2 images of training have one mask, .*park/0\.png: name each image and its mask otherwise'),
-        (_lossy, 'is a JPEG, which changes values: make the mask anew, as PNG'),
+        (_coloured, 'the Pillow mode is RGB; expected a palette'),
+        (_small, 'has 11 x 16 pixels, but its image 12 x 16'),
+        (_shared, r'2 images of training have the same mask .*park/0\.png: give each image its own name'),
+        (_lossy, 'the format JPEG changes values: write the mask again as PNG'),
         (_damaged, r'park/0\.png: cannot be read'),
-        (_none, 'has images, but no masks: expected are'),
-        (_no_split, "has no split 'validation'; there are: training, val"),
+        (_none, 'has images, but no masks: expected'),
+        (_no_split, "has no split 'validation'; it has: training, val"),
     ],
 )
 def test_what_is_not_as_it_should_be_is_one_line(folder, config, spoil, message):

@@ -7,7 +7,7 @@ from artifacts_jax.data import npz
 from artifacts_jax.data.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (48, 16, 16, 3), dtype=np.uint8)
-DAMAGED = r'x\.npz cannot be read as \.npz, or is damaged \(.+\): write it again'
+DAMAGED = r'x\.npz cannot be read as an \.npz file \(.+\): write it again'
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_map_cannot_be_written(path):
 
 
 def test_a_file_that_is_not_there(path):
-    with pytest.raises(DataError, match=r'there is no file .*/x\.npz; expected FOLDER/SPLIT\.npz'):
+    with pytest.raises(DataError, match=r'the file .*/x\.npz does not exist; expected FOLDER/SPLIT\.npz'):
         load(path)
 
 
@@ -90,7 +90,9 @@ def test_a_shape_that_the_bytes_do_not_fill(path):
     with zipfile.ZipFile(path, 'w') as archive, archive.open('image.npy', 'w') as file:
         np.lib.format.write_array_header_1_0(file, header)
         file.write(IMAGES.tobytes())
-    with pytest.raises(DataError, match=r'image has 36,864 bytes, other than uint8 \[1000000000, 16, 16, 3\]'):
+    with pytest.raises(
+        DataError, match=r'image has 36,864 bytes, which does not match uint8 \[1000000000, 16, 16, 3\]'
+    ):
         load(path)
 
 

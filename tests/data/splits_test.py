@@ -186,8 +186,8 @@ def test_val_and_validation_are_one_name(photograph_folder, tmp_path, capsys):
     config = options(name=str(tmp_path), size=16, test='validation')
     opened = splits.load(config, 'validation', seed=0)
     assert (opened.num_examples, opened.skipped.split) == (20, f'val of {tmp_path}')
-    assert 'stand for it' not in capsys.readouterr().out
-    with pytest.raises(splits.DataError, match=r"no split 'test'; there are: train, val"):
+    assert 'is used instead' not in capsys.readouterr().out
+    with pytest.raises(splits.DataError, match=r"no split 'test'; it has: train, val"):
         splits.load(config, 'test', seed=0)
 
 
@@ -215,7 +215,7 @@ def test_a_subset_is_a_data_set_of_its_own(photograph_folder):
 
 def test_a_subset_of_streamed_data_is_refused(photograph_folder):
     stream = splits.load(options(name=str(photograph_folder), size=16, loading='stream'), 'train', seed=0)
-    with pytest.raises(splits.DataError, match=r'which is streamed: set data\.loading=memory'):
+    with pytest.raises(splits.DataError, match=r'is streamed: set data\.loading=memory'):
         stream.subset(np.arange(3))
 
 
@@ -224,7 +224,8 @@ def test_labels_that_a_stage_needs(labels):
     config, images = options(name='mine', test='train[90%:]'), np.zeros((2, 16, 16, 3), np.uint8)
     dataset = splits.InMemory(images, np.array(labels, np.int32), ('a',), seed=0)
     with pytest.raises(
-        splits.DataError, match=r"'train\[90%:\]' of mine has no labels, .* which probe needs: set data.test"
+        splits.DataError,
+        match=r'^data.test=train\[90%:\]: this split of mine has images without labels, .*set data.test',
     ):
         splits.count_classes(config, 'test', dataset, stage='probe')
     labelled = splits.InMemory(images, np.zeros(2, np.int32), ('a',), seed=0)
@@ -268,7 +269,7 @@ def test_images_that_cannot_be_read_are_left_out_and_named_once(damaged_folder, 
     assert len(lines) == 4
     assert all(place == f'train of {damaged_folder}' and reason for place, _, reason in lines)
     (warning,) = capsys.readouterr().err.splitlines()
-    assert f'left out {4 if loading == "memory" else 1} of 8 images of train of' in warning
+    assert f'skipped {4 if loading == "memory" else 1} of 8 images of train of' in warning
     images = {image.tobytes() for b in batches for image, keep in zip(b['image'], b['valid']) if keep}
     first = take(dataset.train_batches(8), 4)
     assert {image.tobytes() for batch in first for image in batch['image']} == images
@@ -300,14 +301,16 @@ def test_streamed_data_say_what_is_left_out_ever_more_seldom(capsys):
     for n in range(150):
         record.add(f'{n}.png', 'a reason')
     said = [line.split(' of ')[0] for line in capsys.readouterr().err.splitlines()]
-    assert said == [f'warning: left out {n}' for n in (1, 10, 100)]
+    assert said == [f'warning: skipped {n}' for n in (1, 10, 100)]
 
 
 @pytest.mark.parametrize('loading', ['memory', 'stream'])
 def test_a_split_without_a_whole_image_is_an_error(tmp_path, loading):
     for n in range(3):
         (tmp_path / f'{n}.png').write_bytes(b'')
-    with pytest.raises(splits.DataError, match=r'no example of train of .* can be used: \d.png \(it is empty\)'):
+    with pytest.raises(
+        splits.DataError, match=r'train of .*: none of the checked images can be used: \d.png \(it is empty\)'
+    ):
         splits.load(options(name=str(tmp_path), size=16, loading=loading, test='train'), 'train', seed=0)
 
 
@@ -325,7 +328,7 @@ def test_other_pixels_than_rgb_are_said(tmp_path, capsys):
     for n in range(4):
         PIL.Image.fromarray(np.full((8, 8), n, np.uint8)).save(tmp_path / f'{n}.png')
     splits.load(options(name=str(tmp_path), size=8, test='train'), 'train', seed=0)
-    assert 'of 4 images looked at, 4 are L' in capsys.readouterr().out
+    assert 'of 4 checked images, 4 have mode L' in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -98,14 +98,14 @@ def test_a_conversion_keeps_every_example(sets, tmp_path):
     before = splits.load(of(folder), 'train', seed=0)
     stopped = next((folder / 'mine' / '1.0.0').glob('*train*00001-of*'))  # as of an attempt that was stopped
     stopped.with_name(stopped.name.replace('tfrecord', 'array_record') + '.part').write_bytes(b'half')
-    assert preparation.prepare('mine', str(folder)).endswith('is now there as array_record, too')
+    assert preparation.prepare('mine', str(folder)).endswith('is converted to array_record')
     assert not list(folder.rglob('*.part'))
     for path in folder.rglob('*.tfrecord*'):
         path.unlink()
     after = splits.load(of(folder), 'train', seed=0)
     np.testing.assert_array_equal(after.images, before.images)
     np.testing.assert_array_equal(after.labels, before.labels)
-    assert 'is prepared already' in preparation.prepare('mine', str(folder))
+    assert 'is already prepared' in preparation.prepare('mine', str(folder))
 
 
 def test_unlabelled_images_have_label_minus_one(tmp_path, monkeypatch):
@@ -143,10 +143,10 @@ def test_features_by_other_names(tmp_path, features, file_format, capsys):
     build(tmp_path, {k: f for k, (f, _) in features.items()}, [{k: x for k, (_, x) in features.items()}] * 3,
           file_format=file_format)  # fmt: skip
     with pytest.raises(
-        splits.DataError, match=r"no images in the feature 'image'; --config.data.image_key names .*picture"
+        splits.DataError, match=r'^data.image_key=image: .* no images in this feature; set it to .*picture'
     ):
         splits.load(of(tmp_path), 'train', seed=0)
-    with pytest.raises(splits.DataError, match="no images in the feature 'text'"):
+    with pytest.raises(splits.DataError, match=r'^data.image_key=text: .* has no images in this feature'):
         splits.load(of(tmp_path, image_key='text'), 'train', seed=0)
     for key in ('label', 'classes', 'text'):
         dataset = splits.load(of(tmp_path, image_key='picture', label_key=key), 'train', seed=0)
@@ -159,19 +159,19 @@ def test_features_by_other_names(tmp_path, features, file_format, capsys):
     np.testing.assert_array_equal(splits.load(of(tmp_path, image_key='deep'), 'train', seed=0).images, 255)
     grey = splits.load(of(tmp_path, image_key='grey'), 'train', seed=0).images[0]
     np.testing.assert_array_equal(grey, np.repeat(IMAGES[0][..., :1], 3, axis=-1))
-    assert 'are L, as Pillow calls it; they become RGB' in capsys.readouterr().out
+    assert 'have mode L (Pillow modes); they are converted to RGB' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'name': 'cifar01'}, "tfds has no data set of this name; near it: .*cifar10"),
-        ({'name': 'imagenet-2012'}, 'no folder or file imagenet-2012, and tfds has no .* near it: imagenet2012'),
-        ({'name': 'my images'}, 'no folder or file my images'),
-        ({'name': 'data/images'}, 'no folder or file data/images'),
-        ({'name': 'some/data/images'}, 'no folder or file some/data/images, and it is no name of a tfds data set'),
+        ({'name': 'cifar01'}, 'tfds has no data set of this name; did you mean .*cifar10'),
+        ({'name': 'imagenet-2012'}, 'data.name=imagenet-2012: .* tfds has no .* did you mean imagenet2012'),
+        ({'name': 'my images'}, 'data.name=my images: it is not a folder'),
+        ({'name': 'data/images'}, 'data.name=data/images: it is not a folder'),
+        ({'name': 'some/data/images'}, 'data.name=some/data/images: .* not the name of a tfds data set'),
         ({'name': 'stl10'}, r'stl10 is not prepared in .* with: python -m artifacts_jax.prepare stl10 --data_dir='),
-        ({'name': '/nowhere/images'}, 'there is no folder or file /nowhere/images, .*FOLDER/SPLIT/CLASS/IMAGE.jpg'),
+        ({'name': '/nowhere/images'}, 'data.name=/nowhere/images: this folder .*FOLDER/SPLIT/CLASS/IMAGE.jpg'),
     ],
 )  # fmt: skip
 def test_missing_data_says_where_it_looked_and_what_to_do(tmp_path, changes, message):
@@ -222,9 +222,9 @@ def test_labels_that_are_no_class_are_left_out(sets, monkeypatch, capsys):
     dataset = splits.load(of(sets['array_record']), 'train', seed=0)
     assert set(dataset.labels) == {0}
     said = capsys.readouterr().err
-    assert 'left out 15 of 30 images of train of mine: ' in said
-    assert '.png (label 2 of 2 classes), ...' in said
-    with pytest.raises(splits.DataError, match='were left out'):
+    assert 'skipped 15 of 30 images of train of mine: ' in said
+    assert '.png (label 2 is outside of the 2 classes), ...' in said
+    with pytest.raises(splits.DataError, match='were skipped'):
         dataset.subset(np.arange(2))
 
 
@@ -233,7 +233,7 @@ def test_a_disk_that_is_full(sets, tmp_path, monkeypatch):
 
     folder = shutil.copytree(sets['tfrecord'], tmp_path / 'data')
     monkeypatch.setattr(preparation.shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(splits.DataError, match=r'mine takes .* but .* has 0\.0 MB free'):
+    with pytest.raises(splits.DataError, match=r'mine needs .* but .* has only 0\.0 MB free'):
         preparation.prepare('mine', str(folder))
 
 
@@ -241,9 +241,9 @@ def test_a_disk_that_is_full(sets, tmp_path, monkeypatch):
     ('name', 'message'),
     [
         ('photographs', 'needs no preparation'),
-        ('imagenet2012', r'Put its files into \S+/downloads/manual as they are.*ILSVRC2012_img_train.tar'),
+        ('imagenet2012', r'Put its original files into \S+/downloads/manual and run.*ILSVRC2012_img_train.tar'),
         ('voc/2006', 'voc/2006: .*BuilderConfig 2006 not found'),
-        ('cifar01', 'no data set of this name; near it'),
+        ('cifar01', 'no data set of this name; did you mean'),
     ],
 )
 def test_what_cannot_be_prepared(tmp_path, name, message):

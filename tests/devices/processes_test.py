@@ -198,4 +198,4 @@ def test_an_error_that_one_process_meets_ends_all(runs, tmp_path):
     run = runs.start('blind', f'--config.data.name={tmp_path}', processes=2)
     ended = runs.end(run)
     assert [status for status, _, _ in ended] == [1, 1]
-    assert all('error: no images in' in said for _, _, said in ended)
+    assert all('has no images' in said for _, _, said in ended)

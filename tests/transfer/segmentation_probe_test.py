@@ -47,7 +47,7 @@ def test_images_in_both_splits_are_reported(folder, capsys):
     config.data.update(probe_train='training[:4]', test='training[2:]')
     assert not capsys.readouterr().err
     task.open_data(config, splits.Datasets(config))
-    assert 'warning: 2 of the 4 images of training[2:] are learned from, too' in capsys.readouterr().err
+    assert 'warning: 2 of the 4 test images of training[2:] are also training images' in capsys.readouterr().err
 
 
 def test_invalid_settings_are_refused_before_anything_is_written(folder, tmp_path):
@@ -64,8 +64,8 @@ def test_invalid_settings_are_refused_before_anything_is_written(folder, tmp_pat
 @pytest.mark.parametrize(
     ('split', 'values', 'message'),
     [
-        ('training', (0, 255), 'the pixels of training of .* have one class, expected 2 or more; 255 is none'),
-        ('validation', (255, 255), 'the pixels of validation of .* have no class, expected 1 or more'),
+        ('training', (0, 255), 'training of .*: the pixels have one class; expected 2 or more; 255 means no class'),
+        ('validation', (255, 255), 'validation of .*: the pixels have no class; expected 1 or more'),
     ],
 )
 def test_masks_without_enough_classes_are_refused(tmp_path, split, values, message):

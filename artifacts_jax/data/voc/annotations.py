@@ -1,4 +1,4 @@
-"""The objects in an image, as VOC's XML files have them, also as other programs write these."""
+"""Reads the objects of an image from VOC's XML files, also from files of other annotation tools."""
 
 import difflib
 import re
@@ -19,16 +19,16 @@ CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 
 
 class Objects(NamedTuple):
-    """The objects of an image, in its annotation's order."""
+    """The objects of an image, in the order of its annotation."""
 
-    labels: Int32[np.ndarray, ' N']  # positions in NAMES
-    boxes: Float32[np.ndarray, 'N 4']  # x1 y1 x2 y2; pixels are counted from 1, and those named belong to the object
+    labels: Int32[np.ndarray, ' N']  # indices in NAMES
+    boxes: Float32[np.ndarray, 'N 4']  # x1 y1 x2 y2, pixels counted from 1; both corners belong to the object
     is_difficult: Bool[np.ndarray, ' N']
     is_truncated: Bool[np.ndarray, ' N']
 
 
 def make_objects(rows: list[tuple[int, list[float], bool, bool]]) -> Objects:
-    """Returns the Objects of (label, box, is_difficult, is_truncated) each."""
+    """Returns Objects from a list of (label, box, is_difficult, is_truncated)."""
     labels, boxes, difficult, truncated = zip(*rows) if rows else ((), (), (), ())
     return Objects(
         np.array(labels, np.int32),
@@ -41,85 +41,85 @@ def make_objects(rows: list[tuple[int, list[float], bool, bool]]) -> Objects:
 NO_OBJECTS = make_objects([])
 
 
-def compute_labels(found: Objects) -> Int8[np.ndarray, '20']:
-    """Returns for each class 1 where it is in an image, 0 where all its objects are difficult, -1 where it is not."""
+def compute_labels(objects: Objects) -> Int8[np.ndarray, '20']:
+    """Returns a label for each class: 1 present, 0 if all its objects are difficult, -1 not present."""
     labels = np.full(len(NAMES), -1, np.int8)
-    labels[found.labels] = 0
-    labels[found.labels[~found.is_difficult]] = 1
+    labels[objects.labels] = 0
+    labels[objects.labels[~objects.is_difficult]] = 1
     return labels
 
 
-def clip_objects(found: Objects, size: tuple[int, int]) -> Objects:
-    """Returns the objects with their boxes cut to an image of this (height, width), without those that lie outside."""
-    boxes = found.boxes
+def clip_objects(objects: Objects, size: tuple[int, int]) -> Objects:
+    """Returns the objects with boxes clipped to an image of this (height, width); drops objects that are outside."""
+    boxes = objects.boxes
     if not len(boxes):
-        return found
+        return objects
     height, width = size
-    there = (boxes[:, 2] >= 1) & (boxes[:, 3] >= 1) & (boxes[:, 0] <= width) & (boxes[:, 1] <= height)
-    cut = np.clip(boxes, 1, np.array([width, height, width, height], np.float32))
-    return Objects(*(column[there] for column in found._replace(boxes=cut)))
+    is_inside = (boxes[:, 2] >= 1) & (boxes[:, 3] >= 1) & (boxes[:, 0] <= width) & (boxes[:, 1] <= height)
+    clipped = np.clip(boxes, 1, np.array([width, height, width, height], np.float32))
+    return Objects(*(column[is_inside] for column in objects._replace(boxes=clipped)))
 
 
 def read_annotation(path: Path) -> tuple[Objects, tuple[int, int] | None]:
-    """Reads an annotation.
+    """Reads an annotation file.
 
-    Of persons' <part>s nothing is read. A flag that is empty or missing is not set.
+    The <part> elements of persons (head, hand, foot) are ignored. An empty or missing flag counts as 0.
 
     Args:
       path: an XML file.
 
     Returns:
-      (its objects, the image's (height, width) or None where it does not say).
+      (objects, (height, width) of the image or None if the file does not state it).
 
     Raises:
-      DataError: it cannot be read, or an object has no box or a class that is none of VOC's; the message names the
-        nearest.
+      DataError: the file cannot be read, an object has no box, or its class is not one of VOC's; the message suggests
+        the nearest class.
     """
     try:
         root = xml.etree.ElementTree.fromstring(path.read_bytes())
     except (OSError, SyntaxError, ValueError, LookupError) as error:
         raise DataError(f'{path}: cannot be read as XML ({first_line(error)})') from error
-    found = []
+    objects = []
     for n, node in enumerate(root.findall('object'), 1):
-        place = f'{path}, object {n}'
-        label = _class(_text(node, 'name'), place)
-        box = [_number(node, f'bndbox/{corner}', place) for corner in CORNERS]
+        where = f'{path}, object {n}'
+        label = _parse_class(_text(node, 'name'), where)
+        box = [_parse_number(node, f'bndbox/{corner}', where) for corner in CORNERS]
         if box[0] > box[2] or box[1] > box[3]:
-            raise DataError(f'{place}: its box is {box}, expected xmin <= xmax and ymin <= ymax')
-        found.append((label, box, _flag(node, 'difficult', place), _flag(node, 'truncated', place)))
+            raise DataError(f'{where}: the box is {box}; expected xmin <= xmax and ymin <= ymax')
+        objects.append((label, box, _parse_flag(node, 'difficult', where), _parse_flag(node, 'truncated', where)))
     size = _text(root, 'size/height'), _text(root, 'size/width')
     if not all(size):
-        return make_objects(found), None
-    height, width = (int(_number(root, f'size/{side}', str(path))) for side in ('height', 'width'))
-    return make_objects(found), (height, width)
+        return make_objects(objects), None
+    height, width = (int(_parse_number(root, f'size/{side}', str(path))) for side in ('height', 'width'))
+    return make_objects(objects), (height, width)
 
 
 def _text(node, tag):
     return (node.findtext(tag) or '').strip()
 
 
-def _number(node, tag, place):
+def _parse_number(node, tag, where):
     text = _text(node, tag)
     try:
         value = float(text)
     except ValueError:
         value = np.nan
     if not np.isfinite(value):
-        raise DataError(f'{place}: <{tag}> is {text!r}, expected a number of pixels')
+        raise DataError(f'{where}: <{tag}> is {text!r}; expected a number of pixels')
     return value
 
 
-def _flag(node, tag, place):
+def _parse_flag(node, tag, where):
     text = _text(node, tag)
     if text not in ('', '0', '1'):
-        raise DataError(f'{place}: <{tag}> is {text!r}, expected 0 or 1')
+        raise DataError(f'{where}: <{tag}> is {text!r}; expected 0 or 1')
     return text == '1'
 
 
-def _class(name, place):
+def _parse_class(name, where):
     if name in NAMES:
         return NAMES.index(name)
     plain = re.sub('[^a-z]', '', name.lower())
     near = difflib.get_close_matches(plain, NAMES, n=1, cutoff=0.6)
-    advice = f'the nearest is {near[0]!r}' if near else f'they are {", ".join(NAMES)}'
-    raise DataError(f'{place}: {name!r} is no class of VOC; {advice}')
+    expected = f'did you mean {near[0]!r}?' if near else f'expected one of: {", ".join(NAMES)}'
+    raise DataError(f'{where}: {name!r} is not a class of VOC; {expected}')

@@ -1,4 +1,4 @@
-"""VOC as tfds prepares it, voc/2007 and voc/2012, read without TensorFlow. It has no masks."""
+"""Reads VOC as prepared by tfds, voc/2007 and voc/2012, without TensorFlow. It has no masks."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -15,58 +15,58 @@ from artifacts_jax.data.voc.records import Record
 
 NAME = r'voc(/[\w.+-]+)?(:[\w.*]+)?'
 SPLITS = {'train': ('train',), 'val': ('validation',), 'trainval': ('train', 'validation'), 'test': ('test',)}
-NEAR = 1e-3  # pixels from a whole number that are float32's
+TOLERANCE = 1e-3  # rounding errors of float32, pixels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TfdsRecords(Sequence):
-    """The images of a split, or of several, one after another; each is read when it is asked for."""
+    """The records of one split or of several concatenated splits; a record is read when it is indexed."""
 
-    parts: tuple[tfds.SerializedExamples, ...]
+    splits: tuple[tfds.SerializedExamples, ...]
 
     def __len__(self):
-        return sum(map(len, self.parts))
+        return sum(map(len, self.splits))
 
     def __getitem__(self, index):
-        if not 0 <= index < len(self):  # also ends an iteration
+        if not 0 <= index < len(self):  # also ends iteration
             raise IndexError(f'{index} of {len(self)} images')
-        for part in self.parts:
-            if index < len(part):
-                return part.read(int(index), _record)
-            index -= len(part)
+        for examples in self.splits:
+            if index < len(examples):
+                return examples.read(int(index), _parse)
+            index -= len(examples)
 
 
 def open_tfds(name: str, splits: Iterable[str], *, data_dir: str = '') -> dict[str, TfdsRecords]:
-    """Opens splits that tfds has prepared; no example is read.
+    """Returns {split: records} of splits that tfds has prepared; reads no example.
 
     Args:
       name: voc/2007 or voc/2012.
-      splits: which of SPLITS.
-      data_dir: where tfds keeps data sets, '' its own folder.
+      splits: keys of SPLITS.
+      data_dir: the folder of tfds data sets, '' for the default of tfds.
 
     Raises:
-      DataError: it is not prepared, there is no such split, or it has no annotations.
+      DataError: the data set is not prepared, a split does not exist, or it has no annotations.
     """
     config = ConfigDict({'name': name, 'data_dir': data_dir})
-    built = tfds.load_builder(config)
+    builder = tfds.load_builder(config)
     try:
-        names = built.info.features['objects']['label'].names
-    except (KeyError, TypeError, AttributeError):  # of another data set
+        names = builder.info.features['objects']['label'].names
+    except (KeyError, TypeError, AttributeError):  # another data set
         names = []
     if names != list(annotations.NAMES):
-        raise DataError(f"{name} in {built.data_dir} has not the objects of VOC's 20 classes: prepare it anew")
-    opened = {}
+        raise DataError(f'{name} in {builder.data_dir} does not have the 20 classes of VOC: prepare it again')
+    records = {}
     for split in splits:
-        if missing := [part for part in SPLITS.get(split, (split,)) if part not in built.info.splits]:
-            raise DataError(f'{name} has no split {missing[0]!r}; expected of {split!r}: {", ".join(SPLITS)}')
-        if split == 'test' and built.info.config_name == '2012':
-            raise DataError(f'{name}: VOC publishes no annotations of its split test: use val')
-        opened[split] = TfdsRecords(tuple(tfds.SerializedExamples(built, part) for part in SPLITS[split]))
-    tfds.suggest_conversion(config, built)
-    return opened
+        if missing := [stored for stored in SPLITS.get(split, (split,)) if stored not in builder.info.splits]:
+            raise DataError(f'{name} has no split {missing[0]!r}; expected one of: {", ".join(SPLITS)}')
+        if split == 'test' and builder.info.config_name == '2012':
+            raise DataError(f'{name}: VOC does not publish the annotations of its split test; use val')
+        records[split] = TfdsRecords(tuple(tfds.SerializedExamples(builder, stored) for stored in SPLITS[split]))
+    tfds.suggest_conversion(config, builder)
+    return records
 
 
-def _record(features):
+def _parse(features):
     (image,) = features['image'].bytes_list.value
     (file,) = features['image/filename'].bytes_list.value
     name = file.decode(errors='replace').removesuffix('.jpg')
@@ -86,15 +86,15 @@ def _record(features):
 def to_pixels(
     boxes: Float32[np.ndarray, 'N 4'] | Float64[np.ndarray, 'N 4'], size: tuple[int, int]
 ) -> Float32[np.ndarray, 'N 4']:
-    """Returns boxes as VOC has them, x1 y1 x2 y2 in pixels counted from 1.
+    """Returns boxes in VOC's format, x1 y1 x2 y2 in pixels counted from 1.
 
-    tfds divides VOC's numbers by the image's sides, from 1 as they are. What comes next to a whole number was one.
+    tfds divides VOC's coordinates, which count from 1, by the sides of the image. Almost whole numbers are rounded.
 
     Args:
-      boxes: y1 x1 y2 x2, as parts of the image's sides.
-      size: the image's (height, width).
+      boxes: y1 x1 y2 x2, as fractions of the sides of the image.
+      size: (height, width) of the image, pixels.
     """
     height, width = size
     scaled = boxes.astype(np.float64)[:, [1, 0, 3, 2]] * (width, height, width, height)
     whole = np.rint(scaled)
-    return np.where(np.abs(scaled - whole) < NEAR, whole, scaled).astype(np.float32)
+    return np.where(np.abs(scaled - whole) < TOLERANCE, whole, scaled).astype(np.float32)

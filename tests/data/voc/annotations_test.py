@@ -28,14 +28,14 @@ def test_annotations_as_other_programs_write_them(tmp_path, xml, boxes):
 @pytest.mark.parametrize(
     ('node', 'message'),
     [
-        (an_object('tv/monitor'), "nearest is 'tvmonitor'"),
-        (an_object('Motorcycle'), "nearest is 'motorbike'"),
-        (an_object('zebrafish'), 'they are aeroplane, bicycle, '),
-        (an_object(''), "object 1: '' is no class"),
-        (an_object('cat', difficult='no'), "<difficult> is 'no', expected 0 or 1"),
-        (an_object('cat', ('x', 1, 2, 3)), "<bndbox/xmin> is 'x', expected a number"),
+        (an_object('tv/monitor'), "did you mean 'tvmonitor'"),
+        (an_object('Motorcycle'), "did you mean 'motorbike'"),
+        (an_object('zebrafish'), 'expected one of: aeroplane, bicycle, '),
+        (an_object(''), "object 1: '' is not a class"),
+        (an_object('cat', difficult='no'), "<difficult> is 'no'; expected 0 or 1"),
+        (an_object('cat', ('x', 1, 2, 3)), "<bndbox/xmin> is 'x'; expected a number"),
         (an_object('cat', ('nan', 1, 2, 3)), "<bndbox/xmin> is 'nan'"),
-        (an_object('cat', (5, 1, 2, 3)), r'its box is \[5.0, 1.0, 2.0, 3.0\], expected xmin <= xmax'),
+        (an_object('cat', (5, 1, 2, 3)), r'the box is \[5.0, 1.0, 2.0, 3.0\]; expected xmin <= xmax'),
         ('<object><name>cat</name></object>', "<bndbox/xmin> is ''"),
     ],
 )

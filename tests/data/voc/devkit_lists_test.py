@@ -13,9 +13,9 @@ def test_names_are_read_as_any_system_writes_them(tmp_path):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('', 'train.txt: names no image'),
-        ('a\nb\na\n', 'train.txt: names a more than once'),
-        ('a\nb 1\n', "train.txt, line 2: is 'b 1', expected the name of an image"),
+        ('', 'train.txt: lists no image'),
+        ('a\nb\na\n', 'train.txt: lists a more than once'),
+        ('a\nb 1\n', "train.txt, line 2: is 'b 1'; expected the name of an image"),
     ],
 )
 def test_what_is_no_list_is_refused(text, message, tmp_path):

@@ -82,16 +82,16 @@ def open_splits(config, year, train, test):
 def test_images_that_are_learned_from_and_tested_on_are_said(year, config, capsys):
     listed(year, 'both', '000001', '000002')
     open_splits(config, year, 'train', 'test')
-    assert 'learned from' not in capsys.readouterr().err
+    assert 'also training images' not in capsys.readouterr().err
     open_splits(config, year, 'train', 'both')
-    assert 'images of both are learned from, too: they are in train' in capsys.readouterr().err
+    assert 'test images of both are also training images of train' in capsys.readouterr().err
 
 
 def test_a_split_of_which_no_image_can_be_decoded_is_refused(year, config):
     (path,) = (year / 'JPEGImages' / f'{name}.png' for name in (year / 'ImageSets/Main/test.txt').read_text().split())
     path.write_bytes(path.read_bytes()[:60])
     assert devkit.open_voc(str(year), ['test'])['test'][0].size == (12, 16)  # by its beginning
-    with pytest.raises(DataError, match=r'none of 1 images of test of .*VOC2007 can be used: \d+ \('):
+    with pytest.raises(DataError, match=r'test of .*VOC2007: none of the 1 checked images can be used: \d+ \('):
         open_splits(config, year, 'train', 'test')
 
 
@@ -113,7 +113,7 @@ def test_lists_of_classes_decide_the_labels_and_a_difference_is_said(year, capsy
     np.testing.assert_array_equal(first.labels, labels(dog=1))
     np.testing.assert_array_equal(second.labels, labels(cat=0))
     said = capsys.readouterr().err
-    assert 'train.txt: 2 images have other labels in the lists of classes than by their objects' in said
+    assert 'train.txt: 2 images have labels in CLASS_SPLIT.txt that differ from their objects' in said
     assert said.count('\n') == 1
 
 
@@ -130,30 +130,32 @@ def test_boxes_are_cut_to_the_image_and_its_own_size_counts(year, capsys):
     np.testing.assert_array_equal(record.objects.boxes, [[1, 3.5, 16, 12], [1, 1, 16, 12]])
     np.testing.assert_array_equal(record.labels, labels(dog=1, cat=1))
     said = capsys.readouterr().err
-    assert '1 images have another size than their annotations say' in said
-    assert '1 images have objects wholly outside of them, which are left out, such as 000001' in said
+    assert '1 images have another size than their annotations state' in said
+    assert '1 images have objects completely outside of the image, which are ignored, such as 000001' in said
 
 
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (lambda year: shutil.rmtree(year / 'ImageSets'), 'VOC2007 has no ImageSets, nor has a folder in it'),
-        (lambda year: listed(year, 'train', ''), r'train.txt: names no image'),
-        (lambda year: listed(year, 'train', '000001 1'), r"train.txt, line 1: is '000001 1', expected the name"),
-        (lambda year: listed(year, 'train', '000001', '000001'), 'train.txt: names 000001 more than once'),
+        (lambda year: shutil.rmtree(year / 'ImageSets'), 'VOC2007 and its subfolders have no ImageSets'),
+        (lambda year: listed(year, 'train', ''), r'train.txt: lists no image'),
+        (lambda year: listed(year, 'train', '000001 1'), r"train.txt, line 1: is '000001 1'; expected the name"),
+        (lambda year: listed(year, 'train', '000001', '000001'), 'train.txt: lists 000001 more than once'),
         (lambda year: (year / 'ImageSets/Main/train.txt').write_bytes(b'\xff\xfe'), 'train.txt: cannot be read as'),
-        (lambda year: (year / 'ImageSets/Main/train.txt').unlink(), "of the images of 'train'; there are: test, val"),
+        (lambda year: (year / 'ImageSets/Main/train.txt').unlink(), "'train' does not exist; the lists are: test, val"),
         (lambda year: (year / 'Annotations/000003.xml').unlink(), '1 of 2 images have no annotation .*as 000003$'),
-        (lambda year: shutil.rmtree(year / 'Annotations'), '2 of 2 .* no annotation .*publishes none: use another'),
+        (lambda year: shutil.rmtree(year / 'Annotations'), '2 of 2 .* no annotation .*publishes none for some splits'),
         (lambda year: (year / 'JPEGImages/000003.png').unlink(), r'1 of 2 images have no image in .*JPEGImages'),
-        (lambda year: (year / 'JPEGImages/000003.png').write_bytes(b'no'), '000003.png: it is no image that'),
+        (lambda year: (year / 'JPEGImages/000003.png').write_bytes(b'no'), '000003.png: it is not an image that'),
         (lambda year: (year / 'Annotations/000003.xml').write_text('<annot'), '000003.xml: cannot be read as XML'),
         (lambda year: add(year, '000003', annotation(an_object('potted plant'))),
-         "000003.xml, object 1: 'potted plant' is no class of VOC; the nearest is 'pottedplant'$"),
+         "000003.xml, object 1: 'potted plant' is not a class of VOC; did you mean 'pottedplant'"),
         (lambda year: listed(year, 'cow_train', '000001'),
-         "cow_train.txt, line 1: is '000001', expected .* -1, 0 or 1"),
-        (lambda year: add(year, '000001', mask=np.stack([MASK] * 3, axis=-1)), '000001.png: is RGB, .* a palette'),
-        (lambda year: add(year, '000001', mask=MASK.T.copy()), '000001.png: has 16 x 12 pixels, and its image 12 x 16'),
+         "cow_train.txt, line 1: is '000001'; expected .* -1, 0 or 1"),
+        (lambda year: add(year, '000001', mask=np.stack([MASK] * 3, axis=-1)),
+         '000001.png: the Pillow mode is RGB; .* a palette'),
+        (lambda year: add(year, '000001', mask=MASK.T.copy()),
+         '000001.png: the mask has 16 x 12 pixels, but its image 12 x 16'),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_when_a_folder_is_opened(year, change, message):
@@ -165,14 +167,17 @@ def test_what_is_wrong_is_named_when_a_folder_is_opened(year, change, message):
 
 def test_of_several_years_one_is_to_be_named(year):
     shutil.copytree(year, year.parent / 'VOC2012')
-    with pytest.raises(DataError, match=r'VOCdevkit holds VOC2007, VOC2012: name one of them, \S+VOCdevkit/VOC2007$'):
+    with pytest.raises(
+        DataError,
+        match=r'VOCdevkit has several years, VOC2007, VOC2012; set data.name to one, such as \S+VOCdevkit/VOC2007$',
+    ):
         devkit.open_voc(str(year.parent), ['train'])
 
 
 def test_a_place_that_is_none():
-    with pytest.raises(DataError, match='there is no folder voc07; expected is VOCdevkit'):
+    with pytest.raises(DataError, match=r'data.name=voc07: this folder does not exist; expected VOCdevkit'):
         devkit.open_voc('voc07', ['train'])
-    with pytest.raises(DataError, match=r'voc/2007 has no masks .* VOCdevkit/VOC2007$'):
+    with pytest.raises(DataError, match=r'voc/2007: the tfds data set has no masks; .* VOCdevkit/VOC2007$'):
         devkit.open_voc('voc/2007', ['train'], lists='Segmentation')
 
 
@@ -208,5 +213,5 @@ def test_splits_without_a_known_class_are_refused_by_every_task(task, split, obj
         add(year, each, annotation(*(objects if each == split else [an_object('cat')])))
         listed(year, each, each)
     config.data.update(name=str(year), probe_train='trainval', test='test')
-    with pytest.raises(DataError, match=f'{split} of {year}: none of its 1 images is known to have one of the classes'):
+    with pytest.raises(DataError, match=f'{split} of {year}: none of the 1 images has a positive label'):
         task.open_data(config, splits.Datasets(config))

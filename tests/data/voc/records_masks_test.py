@@ -36,11 +36,11 @@ def test_splits_with_enough_classes_pass():
     [
         (
             [Record((0, 255))] * 2,
-            'the pixels of train have one class, expected 2 or more; 255 is none: where',
+            'train: the pixels have one class; expected 2 or more; 255 means no class',
         ),
-        ([Record((255, 255))], 'the pixels of train have no class, expected 2 or more'),
-        ([Record((0, 1)), Record((255,))], '1 images of train have pixels of a class, expected 2 or more'),
-        ([Record((0, 1), damaged=True)] * 40, r'none of 16 images of train can be used: a \(it is cut\); a'),
+        ([Record((255, 255))], 'train: the pixels have no class; expected 2 or more'),
+        ([Record((0, 1)), Record((255,))], 'train: 1 images have pixels with a class; expected 2 or more'),
+        ([Record((0, 1), damaged=True)] * 40, r'train: none of the 16 checked images can be used: a \(it is cut\); a'),
     ],
 )
 def test_what_teaches_nothing_is_refused(records, message):

@@ -36,7 +36,7 @@ def test_pixels_and_mask_are_read_when_they_are_asked_for(record):
 
 def test_an_image_that_has_changed_is_not_used(record):
     PIL.Image.new('RGB', (4, 5)).save(record.file)
-    with pytest.raises(decoding.UnusableError, match=r'it has \(5, 4\) rows and columns, and had \(4, 5\)'):
+    with pytest.raises(decoding.UnusableError, match=r'its height and width are \(5, 4\), but were \(4, 5\)'):
         record.read_image()
 
 
@@ -59,17 +59,17 @@ def test_a_mask_of_few_bits_has_the_values_of_its_file(record):
 
 def test_a_mask_of_other_values_says_so(record):
     PIL.Image.new('L', (5, 4), 21).save(record.mask_file)
-    with pytest.raises(DataError, match=r'mask.png: holds 21, expected 0 to 20 or 255'):
+    with pytest.raises(DataError, match=r'mask.png: the mask has the value 21; expected 0 to 20 or 255'):
         record.read_mask()
 
 
 def test_a_file_that_is_no_mask_is_refused_by_its_beginning(record):
-    with pytest.raises(DataError, match=r'a.png: is RGB, as Pillow calls it; expected a palette'):
+    with pytest.raises(DataError, match=r'a.png: the Pillow mode is RGB; expected a palette'):
         records.check_mask(record.file, (4, 5))
-    with pytest.raises(DataError, match=r'mask.png: has 4 x 5 pixels, and its image 5 x 4'):
+    with pytest.raises(DataError, match=r'mask.png: the mask has 4 x 5 pixels, but its image 5 x 4'):
         records.check_mask(record.mask_file, (5, 4))
     PIL.Image.new('L', (5, 4), 7).save(record.mask_file, 'JPEG')
-    with pytest.raises(DataError, match=r'mask.png: is a JPEG, which changes values: make the mask anew, as PNG'):
+    with pytest.raises(DataError, match=r'mask.png: the format JPEG changes values: write the mask again as PNG'):
         records.check_mask(record.mask_file, (4, 5))
     record.mask_file.write_bytes(b'no image')
     with pytest.raises(DataError, match=r'mask.png: cannot be read'):

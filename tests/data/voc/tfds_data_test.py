@@ -67,7 +67,7 @@ def test_it_is_what_the_folder_is(folders, file_format, capsys):
                 assert a.dtype == b.dtype
                 np.testing.assert_allclose(a, b, rtol=1e-5)
     np.testing.assert_array_equal(by_name(found['train'])['000001'].objects.boxes[:3], BOXES[:3])
-    assert ('converts it: python -m artifacts_jax.prepare voc/2007' in capsys.readouterr().out) == (
+    assert ('to convert it, run: python -m artifacts_jax.prepare voc/2007' in capsys.readouterr().out) == (
         file_format == 'tfrecord'
     )
 
@@ -93,7 +93,7 @@ sys.exit('tensorflow' in sys.modules)
 
 def test_what_is_not_there_says_so(folders, tmp_path, monkeypatch):
     data_dir = str(folders[1]['array_record'])
-    with pytest.raises(DataError, match=r"voc/2007 has no split 'dev'; expected of 'dev': train, val, trainval, test"):
+    with pytest.raises(DataError, match=r"voc/2007 has no split 'dev'; expected one of: train, val, trainval, test"):
         devkit.open_voc('voc/2007', ['dev'], data_dir=data_dir)
     with pytest.raises(DataError, match=r'voc/2012 is not prepared .*python -m artifacts_jax.prepare voc/2012'):
         devkit.open_voc('voc/2012', ['val'], data_dir=str(tmp_path))

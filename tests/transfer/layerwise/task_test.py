@@ -128,7 +128,7 @@ def test_test_classes_without_training_images_are_refused(photograph_folder, tmp
         (tmp_path / 'data' / split).mkdir(parents=True)
         for name, source in zip(names, ('astronaut', 'coffee')):
             (tmp_path / 'data' / split / name).symlink_to(photograph_folder / split / source)
-    with pytest.raises(splits.DataError, match=r'test of .* has images of tea, of which train of .* has none'):
+    with pytest.raises(splits.DataError, match=r'test of .* has images of the classes tea, but train of .* has none'):
         pipeline.run(configuration.check(small(tmp_path / 'data')), tmp_path / 'run')
     assert not (tmp_path / 'run' / 'config.json').exists()
 

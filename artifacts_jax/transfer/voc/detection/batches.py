@@ -62,19 +62,19 @@ class Images(reading.PaddedDataset):
         """As Padded.views: an epoch has each image as it is and mirrored."""
         return [self._view(step * batch_size + n) for n in range(batch_size)]
 
-    def collate(self, views, everyone):
+    def collate(self, views, global_views):
         """As Padded.collate."""
-        sizes = [scales.compute_scaled_size(self.records[view.row].size, view.scale) for view in everyone]
+        sizes = [scales.compute_scaled_size(self.records[view.row].size, view.scale) for view in global_views]
         size = scales.choose_padded_size(self.padded_sizes, sizes)
         examples = [self._example(view, size) for view in views]
         return {name: np.stack([x[name] for x in examples]) for name in examples[0]}
 
-    def collate_test(self, rows, images, everyone):
+    def collate_test(self, rows, images, global_rows):
         """As Padded.collate_test: an image for each scale."""
         batch = {}
         for level, shorter in enumerate(self.shorter_sides):
-            factors = {n: scales.compute_scale(self.records[n].size, shorter, self.longest) for n in everyone}
-            sizes = [scales.compute_scaled_size(self.records[n].size, factors[n]) for n in everyone]
+            factors = {n: scales.compute_scale(self.records[n].size, shorter, self.longest) for n in global_rows}
+            sizes = [scales.compute_scaled_size(self.records[n].size, factors[n]) for n in global_rows]
             size = scales.choose_padded_size(scales.compute_padded_sizes((shorter,), self.longest), sizes)
             padded = [_pad(image, factors.get(n, 1.0), size) for n, image in zip(rows, images)]
             columns = zip(*padded)

@@ -34,9 +34,9 @@ class Images(reading.PaddedDataset):
         random = np.random.default_rng((self.seed, step))
         return random.integers(len(self.records), size=batch_size).tolist()
 
-    def collate(self, views, everyone):
+    def collate(self, views, global_views):
         """As Padded.collate."""
-        size = self._padded_size(everyone)
+        size = self._padded_size(global_views)
         records = [self.records[row] for row in views]
         images, void = [self.image(record) for record in records], np.zeros((0, 0), np.uint8)
         masks = [void if image is None else record.read_mask() for record, image in zip(records, images)]
@@ -46,9 +46,9 @@ class Images(reading.PaddedDataset):
             'size': np.array([record.size for record in records], np.int32),
         }
 
-    def collate_test(self, rows, images, everyone):
+    def collate_test(self, rows, images, global_rows):
         """As Padded.collate_test."""
-        size = self._padded_size(everyone)
+        size = self._padded_size(global_rows)
         return {
             'image': np.stack([_pad(image, size) for image in images]),
             'size': np.array([size if image is None else image.shape[:2] for image in images], np.int32),

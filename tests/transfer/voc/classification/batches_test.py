@@ -110,8 +110,8 @@ def test_damaged_images_are_skipped_and_reported(year, config, capsys):
     records[2].file.write_bytes(content[:-40])
     dataset = stage.open_images(configure(config, loading='memory'), records, 'train of VOC', side=SIDE)
     assert dataset.num_examples == 10
-    assert 'left out 1 of 11 images of train of VOC: 02 (' in capsys.readouterr().err
+    assert 'skipped 1 of 11 images of train of VOC: 02 (' in capsys.readouterr().err
     for record in records:
         record.file.unlink()
-    with pytest.raises(DataError, match='no example of train of VOC can be used'):
+    with pytest.raises(DataError, match='train of VOC: no example can be used'):
         stage.open_images(configure(config, loading='memory'), records, 'train of VOC', side=SIDE)

@@ -107,7 +107,7 @@ def test_a_run_reports_every_class(tree, tmp_path, capsys):
     assert row['count'] == row['train'] == 5
     named = [line.split('\t')[:2] for line in (workdir / 'skipped.tsv').read_text().splitlines()]
     assert sorted(named) == [[f'{split} of {config.data.name}', '000004'] for split in ('test', 'trainval')]
-    assert f'left out 1 of 6 images of test of {config.data.name} so far' in capsys.readouterr().err.splitlines()[-1]
+    assert f'skipped 1 of 6 images of test of {config.data.name} so far' in capsys.readouterr().err.splitlines()[-1]
     assert row['ap']['aeroplane'] is None
     assert 0 < row['ap']['cat'] <= 100
     assert row['map'] == pytest.approx((row['ap']['cat'] + row['ap']['dog']) / 2)
@@ -134,7 +134,7 @@ def broken(year, what):
 @pytest.mark.parametrize(
     ('what', 'message'),
     [
-        ('no lists', 'there is no list .*trainval.txt'),
+        ('no lists', 'the image list .*trainval.txt'),
         ('no annotation', '1 of 1 images have no annotation'),
         ('other class', 'pottedplant'),
     ],

@@ -40,7 +40,7 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path):
     with pytest.raises(DataError, match=r'1 of 3 names have no mask in .*cls, such as 2008_000001'):
         lists.open_sbd(str(tmp_path), 'train')
     (tmp_path / 'dataset' / 'train.txt').write_text('')
-    with pytest.raises(DataError, match=r'train.txt: names no image'):
+    with pytest.raises(DataError, match=r'train.txt: lists no image'):
         lists.open_sbd(str(tmp_path), 'train')
 
 
@@ -48,11 +48,11 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path):
     ('content', 'message'),
     [
         (b'no matrix', r'000.mat: cannot be read \('),
-        (np.zeros((3, 4), np.uint8), r'000.mat: has 3 x 4 pixels, and its image 20 x 24'),
-        (np.full((20, 24), 33, np.uint8), r'000.mat: holds 33, expected 0 to 20 or 255'),
-        (np.full((20, 24), 257, np.int16), r'000.mat: cannot be read \(it holds 257, expected whole numbers from 0 to'),
-        (np.full((20, 24), np.nan), r'000.mat: cannot be read \(it holds nan, expected whole numbers'),
-        (np.full((20, 24), 0.5), r'000.mat: cannot be read \(it holds 0.5, expected whole numbers'),
+        (np.zeros((3, 4), np.uint8), r'000.mat: the mask has 3 x 4 pixels, but its image 20 x 24'),
+        (np.full((20, 24), 33, np.uint8), r'000.mat: the mask has the value 33; expected 0 to 20 or 255'),
+        (np.full((20, 24), 257, np.int16), r'000.mat: cannot be read \(it holds 257; expected whole numbers from 0 to'),
+        (np.full((20, 24), np.nan), r'000.mat: cannot be read \(it holds nan; expected whole numbers'),
+        (np.full((20, 24), 0.5), r'000.mat: cannot be read \(it holds 0.5; expected whole numbers'),
     ],
 )
 def test_an_invalid_mask_in_mat_is_an_error(content, message, tmp_path):
@@ -72,5 +72,5 @@ def test_a_mat_without_a_segmentation_is_an_error(tmp_path):
     for content in ({'GTinst': 1}, {'GTcls': np.zeros((20, 24), np.uint8)}, {'GTcls': {'Boundaries': 1}}):
         scipy.io.savemat(tmp_path / 'dataset' / 'cls' / '2008_000000.mat', content)
         (record,) = lists.open_sbd(str(tmp_path), 'train')
-        with pytest.raises(DataError, match=r'cannot be read \(there is no GTcls.Segmentation in it\)'):
+        with pytest.raises(DataError, match=r'cannot be read \(it has no GTcls.Segmentation\)'):
             record.read_mask()

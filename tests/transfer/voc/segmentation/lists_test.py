@@ -65,7 +65,7 @@ def test_overlap_of_training_and_test_is_an_error_unless_both_are_the_same_list(
     with pytest.raises(DataError, match=r'3 of the 6 test images of trainval are also among the 3'):
         open_lists(year, test='trainval')
     assert len(open_lists(year, test='trainval', train='trainval').train) == 6
-    assert '6 of the 6 images of trainval are learned from, too' in capsys.readouterr().err
+    assert '6 of the 6 test images of trainval are also training images' in capsys.readouterr().err
 
 
 def write_mask(path, array, mode=None):
@@ -77,10 +77,16 @@ def write_mask(path, array, mode=None):
     [
         (
             lambda path: write_mask(path, np.zeros((4, 4), np.uint8)),
-            r'000.png: has 4 x 4 pixels, and its image 20 x 24',
+            r'000.png: the mask has 4 x 4 pixels, but its image 20 x 24',
         ),
-        (lambda path: write_mask(path, np.full((20, 24), 21, np.uint8)), r'000.png: holds 21, expected 0 to 20 or 255'),
-        (lambda path: write_mask(path, np.zeros((20, 24), np.uint8), 'RGB'), r'000.png: is RGB, .* expected a palette'),
+        (
+            lambda path: write_mask(path, np.full((20, 24), 21, np.uint8)),
+            r'000.png: the mask has the value 21; expected 0 to 20 or 255',
+        ),
+        (
+            lambda path: write_mask(path, np.zeros((20, 24), np.uint8), 'RGB'),
+            r'000.png: the Pillow mode is RGB; expected a palette',
+        ),
         (lambda path: path.unlink(), r'train.txt: 1 of 3 images have no mask in .*SegmentationClass'),
         (lambda path: path.write_bytes(path.read_bytes()[:80]), r'000.png: cannot be read'),
     ],
@@ -91,7 +97,7 @@ def test_an_invalid_mask_is_an_error_before_training(spoil, message, year):
         open_lists(year)
 
 
-@pytest.mark.parametrize(('split', 'message'), [('train', 'train.txt: names no image'), ('seg11valid', r'seg11valid')])
+@pytest.mark.parametrize(('split', 'message'), [('train', 'train.txt: lists no image'), ('seg11valid', r'seg11valid')])
 def test_an_empty_or_missing_list_is_an_error(split, message, year):
     of_voc.listed(year, 'train', lists='Segmentation')
     with pytest.raises(DataError, match=message):
@@ -99,7 +105,7 @@ def test_an_empty_or_missing_list_is_an_error(split, message, year):
 
 
 def test_a_tfds_data_set_is_an_error_because_it_has_no_masks():
-    with pytest.raises(DataError, match='voc/2012 has no masks as tfds prepares it: give the folder'):
+    with pytest.raises(DataError, match=r'data.name=voc/2012: the tfds data set has no masks; use the folder'):
         open_lists('voc/2012')
 
 
@@ -118,7 +124,7 @@ def test_masks_without_a_class_are_an_error(year):
         write_mask(path, np.full(np.asarray(PIL.Image.open(path)).shape, 255, np.uint8))
     path = year.parent / 'void.txt'
     path.write_text(f'{trees.name(4)}\n{trees.name(5)}\n')
-    with pytest.raises(DataError, match=r'the pixels of .*void.txt of .* have no class, expected 1 or more'):
+    with pytest.raises(DataError, match=r'void.txt of .*: the pixels have no class; expected 1 or more'):
         open_lists(year, test=str(path))
     with pytest.raises(DataError, match=r'the pixels of the training images of .* have no class, expected 2'):
         open_lists(year, train=str(path), test='train')
