@@ -45,7 +45,7 @@ def test_the_time_of_pooling_is_measured_on_positive_and_negative_regions(config
     normal = {'means': np.zeros((20, 4), np.float32), 'deviations': np.ones((20, 4), np.float32)}
     keys = jax.random.split(jax.random.key(0), 2)
     drawn = detection.sample_rois(config, keys, batch, normal)
-    assert drawn.mask.all()
+    assert drawn.valid.all()
     np.testing.assert_array_equal((drawn.labels > 0).sum(axis=1), 4)
 
 

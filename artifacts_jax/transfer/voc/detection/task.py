@@ -1,4 +1,4 @@
-"""The task: Fast R-CNN learns VOC's objects from data.probe_train, such as trainval, and is tested on data.test."""
+"""The task: trains Fast R-CNN on the objects of data.probe_train, such as trainval, and tests it on data.test."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -21,25 +21,28 @@ from artifacts_jax.transfer.voc import average_precision
 from artifacts_jax.transfer.voc.detection import batches, detections, detector, proposals, scales, stage
 
 NAME = 'voc_detection'
-SPLITS = ()  # of the data of other tasks; it opens its own
+SPLITS = ()  # open_data opens VOC itself, not the splits of config.data
 
 
 def check(config: ConfigDict, devices: Devices) -> None:
-    """Raises ConfigError for a batch that the devices do not divide, or scales that the trunk cannot take."""
+    """Raises ConfigError if the devices do not divide the batch, or if the scales do not fit the trunk."""
     devices.check_batch(f'{NAME}.batch_size', config.voc_detection.batch_size)
     shorter_sides, longest = scales.resolve_scales(config)
     geometry = fast_rcnn.geometry(config.model.kernels[0])
     for key, shorter in zip(('scales', 'test_scales'), shorter_sides.values()):
         if min(shorter) < 1 or longest < max(shorter):
             raise ConfigError(
-                f'{NAME}.{key}={shorter} with {NAME}.longest={longest}: expected lengths of the shorter side, from 1 up'
-                f' to what the longer one may be'
+                f'{NAME}.{key}={shorter} with {NAME}.longest={longest}: expected lengths of the shorter side from 1 to'
+                f' {NAME}.longest'
             )
         architecture.check_size(f'{NAME}.{key}', min(shorter), config, geometry)
 
 
 class Data:
-    """Records and proposals of a configuration; those of selective search are searched when they are asked for."""
+    """The records and proposals of a configuration.
+
+    Proposals from a file are read at once; selective search runs at the first access.
+    """
 
     def __init__(self, config: ConfigDict, datasets: Datasets, records: dict[str, Sequence]):
         self.config, self.datasets, self.records = config, datasets, records
@@ -48,18 +51,18 @@ class Data:
                 _ = self.proposals(split, None)
 
     def proposals(self, split: str, workdir: Path | None) -> list:
-        """Returns the boxes of each image of a split, read or searched once."""
+        """Returns the proposals of each image of a split; they are read or computed once, and then cached."""
         options, folder = self.config.voc_detection, None
         source = options.proposals.replace('{split}', split)
         if source == proposals.SELECTIVE_SEARCH:
-            given = options.proposal_folder
-            folder = Path(given).expanduser() if given else workdir / NAME / 'proposals'  # type: ignore[operator]
+            configured = options.proposal_folder
+            folder = Path(configured).expanduser() if configured else workdir / NAME / 'proposals'  # type: ignore[operator]
         place, workers = f'{split} of {self.config.data.name}', self.config.data.workers
         load = partial(proposals.load, self.records[split], source, place=place, folder=folder, workers=workers)
         return self.datasets.cache(('proposals', source, place, folder), load)
 
     def images(self, workdir: Path) -> dict[str, batches.Images]:
-        """Returns {'train', 'test'}."""
+        """Returns {'train': images, 'test': images}."""
         config, (shorter_sides, longest) = self.config, scales.resolve_scales(self.config)
         return {
             name: batches.Images(
@@ -77,7 +80,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Data:
     """Returns the data.
 
     Raises:
-      DataError: VOC, a split, which must have objects, or its proposals are not as they must.
+      DataError: VOC or a proposal file is missing or invalid, or a split has no objects.
     """
     records = devkit.open_splits(config, datasets)
     devkit.check_positives(records, config.data.name)
@@ -85,7 +88,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Data:
 
 
 def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
-    """Returns {the preset and how many layers are frozen: the learned network}."""
+    """Returns {PRESET_frozenN: the trained network}, where N is the number of frozen layers."""
     options = config.voc_detection
     return {f'{options.preset}_frozen{options.frozen}': networks['learned']}
 
@@ -93,11 +96,12 @@ def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Netwo
 def evaluate(run: Run, data: Data, entry: Entry) -> dict:
     """Trains and tests the detector.
 
-    WORKDIR/voc_detection/ENTRY gets the export, and the devkit's files of detections; figures/detections.png is drawn.
+    Writes the export and the detections in the devkit's format into WORKDIR/voc_detection/ENTRY, and the figure
+    figures/detections.png.
 
     Returns:
-      {'dataset', 'preset', 'frozen', 'steps', 'train', 'count', 'map' in %, 'ap': {class: in %, None of one that no
-      test image has}}.
+      {'dataset', 'preset', 'frozen', 'steps', 'train', 'count', 'map', 'ap': {class: average precision}}. 'train' and
+      'count' are numbers of images. Precisions are in %, and None for a class without test objects.
     """
     config, folder, options = run.config, run.workdir / entry.name, run.config.voc_detection
     opened, detect = data.images(run.workdir), detector.make_detect_fn(config, run.devices)
@@ -108,14 +112,14 @@ def evaluate(run: Run, data: Data, entry: Entry) -> dict:
     detector.save(folder / 'export', state.variables, config, {'stage': entry.name, 'step': int(state.step)})
     test = opened['test']
     detected = detect(state.variables, test)
-    each = stage.compute_average_precisions(test.records, detected)
+    precisions = stage.compute_average_precisions(test.records, detected)
     if processes.is_first():
         names = [test.records[row].name for row in detected]
         detections.write_devkit_files(folder / 'detections', config.data.test, names, list(detected.values()))
         first = {row: detected[row] for row in list(detected)[: detections.NUM_PHOTOGRAPHS]}
         figure = run.workdir / 'figures' / detections.FIGURE
         detections.plot_detections(figure, test.records, first, step=int(state.step))
-        print(f"{NAME}: the devkit's files and the export are in {folder}", flush=True)
+        print(f"{NAME}: the export and the detections in the devkit's format are in {folder}", flush=True)
     return {
         'dataset': config.data.name,
         'preset': options.preset,
@@ -123,34 +127,34 @@ def evaluate(run: Run, data: Data, entry: Entry) -> dict:
         'steps': int(state.step),
         'train': opened['train'].num_used,
         'count': len(detected),
-        'map': results.to_percent(average_precision.mean(each)),
-        'ap': {name: results.to_percent(value) for name, value in zip(NAMES, each)},
+        'map': results.to_percent(average_precision.mean(precisions)),
+        'ap': {name: results.to_percent(value) for name, value in zip(NAMES, precisions)},
     }
 
 
 def summary(row: dict) -> list[str]:
-    """Returns the mean average precision."""
+    """Returns the mean average precision, as one line of text."""
     return [f'mAP {results.format_number(row["map"])} %']
 
 
 def columns(row: dict) -> dict[str, str]:
-    """Returns the cells of a row."""
+    """Returns {heading: text} of a row."""
     return {'mAP': results.format_number(row['map']), 'updates': f'{row["steps"]:,}'}
 
 
 def table(found: dict) -> str:
-    """Returns the rows as tables of text: mean average precisions beside the published, then every class's."""
+    """Returns the results as text tables: mAP beside the published rows, then the AP of each class."""
     rows = {}
-    for part, row in found[NAME].items():
+    for entry, row in found[NAME].items():
         frozen = {0: 'nothing frozen', 1: 'conv1 frozen'}.get(row['frozen'], f'conv1 to conv{row["frozen"]} frozen')
-        rows[f'{results.get_label(found, f"{NAME}/{part}")}, {row["preset"]}, {frozen}'] = columns(row)
+        rows[f'{results.get_label(found, f"{NAME}/{entry}")}, {row["preset"]}, {frozen}'] = columns(row)
     counts = {f'{row["train"]:,} training and {row["count"]:,} test images' for row in found[NAME].values()}
-    title = f'VOC detection: mean average precision at IoU 0.5, %, at eleven recalls; {"; ".join(sorted(counts))}'
-    return published.format_voc_tables(title, 1, rows, {part: row['ap'] for part, row in found[NAME].items()})
+    title = f'VOC detection: 11-point mean average precision at IoU 0.5, %; {"; ".join(sorted(counts))}'
+    return published.format_voc_tables(title, 1, rows, {entry: row['ap'] for entry, row in found[NAME].items()})
 
 
 def format_setting(name: str, row: dict) -> str:
-    """Returns a line of what a row was reached on, beside what is published of VOC2007."""
-    there = published.Setting(*published.VOC07_IMAGES, scales.PRESETS[row['preset']].steps)
-    here = published.Setting(row['train'], row['count'], row['steps'])
-    return published.format_setting(name, row['dataset'], here, there)
+    """Returns a line with the numbers of images and updates of a row, and of the published rows for VOC2007."""
+    theirs = published.Setting(*published.VOC07_IMAGES, scales.PRESETS[row['preset']].steps)
+    ours = published.Setting(row['train'], row['count'], row['steps'])
+    return published.format_setting(name, row['dataset'], ours, theirs)

@@ -1,4 +1,4 @@
-"""The task as a user runs it: on small made-up trees, and on photographs."""
+"""The whole task, on small synthetic images and on photographs."""
 
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,7 @@ def small(folder, **options):
 
 @pytest.fixture(scope='module')
 def tree(tmp_path_factory):
-    """Six images of noise with a cat and perhaps a dog in them, for training and for testing, and their proposals."""
+    """A VOC folder with six images of noise, which have a cat and some a dog, and their proposals."""
     year = tmp_path_factory.mktemp('voc') / 'VOC2007'
     names, random = [f'{n:06}' for n in range(len(SIZES))], np.random.default_rng(0)
     boxes = []
@@ -59,13 +59,13 @@ def tree(tmp_path_factory):
 
 
 def images(config, workdir):
-    """{'train', 'test'}: what the task reads."""
+    """Returns {'train': images, 'test': images} of the task."""
     return task.open_data(config, splits.Datasets(config)).images(workdir)
 
 
 @pytest.fixture(scope='module')
 def start():
-    """The variables of an artifacts stage that has learned nothing."""
+    """The variables of the artifacts stage at step 0."""
     return loop.make_initial_state(artifacts, tiny(), ONE, None).variables
 
 
@@ -83,9 +83,9 @@ def train(tree, start, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_says_every_class_and_writes_the_devkits_files(tree, tmp_path, capsys):
+def test_a_run_reports_every_class_and_writes_the_devkit_files(tree, tmp_path, capsys):
     config = small(tree)
-    config.voc_detection.boxes = 7  # of a test image several times as many are looked at
+    config.voc_detection.boxes = 7  # test images have more proposals, so there are several chunks
     found = pipeline.run(configuration.check(config), tmp_path)
     row = found['voc_detection']['single_scale_frozen1']
     assert row['count'] == row['train'] == 6
@@ -119,7 +119,7 @@ def test_frozen_layers_do_not_change(frozen, learn, tree, start):
     assert learning == [False] * frozen + [True] * (learn + 2)
 
 
-def test_a_step_changes_what_learns_alone(tree, start):
+def test_a_step_changes_only_trained_layers(tree, start):
     config = small(tree, frozen=2)
     training, key = stage.Stage(NAME='voc_detection/test'), jax.random.key(0)
     before = jax.jit(partial(training.init_state, config=config))(key, start)
@@ -131,33 +131,33 @@ def test_a_step_changes_what_learns_alone(tree, start):
     assert all(any(jax.tree.leaves(changed['trunk'][name])) for name in ('conv3', 'conv4', 'conv5'))
     assert all(any(jax.tree.leaves(layer)) for layer in changed['head'].values())
     assert 0 < values['regions/foreground'] <= 4 * 2
-    assert values['loss/class'] == pytest.approx(np.log(21), rel=0.2)  # of a network that knows nothing
-    # Images that cannot be decoded, or in which nothing was drawn, add nothing, and leave finite numbers.
-    nothing = {
+    assert values['loss/class'] == pytest.approx(np.log(21), rel=0.2)  # of an untrained network
+    # Images that cannot be decoded, or without RoIs, add nothing; the losses stay finite.
+    empty = {
         **batch,
         'valid_proposals': 0 * batch['valid_proposals'] > 0,
         'valid_objects': 0 * batch['valid_objects'] > 0,
     }
-    _, values = step(before, {**nothing, 'size': 0 * batch['size']})
+    _, values = step(before, {**empty, 'size': 0 * batch['size']})
     assert values['loss/class'] == values['loss/boxes'] == values['grad_norm/all'] == 0
 
 
 @pytest.mark.slow
-def test_targets_are_normalised_and_new_layers_by_what_they_see(tree, start, monkeypatch):
+def test_box_targets_are_normalised_and_new_layers_initialised_from_data(tree, start, monkeypatch):
     monkeypatch.setattr(stage, 'INIT_IMAGES', 8)
     config = small(tree)
     training, datasets = stage.Stage(NAME='voc_detection/test'), images(config, tree)
     before = training.init_state(jax.random.key(0), start, config=config)
     after = training.initialise_from_data(before, config=config, devices=ONE, datasets=datasets)
-    normal = after.frozen['params']['targets']
-    assert normal['deviations'][7].min() > 0.01
-    np.testing.assert_array_equal(normal['deviations'][0], 1)  # of no object
-    np.testing.assert_allclose(normal['means'][7, 0], 0, atol=1e-6)  # with mirror images, x moves neither way
-    pooled = stage._pool_first_rois(config, ONE, {**before.params, 'targets': normal}, datasets['train'])
+    statistics = after.frozen['params']['targets']
+    assert statistics['deviations'][7].min() > 0.01
+    np.testing.assert_array_equal(statistics['deviations'][0], 1)  # a class without objects
+    np.testing.assert_allclose(statistics['means'][7, 0], 0, atol=1e-6)  # mirror images make the mean of x zero
+    pooled = stage._pool_first_rois(config, ONE, {**before.params, 'targets': statistics}, datasets['train'])
     layer = after.params['head']['fc6']
-    seen = np.asarray(pooled @ layer['kernel'] + layer['bias'][None])
-    np.testing.assert_allclose(seen.mean(0), 0.1, atol=1e-4)
-    np.testing.assert_allclose(seen.std(0), 1, rtol=1e-3)
+    outputs = np.asarray(pooled @ layer['kernel'] + layer['bias'][None])
+    np.testing.assert_allclose(outputs.mean(0), 0.1, atol=1e-4)
+    np.testing.assert_allclose(outputs.std(0), 1, rtol=1e-3)
     assert not jnp.array_equal(before.params['head']['fc7']['kernel'], after.params['head']['fc7']['kernel'])
 
 
@@ -167,16 +167,20 @@ def test_targets_are_normalised_and_new_layers_by_what_they_see(tree, start, mon
         ({'proposals': '/nowhere/{split}.mat'}, DataError, 'there is no file /nowhere/trainval.mat of proposals'),
         ({'proposals': 'edge_boxes'}, DataError, 'expected selective_search, or a file'),
         ({'longest': 20}, configuration.ConfigError, 'longest=20: expected lengths of the shorter side'),
-        ({'test_scales': (24, 48)}, configuration.ConfigError, r'test_scales=\(24, 48\) with .* longer one may be'),
+        (
+            {'test_scales': (24, 48)},
+            configuration.ConfigError,
+            r'test_scales=\(24, 48\) with .* to voc_detection.longest',
+        ),
     ],
 )
-def test_what_cannot_be_run_is_refused_before_anything_is_written(options, error, message, tree, tmp_path):
+def test_wrong_options_are_errors_before_anything_is_written(options, error, message, tree, tmp_path):
     with pytest.raises(error, match=message):
         pipeline.run(configuration.check(small(tree, **options)), tmp_path / 'run')
     assert not (tmp_path / 'run' / 'config.json').exists()
 
 
-def test_damaged_images_are_named_in_the_work_directory_and_do_not_count(tree, tmp_path):
+def test_damaged_images_are_listed_in_skipped_tsv_and_not_counted(tree, tmp_path):
     config = small(trees.damaged(tree, tmp_path / 'voc', '000004'), proposals=str(tree.parent / 'boxes.npz'))
     opened = images(config, tmp_path)
     for each in opened.values():
@@ -187,14 +191,14 @@ def test_damaged_images_are_named_in_the_work_directory_and_do_not_count(tree, t
     assert opened['train'].num_used == 6  # of which none was read
 
 
-def test_proposals_of_other_images_are_refused(tree, tmp_path):
+def test_proposals_of_other_images_are_an_error(tree, tmp_path):
     proposals.write_file(tmp_path / 'other.npz', ['000100'], [np.ones((1, 4), np.float32)])
     with pytest.raises(DataError, match='no boxes of 6 of the 6 images'):
         pipeline.run(configuration.check(small(tree, proposals=str(tmp_path / 'other.npz'))), tmp_path / 'run')
 
 
 def proposals_near(records):
-    """For each image boxes near its objects, and 200 anywhere."""
+    """Returns for each image boxes near its objects, and 200 random boxes."""
     random, found = np.random.default_rng(0), []
     for record in records:
         boxes, last = record.objects.boxes, np.tile(record.size[::-1], 2) - 1
