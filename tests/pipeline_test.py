@@ -253,7 +253,7 @@ def write_arrays(folder, count, labels):
 @pytest.mark.parametrize(
     ('count', 'labels', 'reason'),
     [
-        (6, None, "split 'train' of .* has no labels"),
+        (6, None, 'data.probe_train=train: this split of .* has images without labels'),
         (6, np.zeros(6, int), 'has a single class'),
         (1, np.ones(1, int), r'probe.held_out=0.1 of 1 training images is 0'),
     ],
@@ -273,7 +273,7 @@ def test_a_probe_that_the_data_cannot_have_is_left_out_by_name(
     assert not (tmp_path / 'run').exists()
     config.stages = ('stl10',)
     if labels is None:
-        with pytest.raises(splits.DataError, match='has no labels, or not of every image, which stl10 needs'):
+        with pytest.raises(splits.DataError, match='has images without labels, but stl10 needs'):
             pipeline.run(config, tmp_path / 'run')
 
 
@@ -282,7 +282,7 @@ def test_images_that_are_learned_from_and_tested_on_are_said(config, photograph_
     for test, warned in (('train[24:]', False), ('train[12:]', True), ('test', False)):
         config.data.update(name=str(photograph_folder), probe_train='train[:24]', test=test)
         pipeline._validate_data(pipeline.Run(config, tmp_path, pipeline.Devices('jit'), splits.Datasets(config)), {})
-        assert (f'12 of the 36 images of {test} are learned from, too' in capsys.readouterr().err) == warned
+        assert (f'12 of the 36 test images of {test} are also training images' in capsys.readouterr().err) == warned
 
 
 def test_fewer_images_than_neighbours_all_vote(config, tmp_path, stage_states):

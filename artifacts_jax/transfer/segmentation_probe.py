@@ -50,7 +50,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> masked.Splits:
     """
     del datasets
     images, data, options = masked.open_splits(config), config.data, config.segmentation_probe
-    slices.warn_of_overlap(*images.keys, train=data.probe_train, test=data.test)
+    slices.warn_of_overlap(*images.ids, train=data.probe_train, test=data.test)
     train, test = (f'{split} of {data.name}' for split in (data.probe_train, data.test))
     train_records, test_records = images.train[: options.max_train or None], images.test[: options.max_test or None]
     if len(train_records) < 2:

@@ -90,7 +90,7 @@ def test_features_are_those_of_the_trunk_pooled_by_the_windows_of_vissl(devkit, 
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'data.test': 'val'}, r"no list .*val.txt of the images of 'val'; there are: test, trainval"),
+        ({'data.test': 'val'}, r"image list .*val.txt of 'val' does not exist; the lists are: test, trainval"),
         ({'voc_svm.crop_size': 20, 'voc_svm.view': 'centre'}, 'crop_size=20: larger than the images, data.size=16'),
         ({'voc_svm.shots': (1, 16)}, '10 training images with the class cat, but k = 16 .* voc_svm.shots to at most 2'),
         ({'voc_svm.layers': ('conv6',)}, r"no 'conv6', the nearest is 'conv5'"),

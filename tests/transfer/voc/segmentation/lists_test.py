@@ -126,5 +126,5 @@ def test_masks_without_a_class_are_an_error(year):
     path.write_text(f'{trees.name(4)}\n{trees.name(5)}\n')
     with pytest.raises(DataError, match=r'void.txt of .*: the pixels have no class; expected 1 or more'):
         open_lists(year, test=str(path))
-    with pytest.raises(DataError, match=r'the pixels of the training images of .* have no class, expected 2'):
+    with pytest.raises(DataError, match=r'training images of .*: the pixels have no class; expected 2'):
         open_lists(year, train=str(path), test='train')
