@@ -89,13 +89,9 @@ setup(
             'pillow-heif>=1.0,<2',
             'mean-average-precision==2024.1.5.0',  # what others computed of detections
             OPENCV,
-<<<<<<< HEAD
             *TENSORFLOW,
             *TENSORBOARD,
-            'ruff>=0.12',
-=======
             'ruff>=0.16',  # the first that formats Markdown
->>>>>>> 3d4bcd0 (Raise ruff's lower bound to the first that formats Markdown)
             'mypy>=2.4,<3',
             'import-linter>=2.17,<3',
             'grimp>=3.14,<4',  # which tests a change affects
