@@ -14,12 +14,15 @@ EMITTERS, SPLITS = 'xla_cpu_use_fusion_emitters', 'xla_cpu_parallel_codegen_spli
 
 
 def _knows(flag):
-    """Returns whether this jaxlib has a flag of XLA's, which ends the process for one that it does not know."""
+    """Returns whether this jaxlib has a flag of XLA's, which ends the process for one that it does not know.
+
+    A flag is a string of C, between zeros; jaxlib 0.12 lists the names of former ones in another form.
+    """
     folder = Path(importlib.util.find_spec('jaxlib').origin).parent
     for path in folder.rglob('*.so*'):
         if path.stat().st_size > 1e7:
             with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                if content.find(flag.encode()) >= 0:
+                if content.find(b'\0%b\0' % flag.encode()) >= 0:
                     return True
     return False
 
