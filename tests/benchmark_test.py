@@ -28,7 +28,7 @@ ROW = {
 PEER = {'peer': 50.0, 'ratio': 1.6}
 
 
-def test_table_has_what_was_measured_in_units_for_people():
+def test_table_has_readable_units():
     results = {
         'machine': {'device': 'cpu', 'matmul_flops': 3.8e11, 'convolution_flops': 3.5e11, 'copy_bytes': 4e10},
         'devices': 1,
@@ -93,7 +93,7 @@ def test_command_measures_and_saves(tmp_path):
     assert run.stdout.strip() == benchmark.table(results).strip()
 
 
-def test_images_alone_are_measured_beside_a_peer(monkeypatch):
+def test_the_input_pipeline_is_compared_with_a_peer(monkeypatch):
     rates = iter([100.0, 300.0, 200.0])
     monkeypatch.setattr(measure, 'measure_pipeline', lambda config: {'memory': 9000.0, 'stream': next(rates)})
     monkeypatch.setattr(

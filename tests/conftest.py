@@ -1,6 +1,6 @@
-"""Four CPU devices, strict ranks, and what several tests share: a tiny network, real images, compiled steps."""
+"""Settings (four CPU devices, strict rank promotion) and shared fixtures: a tiny network, real images, whole runs."""
 
-from tests import checking, compiling  # noqa: F401 (first: JAX and the package heed what they set)
+from tests import checking, compiling  # noqa: F401 (imported first: JAX and the package read these settings)
 
 # isort: split
 import shutil
@@ -37,7 +37,7 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
 def pytest_configure(config):
-    """Has tests that compile the same program share it, with those of the last time, too."""
+    """Shares compiled programs between tests, and with the previous test run."""
     jax.config.update('jax_compilation_cache_dir', str(config.cache.mkdir('jax')))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
@@ -48,12 +48,12 @@ def pytest_addoption(parser):
         nargs='?',
         const='HEAD',
         metavar='REVISION',
-        help='run only tests that changes since a revision affect; --changed alone: changes that are not committed',
+        help='run only tests that are affected by changes since REVISION; default: by uncommitted changes',
     )
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves out what --changed does, and puts the longest first, so that all workers end together."""
+    """Applies --changed, and sorts the longest files first, so that all workers finish at the same time."""
     if revision := config.getoption('changed'):
         affected, selected = changed.modules(changed.files(revision)), {True: [], False: []}
         for item in items:
@@ -61,16 +61,16 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=selected[False])
         items[:] = selected[True]
 
-    def place(item):
+    def sort_key(item):
         path = item.path.with_suffix('').as_posix()
         return next((n for n, name in enumerate(LONGEST) if path.endswith(f'/{name}')), len(LONGEST))
 
-    items.sort(key=place)
+    items.sort(key=sort_key)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Has one worker of pytest-xdist run a file's tests, and those of all files that share a whole run."""
+    """Runs all tests of a file in one worker of pytest-xdist, and so all files that share a whole run (SHARED)."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
@@ -103,19 +103,19 @@ def tiny():
 
 @pytest.fixture
 def config():
-    """A copy of the tiny config, to be changed at will."""
+    """A copy of the tiny config, which a test may change."""
     return tiny()
 
 
 @pytest.fixture
 def unchecked(monkeypatch):
-    """Types are not checked, as users have it: what a function itself refuses can be tested."""
+    """Disables type checks, as for users, to test the errors that a function itself raises."""
     monkeypatch.setattr(jaxtyping.config, 'jaxtyping_disable', True)
 
 
 @pytest.fixture
 def undrawn():
-    """Curves and grids are not drawn, which takes as long as a few steps and their compilation."""
+    """Disables plots, which take as long as a few training steps and their compilation."""
     with pytest.MonkeyPatch.context() as patch:
         for module, name in ((plots, 'plot_curves'), (sheet, 'draw')):
             patch.setattr(module, name, lambda *arguments, **options: None)
@@ -124,7 +124,7 @@ def undrawn():
 
 @pytest.fixture(scope='session')
 def batch():
-    """Eight images of noise, for what real photographs would not test better."""
+    """A batch of eight random images, for tests that do not need photographs."""
     images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
     return {'image': images, 'index': np.arange(8, dtype=np.int32)}
 
@@ -175,7 +175,7 @@ def photograph_folder(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def unpacked(tmp_path_factory):
-    """The content of tests/earlier's archive, for tests to copy."""
+    """The unpacked archive of tests/earlier, which tests must not change."""
     folder = tmp_path_factory.mktemp('unpacked')
     with tarfile.open(workdirs.ARCHIVE) as archive:
         archive.extractall(folder, filter='data')
@@ -184,7 +184,7 @@ def unpacked(tmp_path_factory):
 
 @pytest.fixture
 def earlier(unpacked, tmp_path, monkeypatch):
-    """A copy of it, which becomes the current directory: all paths in it are relative."""
+    """A copy of `unpacked` as the current directory, because all paths in it are relative."""
     folder = shutil.copytree(unpacked, tmp_path / 'earlier')
     monkeypatch.chdir(folder)
     monkeypatch.setattr(batches, 'SIZE_MULTIPLE', 24)
@@ -193,7 +193,7 @@ def earlier(unpacked, tmp_path, monkeypatch):
 
 @pytest.fixture
 def earlier_data(unpacked, monkeypatch):
-    """Its data and exports, not copied, in the current directory, for tests that write nothing."""
+    """`unpacked` itself as the current directory, for tests that write nothing."""
     monkeypatch.chdir(unpacked)
     monkeypatch.setattr(batches, 'SIZE_MULTIPLE', 24)
     return unpacked
@@ -210,7 +210,7 @@ def finished_run(tmp_path_factory, photograph_folder):
 
 @pytest.fixture(scope='session')
 def programs():
-    """The folder of compiled programs, which all workers, and the processes that tests start, share."""
+    """The folder of compiled programs, shared by all workers and the processes that tests start."""
     return Path(jax.config.jax_compilation_cache_dir)
 
 
@@ -221,7 +221,7 @@ def free_port():
 
 @pytest.fixture(scope='session')
 def runs(tmp_path_factory, photograph_folder, forks, programs):
-    """Whole runs in processes of their own; 'whole' is one that nothing has disturbed, on one device."""
+    """Whole runs in separate processes; 'whole' is an uninterrupted run on one device."""
     runs = Runs(tmp_path_factory.mktemp('runs'), programs, forks)
     (runs.folder / 'small.py').write_text(CONFIG.format(folder=str(photograph_folder)))
     runs.finish('whole')
@@ -230,14 +230,14 @@ def runs(tmp_path_factory, photograph_folder, forks, programs):
 
 @pytest.fixture(scope='session')
 def forks(tmp_path_factory, programs):
-    """Commands as a user starts them, but in tenths of a second."""
+    """Starts commands as a user does, but in tenths of a second, by forking."""
     with Forks(tmp_path_factory.mktemp('forks'), programs) as forks:
         yield forks
 
 
 @pytest.fixture(scope='session')
 def read_png():
-    """A function that reads a PNG file as uint8 [H, W, 3]."""
+    """Returns a function that reads a PNG file as uint8 [H, W, 3]."""
     from PIL import Image
 
     def read(path):

@@ -88,7 +88,7 @@ def test_neighbours_are_the_nearest_by_brute_force_and_no_copies(mapping, config
 
 
 @pytest.mark.slow
-def test_an_unfinished_and_older_run_is_drawn_at_its_newest_checkpoint_with_defaults(copy, tmp_path, capsys):
+def test_figures_of_an_incomplete_older_run_use_its_newest_checkpoint_and_defaults(copy, tmp_path, capsys):
     shutil.rmtree(copy / 'artifacts' / 'checkpoints' / '6')
     change(copy, lambda values: values['artifacts'].pop('rounds'))
     figures.write(copy, tmp_path / 'out', examples=2, seed=3, layer='conv1', bank=16, data_dir='')
@@ -134,7 +134,7 @@ def cut_config(workdir):
         (cut_config, 'config.json cannot be read'),
     ],
 )
-def test_foreseen_errors_say_what_is_wrong(harm, message, copy, tmp_path):
+def test_user_errors_name_the_problem(harm, message, copy, tmp_path):
     harm(copy)
     with pytest.raises(configuration.UserError, match=message):
         figures.write(copy, tmp_path / 'out', bank=16)

@@ -47,7 +47,7 @@ def test_work_directory_holds_what_is_documented(finished_run):
 
 
 @pytest.mark.slow
-def test_the_figures_command_draws_what_training_drew(finished_run, tmp_path, read_png):
+def test_the_figures_command_plots_the_same_figures_as_training(finished_run, tmp_path, read_png):
     _, workdir, _ = finished_run
     figures.write(workdir, tmp_path, bank=20)
     for name in ('artifacts', 'mask_prediction', 'conv1'):
@@ -55,7 +55,7 @@ def test_the_figures_command_draws_what_training_drew(finished_run, tmp_path, re
 
 
 @pytest.mark.slow
-def test_metrics_have_each_term_by_itself(finished_run):
+def test_metrics_contain_each_loss_term(finished_run):
     _, workdir, _ = finished_run
     rows = report.read_metrics(workdir / 'artifacts' / 'metrics.jsonl')
     assert [row['step'] for row in rows if 'train/images_per_second' in row] == [1, 2, 3, 4, 5, 6]
@@ -70,14 +70,14 @@ def test_metrics_have_each_term_by_itself(finished_run):
 
 
 @pytest.mark.slow
-def test_a_run_without_a_step_that_was_not_finite_has_nothing_to_replay(finished_run):
+def test_a_run_without_a_nan_loss_has_nothing_to_replay(finished_run):
     config, workdir, _ = finished_run
     with pytest.raises(configuration.ConfigError, match='nothing to replay: no step in'):
         pipeline.replay_nonfinite(config, workdir)
 
 
 @pytest.mark.nightly
-def test_a_step_of_the_game_that_was_not_finite_is_replayed(finished_run, undrawn, tmp_path, monkeypatch, capsys):
+def test_a_step_with_a_nan_loss_is_replayed(finished_run, undrawn, tmp_path, monkeypatch, capsys):
     config, workdir = finished_run[0].copy_and_resolve_references(), tmp_path / 'run'
     config.stages, config.autoencoder.pretrained = ('artifacts',), str(finished_run[1] / 'autoencoder' / 'export')
     original = pipeline.artifacts.train_step
@@ -101,7 +101,7 @@ def test_a_work_directory_in_use_is_refused(finished_run):
 
 
 @pytest.mark.slow
-def test_what_the_devices_cannot_do_leaves_no_work_directory(finished_run, tmp_path):
+def test_an_invalid_batch_size_leaves_no_work_directory(finished_run, tmp_path):
     config = finished_run[0].copy_and_resolve_references()
     config.batch_size = 6
     with pytest.raises(configuration.ConfigError, match='batch_size=6 is not divisible by the 4 devices; use 8'):
@@ -110,7 +110,7 @@ def test_what_the_devices_cannot_do_leaves_no_work_directory(finished_run, tmp_p
 
 
 @pytest.mark.slow
-def test_the_same_command_again_does_nothing_but_say_so(finished_run, capsys, monkeypatch):
+def test_a_second_call_trains_nothing_and_reports_complete_stages(finished_run, capsys, monkeypatch):
     config, workdir, results = finished_run
     monkeypatch.setattr(splits, 'load', None)  # needs no data
     assert pipeline.run(config, workdir) == results
@@ -131,7 +131,7 @@ def test_the_same_command_again_does_nothing_but_say_so(finished_run, capsys, mo
         (('autoencoder', 'knn'), 'artifacts is at step 0 of 6'),
     ],
 )
-def test_a_stage_alone_wants_the_one_before_and_writes_nothing(stages, message, config, tmp_path):
+def test_a_missing_previous_stage_is_an_error_before_anything_is_written(stages, message, config, tmp_path):
     config.stages = stages
     with pytest.raises(checkpoint.CheckpointError, match=message):
         pipeline.run(configuration.check(config), tmp_path / 'run')
@@ -182,7 +182,7 @@ def check_current(config, workdir):
 
 
 @pytest.mark.slow
-def test_what_was_made_from_an_older_state_is_made_anew(forced, undrawn):
+def test_results_and_exports_are_updated_after_more_training(forced, undrawn):
     config, workdir = forced
     before = check_current(config, workdir)
     config.artifacts.steps = 8
@@ -195,7 +195,7 @@ def test_what_was_made_from_an_older_state_is_made_anew(forced, undrawn):
 
 
 @pytest.mark.slow
-def test_what_was_made_with_other_settings_is_made_anew(forced):
+def test_results_are_updated_after_a_change_of_settings(forced):
     config, workdir = forced
     config.probe.max_values = 32
     results = pipeline.run(config, workdir)
@@ -205,7 +205,7 @@ def test_what_was_made_with_other_settings_is_made_anew(forced):
 
 
 @pytest.mark.slow
-def test_a_game_on_another_autoencoder_begins_anew_and_the_old_one_is_kept(forced, undrawn, capsys):
+def test_artifacts_restarts_on_a_new_autoencoder_and_old_files_are_kept(forced, undrawn, capsys):
     config, workdir = forced
     config.autoencoder.steps = 8
     pipeline.run(config, workdir)
@@ -258,7 +258,7 @@ def write_arrays(folder, count, labels):
         (1, np.ones(1, int), r'probe.held_out=0.1 of 1 training images is 0'),
     ],
 )
-def test_a_probe_that_the_data_cannot_have_is_left_out_by_name(
+def test_a_probe_that_does_not_apply_to_the_data_is_skipped_and_named(
     config, tmp_path, capsys, monkeypatch, count, labels, reason
 ):
     write_arrays(tmp_path / 'data', count, labels)
@@ -277,7 +277,7 @@ def test_a_probe_that_the_data_cannot_have_is_left_out_by_name(
             pipeline.run(config, tmp_path / 'run')
 
 
-def test_images_that_are_learned_from_and_tested_on_are_said(config, photograph_folder, tmp_path, capsys):
+def test_overlap_of_training_and_test_images_is_a_warning(config, photograph_folder, tmp_path, capsys):
     config.stages = ('probe',)
     for test, warned in (('train[24:]', False), ('train[12:]', True), ('test', False)):
         config.data.update(name=str(photograph_folder), probe_train='train[:24]', test=test)
@@ -295,7 +295,7 @@ def test_fewer_images_than_neighbours_all_vote(config, tmp_path, stage_states):
 
 
 @pytest.mark.slow
-def test_damaged_or_foreign_exports_say_what_differs(finished_run, tmp_path):
+def test_errors_of_invalid_exports_name_the_difference(finished_run, tmp_path):
     _, workdir, _ = finished_run
     with pytest.raises(exports.ExportError, match='is not an export'):
         loaders.load_features(tmp_path)
@@ -313,7 +313,7 @@ def test_damaged_or_foreign_exports_say_what_differs(finished_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_imported_networks_take_the_place_of_trained_ones(finished_run, tmp_path, monkeypatch):
+def test_imported_networks_replace_trained_ones(finished_run, tmp_path, monkeypatch):
     config, workdir, results = finished_run
     config = config.copy_and_resolve_references()
     config.autoencoder.pretrained = str(workdir / 'autoencoder' / 'export')

@@ -53,7 +53,7 @@ def test_autoencoder_is_shared_by_variants_of_the_game(config, tmp_path):
 
 
 @pytest.mark.nightly
-def test_study_runs_resumes_and_leaves_out_what_changes_nothing(
+def test_study_runs_resumes_and_skips_variants_without_changes(
     config, photograph_folder, undrawn, tmp_path, monkeypatch, capsys
 ):
     config.data.name = str(photograph_folder)

@@ -34,7 +34,7 @@ def test_a_slice_of_no_example_or_of_more_than_there_are_is_refused(split):
         slices.compute_bounds(split, 20)
 
 
-def test_images_that_are_learned_from_and_tested_on_are_said(capsys):
+def test_overlap_of_training_and_test_images_is_a_warning(capsys):
     slices.warn_of_overlap(range(5), range(5, 9), train='train', test='test')
     assert not capsys.readouterr().err
     slices.warn_of_overlap(['a', 'b', 'c'], ['c', 'd'], train='trainval', test='val')

@@ -130,7 +130,7 @@ def test_reference_objective_adds_the_discriminators_terms(config, batch, stage_
     )
 
 
-def test_alternate_step_plays_against_the_updated_discriminator(config, batch, first_game_steps, key):
+def test_alternate_step_uses_the_updated_discriminator_for_the_generator(config, batch, first_game_steps, key):
     state, alternate, values = first_game_steps['alternate']
     _, simultaneous, _ = first_game_steps['simultaneous']
     jax.tree.map(
@@ -168,7 +168,7 @@ def test_frozen_decoder_uses_its_running_averages_while_the_repair_trains(config
     assert jnp.abs(fake - other).max() > 1e-3
 
 
-def test_only_kept_pixels_count_in_the_generators_error(config):
+def test_only_kept_pixels_count_in_the_pixel_loss(config):
     images = jax.random.uniform(jax.random.key(0), (2, 16, 16, 3))
     mask = layers.spatial_mask(jax.random.split(jax.random.key(1), 2), (4, 4), 0.5)
     dropped = 1 - layers.upsample_nearest(mask, (16, 16))
@@ -182,14 +182,14 @@ def test_only_kept_pixels_count_in_the_generators_error(config):
     np.testing.assert_allclose(error(images + 1 - dropped), 30, rtol=1e-5)
 
 
-def test_everything_dropped_is_no_error_at_all(config):
+def test_pixel_loss_is_0_if_all_entries_are_dropped(config):
     outputs = (jnp.zeros((4, 2)), jnp.zeros((4, 4, 4, 1)))
     images, mask = jnp.ones((2, 16, 16, 3)), jnp.zeros((2, 4, 4, 1))
     terms = losses.generator_terms(outputs, -images, images, mask, mask.mean(), config=config, axis_name=None)
     assert terms['loss/generator_pixel'] == 0
 
 
-def test_moving_average_is_kept_if_asked(stage_states, first_game_steps):
+def test_moving_average_is_updated_if_configured(stage_states, first_game_steps):
     assert stage_states[artifacts].ema is None
     before, after, _ = first_game_steps['alternate']
     # The decay of 0.9 is 1 / 10 at the first step.

@@ -8,21 +8,21 @@ from artifacts_jax.models import architecture, layers
 from artifacts_jax.pretraining import game
 
 
-def found(mask_logits, mask):
-    """What is told of fakes with these logits, before reals whose logits are others."""
+def compute_metrics(mask_logits, mask):
+    """Returns the metrics of fakes with these mask logits; the real examples have other logits."""
     outputs = jnp.zeros((2 * len(mask), 2)), jnp.concatenate([jnp.full(mask.shape, 9.0), mask_logits])
     return game._compute_metrics(outputs, mask, None)
 
 
-def test_what_the_discriminator_thinks_of_kept_and_dropped_entries_of_fakes_is_told_apart():
+def test_mask_probabilities_are_averaged_over_kept_and_over_dropped_entries_of_fakes():
     mask = layers.spatial_mask(jax.random.split(jax.random.key(1), 4), (4, 4), 0.5)
-    values = found(jnp.where(mask == 1, 2.0, -1.0), mask)
+    values = compute_metrics(jnp.where(mask == 1, 2.0, -1.0), mask)
     np.testing.assert_allclose(values['mask/on_kept'].compute(), 1 / (1 + np.exp(-2)), rtol=1e-5)
     np.testing.assert_allclose(values['mask/on_dropped'].compute(), 1 / (1 + np.exp(1)), rtol=1e-5)
     assert values['accuracy/mask'] == 1
 
 
-def test_a_gan_makes_every_fake_of_noise_of_its_own(config):
+def test_each_fake_of_a_gan_has_its_own_noise(config):
     config.artifacts.generator = 'gan'
     generator, phi, mask = architecture.make_generator(config), jnp.zeros((4, 4, 4, 8)), jnp.zeros((4, 4, 4, 1))
     variables = jax.jit(partial(generator.init, method='imagine'))(jax.random.key(1), phi)
@@ -37,13 +37,13 @@ def test_a_gan_makes_every_fake_of_noise_of_its_own(config):
     np.testing.assert_allclose(fakes(keys[2:3]), together[2:3], atol=1e-5)
 
 
-def test_ratios_of_parts_that_keep_more_or_less_are_those_of_the_whole():
+def test_ratios_summed_over_microbatches_equal_those_of_the_batch():
     mask = jnp.stack([jnp.ones((4, 4, 1)), jnp.zeros((4, 4, 1)).at[0].set(1)])  # 16 and 4 entries are kept
     logits = jax.random.normal(jax.random.key(0), mask.shape)
-    parts = [found(logits[n : n + 1], mask[n : n + 1])['mask/on_kept'] for n in range(2)]
-    joined = jax.tree.map(lambda a, b: (a + b) / 2, *parts).compute()
+    ratios = [compute_metrics(logits[n : n + 1], mask[n : n + 1])['mask/on_kept'] for n in range(2)]
+    joined = jax.tree.map(lambda a, b: (a + b) / 2, *ratios).compute()
     np.testing.assert_allclose(joined, jax.nn.sigmoid(logits)[mask == 1].mean(), rtol=1e-5)
 
 
-def test_where_nothing_is_dropped_there_is_a_number_still():
-    assert found(jnp.zeros((2, 4, 4, 1)), jnp.ones((2, 4, 4, 1)))['mask/on_dropped'].compute() == 0
+def test_ratio_is_0_if_no_entry_is_dropped():
+    assert compute_metrics(jnp.zeros((2, 4, 4, 1)), jnp.ones((2, 4, 4, 1)))['mask/on_dropped'].compute() == 0

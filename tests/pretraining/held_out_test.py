@@ -11,7 +11,7 @@ from artifacts_jax.training import keys, loop
 
 
 def data_set(labels, *, process_index=0, process_count=1):
-    """A data set of images, the later the more contrast, that say where they stand."""
+    """A data set whose images contain their position; later images have more contrast."""
     images = np.zeros((len(labels), 2, 2, 3), np.uint8)
     images[:, 0, 0] = np.arange(len(labels))[:, None]
     return splits.InMemory(
@@ -19,43 +19,43 @@ def data_set(labels, *, process_index=0, process_count=1):
     )
 
 
-def places(batch):
+def positions(batch):
     return batch['image'][:, 0, 0, 0].tolist()
 
 
-def test_images_to_draw_are_of_every_class_before_any_is_shown_again_those_of_most_contrast():
+def test_plotted_images_cover_all_classes_first_and_have_the_most_contrast():
     dataset = data_set([0] * 26 + [1] * 4 + [2] * 2)
     batch = held_out.choose_images(dataset, 4)
-    assert places(batch) == [31, 29, 25, 30]
+    assert positions(batch) == [31, 29, 25, 30]
     assert batch['label'].tolist() == [2, 1, 0, 2]
     pool = next(dataset.train_batches(32))
-    np.testing.assert_array_equal(batch['index'], [places(pool).index(place) for place in places(batch)])
+    np.testing.assert_array_equal(batch['index'], [positions(pool).index(position) for position in positions(batch)])
 
 
-def test_images_to_draw_without_labels_are_those_of_most_contrast():
-    assert places(held_out.choose_images(data_set([-1] * 40), 5)) == [39, 38, 37, 36, 35]
+def test_plotted_images_without_labels_have_the_most_contrast():
+    assert positions(held_out.choose_images(data_set([-1] * 40), 5)) == [39, 38, 37, 36, 35]
 
 
-def test_no_image_is_drawn_twice_while_there_are_others():
-    assert places(held_out.choose_images(data_set([0] * 3 + [1]), 4)) == [3, 2, 1, 0]
-    assert sorted(places(held_out.choose_images(data_set([0, 1]), 3))) in ([0, 0, 1], [0, 1, 1])
+def test_copies_are_plotted_only_if_there_are_no_other_images():
+    assert positions(held_out.choose_images(data_set([0] * 3 + [1]), 4)) == [3, 2, 1, 0]
+    assert sorted(positions(held_out.choose_images(data_set([0, 1]), 3))) in ([0, 0, 1], [0, 1, 1])
 
 
-def test_another_batch_has_other_images_to_draw():
+def test_another_batch_has_other_plotted_images():
     dataset = data_set([n % 4 for n in range(128)])
-    drawn = [places(held_out.choose_images(dataset, 4, first_batch=n)) for n in range(4)]
-    assert len({place for batch in drawn for place in batch}) == 16
+    plotted = [positions(held_out.choose_images(dataset, 4, first_batch=n)) for n in range(4)]
+    assert len({position for batch in plotted for position in batch}) == 16
 
 
-def test_hosts_draw_their_own_images():
-    parts = [held_out.choose_images(data_set([0, 1] * 32, process_index=n, process_count=2), 8) for n in (0, 1)]
-    assert [len(part['label']) for part in parts] == [4, 4]
-    assert not set(places(parts[0])) & set(places(parts[1]))
+def test_hosts_plot_different_images():
+    batches = [held_out.choose_images(data_set([0, 1] * 32, process_index=n, process_count=2), 8) for n in (0, 1)]
+    assert [len(batch['label']) for batch in batches] == [4, 4]
+    assert not set(positions(batches[0])) & set(positions(batches[1]))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('mapping', ['jit', pytest.param('pmap', marks=pytest.mark.nightly)])
-def test_the_figure_of_masks_says_how_much_is_found_of_all_held_out_images(
+def test_the_title_of_the_mask_figure_gives_the_auc_over_all_held_out_images(
     mapping, config, stage_states, photograph_folder, tmp_path, monkeypatch
 ):
     config.data.name = str(photograph_folder)
@@ -67,8 +67,8 @@ def test_the_figure_of_masks_says_how_much_is_found_of_all_held_out_images(
     titles = []
     monkeypatch.setattr(held_out.grids, 'mask_prediction', lambda *_, title, **options: titles.append(title))
     held_out.make_plotter(config, devices, datasets, examples=2)(state, key, tmp_path)
-    found = held_out.make_evaluator(config, devices, datasets)(state, key)['mask_auc']
-    assert f'{found:.2f} over 16 images' in titles[0]
+    auc = held_out.make_evaluator(config, devices, datasets)(state, key)['mask_auc']
+    assert f'{auc:.2f} over 16 images' in titles[0]
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def many(config):
     return {'image': images, 'index': np.arange(32, dtype=np.int32)}
 
 
-def test_every_held_out_image_has_a_mask_of_its_own_the_same_at_every_evaluation(config, many):
+def test_each_held_out_image_has_its_own_mask_which_is_the_same_at_every_evaluation(config, many):
     _, masks = held_out._preprocess(config, many, jax.random.key(0))
     assert masks.shape == (32, *architecture.mask_grid(config), 1)
     assert len({mask.tobytes() for mask in np.asarray(masks)}) == 32
@@ -89,7 +89,7 @@ def test_every_held_out_image_has_a_mask_of_its_own_the_same_at_every_evaluation
 
 
 @pytest.mark.parametrize(('rate', 'kept'), [(0.0, 1.0), (1.0, 0.0)])
-def test_at_the_ends_of_the_drop_rate_all_or_nothing_is_kept(config, many, rate, kept):
+def test_drop_rates_0_and_1_keep_all_and_no_entries(config, many, rate, kept):
     config.artifacts.drop_rate = rate
     assert (np.asarray(held_out._preprocess(config, many, jax.random.key(0))[1]) == kept).all()
 
@@ -99,24 +99,24 @@ def as_split(batch):
 
 
 def test_figures_show_as_many_masks_as_images(config, many, stage_states, tmp_path, monkeypatch):
-    drawn = {}
-    monkeypatch.setattr(grids, 'plot_image_grid', lambda path, columns, title: drawn.update(columns))
+    plotted = {}
+    monkeypatch.setattr(grids, 'plot_image_grid', lambda path, columns, title: plotted.update(columns))
     monkeypatch.setattr(
-        grids, 'plot_mask_prediction', lambda path, fake, real, mask, **options: drawn.update(mask=mask)
+        grids, 'plot_mask_prediction', lambda path, fake, real, mask, **options: plotted.update(mask=mask)
     )
-    monkeypatch.setattr(grids, 'plot_filters', lambda *given, **options: None)
-    draw = held_out.make_plotter(config, Devices('jit'), {'test': as_split(many)}, examples=8)
-    draw(stage_states[artifacts], jax.random.key(0), tmp_path)
-    masks = np.asarray(drawn[held_out.COLUMNS[1]])
+    monkeypatch.setattr(grids, 'plot_filters', lambda *arguments, **options: None)
+    plot = held_out.make_plotter(config, Devices('jit'), {'test': as_split(many)}, examples=8)
+    plot(stage_states[artifacts], jax.random.key(0), tmp_path)
+    masks = np.asarray(plotted[held_out.COLUMNS[1]])
     assert len(masks) == len({mask.tobytes() for mask in masks}) == 8
-    np.testing.assert_array_equal(drawn['mask'], masks)
+    np.testing.assert_array_equal(plotted['mask'], masks)
 
 
-def test_evaluation_is_of_a_mask_for_each_image(config, many, stage_states, monkeypatch):
-    seen = []
-    monkeypatch.setattr(held_out.metrics, 'auc', lambda logits, kept: seen.append(kept) or 0.5)
+def test_evaluation_uses_a_mask_for_each_image(config, many, stage_states, monkeypatch):
+    masks_of_auc = []
+    monkeypatch.setattr(held_out.metrics, 'auc', lambda logits, kept: masks_of_auc.append(kept) or 0.5)
     config.eval_examples = 32
     datasets = {'test': as_split(many), 'probe_train': as_split(many)}
     held_out.make_evaluator(config, Devices('jit'), datasets)(stage_states[artifacts], jax.random.key(0))
     _, masks = held_out._preprocess(config, many, jax.random.key(0))
-    np.testing.assert_array_equal(np.asarray(seen[0]).reshape(masks.shape), masks > 0)
+    np.testing.assert_array_equal(np.asarray(masks_of_auc[0]).reshape(masks.shape), masks > 0)

@@ -15,7 +15,7 @@ def test_learning_rate_falls_to_a_hundredth_over_nine_tenths():
 
 
 @pytest.mark.parametrize(('steps', 'fraction'), [(1, 0.9), (1, 0.1), (1000, 0.0)])
-def test_learning_rate_falls_within_a_step_where_there_is_no_more(steps, fraction):
+def test_learning_rate_decays_within_one_step_in_short_schedules(steps, fraction):
     config = default.get_config()
     config.optim.decay_fraction = fraction
     schedule = optim.schedule(3e-4, steps, config)
@@ -23,9 +23,9 @@ def test_learning_rate_falls_within_a_step_where_there_is_no_more(steps, fractio
     assert float(schedule(1)) == float(schedule(2)) == pytest.approx(3e-6)
 
 
-def test_the_moving_average_has_less_decay_at_first_and_never_more_than_asked():
-    def decay(asked, step):
-        return float(optim.moving_average({'w': jnp.ones(())}, {'w': jnp.zeros(())}, asked, step)['w'])
+def test_decay_of_the_moving_average_starts_small_and_is_bounded_by_the_configured_one():
+    def decay(configured, step):
+        return float(optim.moving_average({'w': jnp.ones(())}, {'w': jnp.zeros(())}, configured, step)['w'])
 
     assert decay(0.9, 0) == pytest.approx(0.1)
     assert decay(0.9, 80) == pytest.approx(0.9)  # 81 / 90

@@ -79,7 +79,7 @@ def open_splits(config, year, train, test):
     return found
 
 
-def test_images_that_are_learned_from_and_tested_on_are_said(year, config, capsys):
+def test_overlap_of_training_and_test_images_is_a_warning(year, config, capsys):
     listed(year, 'both', '000001', '000002')
     open_splits(config, year, 'train', 'test')
     assert 'also training images' not in capsys.readouterr().err
