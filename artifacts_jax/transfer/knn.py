@@ -85,9 +85,9 @@ def summary(row: dict) -> list[str]:
     return [f'{layer} {accuracies}' for layer, accuracies in layers]
 
 
-def table(found: dict) -> str:
+def table(all_results: dict) -> str:
     """Returns the rows of all networks as a text table: accuracies in %."""
-    networks = found[NAME]
+    networks = all_results[NAME]
     last = list(networks.values())[-1]
     rows = {
         name: {(layer, k): result for layer, by_k in row['layers'].items() for k, result in by_k.items()}

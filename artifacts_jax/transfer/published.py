@@ -78,19 +78,19 @@ VOC07_IMAGES = (5_011, 4_952)
 VOC12_IMAGES = (8_498, 736)  # train of SBD, seg11valid
 
 
-def format_setting(name: str, data: str, here: Setting, there: Setting) -> str:
+def format_setting(name: str, data: str, ours: Setting, theirs: Setting) -> str:
     """Returns a line with the setting of our row, and the published setting if it differs.
 
     Args:
       name: the name of our row.
       data: the name of the data set.
-      here: the setting of our row.
-      there: the setting of the published rows.
+      ours: the setting of our row.
+      theirs: the setting of the published rows.
     """
-    text = f'{name}: {data}, {here.train:,} training and {here.test:,} test images, {here.steps:,} updates; '
-    if here == there:
+    text = f'{name}: {data}, {ours.train:,} training and {ours.test:,} test images, {ours.steps:,} updates; '
+    if ours == theirs:
         return text + 'as published\n'
-    return text + f'published: {there.train:,} and {there.test:,} images, {there.steps:,} updates\n'
+    return text + f'published: {theirs.train:,} and {theirs.test:,} images, {theirs.steps:,} updates\n'
 
 
 def format_voc_tables(

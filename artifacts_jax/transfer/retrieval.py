@@ -91,9 +91,9 @@ def summary(row: dict) -> list[str]:
     return [f'{layer} mAP {results.format_number(result["map"], 2)} %' for layer, result in row['layers'].items()]
 
 
-def table(found: dict) -> str:
+def table(all_results: dict) -> str:
     """Returns the rows of all networks as a text table: mean average precisions and recalls in %."""
-    networks = found[NAME]
+    networks = all_results[NAME]
     last = list(networks.values())[-1]
     rows = {name: {(layer,): result for layer, result in row['layers'].items()} for name, row in networks.items()}
     return (

@@ -85,9 +85,9 @@ def summary(row: dict) -> list[str]:
     return [f'{layer} mean IoU {results.format_number(result["miou"])} %' for layer, result in row['layers'].items()]
 
 
-def table(found: dict) -> str:
+def table(all_results: dict) -> str:
     """Returns the rows as text tables: mean IoUs and pixel accuracies, then the IoU of each class."""
-    networks = found[NAME]
+    networks = all_results[NAME]
     last = list(networks.values())[-1]
     rows = {name: {(layer,): result for layer, result in row['layers'].items()} for name, row in networks.items()}
     best = {name: _best(row['layers']) for name, row in networks.items()}

@@ -73,13 +73,14 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Data:
     return Data(train, datasets['test'], num_classes, positions, {})
 
 
-def check_results(config: ConfigDict, found: dict) -> None:
+def check_results(config: ConfigDict, all_results: dict) -> None:
     """Raises DataError if results.json has results from a different fold file."""
     digest = _folds_digest(config)
-    if digest and found.get('folds_sha256', digest) != digest:
+    if digest and all_results.get('folds_sha256', digest) != digest:
         raise splits.DataError(
-            f'stl10.folds={config.stl10.folds}: differs from the fold file of the results in results.json (sha256'
-            f' {found["folds_sha256"]}); use that file, or a new --workdir with --config.artifacts.pretrained=EXPORT'
+            f'stl10.folds={config.stl10.folds}: is not the fold file of the results in results.json, whose sha256 is'
+            f' {all_results["folds_sha256"]}; use that file, or start a new --workdir with'
+            f' --config.artifacts.pretrained=EXPORT'
         )
 
 
@@ -141,15 +142,15 @@ def summary(row: dict) -> list[str]:
     return [f'{row["accuracy"]:.2f} % ({results.format_fraction(row)})']
 
 
-def clean_up(run: Run, found: dict) -> None:
+def clean_up(run: Run, all_results: dict) -> None:
     """Removes fold checkpoints that a killed run has left."""
-    _remove_fold_checkpoints(run, found[NAME])
+    _remove_fold_checkpoints(run, all_results[NAME])
 
 
-def table(found: dict) -> str:
+def table(all_results: dict) -> str:
     """Returns the rows as a text table: accuracies in %, with counts."""
     rows = []
-    for protocol, subsets in found[NAME].items():
+    for protocol, subsets in all_results[NAME].items():
         for subset, row in subsets.items():
             if 'mean' in row:
                 accuracy = f'{row["mean"]:.2f} +- {row["deviation"]:.2f}'
@@ -158,8 +159,8 @@ def table(found: dict) -> str:
                 accuracy = f'{row["accuracy"]:.2f}'
                 rows.append([protocol, subset, f'{row["train"]:,}', accuracy, results.format_fraction(row)])
     return (
-        f'Transfer to {found["dataset"]}; accuracy in % on test images; over folds: mean +- sample standard deviation'
-        f' (n - 1)\n\n'
+        f'Transfer to {all_results["dataset"]}; accuracy in % on test images; over folds: mean +- sample standard'
+        f' deviation (n - 1)\n\n'
         + results.format_table(['protocol', 'subset', 'training images', 'accuracy', 'correct'], rows, left=2)
     )
 

@@ -82,12 +82,12 @@ def summary(row: dict) -> list[str]:
     return [f'{layer} {accuracies[0]["accuracy"]:.2f} %' for layer, accuracies in row['layers'].items()]
 
 
-def table(found: dict) -> str:
+def table(all_results: dict) -> str:
     """Returns the rows as text tables: top-1 accuracies in %, for ImageNet with the published ones."""
     text = ''
-    for preset, row in found[NAME].items():
+    for preset, row in all_results[NAME].items():
         ours = {}
-        here = f'{results.get_label(found, f"{NAME}/{preset}")}, {preset}'
+        here = f'{results.get_label(all_results, f"{NAME}/{preset}")}, {preset}'
         imagenet = row['dataset'].startswith('imagenet2012')
         for kind, name in (('layers', here), ('ten_crop', f'{here}, ten crops')):
             for n, rate in enumerate(row['rates'] if kind in row else ()):
@@ -107,8 +107,8 @@ def table(found: dict) -> str:
 def format_setting(name: str, preset: str, row: dict) -> str:
     """Returns a line with the setting of a row, and the published setting on ImageNet."""
     steps, _ = presets.plan(PRESETS[preset], published.IMAGENET_IMAGES[0])
-    here = published.Setting(row['train'], row['layers'][LAYERS[0]][0]['count'], row['steps'])
-    return published.format_setting(name, row['dataset'], here, published.Setting(*published.IMAGENET_IMAGES, steps))
+    ours = published.Setting(row['train'], row['layers'][LAYERS[0]][0]['count'], row['steps'])
+    return published.format_setting(name, row['dataset'], ours, published.Setting(*published.IMAGENET_IMAGES, steps))
 
 
 def _compute_accuracies(correct, count):

@@ -107,9 +107,9 @@ def summary(row: dict) -> list[str]:
     return [f'k = {shot}: {_format_spread(numbers)}' for shot, numbers in row['shots'].items()]
 
 
-def table(found: dict) -> str:
+def table(all_results: dict) -> str:
     """Returns the rows as a text table: mean average precisions in %."""
-    rows = {layer: found[NAME][layer] for layer in LAYERS if found[NAME].get(layer)}
+    rows = {layer: all_results[NAME][layer] for layer in LAYERS if all_results[NAME].get(layer)}
     first_row = next(row for parts in rows.values() for row in parts.values())
     shots = list(dict.fromkeys(shot for parts in rows.values() for shot in parts.get('low_shot', {}).get('shots', ())))
     lines = []

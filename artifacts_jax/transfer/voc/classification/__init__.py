@@ -1,1 +1,1 @@
-"""VOC07's classification: AlexNet on the trunk, fine-tuned to say which of twenty classes an image has."""
+"""VOC07 classification: AlexNet, fine-tuned from the trunk to predict the classes of an image, of twenty."""
