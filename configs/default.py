@@ -18,7 +18,7 @@ STAGES = ('autoencoder', 'artifacts', 'probe', 'stl10', *tasks.KEYS)
 PROTOCOLS = ('linear', 'finetune')  # of stl10
 
 DATA = {
-    'name': text('photographs'),  # a folder of images, a tfds data set, or arrays: SPLIT.npz, or one .npz
+    'name': text('photographs'),  # a folder of images, a tfds data set, a folder of SPLIT.npz, or one .npz file
     'data_dir': free(''),  # folder of prepared tfds data sets; '': the default of tfds, ~/tensorflow_datasets
     'image_key': text('image'),  # the feature of a tfds data set that contains the images
     'label_key': text('label'),  # the feature that contains the class labels; without this feature there are no labels
@@ -64,17 +64,17 @@ ARTIFACTS = {
     'pretrained': '',  # an export with a trunk, evaluated instead of training this stage
     'steps': positive(195_250),  # updates of the artifacts stage
     'learning_rate': positive(3e-4),  # Adam's learning rate at the first step, for both networks
-    'updates': choice('alternate', 'simultaneous'),  # 'alternate': the generator uses the updated discriminator
+    'updates': choice('alternate', 'simultaneous'),  # 'alternate': first the discriminator, then the generator
     'drop_rate': within(0.7, '[0, 1]'),  # theta, the probability that an entry of the feature grid is dropped
     'filter_size': within(3, '[0, inf)'),  # size of the mean filter for dropped entries; 0: mean of the whole grid
-    'repair_layers': within(-1, '[-1, inf)'),  # repair layers, before the first decoder layers; -1: before all
+    'repair_layers': within(-1, '[-1, inf)'),  # repair layers, one before each of the first decoder layers; -1: all
     'feed_mask': True,  # whether the mask is an input of the repair layers
     'gated': True,  # whether the repair layers change dropped positions only
     'rounds': positive(1),  # number of times that an example is damaged and repaired
     'real': choice('decoded', 'input'),  # the real example: 'decoded' by the autoencoder (like the fake) or the 'input'
     'generator': choice('repair', 'gan'),  # source of the fakes: repaired damage, or a new decoder of noise
     'generator_objective': choice('swapped', 'reference'),  # swapped labels; 'reference' adds the discriminator's loss
-    'history': within(0, '[0, inf)'),  # size of the buffer of earlier fakes, half of the fakes; 0 or k * batch_size / 2
+    'history': within(0, '[0, inf)'),  # earlier fakes in a buffer, half of all fakes; k * batch_size / 2, or 0: none
     'mask_weight': within(0.1, '[0, inf)'),  # weight of the discriminator's mask loss
     'pixel_weight': within(30.0, '[0, inf)'),  # weight of the generator's squared error over kept pixels
 }

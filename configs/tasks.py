@@ -42,7 +42,7 @@ VOC_CLASSIFICATION = {
     'geometry': choice('caffe', 'same', 'torch', 'centred'),  # padding of the trunk's layers
     'hidden': positive(4096),  # units of fc6 and fc7
     'dropout': within(0.5, '[0, 1)'),  # rate of dropout after fc6 and fc7
-    'rescale': choice('new', 'all', 'none'),  # data-dependent initialisation of fc6 and fc7; 'all': of all layers
+    'rescale': choice('new', 'all', 'none'),  # data-dependent initialisation of fc6, fc7; 'all': and balance all layers
 }
 
 VOC_SVM = {
@@ -69,7 +69,7 @@ VOC_DETECTION = {
     'scales': numbers((0,), '[0, inf)'),  # lengths of the shorter side of images, pixels, (0,): as in the preset
     'test_scales': numbers((0,), '[0, inf)'),  # as `scales`, for tests; (0,): as in training
     'longest': within(0, '[0, inf)'),  # maximum length of the longer side of images, pixels, 0: as in the preset
-    'proposals': text('selective_search'),  # or the path of a .mat or .npz file; {split} is replaced by the split
+    'proposals': text('selective_search'),  # selective search, or a .mat or .npz file; {split} in its path: the split
     'proposal_folder': free(''),  # folder for the proposals of selective search, '': in the work directory
     'hidden': positive(4096),  # units of fc6 and fc7
     'dropout': within(0.5, '[0, 1)'),  # rate of dropout after fc6 and fc7

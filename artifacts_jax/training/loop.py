@@ -109,7 +109,7 @@ def run(
                     f'the last checkpoint of {stage.NAME}, step {steps:,}, was saved in {folder} but cannot be read'
                     f' back: check that disk, then run the same command; it resumes from step {int(state.step):,}'
                 )
-        # The signal came after the last step; everything is saved.
+        # If the signal came after the last step, everything is saved already.
         if processes.any_process(interruption.stop_requested):
             raise Preempted
         return state
@@ -215,7 +215,7 @@ def _list_actions(step, steps, config):
 
 
 def _make_periodic_actions(stage, config, devices, datasets, checkpoints, report):
-    """Returns run_actions(state, actions, should_stop), which evaluates, plots and saves, and raises Preempted."""
+    """Returns run_actions(state, actions, should_stop), which evaluates, plots, saves and, if asked, stops."""
     evaluate, plot = stage.make_evaluator(config, devices, datasets), stage.make_plotter(config, devices, datasets)
     key, (steps, _) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
 
