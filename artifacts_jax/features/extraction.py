@@ -35,7 +35,7 @@ def make_extractor(config: ConfigDict, devices: Devices, max_values: int, *, uni
     return make_view_extractor(config, devices, make_pooled_trunk(config, max_values, unit_length=unit_length))
 
 
-def normalise_length(features: Float[Array, 'B D']) -> Float32[Array, 'B D']:
+def l2_normalise(features: Float[Array, 'B D']) -> Float32[Array, 'B D']:
     """Returns L2-normalised features; zero vectors stay zero."""
     features = features.astype(jnp.float32)
     norm = jnp.linalg.norm(features, axis=1, keepdims=True)
@@ -49,7 +49,7 @@ def make_pooled_trunk(config: ConfigDict, max_values: int, *, unit_length: bool 
     def extract(variables, images):
         _, maps = trunk.apply({kind: tree['trunk'] for kind, tree in variables.items()}, images)
         maps = {name: linear.pool(x.astype('float32'), max_values) for name, x in maps.items()}
-        return {name: normalise_length(x) for name, x in maps.items()} if unit_length else maps
+        return {name: l2_normalise(x) for name, x in maps.items()} if unit_length else maps
 
     return extract
 

@@ -20,7 +20,7 @@ def data():
     def draw(count):
         labels = random.integers(0, CLASSES, count).astype(np.int32)
         features = (centres[labels] + random.normal(scale=1.2, size=(count, 6))).astype(np.float32)
-        return np.asarray(extraction.normalise_length(jax.numpy.asarray(features))), labels
+        return np.asarray(extraction.l2_normalise(jax.numpy.asarray(features))), labels
 
     return *draw(90), *draw(40)
 
@@ -103,7 +103,7 @@ def test_a_similarity_of_nan_counts_as_wrong():
 
 
 def test_features_of_norm_0_are_equally_near_to_all():
-    unit = np.asarray(extraction.normalise_length(jax.numpy.array([[3.0, 4.0], [0.0, 0.0]])))
+    unit = np.asarray(extraction.l2_normalise(jax.numpy.array([[3.0, 4.0], [0.0, 0.0]])))
     np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 0]], rtol=1e-6)
     nearest = search(unit, np.array([4, 2], np.int32), np.zeros((1, 2), np.float32), 2)
     assert nearest.label.tolist() == [[4, 2]]  # equally far: as they came
