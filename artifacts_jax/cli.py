@@ -1,10 +1,10 @@
-"""The console command artifacts-jax, which has each command of the package as a sub-command.
+"""The console command artifacts-jax. Its sub-commands are the commands of the package.
 
 artifacts-jax train --config=demo --workdir=runs/demo
 artifacts-jax figures --workdir=runs/demo
 artifacts-jax figures --help
 
-A sub-command runs as `python -m artifacts_jax.MODULE` does, with the same flags, output and exit status.
+A sub-command behaves like `python -m artifacts_jax.MODULE`: same flags, same output, same exit status.
 """
 
 import difflib
@@ -14,11 +14,11 @@ import sys
 from artifacts_jax.startup import CONSOLE
 from artifacts_jax.version import __version__
 
-COMMANDS = {  # {sub-command: (its module, what it does)}
+COMMANDS = {  # {sub-command: (module, description)}
     'train': ('main', "runs a configuration's stages in order, or resumes them"),
     'prepare': ('prepare', 'downloads a tfds data set, or converts one'),
     'figures': ('figures', "writes the paper's figures from a run"),
-    'predict': ('predict', 'draws what a detector or a segmenter finds in images'),
+    'predict': ('predict', 'draws the predictions of a detector or a segmenter on images'),
     'tables': ('tables', "runs the transfer tasks and prints the paper's tables"),
     'benchmark': ('benchmark', 'measures how fast a configuration trains'),
     'study': ('study', 'runs variants over seeds and prints their table'),
@@ -27,23 +27,23 @@ COMMANDS = {  # {sub-command: (its module, what it does)}
 
 
 def main() -> None:
-    """Runs the sub-command of the command line; a mistake ends the program with one line and status 1."""
+    """Runs the sub-command of the command line. A user error is a one-line message and exit status 1."""
     name, *arguments = sys.argv[1:] or ['--help']
     if name in ('--help', '-h', 'help'):
-        print(overview())
+        print(format_overview())
     elif name == '--version':
         print(f'artifacts_jax {__version__}')
     elif name in COMMANDS:
         sys.argv = [sys.argv[0], *arguments]
         runpy.run_module(f'artifacts_jax.{COMMANDS[name][0]}', run_name='__main__', alter_sys=True)
     else:
-        sys.exit(f'error: {problem(name)}')
+        sys.exit(f'error: {describe_error(name)}')
 
 
-def overview() -> str:
-    """Returns the sub-commands as text, a line each."""
+def format_overview() -> str:
+    """Returns the usage text, with one line for each sub-command."""
     width = max(map(len, COMMANDS))
-    lines = [f'  {name:{width}}  {what}' for name, (_, what) in COMMANDS.items()]
+    lines = [f'  {name:{width}}  {description}' for name, (_, description) in COMMANDS.items()]
     return '\n'.join(
         [
             f'usage: {CONSOLE} COMMAND [--FLAG=VALUE ...]',
@@ -55,9 +55,9 @@ def overview() -> str:
     )
 
 
-def problem(name: str) -> str:
-    """Returns what is wrong with a sub-command that does not exist, and what to do."""
+def describe_error(name: str) -> str:
+    """Returns the error message for an unknown or missing sub-command."""
     if name.startswith('-'):
-        return f'{CONSOLE} {name}: the command is missing; expected one of {", ".join(COMMANDS)}, before its flags'
+        return f'{CONSOLE} {name}: the command is missing; expected one of {", ".join(COMMANDS)} before the flags'
     nearest = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0)[0]
-    return f'{CONSOLE} {name}: unknown command; the nearest is {nearest}; {CONSOLE} --help lists all'
+    return f'{CONSOLE} {name}: unknown command; the nearest is {nearest}; {CONSOLE} --help lists all commands'

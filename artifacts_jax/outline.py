@@ -1,4 +1,4 @@
-"""What a run prints first, its stages and how long they take, and last, what to do next."""
+"""The plan that a run prints first (its stages and how long they take), and the commands it suggests at the end."""
 
 import shlex
 import shutil
@@ -13,30 +13,30 @@ from artifacts_jax import renamed
 from artifacts_jax.startup import CONSOLE
 from artifacts_jax.training import checkpoint, report, results
 
-LAST = 5  # logged steps whose rates tell how long the others take
-EVALUATE = ('probe',)  # what follows a pretraining that has not been evaluated
+NUM_RATES = 5  # newest logged rates whose median predicts the remaining time
+EVALUATIONS = ('probe',)  # stages that are suggested after pretraining without an evaluation
 
 
 def describe(
     config: ConfigDict, workdir: Path, datasets: Mapping[str, Any], trained: Iterable[Any], evaluated: Iterable[Any]
 ) -> list[str]:
-    """Returns lines about the data and the stages of a run: what is complete, and what is to do from which step.
+    """Returns lines about the data and the stages of a run: which are complete, and from which step the others start.
 
-    How long a stage takes is known only where its metrics have a rate already.
+    The remaining time of a stage is estimated only if its metrics already contain a rate.
 
     Args:
       config: the run's configuration.
       workdir: the run's work directory.
-      datasets: {name of a split in config.data: data set}, of those that are open.
-      trained: the stages that are trained, in order.
-      evaluated: the evaluations, in order.
+      datasets: {name of a split in config.data: data set}, for the splits that are loaded.
+      trained: the stages that train networks, in order.
+      evaluated: the evaluation tasks, in order.
     """
     trained, evaluated = list(trained), list(evaluated)
     lines, pending, untimed = [], [], False
     for stage in trained:
         (steps, batch_size), path = stage.plan(config), renamed.find_stage_folder(workdir, stage.NAME)
         info = checkpoint.read_info(path / 'checkpoints')
-        done = info.step if info and stage.BASE not in pending else 0  # on another base the stage restarts
+        done = info.step if info and stage.BASE not in pending else 0  # if its base stage changes, the stage restarts
         if done >= steps:
             lines.append(f'{stage.NAME}: complete, {steps:,} steps')
             continue
@@ -47,40 +47,40 @@ def describe(
         untimed |= not rates
         line = f'{stage.NAME}: {steps - done:,} steps{f" from step {done:,}" if done else ""}, {batch_size} images each'
         if rates:
-            seconds = (steps - done) * batch_size / statistics.median(rates[-LAST:])
+            seconds = (steps - done) * batch_size / statistics.median(rates[-NUM_RATES:])
             line += f', {_duration(seconds)} at its last rate, without evaluation and figures'
         lines.append(line)
-    found = results.read(workdir)
+    saved_results = results.read(workdir)
     for task in evaluated:
-        has_rows = not pending and results.has_rows(found, task.NAME)
-        lines.append(f'{task.NAME}: {"has results; what is out of date is evaluated again" if has_rows else "to do"}')
+        has_rows = not pending and results.has_rows(saved_results, task.NAME)
+        lines.append(f'{task.NAME}: {"has results; outdated ones are evaluated again" if has_rows else "to do"}')
     if untimed:
         lines.append(f'time: each stage prints the minutes left with its metrics, first after {config.log_every} steps')
     names = dict.fromkeys(name for task in (*pending, *evaluated) for name in task.SPLITS)
     if names:
         counts = {config.data[name]: dataset.num_examples for name, dataset in datasets.items()}
         splits = dict.fromkeys(config.data[name] for name in names)
-        named = ', '.join(f'{counts[split]:,} images of {split}' if split in counts else split for split in splits)
-        lines.insert(0, f'data: {config.data.name}: {named}')
+        texts = [f'{counts[split]:,} images of {split}' if split in counts else split for split in splits]
+        lines.insert(0, f'data: {config.data.name}: {", ".join(texts)}')
     return lines
 
 
 def next_steps(config: ConfigDict, workdir: Path) -> list[str]:
-    """Returns lines that say what to do after a run, with commands to copy.
+    """Returns lines with the commands and the Python call that are useful after a run.
 
     Args:
-      config: the run's configuration; its stages are done.
+      config: the run's configuration; all its stages are complete.
       workdir: the run's work directory.
     """
-    pretraining, place = {'autoencoder', 'artifacts'}, shlex.quote(str(workdir))
+    pretraining, quoted_workdir = {'autoencoder', 'artifacts'}, shlex.quote(str(workdir))
     lines = []
     if pretraining.issuperset(config.stages):
-        stages = EVALUATE if 'artifacts' in config.stages else ('artifacts', *EVALUATE)
-        saved = shlex.quote(str(workdir / 'config.json'))
-        lines.append(f'next: {_command("train")} --config={saved} --workdir={place} --config.stages="{stages}"')
+        stages = EVALUATIONS if 'artifacts' in config.stages else ('artifacts', *EVALUATIONS)
+        file = shlex.quote(str(workdir / 'config.json'))
+        lines.append(f'next: {_command("train")} --config={file} --workdir={quoted_workdir} --config.stages="{stages}"')
     export = workdir / 'export'
     if 'artifacts' in config.stages and export.is_dir():
-        lines.append(f'next: {_command("figures")} --workdir={place}')
+        lines.append(f'next: {_command("figures")} --workdir={quoted_workdir}')
         if not pretraining.issuperset(config.stages):
             tables = shlex.quote(f'{workdir}_tables')
             lines.append(
@@ -88,15 +88,15 @@ def next_steps(config: ConfigDict, workdir: Path) -> list[str]:
             )
         lines.append(f'in Python: artifacts_jax.load_features({str(export)!r})')
     for task, loader in (('voc_detection', 'load_detector'), ('voc_segmentation', 'load_segmenter')):
-        found = sorted(workdir.glob(f'{task}/*/export')) if task in config.stages else []
-        for path in found[:1]:
+        exports = sorted(workdir.glob(f'{task}/*/export')) if task in config.stages else []
+        for path in exports[:1]:
             options = f'--export={shlex.quote(str(path))} --images=FOLDER --out=predictions'
             lines += [f'next: {_command("predict")} {options}', f'in Python: artifacts_jax.{loader}({str(path)!r})']
     return lines
 
 
 def _command(name):
-    """Returns how a command of the package is called here."""
+    """Returns a command of the package as a shell command: by the console script if it is on PATH, else by Python."""
     return f'{CONSOLE if shutil.which(CONSOLE) else "python -m artifacts_jax"} {name}'
 
 

@@ -1,6 +1,7 @@
-# Sourced by the other scripts, from the repository's root: makes .venv with the extras in $1 and activates it.
-# A second call installs nothing unless setup.py has changed. PYTHON picks another interpreter, VENV another place.
-# uv installs three times as fast as pip, which does it where uv cannot, as where only pip knows the mirror of PyPI.
+# The other scripts source this file from the root of the repository. It creates .venv with the extras in $1 and
+# activates it. A second call installs nothing, unless setup.py has changed. The environment variable PYTHON selects
+# another interpreter, VENV another path.
+# uv installs three times as fast as pip. pip is the fallback, for example if only pip is configured for a PyPI mirror.
 VENV=${VENV:-.venv}
 stamp=$VENV/installed$1
 if [[ ! -f $stamp || setup.py -nt $stamp ]]; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up a virtual environment and runs the demonstration; arguments go to main.
+# Creates a virtual environment and runs the demonstration. Arguments are passed to main.
 #   launch/local.sh
 #   launch/local.sh --config=configs/cifar10.py --workdir=runs/cifar10
 set -euo pipefail

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Sets up a virtual environment and passes the checks: ruff, the order of the rooms, then pytest with any arguments given.
+# Creates a virtual environment and runs the checks: ruff, the import order of the subpackages, then pytest with the arguments.
 #   launch/test.sh                     the fast tests
-#   launch/test.sh --changed           of these, those that changes affect which are not committed
-#   launch/test.sh -m 'not nightly'    the fast and the slow ones, as in continuous integration
-#   launch/test.sh -m nightly          the long ones
+#   launch/test.sh --changed           the fast tests that uncommitted changes affect
+#   launch/test.sh -m 'not nightly'    the fast and the slow tests, as in continuous integration
+#   launch/test.sh -m nightly          the longest tests
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh '[test]'

@@ -1,4 +1,4 @@
-"""The console command, and python -m artifacts_jax, started as a user does."""
+"""Tests of the console command and of python -m artifacts_jax, started like a user starts them."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ MODULES = {path.stem for path in (ROOT / 'artifacts_jax').glob('*.py') if 'comma
 
 @pytest.fixture(scope='module')
 def script(tmp_path_factory):
-    """The console command's script, as an installation writes it."""
+    """Returns the script of the console command, with the content that an installation writes."""
     path = tmp_path_factory.mktemp('bin') / 'artifacts-jax'
     path.write_text(
         'import sys\nfrom artifacts_jax.cli import main\nif __name__ == "__main__":\n    sys.exit(main())\n'
@@ -29,7 +29,7 @@ def script(tmp_path_factory):
 
 @pytest.fixture(params=['console', 'package', 'module'])
 def train(request, script):
-    """What Python is given to start main: the console command, the package, or the module."""
+    """Returns the arguments of Python that start main: by the console command, the package or the module."""
     return {
         'console': [script, 'train'],
         'package': ['-m', 'artifacts_jax', 'train'],
@@ -38,8 +38,8 @@ def train(request, script):
 
 
 def environment(**options):
-    kept = {name: x for name, x in os.environ.items() if name not in ('GLIBC_TUNABLES', startup.RESTARTED)}
-    return {**kept, 'PYTHONPATH': str(ROOT), **options}
+    inherited = {name: x for name, x in os.environ.items() if name not in ('GLIBC_TUNABLES', startup.RESTARTED)}
+    return {**inherited, 'PYTHONPATH': str(ROOT), **options}
 
 
 def test_every_command_is_listed_with_one_line(forks):
@@ -49,7 +49,7 @@ def test_every_command_is_listed_with_one_line(forks):
         assert [line.split()[0] for line in lines if line.startswith('  ')] == list(cli.COMMANDS)
 
 
-def test_the_version_is_printed_and_that_of_the_citation(forks):
+def test_the_printed_version_is_that_of_the_citation_file(forks):
     assert forks.done('--version', module='__main__') == f'artifacts_jax {artifacts_jax.__version__}\n'
     assert f'\nversion: {artifacts_jax.__version__}\n' in (ROOT / 'CITATION.cff').read_text()
 
@@ -74,7 +74,7 @@ def test_help_of_a_command_lists_its_flags(forks, name, flag):
         (['train'], '--config= is missing'),
     ],
 )
-def test_mistakes_end_in_one_line(forks, arguments, message, tmp_path):
+def test_user_errors_are_one_line(forks, arguments, message, tmp_path):
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(forks.refused(*arguments, module='__main__', cwd=tmp_path).strip())
     assert list(tmp_path.iterdir()) == []
@@ -98,7 +98,7 @@ def test_packaged_configurations_are_found_from_anywhere(forks, name, tmp_path):
 
 def test_a_local_file_of_a_configuration_s_name_wins(forks, tmp_path):
     (tmp_path / 'demo').write_text('raise OSError("mine")')
-    (tmp_path / 'stl10').mkdir()  # a folder is none
+    (tmp_path / 'stl10').mkdir()  # a folder is not a configuration
     assert 'mine' in forks.refused('--config=demo', '--workdir=run', cwd=tmp_path)
     assert 'seed=-1' in forks.refused('--config=stl10', '--workdir=run', '--config.seed=-1', cwd=tmp_path)
 
@@ -119,7 +119,7 @@ def test_every_entry_point_starts_again_with_the_same_arguments(train, tmp_path)
 
 @contextlib.contextmanager
 def ctrl_c_ends_programs():
-    """Programs that are started in this context are not in the background, where Ctrl-C is ignored."""
+    """Programs started in this context react to Ctrl-C, which background programs ignore."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Stands for gcloud: notes how it was called, and answers from files of states and of main's exit statuses, a line each.
+# A mock of gcloud: it records its arguments, and prints the next line of a file of states or of exit statuses of main.
 GCLOUD = """#!/usr/bin/env bash
 cd "$(dirname "$0")"
 echo "$*" >> calls
@@ -20,7 +20,7 @@ case $* in
 esac
 """
 
-# Stands for gcloud where it reaches a machine, which is the folder that it lies in, and copies to a bucket.
+# A mock of gcloud that runs commands and copies files; its own folder is the disk of the VM.
 VM = """#!/usr/bin/env bash
 for argument; do
   case $argument in --command=*) cd "$(dirname "$0")" && exec bash -c "${argument#--command=}" ;; esac
@@ -31,7 +31,7 @@ case $* in
     for argument; do [[ $argument != --exclude=* ]] || excluded=${argument#--exclude=}; done
     from=${*: -2:1} to=${*: -1}
     rm -rf "$to" && cp -r "$from" "$to" && find "$to" -regex "$excluded" -delete ;;
-  *'storage ls'*) cat "$(dirname "$0")/told" && exit 1 ;;
+  *'storage ls'*) cat "$(dirname "$0")/output" && exit 1 ;;
 esac
 """
 
@@ -53,7 +53,7 @@ def test_dry_run_prints_every_command_and_needs_no_gcloud():
     run_main = [f'{ssh}all', f'{ssh}0']
     delete = ['gcloud compute tpus tpu-vm delete a', 'gcloud compute tpus queued-resources delete a']
     look = ['# every 60 seconds:', 'gcloud compute tpus tpu-vm describe a', f'{ssh}0']
-    again = ['# if it was preempted:', *delete, create, *setup, *run_main, '# if main ended with status 75', *run_main]
+    again = ['# after a preemption:', *delete, create, *setup, *run_main, '# after exit status 75', *run_main]
     begins = [create, *setup, *run_main, *look, *again]
     assert len(lines) == len(begins)
     for line, begin in zip(lines, begins):
@@ -68,7 +68,7 @@ def test_dry_run_prints_every_command_and_needs_no_gcloud():
     assert [line.rstrip().split(' --')[0] for line in run.stdout.splitlines()] == delete
 
 
-def test_dry_run_of_a_machine_made_at_once_and_of_its_log():
+def test_dry_run_of_create_setup_and_logs_without_a_queued_resource():
     options = ['--name=a', '--zone=z', '--nfs=10.0.0.2:/runs', '--dry-run']
     create, mount, log = (tpu_vm(command, *options).stdout for command in ('create', 'setup', 'logs'))
     assert create.startswith('gcloud compute tpus tpu-vm create a --zone=z --accelerator-type=v5litepod-8 --version=')
@@ -79,7 +79,7 @@ def test_dry_run_of_a_machine_made_at_once_and_of_its_log():
 
 @pytest.fixture
 def gcloud(tmp_path):
-    """A folder for PATH with the stand-in, and the answers that it is to give."""
+    """Writes the mock of gcloud and its answers; returns the folder to add to PATH."""
     (tmp_path / 'gcloud').write_text(GCLOUD)
     (tmp_path / 'gcloud').chmod(0o755)
 
@@ -92,24 +92,24 @@ def gcloud(tmp_path):
     return answers
 
 
-def test_watch_makes_a_preempted_machine_again_and_starts_main_again_when_it_was_stopped(gcloud):
+def test_watch_creates_a_preempted_vm_again_and_starts_main_again_after_a_signal(gcloud):
     folder = gcloud(['READY', 'PREEMPTED', 'STARTING', 'READY', 'READY', 'READY'], ['', '', '75', '0'])
     run = tpu_vm('watch', '--name=a', '--zone=z', '--spot', '--poll=0', '--', '--config=configs/demo.py', path=folder)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count('it is made again') == 1
-    assert run.stdout.count('it is started again') == 1
-    assert 'a: done' in run.stdout
+    assert run.stdout.count('creating it again') == 1
+    assert run.stdout.count('starting it again') == 1
+    assert 'a: main is complete' in run.stdout
     calls = (folder / 'calls').read_text()
     assert calls.count('tpu-vm delete a') == calls.count('tpu-vm create a') == calls.count('tpu-vm scp') == 1
     assert calls.count('artifacts_jax.main') == 2
     assert calls.count('configs/demo.py') == 2
 
 
-def test_watch_makes_a_slice_again_of_which_a_host_is_gone(gcloud):
+def test_watch_creates_a_slice_again_after_a_host_was_preempted(gcloud):
     folder = gcloud(['READY', 'PREEMPTED', 'PREEMPTED', 'READY'], ['134', '0'])
     run = tpu_vm('watch', '--name=a', '--zone=z', '--poll=0', '--nfs=10.0.0.2:/runs', path=folder)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count('a is PREEMPTED: it is made again') == 1
+    assert run.stdout.count('a is PREEMPTED: creating it again') == 1
     mounts = [
         line for line in (folder / 'calls').read_text().splitlines() if 'mount -t nfs 10.0.0.2:/runs runs' in line
     ]
@@ -117,7 +117,7 @@ def test_watch_makes_a_slice_again_of_which_a_host_is_gone(gcloud):
     assert '--worker=all' in mounts[0]
 
 
-def test_watch_tries_again_when_there_is_no_room_for_the_machine(gcloud):
+def test_watch_tries_again_when_there_is_no_capacity(gcloud):
     folder = gcloud(['MISSING', 'MISSING', 'READY'], ['0'], fails='tpu-vm create')
     run = tpu_vm('watch', '--name=a', '--zone=z', '--poll=0', path=folder)
     assert run.returncode == 0, run.stderr
@@ -126,17 +126,17 @@ def test_watch_tries_again_when_there_is_no_room_for_the_machine(gcloud):
     assert 'tpu-vm scp' not in calls
 
 
-def test_a_queued_resource_that_is_not_granted_is_an_error_and_not_waited_for(gcloud):
+def test_a_queued_resource_that_is_not_granted_is_an_error_at_once(gcloud):
     folder = gcloud(['PROVISIONING', 'WAITING_FOR_RESOURCES', 'MISSING', 'FAILED'], [])
     run = tpu_vm('create', '--name=a', '--zone=z', '--queued', '--poll=0', path=folder)
     assert run.returncode == 1
     assert 'the queued resource a was not granted' in run.stderr
 
 
-@pytest.mark.parametrize(('told', 'status'), [('matched no objects', 0), ('could not be reached', 1)])
-def test_a_bucket_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path, told, status):
+@pytest.mark.parametrize(('output', 'status'), [('matched no objects', 0), ('could not be reached', 1)])
+def test_an_unreadable_bucket_is_an_error_but_an_empty_one_is_not(tmp_path, output, status):
     (tmp_path / 'gcloud').write_text(VM)
-    (tmp_path / 'told').write_text(told)
+    (tmp_path / 'output').write_text(output)
     (tmp_path / 'gcloud').chmod(0o755)
     (tmp_path / 'artifacts_jax_run' / 'launch').mkdir(parents=True)
     (tmp_path / 'artifacts_jax_run' / 'launch' / 'environment.sh').touch()
@@ -145,15 +145,15 @@ def test_a_bucket_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path, to
 
 
 @pytest.mark.parametrize('fails', ['tpu-vm scp', 'environment.sh', 'nohup'])
-def test_a_machine_on_which_main_does_not_start_is_an_error_and_not_waited_for(gcloud, fails):
+def test_failing_to_start_main_is_an_error_at_once(gcloud, fails):
     folder = gcloud(['PREEMPTED', 'READY'], [], fails=fails)
     run = tpu_vm('watch', '--name=a', '--zone=z', '--poll=0', path=folder)
     assert run.returncode == 1
     assert 'main could not be started on a' in run.stderr
-    assert fails in (folder / 'calls').read_text().splitlines()[-2]  # nothing was tried after it, but to look
+    assert fails in (folder / 'calls').read_text().splitlines()[-2]  # the last call only reads the state
 
 
-def test_the_end_is_told_when_the_last_results_are_in_the_bucket(tmp_path):
+def test_the_exit_status_appears_after_the_last_copy_to_the_bucket(tmp_path):
     (tmp_path / 'gcloud').write_text(VM)
     (tmp_path / 'gcloud').chmod(0o755)
     folder, bucket = tmp_path / 'artifacts_jax_run', tmp_path / 'bucket'
@@ -178,18 +178,18 @@ def test_watch_ends_with_an_error_of_main(gcloud):
     folder = gcloud(['READY', 'READY'], ['1'])
     run = tpu_vm('watch', '--name=a', '--zone=z', '--poll=0', path=folder)
     assert run.returncode == 1
-    assert 'main ended with status 1 on a: see launch/tpu_vm.sh logs --name=a --zone=z' in run.stderr
+    assert 'main ended with status 1 on a; see launch/tpu_vm.sh logs --name=a --zone=z' in run.stderr
 
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
         (['create'], '--zone= is missing'),
-        (['create', '--zone=z', '--spto'], '--spto is no option'),
+        (['create', '--zone=z', '--spto'], '--spto: unknown option'),
         (['bogus', '--zone=z'], 'Runs main on a Cloud TPU VM'),
     ],
 )
-def test_mistakes_are_told(arguments, message):
+def test_user_errors(arguments, message):
     run = tpu_vm(*arguments)
     assert run.returncode == 2
     assert message in run.stderr
@@ -214,20 +214,20 @@ def test_slurm_submits_itself_with_the_options_before_the_dashes():
 
 
 @pytest.mark.parametrize(('extra', 'installed'), [('cuda', '[cuda]'), ('tpu', '[tpu]'), ('cpu', '')])
-def test_slurm_installs_what_the_cluster_has(extra, installed):
+def test_slurm_installs_the_selected_extra(extra, installed):
     run = slurm('--dry-run', f'--extra={extra}', '--', '--config=configs/stl10.py', '--workdir=runs/stl10')
     install, submit = run.stdout.splitlines()
     assert install == f"source launch/environment.sh '{installed}'"
     assert '--extra' not in submit
     run = slurm('--dry-run', '--extra=gpu', '--', '--config=configs/stl10.py', '--workdir=runs/stl10')
     assert run.returncode == 2
-    assert '--extra=gpu: give --extra=cuda, --extra=tpu or --extra=cpu' in run.stderr
+    assert '--extra=gpu: unknown extra; expected --extra=cuda, --extra=tpu or --extra=cpu' in run.stderr
 
 
 @pytest.mark.parametrize(
     ('status', 'requeued'), [(0, False), (1, False), (75, True), (143, True), (138, True), (129, True), (130, False)]
 )
-def test_slurm_queues_a_job_again_that_was_told_to_stop(tmp_path, status, requeued):
+def test_slurm_queues_a_job_again_after_a_signal(tmp_path, status, requeued):
     (tmp_path / '.venv' / 'bin').mkdir(parents=True)
     (tmp_path / '.venv' / 'bin' / 'activate').write_text('')
     for name, ends in (('srun', status), ('scontrol', 0)):

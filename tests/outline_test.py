@@ -30,7 +30,7 @@ def recipe(config):
     return config
 
 
-def test_a_new_run_has_all_to_do_and_says_when_it_is_timed(recipe, tmp_path):
+def test_outline_of_a_new_run(recipe, tmp_path):
     assert outline.describe(recipe, tmp_path, SMALL, [autoencoder, artifacts], [probe]) == [
         'data: photographs: 2,000 images of train, 512 images of test',
         'autoencoder: 800 steps, 16 images each',
@@ -40,7 +40,7 @@ def test_a_new_run_has_all_to_do_and_says_when_it_is_timed(recipe, tmp_path):
     ]
 
 
-def test_a_resumed_run_names_the_step_and_the_time_at_its_last_rate(recipe, tmp_path):
+def test_a_resumed_run_has_its_step_and_the_remaining_time_at_its_last_rate(recipe, tmp_path):
     reach(tmp_path, autoencoder, 800)
     reach(tmp_path, artifacts, 300, [1, 1, 10, 20, 20, 20, 400])  # the median of the last five
     (tmp_path / 'results.json').write_text(json.dumps({'probe': {'random': {'conv1': {'accuracy': 1.0}}}}))
@@ -61,13 +61,13 @@ def test_a_stage_whose_base_is_not_complete_restarts(recipe, tmp_path):
     assert 'artifacts: 2,800 steps, 16 images each' in lines
 
 
-def test_results_of_a_complete_run_are_looked_at_again(recipe, tmp_path):
+def test_results_of_a_complete_run_are_checked_again(recipe, tmp_path):
     reach(tmp_path, artifacts, 2800)
     (tmp_path / 'results.json').write_text(json.dumps({'probe': {'random': {'conv1': {'accuracy': 1.0}}}}))
     lines = outline.describe(recipe, tmp_path, {}, [artifacts], [probe, knn])
     assert lines[1:] == [
         'artifacts: complete, 2,800 steps',
-        'probe: has results; what is out of date is evaluated again',
+        'probe: has results; outdated ones are evaluated again',
         'knn: to do',
     ]
     assert outline.describe(recipe, tmp_path, {}, [artifacts], []) == ['artifacts: complete, 2,800 steps']
@@ -82,7 +82,7 @@ def test_durations(seconds, text):
 
 @pytest.fixture
 def commands(recipe, tmp_path, monkeypatch):
-    """A function that returns what is next after stages: (arguments of each command, lines for Python)."""
+    """Returns (workdir, function): the function returns (arguments of each suggested command, lines for Python)."""
     monkeypatch.setattr(outline.shutil, 'which', lambda name: f'/bin/{name}')
     workdir = tmp_path / 'my run'
 
@@ -106,14 +106,14 @@ def commands(recipe, tmp_path, monkeypatch):
         (['artifacts'], ('probe',)),
     ],
 )
-def test_after_pretraining_comes_what_is_missing(commands, stages, expected):
+def test_missing_stages_are_suggested_after_pretraining(commands, stages, expected):
     workdir, after = commands
     (command, *_), _ = after(*stages)
     assert command[:3] == ['train', f'--config={workdir}/config.json', f'--workdir={workdir}']
     assert ast.literal_eval(command[3].removeprefix('--config.stages=')) == expected
 
 
-def test_after_a_whole_run_come_figures_tables_and_the_features(commands):
+def test_figures_tables_and_features_are_suggested_after_a_whole_run(commands):
     workdir, after = commands
     found, python = after('autoencoder', 'artifacts', 'probe', exports=['export'])
     assert found == [
@@ -126,7 +126,7 @@ def test_after_a_whole_run_come_figures_tables_and_the_features(commands):
 @pytest.mark.parametrize(
     ('task', 'loader'), [('voc_detection', 'load_detector'), ('voc_segmentation', 'load_segmenter')]
 )
-def test_after_a_task_with_an_export_come_predictions(commands, task, loader):
+def test_predictions_are_suggested_after_a_task_with_an_export(commands, task, loader):
     workdir, after = commands
     export = workdir / task / 'a' / 'export'
     found, python = after(task, exports=[f'{task}/a/export', f'{task}/b/export'])
@@ -134,12 +134,12 @@ def test_after_a_task_with_an_export_come_predictions(commands, task, loader):
     assert python == [f'in Python: artifacts_jax.{loader}({str(export)!r})']
 
 
-def test_nothing_follows_an_evaluation_of_an_imported_network(commands):
+def test_nothing_is_suggested_after_an_evaluation_of_an_imported_network(commands):
     _, after = commands
     assert after('probe') == ([], [])
 
 
-def test_without_the_console_command_python_starts_it(recipe, tmp_path, monkeypatch):
+def test_commands_start_with_python_if_the_console_command_is_missing(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(outline.shutil, 'which', lambda name: None)
     recipe.stages = ('artifacts',)
     (line,) = outline.next_steps(recipe, tmp_path)
