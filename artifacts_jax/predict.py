@@ -77,7 +77,7 @@ def _write_detections(export, folder, out, min_score, proposals_file):
     detect, names = detector.load_detect_fn(export)
     images = _read_records(folder)
     source = proposals_file or proposals.SELECTIVE_SEARCH
-    boxes = proposals.load(images, source, place=str(folder), folder=out / 'proposals')
+    boxes = proposals.load(images, source, split=str(folder), folder=out / 'proposals')
     rows, detected = [('image', 'label', 'score', 'x1', 'y1', 'x2', 'y2')], detect(images, boxes)
     for row, image_detections in detected.items():
         name = images[row].name

@@ -57,9 +57,9 @@ class Data:
         if source == proposals.SELECTIVE_SEARCH:
             configured = options.proposal_folder
             folder = Path(configured).expanduser() if configured else workdir / NAME / 'proposals'  # type: ignore[operator]
-        place, workers = f'{split} of {self.config.data.name}', self.config.data.workers
-        load = partial(proposals.load, self.records[split], source, place=place, folder=folder, workers=workers)
-        return self.datasets.cache(('proposals', source, place, folder), load)
+        title, workers = f'{split} of {self.config.data.name}', self.config.data.workers
+        load = partial(proposals.load, self.records[split], source, split=title, folder=folder, workers=workers)
+        return self.datasets.cache(('proposals', source, title, folder), load)
 
     def images(self, workdir: Path) -> dict[str, batches.Images]:
         """Returns {'train': images, 'test': images}."""

@@ -81,7 +81,7 @@ def test_invalid_boxes_are_errors_or_skipped(exported, image, capsys):
         detect(image, [[0, 0, np.nan, 5]])
     found, expected = detect(image, [*BOXES.tolist(), [9, 9, 8, 12]]), detect(image, BOXES)
     np.testing.assert_array_equal(found.scores, expected.scores)
-    assert '1 boxes are less than a pixel wide or high and left out' in capsys.readouterr().err
+    assert '1 boxes are less than a pixel wide or high and skipped' in capsys.readouterr().err
 
 
 def test_a_detector_export_loads_as_features_but_not_as_classifier(exported, config, stage_states, image, tmp_path):

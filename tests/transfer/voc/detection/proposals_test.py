@@ -25,24 +25,24 @@ def load(images, tmp_path):
     def load(*boxes):
         arrays = [np.array(each, np.float64).reshape(-1, 4) for each in boxes]
         proposals.write_file(tmp_path / 'boxes.npz', [record.name for record in images], arrays)
-        return proposals.load(images, str(tmp_path / 'boxes.npz'), place='trainval of VOC')
+        return proposals.load(images, str(tmp_path / 'boxes.npz'), split='trainval of VOC')
 
     return load
 
 
-def test_boxes_are_sorted_and_recall_is_said(load, capsys):
+def test_boxes_are_sorted_and_their_recall_is_printed(load, capsys):
     found = load(GOOD, [[0, 0, 9, 19]], GOOD[:2])
     assert [each.tolist() for each in found] == [[GOOD[0], GOOD[2], GOOD[1]], [[0, 0, 9, 19]], GOOD[:2]]
     assert {each.dtype.name for each in found} == {'float32'}
-    said = capsys.readouterr()
-    assert said.out == (
-        'proposals of trainval of VOC: 3 images, 2 boxes in each (1 to 3); they find 50.0 % and 50.0 % of 2 objects at'
-        ' IoU 0.5 and 0.7\n'
+    printed = capsys.readouterr()
+    assert printed.out == (
+        'proposals of trainval of VOC: 3 images, 2 boxes per image on average (1 to 3); recall of 2 objects: 50.0 % at'
+        ' IoU 0.5, 50.0 % at IoU 0.7\n'
     )
-    assert said.err == ''
+    assert printed.err == ''
 
 
-def test_recall_by_hand():
+def test_recall_equals_a_calculation_by_hand():
     dogs = made.objects(('dog', (0, 0, 9, 9)), ('dog', (50, 50, 59, 59), True))
     objects = [dogs, made.objects(('cat', (0, 0, 9, 9)))]
     boxes = [np.array([[0, 0, 9, 5], [50, 50, 59, 59]], np.float32), np.zeros((0, 4), np.float32)]
@@ -51,53 +51,55 @@ def test_recall_by_hand():
     assert proposals.compute_recall([made.objects()], boxes[1:]) == ([None, None], 0)
 
 
-def test_boxes_that_reach_outside_are_cut_and_said(load, capsys):
+def test_boxes_beyond_the_image_are_clipped_with_a_warning(load, capsys):
     many = GOOD * 10
     found = load([*many, [-3, 4, 5, 9]], [[0, 0, 10, 19], [0.5, 1, 9.5, 20]], many)
     assert [0, 4, 5, 9] in found[0].tolist()
     np.testing.assert_array_equal(found[1], [[0, 0, 9, 19], [0.5, 1, 9, 19]])
-    said = capsys.readouterr().err
-    assert 'of trainval of VOC: 3 boxes reach beyond their images and are cut, such as 1 of image a' in said
-    assert said.count('\n') == 1
+    warning = capsys.readouterr().err
+    assert 'of trainval of VOC: 3 boxes reach beyond their images and are clipped, such as 1 of image a' in warning
+    assert warning.count('\n') == 1
 
 
-def test_what_is_no_pixel_wide_or_high_is_left_out_and_said(load, capsys):
+def test_empty_boxes_are_skipped_with_a_warning(load, capsys):
     outside = [20.5, 0, 21, 9]  # hardly
     found = load([*GOOD * 10, [5, 5, 4, 9], [5, 5, 9, 4], [9, 9, 2, 2], outside], [[0, 0, 0, 0]], GOOD)
     assert [len(each) for each in found] == [30, 1, 3]
-    said = capsys.readouterr().err
-    assert '4 boxes are less than a pixel wide or high and left out, such as 4 of image a' in said
-    assert said.count('\n') == 1
+    warning = capsys.readouterr().err
+    assert '4 boxes are less than a pixel wide or high and skipped, such as 4 of image a' in warning
+    assert warning.count('\n') == 1
 
 
-def test_an_image_without_boxes_is_said_and_all_of_them_are_an_error(load, capsys):
+def test_an_image_without_boxes_is_a_warning_and_a_split_without_boxes_an_error(load, capsys):
     assert [len(each) for each in load(GOOD, [], GOOD)] == [3, 0, 3]
-    said = capsys.readouterr()
-    assert said.err.endswith('boxes.npz of trainval of VOC: 1 of 3 images have no box, such as b\n')
-    assert said.err.count('\n') == 1
+    printed = capsys.readouterr()
+    assert printed.err.endswith('boxes.npz of trainval of VOC: 1 of 3 images have no box, such as b\n')
+    assert printed.err.count('\n') == 1
     with pytest.raises(DataError, match=r'boxes\.npz of trainval of VOC: no image has a box$'):
         load([], [], [])
 
 
-def test_boxes_of_other_images_are_refused(load):
-    with pytest.raises(DataError, match='boxes of 1 of 3 images, such as b, do not fit into them: they are of other'):
+def test_boxes_of_other_images_are_an_error(load):
+    with pytest.raises(
+        DataError, match='the boxes of 1 of 3 images, such as b, reach beyond the images: they belong to'
+    ):
         load(GOOD, GOOD, GOOD)
-    with pytest.raises(DataError, match='the boxes of image c hold nan or inf'):
+    with pytest.raises(DataError, match='the boxes of image c contain nan or inf'):
         load(GOOD, [], [[0, 0, np.nan, 5]])
 
 
-def test_a_source_that_is_none(images):
-    with pytest.raises(DataError, match=r"no proposals 'edge_boxes': expected selective_search, or a file .mat or .np"):
-        proposals.load(images, 'edge_boxes', place='test')
-    with pytest.raises(ValueError, match='proposals by selective_search need a folder'):
-        proposals.load(images, 'selective_search', place='test')
+def test_an_unknown_source_is_an_error(images):
+    with pytest.raises(DataError, match=r"unknown proposals 'edge_boxes': expected selective_search, or a .mat or .np"):
+        proposals.load(images, 'edge_boxes', split='test')
+    with pytest.raises(ValueError, match='selective_search needs a folder'):
+        proposals.load(images, 'selective_search', split='test')
 
 
 @pytest.mark.slow
 def test_selective_search_finds_most_objects_of_photographs(tmp_path, capsys):
     pytest.importorskip('cv2.ximgproc', reason='no OpenCV with its contributed modules, of [voc]')
     opened = devkit.open_voc(str(photographs.devkit(tmp_path, side=256)), ['trainval'])['trainval']
-    found = proposals.load(opened, 'selective_search', place='test', folder=tmp_path)
+    found = proposals.load(opened, 'selective_search', split='test', folder=tmp_path)
     assert [100 < len(each) < 2000 for each in found] == 5 * [True]
     (half, most), _ = proposals.compute_recall([record.objects for record in opened], found)
     assert half > 0.8

@@ -164,8 +164,8 @@ def test_box_targets_are_normalised_and_new_layers_initialised_from_data(tree, s
 @pytest.mark.parametrize(
     ('options', 'error', 'message'),
     [
-        ({'proposals': '/nowhere/{split}.mat'}, DataError, 'there is no file /nowhere/trainval.mat of proposals'),
-        ({'proposals': 'edge_boxes'}, DataError, 'expected selective_search, or a file'),
+        ({'proposals': '/nowhere/{split}.mat'}, DataError, 'there is no file /nowhere/trainval.mat'),
+        ({'proposals': 'edge_boxes'}, DataError, 'expected selective_search, or a .mat'),
         ({'longest': 20}, configuration.ConfigError, 'longest=20: expected lengths of the shorter side'),
         (
             {'test_scales': (24, 48)},
@@ -193,7 +193,7 @@ def test_damaged_images_are_listed_in_skipped_tsv_and_not_counted(tree, tmp_path
 
 def test_proposals_of_other_images_are_an_error(tree, tmp_path):
     proposals.write_file(tmp_path / 'other.npz', ['000100'], [np.ones((1, 4), np.float32)])
-    with pytest.raises(DataError, match='no boxes of 6 of the 6 images'):
+    with pytest.raises(DataError, match='no boxes for 6 of the 6 images'):
         pipeline.run(configuration.check(small(tree, proposals=str(tmp_path / 'other.npz'))), tmp_path / 'run')
 
 
