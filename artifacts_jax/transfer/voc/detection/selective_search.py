@@ -1,10 +1,10 @@
-"""Boxes by selective search, as OpenCV has it, kept on disk: seconds for an image, hours for VOC.
+"""Region proposals by OpenCV's selective search, saved on disk, because they take seconds per image and hours for VOC.
 
-A folder has NAME.npz for each image: its boxes, and what they were made from. What is there is not searched again, so
-that a run which was killed goes on where it was. Where the image of a name, or how it is searched, has become another
-one, its file is written anew.
+The folder has a file NAME.npz per image, with its boxes and a record of the image and settings that gave them. Saved
+boxes are used again, so a killed run resumes where it stopped. If the image with a name or the settings have changed,
+the boxes are computed and saved again.
 
-The boxes are a function of the image, but OpenCV returns them in random order: they are sorted.
+The boxes are a function of the image. OpenCV returns them in random order, so they are sorted.
 """
 
 import concurrent.futures
@@ -31,72 +31,73 @@ from artifacts_jax.data.errors import DataError
 from artifacts_jax.devices import host
 from artifacts_jax.files import write_atomically
 
-PROVENANCE = 'made_from'  # the name in the files, which earlier versions have written
+PROVENANCE = 'made_from'  # name of the array in the files, as in earlier versions
 
-MAX_SIDE = 500  # of a larger image, when it is searched: the largest side of VOC's images
+MAX_SIDE = 500  # pixels, as in VOC; larger images are scaled down for the search
 SETTINGS = {'mode': 'fast', 'side': MAX_SIDE}
-MAX_LINES = 20  # are printed in all, where there is no terminal to draw a bar in
+MAX_LINES = 20  # of progress, if the output is not a terminal with a progress bar
 
 
 def search(image: UInt8[np.ndarray, 'H W 3']) -> Float32[np.ndarray, 'N 4']:
-    """Returns the boxes of an image: x1 y1 x2 y2, sorted; pixels are counted from 0, and those named belong to a box.
+    """Returns the boxes of an image, sorted: x1 y1 x2 y2, 0-based; both corner pixels belong to the box.
 
-    An image with a side of more than 500 pixels is scaled down for it.
+    An image with a side of more than 500 pixels is scaled down for the search.
 
     Args:
-      image: in RGB, 0 to 255.
+      image: RGB, values from 0 to 255.
 
     Raises:
       DataError: OpenCV with its contributed modules is not installed.
     """
     method = _opencv().ximgproc.segmentation.createSelectiveSearchSegmentation()
-    fitted = decoding.limit_size(image, MAX_SIDE)
-    method.setBaseImage(np.ascontiguousarray(fitted[..., ::-1]))  # it reads BGR
+    scaled = decoding.limit_size(image, MAX_SIDE)
+    method.setBaseImage(np.ascontiguousarray(scaled[..., ::-1]))  # BGR
     method.switchToSelectiveSearchFast()
-    found = method.process().astype(np.float32)  # x, y, width, height
-    ends = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], axis=1)
+    boxes = method.process().astype(np.float32)  # x, y, width, height
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     sides = np.array([image.shape[1], image.shape[0]] * 2, np.float32)
-    scale = sides / np.array([fitted.shape[1], fitted.shape[0]] * 2, np.float32)
-    return np.unique(np.minimum(ends * scale, sides) - np.array([0, 0, 1, 1], np.float32), axis=0)
+    scale = sides / np.array([scaled.shape[1], scaled.shape[0]] * 2, np.float32)
+    return np.unique(np.minimum(corners * scale, sides) - np.array([0, 0, 1, 1], np.float32), axis=0)
 
 
 def search_records(
     records: Sequence, folder: Path, *, workers: int = 0
 ) -> tuple[list[Float32[np.ndarray, '_ 4']], dict[str, str]]:
-    """Returns the boxes of images, as `search` does, each from the folder or searched and kept there.
+    """Returns the boxes of images: saved ones from the folder, and new ones, which are saved in the folder.
 
     Args:
-      records: of the images.
-      folder: keeps the boxes; several runs may share it.
-      workers: processes that search, 0: as many as there are CPUs.
+      records: the records of the images.
+      folder: the folder of the saved boxes; several runs may share it.
+      workers: number of processes; 0: one per CPU.
 
     Returns:
-      (the boxes of each image, {name: why it cannot be read} of those images that have none for this reason).
+      (the boxes of each image as `search` returns them, {name: reason} of the images that cannot be decoded and so have
+      no boxes).
 
     Raises:
       DataError: OpenCV with its contributed modules is not installed, or a process was killed.
-      ConfigError: the file system has no locks.
+      ConfigError: the file system does not support locks.
     """
     folder = Path(folder)
-    found = _read_saved(folder, records)
-    if all(boxes is not None for boxes in found):
-        return found, {}
+    all_boxes = _read_saved(folder, records)
+    if all(boxes is not None for boxes in all_boxes):
+        return all_boxes, {}
     _opencv()
     unusable = {}
     with host.exclusive_lock(folder, should_wait=True):
-        found = _read_saved(folder, records)  # another run may have searched meanwhile
-        missing = [n for n, boxes in enumerate(found) if boxes is None]
+        all_boxes = _read_saved(folder, records)  # another run may have saved boxes in the meantime
+        missing = [n for n, boxes in enumerate(all_boxes) if boxes is None]
         workers = min(workers or host.cpus(), len(missing))
         print(
-            f'selective search: {len(missing):,} of {len(found):,} images, by {workers} processes, seconds each; kept'
-            f' in {folder}',
+            f'selective search: {len(missing):,} of {len(all_boxes):,} images, {workers} processes, some seconds per'
+            f' image; boxes are saved in {folder}',
             flush=True,
         )
-        for n, boxes, reason in _shown(_searched(records, missing, folder, workers), len(missing)):
-            found[n] = boxes
+        for n, boxes, reason in _report_progress(_search_missing(records, missing, folder, workers), len(missing)):
+            all_boxes[n] = boxes
             if reason:
                 unusable[records[n].name] = reason
-    return found, unusable
+    return all_boxes, unusable
 
 
 def _opencv() -> Any:
@@ -104,16 +105,16 @@ def _opencv() -> Any:
         import cv2
 
         _ = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation
-    except (ImportError, AttributeError) as error:  # the latter of an OpenCV without contributed modules
+    except (ImportError, AttributeError) as error:  # AttributeError: OpenCV without contributed modules
         raise DataError(
-            f"selective search needs OpenCV with its contributed modules ({error}): pip install -e '.[voc]', or give a"
-            f' file of proposals, .mat or .npz'
+            f"selective search needs OpenCV with its contributed modules ({error}): pip install -e '.[voc]', or use a"
+            f' .mat or .npz file of proposals'
         ) from error
     return cv2
 
 
 def _read_saved(folder, records):
-    """Returns the boxes of each image that the folder has, None of another."""
+    """Returns the saved boxes of each image, None if the folder does not have them."""
     with concurrent.futures.ThreadPoolExecutor(host.cpus()) as pool:
         return list(pool.map(lambda n: _read(folder, records[n]), range(len(records))))
 
@@ -126,7 +127,7 @@ def _read(folder, record):
         with npz.open_npz(path) as archive:
             provenance, boxes = (npz.read_array(archive, name) for name in (PROVENANCE, 'boxes'))
         return boxes if provenance.item() == _provenance(record) else None
-    except (DataError, KeyError, ValueError, OSError):  # damaged, or no image to compare with: the search says so
+    except (DataError, KeyError, ValueError, OSError):  # a damaged file, or a missing image, which the search reports
         return None
 
 
@@ -135,53 +136,54 @@ def _path(folder, record):
 
 
 def _provenance(record):
-    """Returns what the boxes of an image depend on, as text."""
+    """Returns a JSON text of everything that the boxes of an image depend on."""
     content = record.file if isinstance(record.file, bytes) else record.file.read_bytes()
     image = hashlib.blake2b(content, digest_size=16).hexdigest()
     return json.dumps({'image': image, 'size': record.size, **SETTINGS})
 
 
-def _searched(records, missing, folder, workers):
-    """Yields (position, boxes, why there are none) of images as they are searched, by processes if there are several.
+def _search_missing(records, missing, folder, workers):
+    """Yields (position, boxes, reason why the image has none or '') in the order of completion.
 
-    Records are taken when they are needed: they may hold the images.
+    Records are read one at a time, because they may hold the images in memory.
     """
     if workers == 1:
-        yield from (_search_and_keep(n, records[n], folder) for n in missing)
+        yield from (_search_and_save(n, records[n], folder) for n in missing)
         return
-    # Threads of JAX and of others would not outlive a fork.
-    # joblib's processes stay for five minutes after the program was killed; these end at once.
-    pool = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _begin)
+    # Processes are spawned, because a fork would lose the threads of JAX and other libraries.
+    # This is not joblib, whose processes live for five minutes after the program was killed; these end at once.
+    pool = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _init_worker)
     try:
         running = set()
         for n in missing:
-            running.add(pool.submit(_search_and_keep, n, records[n], folder))
+            running.add(pool.submit(_search_and_save, n, records[n], folder))
             while len(running) > 2 * workers:
                 done, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-                yield from (each.result() for each in done)
-        yield from (each.result() for each in concurrent.futures.as_completed(running))
+                yield from (future.result() for future in done)
+        yield from (future.result() for future in concurrent.futures.as_completed(running))
     except BrokenProcessPool as error:
         raise DataError(
-            'a process of selective search was killed, perhaps since memory was short; what it has found is kept: run'
+            'a process of selective search was killed, perhaps because of too little memory; its boxes are saved: run'
             ' the same command again, with a smaller data.workers'
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin():
-    """Prepares a process: it ends with the one that has started it, however that ends, and uses one CPU."""
+def _init_worker():
+    """Initialises a worker process: it uses one CPU, and ends when its parent ends for any reason."""
 
-    def follow():
+    def exit_with_parent():
         multiprocessing.parent_process().join()
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the other one, too
+    threading.Thread(target=exit_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     _opencv().setNumThreads(1)
 
 
-def _search_and_keep(n, record, folder):
+def _search_and_save(n, record, folder):
+    """Returns (n, boxes, ''), or (n, no boxes, reason) if the image cannot be decoded."""
     try:
         image = record.read_image()
     except decoding.UnusableError as error:
@@ -192,8 +194,8 @@ def _search_and_keep(n, record, folder):
     return n, boxes, ''
 
 
-def _shown(results: Iterator, total: int) -> Iterator:
-    """Yields the results with a bar of how many there are, or a line now and then."""
+def _report_progress(results: Iterator, total: int) -> Iterator:
+    """Yields the results and shows a progress bar in a terminal, or else prints up to MAX_LINES lines."""
     if sys.stdout.isatty():
         yield from track(results, 'selective search', total=total)
         return
@@ -202,5 +204,8 @@ def _shown(results: Iterator, total: int) -> Iterator:
         yield result
         if n % every == 0:
             seconds = time.monotonic() - start
-            left = (total - n) * seconds / n / 60
-            print(f'selective search: {n:,}/{total:,}  {n / seconds:.1f} images/s  {left:.1f} min left', flush=True)
+            minutes_left = (total - n) * seconds / n / 60
+            print(
+                f'selective search: {n:,}/{total:,}  {n / seconds:.1f} images/s  {minutes_left:.1f} min left',
+                flush=True,
+            )

@@ -64,7 +64,7 @@ def test_files_with_names_may_have_more_images_in_another_order(make, file, tmp_
          'no boxes for 3 of the 3 images, such as 000005; it has 3 images, such as 1: it belongs to another split'),
         (lambda p: mat(p / 'a.mat', images=cells(NAMES[:2])), 'has 2 images and the boxes of 3'),
         (lambda p: mat(p / 'a.mat', images=cells([1, 2, 3])), 'images has .*; expected the name of an image'),
-        (lambda p: mat(p / 'a.mat', images=cells(['000005', '000005', '000009'])), 'has the image 000005 more than once'),
+        (lambda p: mat(p / 'a.mat', images=cells(['000005', '000005', '000009'])), 'the image 000005 more than once'),
         (lambda p: mat(p / 'a.mat', boxes=None), 'has no boxes; expected boxes, a cell per image'),
         (lambda p: mat(p / 'a.mat', boxes=BOXES[0]), 'has boxes as float32 .*; expected boxes, a cell'),
         (lambda p: mat(p / 'a.mat', boxes=cells([BOXES[0], BOXES[0][:, :3], BOXES[2]])),

@@ -20,7 +20,7 @@ SIZE = (48, 60)
 
 
 def scene(*colours):
-    """An image of rectangles, which selective search finds."""
+    """Returns an image of rectangles, which selective search finds."""
     pixels = np.full((*SIZE, 3), 200, np.uint8)
     for n, colour in enumerate(colours):
         pixels[10 : 30 + 4 * n, 18 * n + 4 : 18 * n + 16] = colour
@@ -47,14 +47,14 @@ def images(tmp_path):
 
 @pytest.fixture
 def searched(monkeypatch):
-    """The sums of the images that are searched from now on."""
+    """The pixel sums of the images that are searched during the test."""
     sums, search = [], selective_search.search
     monkeypatch.setattr(selective_search, 'search', lambda image: sums.append(int(image.sum())) or search(image))
     return sums
 
 
 def wait_for(condition):
-    """Returns what a function returns, once that is not empty."""
+    """Calls a function until its result is true, and returns the result."""
     end = time.monotonic() + 60
     while not (found := condition()):
         assert time.monotonic() < end
@@ -66,7 +66,7 @@ def same(first, second):
     return len(first) == len(second) and all(map(np.array_equal, first, second))
 
 
-def test_boxes_are_sorted_and_those_of_the_image(opencv):
+def test_boxes_are_sorted_and_match_the_image(opencv):
     boxes = selective_search.search(SCENES['c'])
     assert boxes.dtype == np.float32
     assert [0, 0, 59, 47] in boxes.tolist()
@@ -84,21 +84,22 @@ def test_a_large_image_is_scaled_down(opencv, monkeypatch):
     assert np.abs(boxes - [12, 30, 47, 89]).max(axis=1).min() <= 3  # the blue rectangle
 
 
-def test_what_is_kept_is_not_searched_again(opencv, images, searched, tmp_path, capsys):
-    folder = tmp_path / 'kept'
+def test_saved_boxes_are_used_again(opencv, images, searched, tmp_path, capsys):
+    folder = tmp_path / 'boxes'
     found, unusable = selective_search.search_records(images, folder, workers=1)
     assert (len(searched), unusable) == (3, {})
-    said = capsys.readouterr().out
-    assert f'selective search: 3 of 3 images, by 1 processes, seconds each; kept in {folder}' in said
-    assert 'selective search: 3/3' in said
+    printed = capsys.readouterr().out
+    assert 'selective search: 3 of 3 images, 1 processes' in printed
+    assert f'boxes are saved in {folder}' in printed
+    assert 'selective search: 3/3' in printed
     again, _ = selective_search.search_records(images, folder, workers=1)
     assert same(found, again)
     assert len(searched) == 3
     assert capsys.readouterr().out == ''
 
 
-def test_after_a_kill_what_is_missing_or_cut_short_is_searched(opencv, images, searched, tmp_path):
-    folder = tmp_path / 'kept'
+def test_after_a_kill_missing_and_truncated_files_are_computed_again(opencv, images, searched, tmp_path):
+    folder = tmp_path / 'boxes'
     found, _ = selective_search.search_records(images, folder, workers=1)
     (folder / 'a.npz').unlink()
     (folder / 'b.npz').write_bytes((folder / 'b.npz').read_bytes()[:-30])
@@ -108,8 +109,8 @@ def test_after_a_kill_what_is_missing_or_cut_short_is_searched(opencv, images, s
     assert sorted(path.name for path in folder.iterdir()) == ['.a.npz.killed', 'a.npz', 'b.npz', 'c.npz', 'lock']
 
 
-def test_another_image_of_the_name_and_other_settings_are_noticed(opencv, images, searched, tmp_path, monkeypatch):
-    folder = tmp_path / 'kept'
+def test_a_changed_image_or_setting_is_computed_again(opencv, images, searched, tmp_path, monkeypatch):
+    folder = tmp_path / 'boxes'
     found, _ = selective_search.search_records(images, folder, workers=1)
     shutil.copy(images[2].file, images[0].file)
     changed, _ = selective_search.search_records(images, folder, workers=1)
@@ -123,19 +124,19 @@ def test_another_image_of_the_name_and_other_settings_are_noticed(opencv, images
     assert len(searched) == 7
 
 
-def test_an_image_that_cannot_be_read_has_no_boxes_and_is_not_kept(opencv, images, tmp_path):
+def test_an_unreadable_image_has_no_boxes_and_no_file(opencv, images, tmp_path):
     images[1].file.write_bytes(b'no image')
-    folder = tmp_path / 'kept'
+    folder = tmp_path / 'boxes'
     found, unusable = selective_search.search_records(images, folder, workers=1)
     assert [len(boxes) > 0 for boxes in found] == [True, False, True]
     assert list(unusable) == ['b']
-    assert 'no image' in unusable['b']
+    assert 'not an image' in unusable['b']
     assert not (folder / 'b.npz').exists()
     PIL.Image.fromarray(SCENES['b']).save(images[1].file)
     assert len(selective_search.search_records(images, folder, workers=1)[0][1])
 
 
-def test_processes_find_the_same(opencv, images, tmp_path):
+def test_the_number_of_processes_does_not_change_the_boxes(opencv, images, tmp_path):
     images[2].file.unlink()
     alone, reasons = selective_search.search_records(images, tmp_path / 'alone', workers=1)
     shared, others = selective_search.search_records(images, tmp_path / 'shared', workers=2)
@@ -143,8 +144,8 @@ def test_processes_find_the_same(opencv, images, tmp_path):
     assert reasons == others == {'c': 'No such file or directory'}
 
 
-def test_a_killed_process_is_one_line_and_what_was_found_is_kept(opencv, images, tmp_path):
-    folder, others = tmp_path / 'kept', {*multiprocessing.active_children()}
+def test_a_killed_process_is_a_one_line_error_and_boxes_are_saved(opencv, images, tmp_path):
+    folder, others = tmp_path / 'boxes', {*multiprocessing.active_children()}
     many = [dataclasses.replace(images[n % 3], name=f'{n:04}') for n in range(3000)]
 
     def kill():
@@ -173,17 +174,17 @@ selective_search.search_records([dataclasses.replace(record, name=f'{n:04}') for
 """
 
 
-def test_processes_end_with_the_program_that_was_killed(opencv, images, tmp_path):
-    command = [sys.executable, '-c', PROGRAM, images[0].file, tmp_path / 'kept']
+def test_worker_processes_end_when_the_program_is_killed(opencv, images, tmp_path):
+    command = [sys.executable, '-c', PROGRAM, images[0].file, tmp_path / 'boxes']
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as program:
-        wait_for(lambda: list((tmp_path / 'kept').glob('*.npz')) or program.poll())
+        wait_for(lambda: list((tmp_path / 'boxes').glob('*.npz')) or program.poll())
         program.kill()
         said, _ = program.communicate(timeout=20)  # until no process holds the pipe
     assert program.returncode == -signal.SIGKILL, said
-    assert len(list((tmp_path / 'kept').glob('*.npz'))) < 3000
+    assert len(list((tmp_path / 'boxes').glob('*.npz'))) < 3000
 
 
-def test_without_opencv_one_line_says_what_to_do(images, tmp_path, monkeypatch):
+def test_without_opencv_a_one_line_error_says_how_to_install_it(images, tmp_path, monkeypatch):
     original = builtins.__import__
 
     def without(name, *arguments, **options):
@@ -193,5 +194,5 @@ def test_without_opencv_one_line_says_what_to_do(images, tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, '__import__', without)
     with pytest.raises(DataError, match=r"^selective search needs OpenCV .* pip install -e '\.\[voc\]'.*$"):
-        selective_search.search_records(images, tmp_path / 'kept')
-    assert not (tmp_path / 'kept').exists()
+        selective_search.search_records(images, tmp_path / 'boxes')
+    assert not (tmp_path / 'boxes').exists()
