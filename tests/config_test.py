@@ -10,16 +10,16 @@ from artifacts_jax.configs import declarations, default
 from artifacts_jax.training import results
 
 ROOT = Path(__file__).parent.parent
-PARTS = ('variants', 'declarations', 'saved', 'tasks')  # of configurations
-FILES = [path.relative_to(ROOT) for path in (ROOT / 'configs').rglob('*.py') if path.stem not in PARTS]
+MODULES = ('variants', 'declarations', 'saved', 'tasks')  # modules in configs/ that are not configurations
+FILES = [path.relative_to(ROOT) for path in (ROOT / 'configs').rglob('*.py') if path.stem not in MODULES]
 NAMES = sorted('.'.join(path.with_suffix('').parts) for path in FILES)
 
 
-def settle(config, workdir, *, force=False):
-    different = configuration.compare(config, workdir, force=force)
-    if different is not None:
+def compare_and_write(config, workdir, *, force=False):
+    differences = configuration.compare(config, workdir, force=force)
+    if differences is not None:
         results.write_config(workdir, config)
-    return different
+    return differences
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -32,7 +32,7 @@ def test_every_config_loads_and_can_be_run(name):
 def test_every_key_has_a_comment_and_is_read():
     read = set()
     for path in (ROOT / 'artifacts_jax').rglob('*.py'):
-        if path.name != 'config.py':  # which only checks them
+        if path.name != 'config.py':  # it only validates the keys
             read |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
     commented = declarations.parse_comments(
         ''.join((ROOT / 'configs' / name).read_text() for name in declarations.FILES)
@@ -98,28 +98,28 @@ def test_invalid_value_raises_an_error_with_the_accepted_values(key, value, mess
 
 def test_work_directory_keeps_its_configuration_unless_forced(tmp_path):
     config = default.get_config()
-    settle(config, tmp_path)
-    config.log_every = 7  # what is shown may change
-    config.stl10.folds = 'fold_indices.txt'  # and so may which results there are
-    settle(config, tmp_path)
+    compare_and_write(config, tmp_path)
+    config.log_every = 7  # keys of logging can change
+    config.stl10.folds = 'fold_indices.txt'  # and keys that select results
+    compare_and_write(config, tmp_path)
     config.artifacts.drop_rate = 0.5
     with pytest.raises(configuration.ConfigError, match=r'artifacts.drop_rate: 0.7 in config.json, 0.5 now'):
-        settle(config, tmp_path)
-    assert 'artifacts.drop_rate: 0.7 in config.json, 0.5 now' in settle(config, tmp_path, force=True)
-    assert settle(config, tmp_path) is None
+        compare_and_write(config, tmp_path)
+    assert 'artifacts.drop_rate: 0.7 in config.json, 0.5 now' in compare_and_write(config, tmp_path, force=True)
+    assert compare_and_write(config, tmp_path) is None
 
 
 @pytest.mark.parametrize('text', ['{"seed": ', '[]'])
 def test_a_damaged_configuration_is_never_replaced(unchecked, text, config, tmp_path):
     (tmp_path / 'config.json').write_text(text)
     with pytest.raises(configuration.ConfigError, match=r'config\.json cannot be read: .*; delete it if you are sure'):
-        settle(config, tmp_path, force=True)
+        compare_and_write(config, tmp_path, force=True)
     assert (tmp_path / 'config.json').read_text() == text
 
 
 def test_a_work_directorys_configuration_is_read_as_it_was_written(config, tmp_path):
     config.artifacts.drop_rate, config.stages = 0.3, ('artifacts',)
-    settle(config, tmp_path)
+    compare_and_write(config, tmp_path)
     loaded, newer = configuration.load(tmp_path, default.get_config())
     assert loaded == config
     assert loaded.is_locked
@@ -128,7 +128,7 @@ def test_a_work_directorys_configuration_is_read_as_it_was_written(config, tmp_p
 
 
 def test_keys_that_a_work_directory_lacks_keep_their_defaults_and_are_named(config, tmp_path):
-    settle(config, tmp_path)
+    compare_and_write(config, tmp_path)
     saved = json.loads((tmp_path / 'config.json').read_text())
     del saved['artifacts']['rounds'], saved['stl10']
     (tmp_path / 'config.json').write_text(json.dumps(saved))

@@ -33,7 +33,7 @@ def original(devices, stage_states, tmp_path_factory):
 
 @pytest.fixture
 def saved(original, tmp_path):
-    """A copy of it."""
+    """A copy of `original`."""
     return shutil.copytree(original, tmp_path / 'checkpoints')
 
 
@@ -102,10 +102,10 @@ def test_damaged_checkpoint_is_moved_and_the_previous_one_restored(
 def test_checksums_detect_every_flipped_byte(config, devices, saved, stage_states, tmp_path):
     expected = {step: at(stage_states[autoencoder], step) for step in (2, 4)}
     for number, path in enumerate(files(saved / '4')):
-        for place in (0.1, 0.5, 0.9):
-            copy = tmp_path / f'{number}-{place}' / 'checkpoints'
+        for position in (0.1, 0.5, 0.9):
+            copy = tmp_path / f'{number}-{position}' / 'checkpoints'
             shutil.copytree(saved, copy)
-            flip(copy / path.relative_to(saved), place)
+            flip(copy / path.relative_to(saved), position)
             restored = restore(config, devices, copy)
             jax.tree.map(np.testing.assert_array_equal, restored, expected[int(restored.step)])
 

@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends as one that was left alone. KILLS=30 makes the nightly test long."""
+"""A run that is killed repeatedly reaches the same state as an uninterrupted run; KILLS sets the number of kills."""
 
 import os
 import random
@@ -21,7 +21,7 @@ OFTEN = '--config.checkpoint_every=4'
 )
 def test_run_killed_at_any_moment_resumes_to_the_same_state(kills, runs):
     began = time.monotonic()
-    runs.finish(f'again_{kills}', OFTEN)  # everything is compiled, so that this shows how long a run takes
+    runs.finish(f'again_{kills}', OFTEN)  # measures the duration of a run; everything is compiled before
     length, moments = time.monotonic() - began, random.Random(0)
     names, killed, saving = [f'killed_{kills}_0'], 0, 0
     while killed < kills:
@@ -36,7 +36,7 @@ def test_run_killed_at_any_moment_resumes_to_the_same_state(kills, runs):
         if runs.end(run)[0][0] == -signal.SIGKILL:
             killed += 1
             saving += bool(unfinished(runs.folder / names[-1]))
-        else:  # it was done before: the next kills are another run's
+        else:  # the run ended before the kill: continue with a new run
             names.append(f'killed_{kills}_{len(names)}')
     assert saving >= max(1, kills // 4)
     for name in names:
@@ -58,10 +58,10 @@ def test_run_resumes_after_a_full_disk(runs):
     if mounted.returncode:
         pytest.skip('mounting a small disk is not allowed here')
     try:
-        ((status, _, said),) = runs.end(runs.start('small_disk', OFTEN))
+        ((status, _, output),) = runs.end(runs.start('small_disk', OFTEN))
         assert status == 1
-        assert 'error: no room' in said
-        assert 'Traceback' not in said
+        assert 'error: no room' in output
+        assert 'Traceback' not in output
         subprocess.run(['mount', '-o', 'remount,size=100m', disk], check=True)
         runs.finish('small_disk', OFTEN)
         for stage in (autoencoder, artifacts):
@@ -71,5 +71,5 @@ def test_run_resumes_after_a_full_disk(runs):
 
 
 def unfinished(workdir):
-    """Returns the checkpoints that are being saved, or were when the run was killed."""
+    """Returns the temporary folders of unfinished saves."""
     return list(workdir.glob('*/checkpoints/*.orbax-checkpoint-tmp*'))

@@ -28,9 +28,9 @@ def datasets(config, photograph_folder):
 
 
 def rows(workdir, stage):
-    """Metrics without what a clock decides."""
-    kept = report.read_metrics(workdir / stage.NAME / 'metrics.jsonl')
-    return [{name: x for name, x in row.items() if name != 'train/images_per_second'} for row in kept]
+    """Returns the logged metrics without those that depend on time."""
+    logged = report.read_metrics(workdir / stage.NAME / 'metrics.jsonl')
+    return [{name: x for name, x in row.items() if name != 'train/images_per_second'} for row in logged]
 
 
 @pytest.mark.slow
@@ -146,13 +146,13 @@ def test_non_finite_loss_names_step_loss_and_checkpoint_and_is_replayed(
     with checkpoint.Checkpoints(tmp_path / 'autoencoder' / 'checkpoints', config) as checkpoints:
         assert checkpoints.latest_step == 3
     (path,) = replay.list_files(autoencoder, tmp_path)
-    seen = replay.run(path, autoencoder, config, tmp_path, devices, datasets, None)
-    assert seen['step'] == 5
-    assert [name for name, value in seen['values'].items() if not np.isfinite(value)] == ['loss/pixel']
-    assert seen['arrays'] == ['params/decoder/layer3/bias']
-    said = capsys.readouterr().out
-    assert 'autoencoder: replays step 5 from the checkpoint at step 3' in said
-    assert 'batch image: [8, 16, 16, 3] uint8' in said
+    replayed = replay.run(path, autoencoder, config, tmp_path, devices, datasets, None)
+    assert replayed['step'] == 5
+    assert [name for name, value in replayed['values'].items() if not np.isfinite(value)] == ['loss/pixel']
+    assert replayed['arrays'] == ['params/decoder/layer3/bias']
+    output = capsys.readouterr().out
+    assert 'autoencoder: replays step 5 from the checkpoint at step 3' in output
+    assert 'batch image: [8, 16, 16, 3] uint8' in output
 
 
 def test_incomplete_stage_is_an_error_with_its_step(config, devices, tmp_path):
