@@ -18,8 +18,8 @@ from artifacts_jax.training import keys, measure
 from artifacts_jax.training.state import State, select
 
 NAME = 'artifacts'
-SPLITS = ('train', 'probe_train', 'test')  # of the data, that it needs
-SUPPORTS_REPLAY = True  # by --replay
+SPLITS = ('train', 'probe_train', 'test')  # splits of the data that this stage needs
+SUPPORTS_REPLAY = True  # --replay can repeat a step with a NaN loss
 BASE = autoencoder  # the stage whose variables this one freezes
 PROGRESS_METRICS = held_out.PROGRESS_METRICS
 make_evaluator, make_plotter = held_out.make_evaluator, held_out.make_plotter
@@ -42,7 +42,7 @@ def plan(config: ConfigDict) -> tuple[int, int]:
     return config.artifacts.steps, config.batch_size
 
 
-def _optimiser(config):
+def _make_optimiser(config):
     stage = config.artifacts
     return optim.adam(optim.schedule(stage.learning_rate, stage.steps, config), config)
 
@@ -88,7 +88,7 @@ def create_state(variables: dict, *, config: ConfigDict) -> State:
     trained = (config.artifacts.generator, 'discriminator')
     state = State.create(
         select(variables, trained),
-        {(name,): _optimiser(config) for name in trained},
+        {(name,): _make_optimiser(config) for name in trained},
         ema=config.optim.ema_decay > 0,
         frozen=select(variables, autoencoder.NETWORKS),
     )
@@ -189,7 +189,7 @@ def _apply_gradients(current_game, state, results):
     """Returns (state, {name: scalar}) after one update of each network in results, {network: NetworkGradients}."""
     gradients = {network: total(result.gradients, current_game.axis_name) for network, result in results.items()}
     config = current_game.config
-    state, l2_terms, norms = optim.apply_gradients(state, gradients, _optimiser(config), l2=config.optim.l2)
+    state, l2_terms, norms = optim.apply_gradients(state, gradients, _make_optimiser(config), l2=config.optim.l2)
     names = {network: 'discriminator' if network == 'discriminator' else 'generator' for network in results}
     return state, {
         **{f'loss/{names[network]}_l2': term for network, term in l2_terms.items()},

@@ -18,10 +18,10 @@ from artifacts_jax.training import keys, measure, metrics
 from artifacts_jax.training.state import State, select
 
 NAME = 'autoencoder'
-SUPPORTS_REPLAY = True  # by --replay
+SUPPORTS_REPLAY = True  # --replay can repeat a step with a NaN loss
 BASE = None  # the stage whose variables this one builds on
 NETWORKS = ('encoder', 'decoder')
-SPLITS = ('train', 'test')  # of the data, that it needs
+SPLITS = ('train', 'test')  # splits of the data that this stage needs
 PROGRESS_METRICS = {'PSNR (dB)': 'psnr', 'mean squared error': 'mse'}  # {heading in the log: metric of the evaluation}
 
 
@@ -40,7 +40,7 @@ def plan(config: ConfigDict) -> tuple[int, int]:
     return config.autoencoder.steps, config.batch_size
 
 
-def _optimiser(config):
+def _make_optimiser(config):
     stage = config.autoencoder
     return optim.adam(optim.schedule(stage.learning_rate, stage.steps, config), config)
 
@@ -55,7 +55,9 @@ def init_state(key: Key[Array, ''], base: None, *, config: ConfigDict) -> State:
 
 def create_state(variables: dict, *, config: ConfigDict) -> State:
     """Returns the state at step 0 with the encoder and decoder of `variables`, for example those from tf1.convert."""
-    return State.create(select(variables, NETWORKS), {NETWORKS: _optimiser(config)}, ema=config.optim.ema_decay > 0)
+    return State.create(
+        select(variables, NETWORKS), {NETWORKS: _make_optimiser(config)}, ema=config.optim.ema_decay > 0
+    )
 
 
 def train_step(
@@ -102,10 +104,10 @@ def update(
         }
         return sum(terms.values()), (terms, updates['batch_stats'])
 
-    gradients = partial(jax.grad(loss, has_aux=True), state.params)
-    grads, (terms, batch_stats) = parallel.accumulated(gradients, config.accumulate, images)
+    compute_gradients = partial(jax.grad(loss, has_aux=True), state.params)
+    grads, (terms, batch_stats) = parallel.accumulated(compute_gradients, config.accumulate, images)
     grads, terms = parallel.total((grads, terms), axis_name)
-    new = state.apply_gradients(_optimiser(config), grads)
+    new = state.apply_gradients(_make_optimiser(config), grads)
     new = new.replace(
         step=state.step + 1,
         batch_stats=batch_stats,

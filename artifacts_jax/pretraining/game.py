@@ -56,7 +56,8 @@ class Batch(NamedTuple):
     images: Float[Array, 'B H W 3']  # in [-1, 1]
     mask: Float[Array, 'B M N 1']  # 1 kept, 0 dropped
     keys: ExampleKeys
-    index: Int[Array, ' B']  # type: ignore[assignment]  # a method of tuples; the examples' positions in the global batch
+    # positions of the examples in the global batch; mypy complains because tuples have a method `index`
+    index: Int[Array, ' B']  # type: ignore[assignment]
 
 
 class Examples(NamedTuple):

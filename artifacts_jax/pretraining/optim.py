@@ -15,7 +15,8 @@ from artifacts_jax.training.state import State
 def schedule(learning_rate: float, steps: int, config: ConfigDict) -> optax.Schedule:
     """Returns the learning rate as a function of the step.
 
-    It decays linearly to `final_fraction` of its start over the first `decay_fraction` of the steps, then is constant.
+    The rate decays linearly to `final_fraction` of its initial value over the first `decay_fraction` of the steps, then
+    it is constant.
     """
     return optax.linear_schedule(
         learning_rate,

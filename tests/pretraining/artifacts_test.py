@@ -86,7 +86,7 @@ def test_simultaneous_step_equals_plain_gradients(config, batch, first_game_step
         decay = jax.jit(jax.grad(lambda p: 5e-5 * losses.l2(p)))(state.params[network])
         norm = optax.tree.norm(jax.tree.map(np.subtract, gradient, decay))
         np.testing.assert_allclose(values[f'grad_norm/{network}'], norm, rtol=1e-4)
-    adam = artifacts._optimiser(config)
+    adam = artifacts._make_optimiser(config)
     updates, _ = jax.jit(adam.update)({'repair': repair}, state.opt_state['repair'])
     expected = optax.apply_updates({'repair': state.params['repair']}, updates)['repair']
     # The first step of Adam is near the sign of the gradient: rounding decides where a gradient is next to nothing.

@@ -65,7 +65,7 @@ def test_the_title_of_the_mask_figure_gives_the_auc_over_all_held_out_images(
         keys.stage_key(0, 'x'),
     )
     titles = []
-    monkeypatch.setattr(held_out.grids, 'mask_prediction', lambda *_, title, **options: titles.append(title))
+    monkeypatch.setattr(held_out.grids, 'plot_mask_prediction', lambda *_, title, **options: titles.append(title))
     held_out.make_plotter(config, devices, datasets, examples=2)(state, key, tmp_path)
     auc = held_out.make_evaluator(config, devices, datasets)(state, key)['mask_auc']
     assert f'{auc:.2f} over 16 images' in titles[0]
