@@ -40,7 +40,7 @@ def gather(x: Shaped[Array, 'b ...'], axis_name: str | None) -> Shaped[Array, 'B
     return x if axis_name is None else jax.lax.all_gather(x, axis_name, tiled=True)
 
 
-def accumulated(function: Callable, count: int, batch: PyTree) -> PyTree:
+def accumulate(function: Callable, count: int, batch: PyTree) -> PyTree:
     """Returns the mean of function(microbatch) over `count` microbatches, computed in turn to save memory.
 
     Microbatch j has the examples j, j + count, ...: equally many from each device, so that no example moves between

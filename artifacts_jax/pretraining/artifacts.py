@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from artifacts_jax.data import augment
 from artifacts_jax.devices import processes
-from artifacts_jax.devices.parallel import Devices, accumulated, mean, total
+from artifacts_jax.devices.parallel import Devices, accumulate, mean, total
 from artifacts_jax.models import architecture, layers
 from artifacts_jax.pretraining import autoencoder, game, held_out, history, optim
 from artifacts_jax.training import keys, measure
@@ -149,7 +149,7 @@ def _update_alternately(current_game, batch):
         examples = shared_examples or current_game.make_examples(microbatch)
         return current_game.compute_discriminator_gradients(microbatch, examples)[0]
 
-    discriminator = accumulated(discriminator_gradients, config.accumulate, batch)
+    discriminator = accumulate(discriminator_gradients, config.accumulate, batch)
     new, metrics = _apply_gradients(current_game, current_game.state, {'discriminator': discriminator})
 
     def generator_gradients(microbatch):
@@ -158,7 +158,7 @@ def _update_alternately(current_game, batch):
         forward = current_game.run_discriminator(params, examples.real, examples.fake, dropout_keys)
         return current_game.compute_generator_gradients(microbatch, examples, forward)
 
-    generator = accumulated(generator_gradients, config.accumulate, batch)
+    generator = accumulate(generator_gradients, config.accumulate, batch)
     new, generator_metrics = _apply_gradients(current_game, new, {config.artifacts.generator: generator})
     return new, discriminator, generator, {**metrics, **generator_metrics}
 
@@ -179,7 +179,7 @@ def _update_simultaneously(current_game, batch):
             forward = current_game.run_discriminator(params, examples.real, examples.fake, dropout_keys)
         return discriminator, current_game.compute_generator_gradients(microbatch, examples, forward)
 
-    discriminator, generator = accumulated(gradients, config.accumulate, batch)
+    discriminator, generator = accumulate(gradients, config.accumulate, batch)
     both = {'discriminator': discriminator, config.artifacts.generator: generator}
     new, metrics = _apply_gradients(current_game, state, both)
     return new, discriminator, generator, metrics

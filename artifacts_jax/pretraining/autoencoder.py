@@ -105,7 +105,7 @@ def update(
         return sum(terms.values()), (terms, updates['batch_stats'])
 
     compute_gradients = partial(jax.grad(loss, has_aux=True), state.params)
-    grads, (terms, batch_stats) = parallel.accumulated(compute_gradients, config.accumulate, images)
+    grads, (terms, batch_stats) = parallel.accumulate(compute_gradients, config.accumulate, images)
     grads, terms = parallel.total((grads, terms), axis_name)
     new = state.apply_gradients(_make_optimiser(config), grads)
     new = new.replace(

@@ -56,8 +56,7 @@ class Batch(NamedTuple):
     images: Float[Array, 'B H W 3']  # in [-1, 1]
     mask: Float[Array, 'B M N 1']  # 1 kept, 0 dropped
     keys: ExampleKeys
-    # positions of the examples in the global batch; mypy complains because tuples have a method `index`
-    index: Int[Array, ' B']  # type: ignore[assignment]
+    index: Int[Array, ' B']  # type: ignore[assignment]  # positions in the global batch (tuples have `index` too)
 
 
 class Examples(NamedTuple):

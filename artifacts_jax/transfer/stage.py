@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Key, PyTree
 from ml_collections import ConfigDict
 
-from artifacts_jax.devices.parallel import Devices, accumulated, total
+from artifacts_jax.devices.parallel import Devices, accumulate, total
 from artifacts_jax.pretraining import artifacts
 from artifacts_jax.training import keys
 from artifacts_jax.training.state import State
@@ -179,7 +179,7 @@ class TrunkStage:
         compute_gradients = partial(jax.grad(compute_loss, has_aux=True), state.params)
         inputs = self.prepare_inputs(variables, batch, key, state.step, **options)
         microbatches = config.accumulate if self.ACCUMULATES else 1
-        grads, (values, batch_stats) = accumulated(compute_gradients, microbatches, inputs)
+        grads, (values, batch_stats) = accumulate(compute_gradients, microbatches, inputs)
         grads, values = total((grads, values), axis_name)
         new_state = state.apply_gradients(self.make_optimiser(config), grads).replace(
             step=state.step + 1, batch_stats={name: batch_stats[name] for name in state.batch_stats}

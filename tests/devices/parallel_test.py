@@ -8,7 +8,7 @@ import pytest
 
 from artifacts_jax.configs import variants
 from artifacts_jax.data import augment
-from artifacts_jax.devices.parallel import Devices, accumulated
+from artifacts_jax.devices.parallel import Devices, accumulate
 from artifacts_jax.models import architecture, layers
 from artifacts_jax.pretraining import artifacts, autoencoder
 from artifacts_jax.training import keys
@@ -84,7 +84,7 @@ def test_accumulated_means_are_those_of_the_whole_batch(backend, monkeypatch):
 
     whole, size = gradient(batch)
     for count in (1, 2, 3):
-        found, part = jax.jit(partial(accumulated, gradient, count))(batch)
+        found, part = jax.jit(partial(accumulate, gradient, count))(batch)
         np.testing.assert_allclose(found, whole, rtol=1e-5)
         assert part == size / count
     assert bool(loops) == (backend == 'gpu')
