@@ -53,7 +53,7 @@ def test_a_detector_draws_each_image_and_lists_its_boxes(export, images, tmp_pat
     assert all(decoding.read_size(out / name)[1] > 900 for name in ('a.png.png', 'below/a.png.png'))
     warnings = capsys.readouterr().err
     assert 'skipped cut.jpg' in warnings
-    assert 'skipped 1 of 3 images of those given so far: half.jpg' in warnings
+    assert 'skipped 1 of 3 images of the input so far: half.jpg' in warnings
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_a_segmenter_draws_each_image_and_lists_its_classes(config, images, tmp_
     assert sum(float(row['part']) for row in rows) == pytest.approx(2, abs=0.01)
     assert all(decoding.read_size(out / 'labels' / name) == (16, 16) for name in ('a.png.png', 'below/a.png.png'))
     assert (out / 'a.png.png').is_file()
-    assert 'skipped 1 of 3 images of those given so far: half.jpg' in capsys.readouterr().err
+    assert 'skipped 1 of 3 images of the input so far: half.jpg' in capsys.readouterr().err
     with pytest.raises(configuration.ConfigError, match='is a segmenter, which uses no proposals'):
         predict.predict_folder(str(tmp_path / 'seg'), images, out, proposals='boxes.npz')
 

@@ -59,18 +59,18 @@ class Images(reading.PaddedDataset):
         return scales.compute_padded_sizes(self.shorter_sides, self.longest)
 
     def views(self, step, batch_size):
-        """As Padded.views: an epoch has each image as it is and mirrored."""
+        """As PaddedDataset.views: an epoch has each image as it is and mirrored."""
         return [self._view(step * batch_size + n) for n in range(batch_size)]
 
     def collate(self, views, global_views):
-        """As Padded.collate."""
+        """As PaddedDataset.collate."""
         sizes = [scales.compute_scaled_size(self.records[view.row].size, view.scale) for view in global_views]
         size = scales.choose_padded_size(self.padded_sizes, sizes)
         examples = [self._example(view, size) for view in views]
         return {name: np.stack([x[name] for x in examples]) for name in examples[0]}
 
     def collate_test(self, rows, images, global_rows):
-        """As Padded.collate_test: an image for each scale."""
+        """As PaddedDataset.collate_test: an image for each scale."""
         batch = {}
         for level, shorter in enumerate(self.shorter_sides):
             factors = {n: scales.compute_scale(self.records[n].size, shorter, self.longest) for n in global_rows}

@@ -241,7 +241,7 @@ def load_detect_fn(folder: str | Path) -> tuple[Callable[..., dict[int, Detectio
     shorter_sides, longest = scales.resolve_scales(config)
 
     def detect_records(records, boxes):
-        skipped = SkippedExamples('the given images', len(records), live=True)
+        skipped = SkippedExamples('the input', len(records), live=True)
         options = {'shorter_sides': shorter_sides['test'], 'longest': longest, 'seed': 0, 'skipped': skipped}
         options['max_proposals'] = config.voc_detection.boxes
         return detect(variables, batches.Images(records=records, proposals=boxes, **options))

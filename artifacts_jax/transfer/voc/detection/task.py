@@ -142,15 +142,15 @@ def columns(row: dict) -> dict[str, str]:
     return {'mAP': results.format_number(row['map']), 'updates': f'{row["steps"]:,}'}
 
 
-def table(found: dict) -> str:
+def table(all_results: dict) -> str:
     """Returns the results as text tables: mAP beside the published rows, then the AP of each class."""
     rows = {}
-    for entry, row in found[NAME].items():
+    for entry, row in all_results[NAME].items():
         frozen = {0: 'nothing frozen', 1: 'conv1 frozen'}.get(row['frozen'], f'conv1 to conv{row["frozen"]} frozen')
-        rows[f'{results.get_label(found, f"{NAME}/{entry}")}, {row["preset"]}, {frozen}'] = columns(row)
-    counts = {f'{row["train"]:,} training and {row["count"]:,} test images' for row in found[NAME].values()}
+        rows[f'{results.get_label(all_results, f"{NAME}/{entry}")}, {row["preset"]}, {frozen}'] = columns(row)
+    counts = {f'{row["train"]:,} training and {row["count"]:,} test images' for row in all_results[NAME].values()}
     title = f'VOC detection: 11-point mean average precision at IoU 0.5, %; {"; ".join(sorted(counts))}'
-    return published.format_voc_tables(title, 1, rows, {entry: row['ap'] for entry, row in found[NAME].items()})
+    return published.format_voc_tables(title, 1, rows, {entry: row['ap'] for entry, row in all_results[NAME].items()})
 
 
 def format_setting(name: str, row: dict) -> str:

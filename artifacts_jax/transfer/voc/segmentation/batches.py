@@ -35,7 +35,7 @@ class Images(reading.PaddedDataset):
         return random.integers(len(self.records), size=batch_size).tolist()
 
     def collate(self, views, global_views):
-        """As Padded.collate."""
+        """As PaddedDataset.collate."""
         size = self._padded_size(global_views)
         records = [self.records[row] for row in views]
         images, void = [self.image(record) for record in records], np.zeros((0, 0), np.uint8)
@@ -47,7 +47,7 @@ class Images(reading.PaddedDataset):
         }
 
     def collate_test(self, rows, images, global_rows):
-        """As Padded.collate_test."""
+        """As PaddedDataset.collate_test."""
         size = self._padded_size(global_rows)
         return {
             'image': np.stack([_pad(image, size) for image in images]),

@@ -117,7 +117,7 @@ def load_segment_fn(folder: str | Path) -> tuple[Callable[..., LabelMaps], Seque
     segment = make_segment_fn(ConfigDict(description['config']), Devices('jit', jax.local_devices()[:1]))
 
     def segment_records(records):
-        skipped = SkippedExamples('the given images', len(records), live=True)
+        skipped = SkippedExamples('the input', len(records), live=True)
         return segment(variables, batches.Images(records=records, seed=0, skipped=skipped))
 
     return segment_records, description['head']['names']

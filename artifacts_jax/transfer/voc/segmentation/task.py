@@ -76,12 +76,12 @@ def columns(row: dict, test: str) -> dict[str, str]:
     return {**cells, 'updates': f'{row["steps"]:,}'}
 
 
-def table(found: dict) -> str:
+def table(all_results: dict) -> str:
     """Returns the results as text tables: metrics beside the published rows, then the IoU of each class."""
     rows, classes, counts = {}, {}, set()
-    for entry, row in found[NAME].items():
+    for entry, row in all_results[NAME].items():
         for test, metrics in row['tests'].items():
-            rows[f'{results.get_label(found, f"{NAME}/{entry}")}, {entry}, {test}'] = columns(row, test)
+            rows[f'{results.get_label(all_results, f"{NAME}/{entry}")}, {entry}, {test}'] = columns(row, test)
             classes[f'{entry}, {test}'] = metrics['iou']
             counts.add(f'{row["train"]:,} training and {metrics["count"]:,} test images')
     title = 'VOC segmentation: mean IoU, pixel accuracy and mean class accuracy, %'
