@@ -28,7 +28,7 @@ def save(tmp_path):
 
 @pytest.fixture
 def load(tmp_path):
-    """Opens a split of tmp_path, or of the file of a name in it."""
+    """Loads a split of tmp_path, or of a file in it."""
 
     def load(split='train', file='', **changes):
         config = options(**{'name': str(tmp_path / file), 'size': 16, **changes})
@@ -43,12 +43,12 @@ def write(request):
 
 
 def read(dataset):
-    """All images of a data set and their labels, in order."""
+    """Returns all images and labels of a data set, in order."""
     batches = [{name: x[batch['valid']] for name, x in batch.items()} for batch in dataset.eval_batches(10)]
     return tuple(np.concatenate([batch[name] for batch in batches]) for name in ('image', 'label'))
 
 
-def test_batches_are_those_of_the_images_in_memory(save, load, write):
+def test_mapped_batches_equal_batches_in_memory(save, load, write):
     save('train', write, image=CROPS, label=LABELS, label_names=NAMES)
     save('test', write, image=CROPS[:20], label=LABELS[:20])
     for split, count in (('train', 48), ('test', 20)):
@@ -82,7 +82,7 @@ def test_uncompressed_images_are_mapped(save, load, loading):
 
 
 def private_memory():
-    """Bytes that this process has for itself, without the files that it maps."""
+    """Returns the private memory of this process in bytes, without memory-mapped files."""
     return 1024 * int(re.search(r'RssAnon:\s+(\d+)', Path('/proc/self/status').read_text())[1])
 
 
@@ -113,14 +113,14 @@ def test_slices_hold_their_images_and_labels(save, load, write, split, rows, siz
 
 @pytest.mark.parametrize('file', ['', 'train.npz', 'mine.npz'])
 @pytest.mark.parametrize('size', [16, 8])
-def test_a_split_that_stands_alone_gives_a_fixed_part_to_test(save, load, write, file, size, capsys):
+def test_if_train_is_the_only_split_a_fixed_subset_is_test(save, load, write, file, size, capsys):
     save('train', write, image=CROPS, label=np.arange(48))
     if file == 'mine.npz':
         save('mine', write, image=CROPS, label=np.arange(48))
     train, test = (read(load(split, file, size=size)) for split in ('train', 'test'))
-    said = capsys.readouterr().out
-    assert said.count('\n') == 1
-    assert re.search(r'has no split test: a fixed subset of \d images of train is used instead', said)
+    output = capsys.readouterr().out
+    assert output.count('\n') == 1
+    assert re.search(r'has no split test: a fixed subset of \d images of train is used instead', output)
     assert 3 <= len(test[1]) <= 7
     assert sorted([*train[1], *test[1]]) == list(range(48))
     for images, labels in (train, test):
@@ -130,7 +130,7 @@ def test_a_split_that_stands_alone_gives_a_fixed_part_to_test(save, load, write,
     np.testing.assert_array_equal(read(load('train', file, loading='stream', size=size))[0], train[0])
 
 
-def test_nothing_is_held_out_unless_test_is_asked_for(save, load):
+def test_nothing_is_held_out_unless_the_config_names_test(save, load):
     save(image=CROPS, label=LABELS)
     assert load('train[:90%]', test='train[90%:]').num_examples == 43
     assert load('train[90%:]', test='train[90%:]').num_examples == 5
@@ -140,7 +140,7 @@ def test_nothing_is_held_out_unless_test_is_asked_for(save, load):
     assert load('train').num_examples == 48
 
 
-def test_one_image_cannot_be_shared(save, load):
+def test_one_image_is_too_few_for_train_and_test(save, load):
     save(image=CROPS[:1])
     with pytest.raises(splits.DataError, match='has only one image, but train and test need one each'):
         load()
@@ -157,7 +157,7 @@ def test_one_image_cannot_be_shared(save, load):
         ({'label': LABELS - 1, 'label_names': NAMES}, {}, tuple('abc'), 0),  # a third are unknown
     ],
 )
-def test_classes_are_those_of_all_splits(save, load, train, test, names, classes):
+def test_classes_are_the_union_over_all_splits(save, load, train, test, names, classes):
     save('train', image=CROPS, **train)
     save('test', image=CROPS[:2], **test)
     dataset = load('train')
@@ -174,12 +174,12 @@ def test_images_are_resized_as_those_of_a_folder_are(tmp_path, save, load, shape
     (tmp_path / 'images' / 'train' / 'one').mkdir(parents=True)
     PIL.Image.fromarray(image).save(tmp_path / 'images' / 'train' / 'one' / '0.png')
     options = {'size': 96, 'test': 'train'}
-    expected, found = load(file='images', **options).images[0], load(**options).images[0]
-    assert found.shape == (96, 96, 3)
-    np.testing.assert_array_equal(found, expected)
+    expected, result = load(file='images', **options).images[0], load(**options).images[0]
+    assert result.shape == (96, 96, 3)
+    np.testing.assert_array_equal(result, expected)
 
 
-def test_images_are_resized_once_if_there_is_room(save, load):
+def test_images_are_resized_once_if_they_fit_in_memory(save, load):
     save(image=CROPS)
     save('test', image=CROPS)
     room = 48 * 8 * 8 * 3 / 1e9
@@ -225,7 +225,7 @@ def test_images_are_resized_once_if_there_is_room(save, load):
         ({'image': CROPS, 'label_names': np.array(NAMES, object)}, r'label_names is object \[3\], expected strings'),
     ],
 )
-def test_arrays_that_are_not_what_they_should_be(save, load, write, content, message):
+def test_invalid_arrays_are_an_error(save, load, write, content, message):
     save('train', write, **content)
     with pytest.raises(splits.DataError, match=rf'{re.escape("/train.npz")}\S* {message}'):
         load()
@@ -233,7 +233,7 @@ def test_arrays_that_are_not_what_they_should_be(save, load, write, content, mes
         load(file='train.npz')
 
 
-def test_splits_that_are_not_there_or_differ(save, load):
+def test_missing_or_different_splits_are_an_error(save, load):
     with pytest.raises(splits.DataError, match=r'data.name=.*/gone.npz: this folder or file does not exist; expected'):
         load(file='gone.npz')
     save(image=CROPS)

@@ -37,7 +37,7 @@ def make_images(batch=BATCH, height=24, width=24):
 
 
 def make_mild_images(batch=BATCH, height=24, width=24):
-    """So little contrast that the cubic kernel does not overshoot [0, 1], and nothing is clipped."""
+    """Images with low contrast, so that the cubic kernel does not exceed [0, 1] and nothing is clipped."""
     return make_images(batch, height, width) // 4 + 96
 
 
@@ -190,7 +190,7 @@ def sample_crops(keys, *, shape, area, aspect):
 
 
 @pytest.mark.parametrize('shape', [(96, 96), (60, 90)])
-def test_crops_lie_inside_the_image_and_have_the_area_and_aspect_asked_for(shape):
+def test_crops_lie_inside_the_image_and_have_the_configured_area_and_aspect(shape):
     boxes = sample_crops(make_keys(2000), shape=shape, area=(1 / 3, 1), aspect=(3 / 4, 4 / 3))
     top, left, height, width = np.asarray(boxes)
     assert min(top.min(), left.min()) == 0
@@ -208,7 +208,7 @@ def test_crops_lie_inside_the_image_and_have_the_area_and_aspect_asked_for(shape
 
 
 @pytest.mark.parametrize(('area', 'side'), [(0.25, 48), (0.5, 68), (1.0, 96)])
-def test_crops_of_one_area_and_aspect_have_it(area, side):
+def test_crops_with_fixed_area_and_aspect_have_them(area, side):
     top, left, height, width = np.asarray(sample_crops(make_keys(), shape=(96, 96), area=(area, area), aspect=(1, 1)))
     np.testing.assert_array_equal(height, side)
     np.testing.assert_array_equal(width, side)
@@ -243,7 +243,7 @@ def test_options_that_are_one_value_change_every_image_alike():
     np.testing.assert_allclose(same, images / 127.5 - 1, atol=1e-5)
 
 
-def test_crops_are_drawn_again_until_one_fits():
+def test_crops_are_sampled_again_until_one_fits():
     # No box of four fifths of a square is twice as wide as high: most draws fail.
     boxes = sample_crops(make_keys(2000), shape=(96, 96), area=(0.8, 1), aspect=(0.5, 2))
     _, _, height, width = np.asarray(boxes)
@@ -289,9 +289,9 @@ def test_test_crops_the_centre():
         np.testing.assert_allclose(got, expected, atol=TOLERANCE)
 
 
-def test_test_crops_more_rather_than_less_than_was_asked_for():
+def test_the_test_crop_is_rounded_up():
     images = make_images(2, 36, 36)
-    out = augment.test(images, size=16, test_crop=0.8)  # 28.8 pixels, of which 3.6 would be left out at either side
+    out = augment.test(images, size=16, test_crop=0.8)  # 28.8 pixels, which leaves 3.6 pixels at each side
     for image, got in zip(images, out):
         np.testing.assert_allclose(got, resize_slowly(image[3:33, 3:33] / 127.5 - 1, 16, triangle), atol=TOLERANCE)
 

@@ -9,30 +9,30 @@ import pytest
 from artifacts_jax.data import crops
 
 MEAN = np.array([123.0, 117.0, 104.0], np.float32)
-CANVAS = 60
+PADDED_SIZE = 60
 
 
 @pytest.fixture(scope='module')
 def images():
-    """Noise on canvases, which goes on beyond the images, so that whatever looks there shows."""
-    return np.random.default_rng(0).integers(0, 256, (6, CANVAS, CANVAS, 3), dtype=np.uint8)
+    """Padded images; the padding is noise, so a crop that reads it gives a wrong result."""
+    return np.random.default_rng(0).integers(0, 256, (6, PADDED_SIZE, PADDED_SIZE, 3), dtype=np.uint8)
 
 
 SIZES = np.array([[60, 60], [60, 23], [24, 60], [9, 13], [11, 11], [1, 40]], np.int32)
 
 
-def slowly(image, size, crop, side):
-    """A crop, one pixel after another, as the formula reads."""
+def crop_slowly(image, size, crop, side):
+    """Computes a crop pixel by pixel, by the formula."""
     height, width = map(int, size)
-    scale, top, left, mirror = (float(x) for x in crop)
-    # The shift of the crop's centre from the image's.
+    scale, top, left, flip = (float(x) for x in crop)
+    # The offset between the centres of the crop and of the image.
     shift_y, shift_x = top - (height - side * scale) / 2, left - (width - side * scale) / 2
     out, near = np.zeros((side, side, 3)), np.zeros((side, side), bool)
     for y in range(side):
         for x in range(side):
             v = scale * (y - side / 2) + height / 2 + shift_y
-            u = (-scale if mirror else scale) * (x - side / 2) + width / 2 + shift_x
-            near[y, x] = min(abs(u - width), abs(v - height)) < 1e-4  # where rounding decides
+            u = (-scale if flip else scale) * (x - side / 2) + width / 2 + shift_x
+            near[y, x] = min(abs(u - width), abs(v - height)) < 1e-4  # pixels whose result depends on rounding
             if 0 <= u < width and 0 <= v < height:
                 y0, x0 = math.floor(v), math.floor(u)
                 y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
@@ -48,31 +48,31 @@ def draw_and_sample(keys, images, sizes, side):
     return crops.sample_boxes(keys, sizes, side=side), crops.random_crops(keys, images, sizes, mean=MEAN, side=side)
 
 
-def compare(found, image, size, crop, side):
-    expected, near = slowly(image.astype(float), size, crop, side)
+def compare(result, image, size, crop, side):
+    expected, near = crop_slowly(image.astype(float), size, crop, side)
     assert not near[1:, 1:].any()
-    np.testing.assert_allclose(found[~near], expected[~near], atol=0.01)
-    assert np.abs(found - expected).max() < 256
+    np.testing.assert_allclose(result[~near], expected[~near], atol=0.01)
+    assert np.abs(result - expected).max() < 256
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_crops_are_those_of_the_formula(images, seed):
+def test_crops_equal_the_slow_reference(images, seed):
     side = 23  # so that some images are smaller than the crop, and some than half of it
     keys = jax.random.split(jax.random.key(seed), len(images))
-    drawn, found = draw_and_sample(keys, images, SIZES, side)
-    found = np.asarray(found)
-    assert found.dtype == np.float32
+    boxes, result = draw_and_sample(keys, images, SIZES, side)
+    result = np.asarray(result)
+    assert result.dtype == np.float32
     for n, size in enumerate(SIZES):
-        compare(found[n], images[n], size, [x[n] for x in drawn], side)
+        compare(result[n], images[n], size, [x[n] for x in boxes], side)
 
 
 def test_a_crop_of_the_protocol(images):
     image = np.random.default_rng(1).integers(0, 256, (1, 300, 300, 3), dtype=np.uint8)
     size = np.array([[250, 290]], np.int32)
     keys = jax.random.split(jax.random.key(3), 1)
-    drawn, found = map(jax.device_get, draw_and_sample(keys, image, size, crops.SIDE))
-    assert found.shape == (1, 227, 227, 3)
-    compare(found[0], image[0], size[0], [x[0] for x in drawn], 227)
+    boxes, result = map(jax.device_get, draw_and_sample(keys, image, size, crops.SIDE))
+    assert result.shape == (1, 227, 227, 3)
+    compare(result[0], image[0], size[0], [x[0] for x in boxes], 227)
 
 
 def test_edges_worked_out_by_hand():
@@ -85,9 +85,9 @@ def test_edges_worked_out_by_hand():
         left=jnp.array([0.0, 0.0, -1.5, 2.0]),
         flip=jnp.array([False, True, False, False]),
     )
-    found = np.asarray(crops.extract_crops(ramp, size, which, mean=np.float32([1, 1, 1]), side=4))[..., 0, :, 0]
+    result = np.asarray(crops.extract_crops(ramp, size, which, mean=np.float32([1, 1, 1]), side=4))[..., 0, :, 0]
     np.testing.assert_allclose(
-        found,
+        result,
         [
             [9, 19, 29, 39],
             [0, 39, 29, 19],  # mirrored about the centre, which is 2, not 1.5: the first column is outside
@@ -97,12 +97,12 @@ def test_edges_worked_out_by_hand():
     )
 
 
-def test_draws_are_uniform_and_fit():
+def test_boxes_are_uniform_and_fit():
     count, side = 4000, 227
     for size in ([375, 500], [500, 300], [227, 400], [150, 140], [100, 300]):
         sizes = np.broadcast_to(np.array(size, np.int32), (count, 2))
-        drawn = crops.sample_boxes(jax.random.split(jax.random.key(1), count), sizes)
-        scale, top, left, mirror = (np.asarray(x, np.float64) for x in drawn)
+        boxes = crops.sample_boxes(jax.random.split(jax.random.key(1), count), sizes)
+        scale, top, left, flip = (np.asarray(x, np.float64) for x in boxes)
         most = min(2, min(size) / side)
         least = min(0.5, most)
         assert scale.min() >= least - 1e-6
@@ -114,12 +114,12 @@ def test_draws_are_uniform_and_fit():
         ):
             quantiles = np.quantile(value, [0, 0.25, 0.5, 0.75, 1])
             np.testing.assert_allclose(quantiles, np.linspace(low, high, 5), atol=0.03 * (high - low) + 1e-3)
-        assert abs(mirror.mean() - 0.5) < 0.03
+        assert abs(flip.mean() - 0.5) < 0.03
         assert (top + side * scale <= size[0] + 1e-3).all()
         assert (left + side * scale <= size[1] + 1e-3).all()
 
 
-def test_an_image_has_its_crop_whatever_its_batch(images):
+def test_the_crop_of_an_image_does_not_depend_on_its_batch(images):
     keys = jax.random.split(jax.random.key(0), len(images))
     sample = jax.jit(lambda keys, images, sizes: crops.random_crops(keys, images, sizes, mean=MEAN, side=8))
     whole = sample(keys, images, SIZES)

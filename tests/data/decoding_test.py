@@ -1,4 +1,4 @@
-"""Images as people have them: what each kind becomes, against values worked out by hand."""
+"""Image files of many formats and modes; the expected values are computed by hand."""
 
 import io
 import struct
@@ -19,7 +19,7 @@ UP[:16, :24], UP[16:, 24:] = (200, 0, 0), (0, 0, 200)
 
 
 def encoded(image, kind, **options):
-    """An image's file, of pixels or of Pillow's image."""
+    """Returns the file content of an image, given as pixels or as a Pillow image."""
     file = io.BytesIO()
     image = image if isinstance(image, PIL.Image.Image) else PIL.Image.fromarray(np.ascontiguousarray(image))
     image.save(file, kind, **options)
@@ -27,7 +27,7 @@ def encoded(image, kind, **options):
 
 
 def png(values, colour, depth, *chunks, size=None):
-    """A PNG made by hand: values [H, W] or [H, W, C] of 8 or 16 bits, a colour type, and further (name, content)s."""
+    """Returns a PNG file of values [H, W] or [H, W, C] of 8 or 16 bits, with a colour type and extra chunks."""
 
     def chunk(name, content):
         return struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(name + content))
@@ -51,15 +51,15 @@ def png(values, colour, depth, *chunks, size=None):
 )
 def test_formats(kind):
     options = {'quality': 95} if kind in ('JPEG', 'WEBP', 'AVIF', 'HEIF') else {}
-    found = decoding.decode(encoded(CAT, kind, **options), 96)
+    result = decoding.decode(encoded(CAT, kind, **options), 96)
     expected = decoding.decode(CAT, 96)
-    assert np.abs(found.astype(int) - expected).mean() < (6 if kind == 'GIF' else 3)  # which has 256 colours
+    assert np.abs(result.astype(int) - expected).mean() < (6 if kind == 'GIF' else 3)  # which has 256 colours
 
 
 @pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
 @pytest.mark.parametrize('grey', [False, True])
 @pytest.mark.parametrize('tall', [False, True])
-def test_images_become_central_squares(kind, grey, tall):
+def test_images_become_centre_crops(kind, grey, tall):
     ramp = RAMP.T if tall else RAMP
     image = decoding.decode(encoded(ramp if grey else np.stack([ramp] * 3, axis=-1), kind), 16).astype(int)
     # Half the size, so that a pixel is the mean of two columns; the central 16 of 48 begin at column 32.
@@ -81,8 +81,8 @@ def test_both_decoders_of_jpeg_agree(size):
         exif[0x0110] = 'a camera'
         assert decoding._decode_plain_jpeg(plain, size) is not None
         assert decoding._decode_plain_jpeg(encoded(image, 'JPEG', exif=exif), size) is None
-        found = decoding.decode(encoded(image, 'JPEG', exif=exif), size)
-        difference = np.abs(decoding.decode(plain, size).astype(int) - found)
+        result = decoding.decode(encoded(image, 'JPEG', exif=exif), size)
+        difference = np.abs(decoding.decode(plain, size).astype(int) - result)
         assert difference.mean() < 3  # simplejpeg halves in finer steps
         assert size == 96 or not difference.any()
 
@@ -102,17 +102,17 @@ def test_turned_images_are_upright(kind, orientation):
     }[orientation]
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
-    found = decoding.decode(encoded(stored, kind, exif=exif), 8).astype(int)
+    result = decoding.decode(encoded(stored, kind, exif=exif), 8).astype(int)
     expected = np.zeros((8, 8, 3), int)
     expected[:4, :4], expected[4:, 4:] = (200, 0, 0), (0, 0, 200)
-    np.testing.assert_allclose(found, expected, atol=60)  # JPEG's colours have half the resolution
-    assert found[1, 1, 0] > 150 > found[6, 6, 0]
+    np.testing.assert_allclose(result, expected, atol=60)  # JPEG's colours have half the resolution
+    assert result[1, 1, 0] > 150 > result[6, 6, 0]
     whole = decoding.decode_whole(encoded(stored, kind, exif=exif)).astype(int)
     assert whole.shape[:2] == decoding.read_size(encoded(stored, kind, exif=exif)) == (32, 48)
     np.testing.assert_allclose(whole[4:12, 4:20], np.broadcast_to([200, 0, 0], (8, 16, 3)), atol=60)
 
 
-def test_a_jpeg_is_upright_wherever_it_says_that_it_is_turned():
+def test_a_jpeg_is_upright_with_an_orientation_in_exif_or_xmp():
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
     plain = encoded(np.rot90(UP), 'JPEG')
@@ -130,10 +130,10 @@ def test_a_jpeg_is_upright_wherever_it_says_that_it_is_turned():
 @pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
 def test_a_whole_image_keeps_its_size_and_pixels(kind, tmp_path):
     (tmp_path / 'image').write_bytes(encoded(CAT, kind))
-    found = decoding.decode_whole(tmp_path / 'image')
+    result = decoding.decode_whole(tmp_path / 'image')
     with PIL.Image.open(tmp_path / 'image') as opened:
-        np.testing.assert_array_equal(found, opened)
-    assert decoding.read_size(tmp_path / 'image') == found.shape[:2] == (300, 451)
+        np.testing.assert_array_equal(result, opened)
+    assert decoding.read_size(tmp_path / 'image') == result.shape[:2] == (300, 451)
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'TIFF'])
@@ -186,7 +186,7 @@ def test_grey_images_of_16_bits_are_scaled_by_their_range(most, chunks, white):
         np.testing.assert_allclose(decoding.decode(encoded(image, 'TIFF'), 32)[..., 1], expected, atol=0.51)
 
 
-def test_grey_tiff_that_names_its_largest_value():
+def test_grey_tiff_with_max_sample_value():
     image = PIL.Image.fromarray(np.full((8, 8), 900, np.uint16))
     file = encoded(image, 'TIFF', tiffinfo={281: 4095})
     np.testing.assert_array_equal(decoding.decode(file, 8), round(900 * 255 / 4095))
@@ -198,8 +198,8 @@ def test_colours_of_16_bits(channels):
     if channels in (2, 4):
         values[..., -1] = 65535
     colour = {2: 4, 3: 2, 4: 6}[channels]
-    found = decoding.decode(png(values, colour, 16), 32)
-    np.testing.assert_allclose(found[..., 0], values[..., 0] / 257, atol=1.01)
+    result = decoding.decode(png(values, colour, 16), 32)
+    np.testing.assert_allclose(result[..., 0], values[..., 0] / 257, atol=1.01)
     values[..., : channels - (channels in (2, 4))] //= 16
     with pytest.raises(decoding.UnusableError, match='16 bits, but its values use at most 14'):
         decoding.decode(png(values, colour, 16), 32)
@@ -218,7 +218,7 @@ def test_floats(most, expected):
 
 
 @pytest.mark.parametrize('kind', ['GIF', 'WEBP', 'TIFF', 'PNG'])
-def test_of_several_pictures_the_first_counts(kind):
+def test_the_first_frame_or_page_is_read(kind):
     frames = [PIL.Image.fromarray(np.full((16, 16, 3), value, np.uint8)) for value in (40, 200)]
     file = io.BytesIO()
     frames[0].save(file, kind, save_all=True, append_images=frames[1:])
@@ -233,14 +233,14 @@ def test_long_images_take_no_more_than_their_square(shape, size):
     np.testing.assert_array_equal(decoding.decode(image, size), 90)
 
 
-def test_a_name_may_be_wrong(tmp_path):
+def test_a_wrong_extension_is_ignored(tmp_path):
     for name, kind in (('a.png', 'JPEG'), ('b.jpg', 'PNG'), ('c.jpeg', 'WEBP')):
         (tmp_path / name).write_bytes(encoded(CAT, kind))
         assert np.abs(decoding.decode(tmp_path / name, 96).astype(int) - decoding.decode(CAT, 96)).mean() < 4
 
 
 def tiff(bands, extra):
-    """A little-endian TIFF of 2 x 2 pixels with so many bands, made by hand."""
+    """Returns a little-endian TIFF file of 2 x 2 pixels with this number of channels."""
     entries = {256: 2, 257: 2, 259: 1, 262: 2 if bands > 2 else 1, 273: 8, 277: bands, 278: 2, 279: 4 * bands}
     values = bytes([100]) * 4 * bands
     place = 8 + len(values)
@@ -294,7 +294,7 @@ def test_files_that_cannot_be_read(tmp_path):
             read(b'')
 
 
-def test_heif_says_what_reads_it(monkeypatch):
+def test_heif_without_pillow_heif_names_the_package(monkeypatch):
     monkeypatch.setattr(decoding.importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(decoding.UnusableError, match='pip install pillow-heif'):
         decoding.decode(b'\0\0\0\x18ftypheic' + bytes(64), 16)

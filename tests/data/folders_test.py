@@ -13,7 +13,7 @@ from tests.data.splits_test import options
 
 @pytest.fixture
 def make(tmp_path):
-    """Makes files below tmp_path/images, of which images are all different, and returns that folder."""
+    """Writes files into tmp_path/images, where all images are different, and returns the folder."""
     root = tmp_path / 'images'
     root.mkdir()
 
@@ -31,8 +31,8 @@ def make(tmp_path):
     return make
 
 
-def found(root, **changes):
-    """{split: {path: class}} of a folder, None for images without one."""
+def result(root, **changes):
+    """Returns {split: {path: class}} of a folder; the class is None for images without a label."""
     data = splits.open_data(options(name=str(root), **changes))
     return {
         split: {p: files.label_names[n] if n >= 0 else None for p, n in zip(files.paths, files.labels)}
@@ -46,7 +46,7 @@ def names(*folder_names):
 
 def test_splits_and_classes(make):
     root = make(*names('train/cat', 'train/dog', 'test/cat'))
-    assert {split: set(files.values()) for split, files in found(root).items()} == {
+    assert {split: set(files.values()) for split, files in result(root).items()} == {
         'test': {'cat'},
         'train': {'cat', 'dog'},
     }
@@ -54,24 +54,24 @@ def test_splits_and_classes(make):
 
 
 def test_classes_without_splits_are_the_split_train(make):
-    assert found(make(*names('cat', 'dog'))) == {
+    assert result(make(*names('cat', 'dog'))) == {
         'train': {'cat/0.png': 'cat', 'cat/1.png': 'cat', 'dog/0.png': 'dog', 'dog/1.png': 'dog'}
     }
 
 
 def test_splits_without_classes(make):
     root = make(*names('train', 'test'))
-    assert found(root) == {'train': dict.fromkeys(names('train')), 'test': dict.fromkeys(names('test'))}
+    assert result(root) == {'train': dict.fromkeys(names('train')), 'test': dict.fromkeys(names('test'))}
     assert splits.load(options(name=str(root), size=8), 'train', seed=0).num_classes == 0
 
 
 def test_a_flat_folder(make):
-    assert found(make('a.png', 'b b.PNG', 'ü.Jpg')) == {'train': dict.fromkeys(['a.png', 'b b.PNG', 'ü.Jpg'])}
+    assert result(make('a.png', 'b b.PNG', 'ü.Jpg')) == {'train': dict.fromkeys(['a.png', 'b b.PNG', 'ü.Jpg'])}
 
 
 def test_deeper_folders_belong_to_the_first(make):
     root = make('train/animals/dogs/0.png', 'train/animals/1.png', 'train/plants/a/b/c/2.png', 'train/3.png')
-    assert found(root) == {
+    assert result(root) == {
         'train': {
             'train/animals/dogs/0.png': 'animals',
             'train/animals/1.png': 'animals',
@@ -84,38 +84,40 @@ def test_deeper_folders_belong_to_the_first(make):
 @pytest.mark.parametrize('name', ['Train', 'mine'])
 def test_splits_by_other_names(make, name):
     root = make(*names(f'{name}/cat', 'held out/cat'))
-    assert set(found(root, train=name.lower(), test='held-out')) == {name.lower(), 'held out'}
+    assert set(result(root, train=name.lower(), test='held-out')) == {name.lower(), 'held out'}
 
 
-def test_an_image_beside_the_splits_is_said(make, capsys):
+def test_images_outside_of_the_splits_are_reported(make, capsys):
     root = make(*names('train/cat'), 'logo.png')
-    assert len(found(root)['train']) == 2
+    assert len(result(root)['train']) == 2
     assert '1 images outside of the split folders are not used' in capsys.readouterr().out
 
 
 RESIDUE = ['.ipynb_checkpoints', '__MACOSX', '@eaDir', '.Trash', '__pycache__', '$RECYCLE.BIN', 'lost+found']
 
 
-def test_residue_is_no_image_and_no_class(make, capsys):
+def test_hidden_and_system_files_are_ignored(make, capsys):
     root = make(*names('cat'), *(f'{name}/x.png' for name in RESIDUE), 'cat/._0.png', 'cat/.hidden.png')
     make('.DS_Store', 'cat/.DS_Store', 'Thumbs.db', 'cat/desktop.ini', 'README.md', 'cat/0.txt', 'x', content=b'x')
     (root / 'empty').mkdir()
-    assert found(root) == {'train': {'cat/0.png': 'cat', 'cat/1.png': 'cat'}}
-    said = capsys.readouterr().out
-    assert said.endswith('2 images in train; 1 class; 3 files are not images (1 *.md, 1 *.txt, 1 without extension)\n')
+    assert result(root) == {'train': {'cat/0.png': 'cat', 'cat/1.png': 'cat'}}
+    output = capsys.readouterr().out
+    assert output.endswith(
+        '2 images in train; 1 class; 3 files are not images (1 *.md, 1 *.txt, 1 without extension)\n'
+    )
 
 
 @pytest.mark.parametrize(
     'suffix', ['.jpg', '.JPEG', '.jfif', '.webp', '.tif', '.TIFF', '.bmp', '.ppm', '.gif', '.avif']
 )
-def test_endings(make, suffix):
-    assert list(found(make(f'cat/0{suffix}'))['train']) == [f'cat/0{suffix}']
+def test_extensions(make, suffix):
+    assert list(result(make(f'cat/0{suffix}'))['train']) == [f'cat/0{suffix}']
 
 
-def test_a_class_spelt_in_two_ways_is_one(make):
+def test_two_unicode_forms_of_a_name_are_one_class(make):
     composed = unicodedata.normalize('NFC', 'café')
     root = make(f'train/{composed}/0.png', f'test/{unicodedata.normalize("NFD", composed)}/0.png')
-    assert {name for files in found(root).values() for name in files.values()} == {composed}
+    assert {name for files in result(root).values() for name in files.values()} == {composed}
 
 
 def test_links(make, tmp_path):
@@ -127,7 +129,7 @@ def test_links(make, tmp_path):
     (root / 'test').symlink_to(root / 'train')
     (root / 'train/cat/loop').symlink_to(root)
     (root / 'train/cat/gone.png').symlink_to('/nowhere.png')
-    files = found(root)
+    files = result(root)
     assert {path.removeprefix('train/') for path in files['train']} == {
         'cat/0.png', 'cat/1.png', 'cat/gone.png', 'dog/0.png'
     }  # fmt: skip
@@ -137,8 +139,8 @@ def test_links(make, tmp_path):
     assert len(dataset.skipped) == 1
 
 
-def test_a_folder_by_the_name_of_an_image(make):
-    assert found(make('album.jpg/0.png')) == {'train': {'album.jpg/0.png': 'album.jpg'}}
+def test_a_folder_with_the_name_of_an_image(make):
+    assert result(make('album.jpg/0.png')) == {'train': {'album.jpg/0.png': 'album.jpg'}}
 
 
 def test_work_directories_are_never_read(make, tmp_path):
@@ -150,13 +152,13 @@ def test_work_directories_are_never_read(make, tmp_path):
         (root / folder / 'config.json').write_text(json.dumps(saved))
     make('study/autoencoder/1a2b/figures/autoencoder.png')
     make('study/autoencoder/1a2b/autoencoder/metrics.jsonl', content=b'')
-    assert set(found(root)['train'].values()) == {'cat', 'dog'}
+    assert set(result(root)['train'].values()) == {'cat', 'dog'}
     make('dog/figures/0.png')  # of no run
     (root / 'dog' / 'config.json').write_text('[1, 2]')
-    assert len(found(root)['train']) == 5
+    assert len(result(root)['train']) == 5
 
 
-def test_unreadable_folders_are_said(make, capsys, monkeypatch):
+def test_unreadable_folders_are_reported(make, capsys, monkeypatch):
     root = make(*names('cat', 'dog'))
     scandir = os.scandir
 
@@ -166,7 +168,7 @@ def test_unreadable_folders_are_said(make, capsys, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, 'scandir', refuse)
-    assert len(found(root)['train']) == 2
+    assert len(result(root)['train']) == 2
     assert '1 folders cannot be read, such as ' in capsys.readouterr().out
 
 
@@ -176,10 +178,10 @@ def test_a_folder_without_images(make, files):
     with pytest.raises(
         splits.DataError, match=r'has no images.*' + (r'\(1 \*.mp4, 1 \*.txt\)' if files else 'expected')
     ):
-        found(root)
+        result(root)
 
 
-def test_what_is_cut_stays_when_files_come(make):
+def test_a_new_file_moves_no_image_between_slices(make):
     root = make(*(f'{n}.png' for n in range(200)))
 
     def paths(split):
@@ -198,7 +200,7 @@ def test_what_is_cut_stays_when_files_come(make):
     assert len(paths('train[:10]')) == 10
 
 
-def test_the_order_is_mixed_and_the_original_one_is_known(make):
+def test_the_order_is_shuffled_and_the_original_order_is_known(make):
     root = make(*(f'{name}/{n:02}.png' for name in 'ab' for n in range(50)))
     files = splits.open_data(options(name=str(root), test='train'))['train']
     assert 15 < sum(path.startswith('a') for path in files.paths[:50]) < 35
@@ -207,7 +209,7 @@ def test_the_order_is_mixed_and_the_original_one_is_known(make):
 
 
 @pytest.mark.parametrize('count', [2, 3, 10])
-def test_few_images_give_one_at_least_to_each_split(make, count):
+def test_each_split_has_at_least_one_of_few_images(make, count):
     config = options(name=str(make(*(f'{n}.png' for n in range(count)))), size=8)
     counts = [splits.load(config, split, seed=0).num_examples for split in ('train', 'test')]
     assert min(counts) > 0
@@ -220,6 +222,6 @@ def test_the_hash_is_the_same_everywhere():
     np.testing.assert_allclose(files.sort_keys, [0.104951693, 0.138041350], rtol=1e-6)
 
 
-def test_a_path_that_is_no_folder(make):
+def test_a_path_that_is_not_a_folder_is_an_error(make):
     with pytest.raises(splits.DataError, match='is a file; expected a folder'):
-        found(make('0.png') / '0.png')
+        result(make('0.png') / '0.png')

@@ -14,7 +14,7 @@ LISTED = {'train': 'train.csv', 'probe_train': 'train.csv', 'test': 'val.csv'}
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes listings of a folder of four images, each of one grey, and returns the folder."""
+    """Writes list files into a folder of four images of constant grey, and returns the folder."""
     root = tmp_path / 'images'
     for n, name in enumerate(NAMES):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -32,8 +32,8 @@ def opened(root, **changes):
     return splits.open_data(options(name=str(root), size=8, **{**LISTED, **changes}))
 
 
-def found(root, split='train.csv', **changes):
-    """{path: class} of a listing."""
+def result(root, split='train.csv', **changes):
+    """Returns {path: class} of a list file."""
     listed = opened(root, **changes)[split]
     assert (np.diff(listed.sort_keys) >= 0).all()
     return {path: listed.label_names[n] if n >= 0 else None for path, n in zip(listed.paths, listed.labels)}
@@ -50,19 +50,19 @@ def found(root, split='train.csv', **changes):
     ],
     ids=['spaces', 'tabs', 'commas', 'Windows, a comment', 'a mark of the order of bytes'],
 )
-def test_lines_are_read_in_every_usual_form(text, write):
-    assert found(write(text)) == {'a/one.png': '0', 'a/two 2.png': '1', 'four, 4.png': '2'}
+def test_all_separators_and_labels_are_read(text, write):
+    assert result(write(text)) == {'a/one.png': '0', 'a/two 2.png': '1', 'four, 4.png': '2'}
 
 
-def test_equal_labels_are_the_same_class_in_all_listings_of_a_run(write):
+def test_equal_labels_are_the_same_class_in_all_list_files(write):
     root = write('a/one.png,ice cream\nb/three.png,abbey', 'a/two 2.png,barn\na/one.png,ice cream')
-    assert found(root) == {'a/one.png': 'ice cream', 'b/three.png': 'abbey'}
-    assert found(root, 'val.csv') == {'a/two 2.png': 'barn', 'a/one.png': 'ice cream'}
+    assert result(root) == {'a/one.png': 'ice cream', 'b/three.png': 'abbey'}
+    assert result(root, 'val.csv') == {'a/two 2.png': 'barn', 'a/one.png': 'ice cream'}
     data = opened(root)
     assert {listed.label_names for listed in data.values()} == {('abbey', 'barn', 'ice cream')}
     numbers = opened(write('a/one.png 3', 'b/three.png -1'))
     assert {listed.label_names for listed in numbers.values()} == {('0', '1', '2', '3')}
-    assert found(root, 'val.csv') == {'b/three.png': None}
+    assert result(root, 'val.csv') == {'b/three.png': None}
 
 
 def test_batches_have_the_listed_images_with_their_labels(write):
@@ -74,7 +74,7 @@ def test_batches_have_the_listed_images_with_their_labels(write):
     assert splits.load(config, 'val.csv', seed=0).images.max() == 3
 
 
-def test_a_listing_is_cut_at_random_and_keeps_its_own_order(write):
+def test_slices_of_a_list_file_are_random_and_its_order_is_known(write):
     root = write(''.join(f'{NAMES[n % 4]} {n}\n' for n in range(40)))
     data = opened(root, train='train.csv[:50%]')
     assert sorted(data['train.csv'].labels) == list(range(40))
@@ -86,16 +86,16 @@ def test_a_listing_is_cut_at_random_and_keeps_its_own_order(write):
     np.testing.assert_array_equal(order, data['train.csv'].labels)
 
 
-def test_a_listing_may_lie_in_a_folder_and_have_no_ending(write):
+def test_a_list_file_may_be_in_a_subfolder_and_have_no_extension(write):
     root = write('a/one.png 0')
     (root / 'lists').mkdir()
     (root / 'lists' / 'train.txt').write_text('b/three.png 1\n')
     (root / 'listed').write_text('a/one.png 0\n')
-    assert found(root, 'lists/train.txt', probe_train='lists/train.txt') == {'b/three.png': '1'}
-    assert found(root, 'listed', test='listed') == {'a/one.png': '0'}
+    assert result(root, 'lists/train.txt', probe_train='lists/train.txt') == {'b/three.png': '1'}
+    assert result(root, 'listed', test='listed') == {'a/one.png': '0'}
 
 
-def test_a_folder_that_has_moved_is_found_by_its_listings(write):
+def test_a_folder_that_has_moved_is_found_by_its_list_files(write):
     root = write('a/one.png 0')
     config = options(name='/gone/images256', data_dir=str(root), size=8, **LISTED)
     assert len(splits.load(config, 'val.csv', seed=0).labels) == 1
@@ -119,13 +119,13 @@ def test_a_folder_that_has_moved_is_found_by_its_listings(write):
         (b'a\0/\0', 'train.csv: is not a UTF-8 text'),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(text, message, write):
+def test_invalid_list_files_are_a_one_line_error(text, message, write):
     with pytest.raises(splits.DataError, match=message) as error:
         opened(write(text))
     assert '\n' not in str(error.value)
 
 
-def test_a_listing_that_is_not_there_names_those_that_are(write):
+def test_a_missing_list_file_is_an_error_that_lists_the_others(write):
     root = write('a/one.png 0')
     with pytest.raises(
         splits.DataError, match=r'the list file .*trian.csv does not exist; the folder has: train.csv, val'
@@ -136,7 +136,7 @@ def test_a_listing_that_is_not_there_names_those_that_are(write):
         splits.load(config, 'train', seed=0)
 
 
-def test_files_that_are_no_image_are_left_out_by_name(write):
+def test_listed_files_that_are_not_images_are_skipped(write):
     root = write('a/one.png 0\nb/three.png 1\n')
     (root / 'b' / 'three.png').write_bytes(b'no image')
     dataset = splits.load(options(name=str(root), size=8, loading='memory', **LISTED), 'train.csv', seed=0)
@@ -144,12 +144,12 @@ def test_files_that_are_no_image_are_left_out_by_name(write):
     assert len(dataset.skipped) == 1
 
 
-def test_splits_without_a_dot_or_a_file_are_folders_as_ever(write):
+def test_splits_without_a_dot_or_a_file_are_folders(write):
     assert listings.find_list_files(options(), write('a/one.png 0')) == []
 
 
 @pytest.mark.slow
-def test_a_task_learns_from_one_listing_and_is_tested_on_another(photograph_folder, tmp_path):
+def test_a_task_trains_on_one_list_file_and_tests_on_another(photograph_folder, tmp_path):
     root = tmp_path / 'data'
     root.mkdir()
     for n, name in enumerate(('astronaut', 'coffee')):
@@ -159,7 +159,7 @@ def test_a_task_learns_from_one_listing_and_is_tested_on_another(photograph_fold
                 file.write(''.join(f'{name}/{image}.png {n + 1}\n' for image in some))
     config = small(root)
     config.data.update(probe_train='train.csv', test='val.csv')
-    found = pipeline.run(configuration.check(config), tmp_path / 'run')
-    row = found['knn']['random']
+    result = pipeline.run(configuration.check(config), tmp_path / 'run')
+    row = result['knn']['random']
     assert (row['train'], row['test']) == (40, 8)
     assert row['layers']['conv1']['3']['correct'] >= 4

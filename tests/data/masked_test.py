@@ -116,7 +116,7 @@ def _no_split(folder):
         (_no_split, "has no split 'validation'; it has: training, val"),
     ],
 )
-def test_what_is_not_as_it_should_be_is_one_line(folder, config, spoil, message):
+def test_invalid_data_is_a_one_line_error(folder, config, spoil, message):
     spoil(folder)
     config.data.update(name=str(folder), probe_train='training', test='validation')
     with pytest.raises(DataError, match=message) as refused:

@@ -21,7 +21,7 @@ def write(request):
 
 
 def load(path):
-    """All arrays of a file, as they are read for a split."""
+    """Returns all arrays of a file, read in the same way as for a split."""
     with npz.open_npz(path) as archive:
         names = npz.array_names(archive)
         return {name: (npz.map_array if name == 'image' else npz.read_array)(archive, name) for name in names}
@@ -39,19 +39,19 @@ def test_arrays_are_mapped_if_they_are_not_compressed(path, write, array):
     with npz.open_npz(path) as archive:
         assert npz.array_names(archive) == ['first', 'image']
         assert npz.read_header(archive, 'image') == (array.shape, array.dtype)
-        found = npz.map_array(archive, 'image')
+        result = npz.map_array(archive, 'image')
         np.testing.assert_array_equal(npz.read_array(archive, 'image'), array)
-    assert isinstance(found, np.memmap) == (write is np.savez)
-    np.testing.assert_array_equal(found, array)
+    assert isinstance(result, np.memmap) == (write is np.savez)
+    np.testing.assert_array_equal(result, array)
 
 
-def test_a_map_cannot_be_written(path):
+def test_a_mapped_array_is_read_only(path):
     np.savez(path, image=IMAGES)
     with pytest.raises(ValueError, match='read-only'):
         load(path)['image'][0] = 0
 
 
-def test_a_file_that_is_not_there(path):
+def test_a_missing_file_is_an_error(path):
     with pytest.raises(DataError, match=r'the file .*/x\.npz does not exist; expected FOLDER/SPLIT\.npz'):
         load(path)
 
@@ -85,7 +85,7 @@ def test_damaged_arrays(path, write, name, offset):
         load(path)
 
 
-def test_a_shape_that_the_bytes_do_not_fill(path):
+def test_a_shape_that_does_not_match_the_bytes(path):
     header = {'descr': '|u1', 'fortran_order': False, 'shape': (10**9, 16, 16, 3)}
     with zipfile.ZipFile(path, 'w') as archive, archive.open('image.npy', 'w') as file:
         np.lib.format.write_array_header_1_0(file, header)

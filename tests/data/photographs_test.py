@@ -11,7 +11,7 @@ def built():
     return options(name='photographs', data_dir='/nowhere')  # nothing is written anywhere
 
 
-def test_photographs_are_there_offline(built):
+def test_photographs_need_no_download(built):
     train, test = (splits.load(built, split, seed=0) for split in ('train', 'test'))
     assert train.images.shape == (2048, 96, 96, 3)
     assert train.num_classes == len(photographs.paths()) == 16
@@ -22,7 +22,7 @@ def test_photographs_are_there_offline(built):
         assert len(set(labels)) == 16  # in no order
 
 
-def test_hosts_share_a_part_of_a_split(built):
+def test_hosts_share_a_slice_of_a_split(built):
     part = 'train[100:137]'
     whole = splits.load(built, part, seed=0)
     assert whole.num_examples == 37

@@ -18,18 +18,18 @@ def test_slices_are_those_of_tfds(part, examples):
 
 
 @pytest.mark.parametrize('split', ['train+test', 'train[', 'train[5]', 'train[:1shard]', 'train[::2]', 'a/b', ''])
-def test_what_is_no_slice_is_refused(split):
+def test_invalid_slices_are_an_error(split):
     with pytest.raises(DataError, match='is not a split; expected'):
         slices.split_name(split)
 
 
-def test_a_fraction_of_an_example_is_refused():
+def test_a_fractional_index_is_an_error():
     with pytest.raises(DataError, match='did you mean per cent'):
         slices.split_name('train[:0.9]')
 
 
 @pytest.mark.parametrize('split', ['train[5:5]', 'train[7:3]', 'train[:21]', 'train[-21:]', 'train[:1%]', 'train[20:]'])
-def test_a_slice_of_no_example_or_of_more_than_there_are_is_refused(split):
+def test_an_empty_or_too_large_slice_is_an_error(split):
     with pytest.raises(DataError, match=r'of the data means the examples .*, but there are 20'):
         slices.compute_bounds(split, 20)
 
@@ -42,7 +42,7 @@ def test_overlap_of_training_and_test_images_is_a_warning(capsys):
     assert capsys.readouterr().err == expected
 
 
-def test_held_out_part_depends_on_the_example_alone():
+def test_the_held_out_subset_depends_only_on_the_index():
     held_out = slices.is_held_out(np.arange(20_000), 0.1)
     assert abs(held_out.mean() - 0.1) < 0.01
     np.testing.assert_array_equal(slices.is_held_out(np.arange(5000, 5010), 0.1), held_out[5000:5010])

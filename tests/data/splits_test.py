@@ -13,7 +13,7 @@ from artifacts_jax.data.reading import CHUNK
 
 
 def options(**changes):
-    """The default `config.data` with changes."""
+    """Returns the default `config.data` with changes."""
     config = default.get_config().data
     config.update(changes)
     return config
@@ -21,7 +21,7 @@ def options(**changes):
 
 @pytest.fixture(params=['memory', 'stream'])
 def load(request, photograph_folder):
-    """Opens the 48 training crops of the folder of photographs, in memory and streamed."""
+    """Loads the 48 training crops of the folder of photographs, in memory and streamed."""
 
     def load(split='train', seed=0, **hosts):
         config = options(name=str(photograph_folder), size=16, loading=request.param)
@@ -39,7 +39,7 @@ def same(a, b):
 
 
 def prints(batches):
-    """One number for each image that the batches' masks count: the crops are all different."""
+    """Returns one number for each valid image of the batches; all crops have different numbers."""
     return [hash(x.tobytes()) for b in batches for x, keep in zip(b['image'], b.get('valid', b['index'] >= 0)) if keep]
 
 
@@ -108,7 +108,7 @@ def test_one_example_is_enough():
     np.testing.assert_array_equal(batch['image'][:, 0, 0, 0], [7, 0, 0])
 
 
-def test_both_ways_give_the_same_batches(photograph_folder):
+def test_memory_and_stream_give_the_same_batches(photograph_folder):
     memory, stream = (
         splits.load(options(name=str(photograph_folder), size=16, loading=loading, workers=3), 'train', seed=0)
         for loading in ('memory', 'stream')
@@ -118,7 +118,7 @@ def test_both_ways_give_the_same_batches(photograph_folder):
 
 
 class Counted:
-    """A source of grey images, of which no more than is read is made; remembers which were."""
+    """A source that makes grey images on demand and records the indices that were read."""
 
     label_names = ('a',)
 
@@ -138,7 +138,7 @@ def counted(count, **options):
     return source, splits.Streamed.create(source, 4, ('a',), workers=1, seed=0, **options)
 
 
-def test_hosts_read_their_own_part_alone():
+def test_hosts_read_only_their_slice():
     ahead = 4 * CHUNK
     reads = []
     for host in range(4):
@@ -155,7 +155,7 @@ def test_hosts_read_their_own_part_alone():
     assert sorted(itertools.chain(*reads)) == list(range(512))
 
 
-def test_a_restart_reads_nothing_of_what_came_before():
+def test_a_resumed_run_reads_no_earlier_batch():
     source, dataset = counted(1_000_000)
     batches = dataset.train_batches(100, start_step=9000)
     next(batches)
@@ -180,7 +180,7 @@ def test_large_splits_are_streamed(photograph_folder):
         assert isinstance(splits.load(config, 'train', seed=0), kind)
 
 
-def test_val_and_validation_are_one_name(photograph_folder, tmp_path, capsys):
+def test_val_and_validation_are_aliases(photograph_folder, tmp_path, capsys):
     for name, source in (('train', 'train'), ('val', 'test')):
         (tmp_path / name).symlink_to(photograph_folder / source)
     config = options(name=str(tmp_path), size=16, test='validation')
@@ -196,12 +196,12 @@ def test_positions_beyond_32_bits(load):
     assert np.isin(prints(epoch), prints(load().eval_batches(6))).all()
 
 
-def test_batch_that_does_not_divide_by_the_hosts(load):
+def test_a_batch_size_that_is_not_a_multiple_of_the_hosts_is_an_error(load):
     with pytest.raises(splits.DataError, match='batch_size=7 is not divisible by the 2 hosts'):
         next(load(process_count=2).train_batches(7))
 
 
-def test_a_subset_is_a_data_set_of_its_own(photograph_folder):
+def test_a_subset_is_a_new_data_set(photograph_folder):
     config = options(name=str(photograph_folder), size=16, loading='memory')
     whole, chosen = splits.load(config, 'train', seed=0), np.array([40, 3, 7])
     part = whole.subset(chosen)
@@ -213,7 +213,7 @@ def test_a_subset_is_a_data_set_of_its_own(photograph_folder):
     assert set(seen[:3]) == set(seen[3:]) == set(prints([batch]))
 
 
-def test_a_subset_of_streamed_data_is_refused(photograph_folder):
+def test_a_subset_of_streamed_data_is_an_error(photograph_folder):
     stream = splits.load(options(name=str(photograph_folder), size=16, loading='stream'), 'train', seed=0)
     with pytest.raises(splits.DataError, match=r'is streamed: set data\.loading=memory'):
         stream.subset(np.arange(3))
@@ -234,7 +234,7 @@ def test_labels_that_a_stage_needs(labels):
 
 @pytest.fixture
 def damaged_folder(tmp_path):
-    """A folder of images that are odd, of which four can be used: their names begin with 'whole'."""
+    """A folder of damaged images and four usable ones, whose names begin with 'whole'."""
     folder = tmp_path / 'train' / 'ramp'
     folder.mkdir(parents=True)
     ramp = np.resize(np.arange(96, dtype=np.uint8), (16, 16))
@@ -256,7 +256,7 @@ def damaged_folder(tmp_path):
 
 
 @pytest.mark.parametrize('loading', ['memory', 'stream'])
-def test_images_that_cannot_be_read_are_left_out_and_named_once(damaged_folder, loading, tmp_path, capsys):
+def test_unusable_images_are_skipped_and_listed_once(damaged_folder, loading, tmp_path, capsys):
     config = options(name=str(damaged_folder), size=16, loading=loading, test='train')
     dataset, file = splits.load(config, 'train', seed=0), tmp_path / 'skipped.tsv'
     for _ in range(2):
@@ -276,7 +276,7 @@ def test_images_that_cannot_be_read_are_left_out_and_named_once(damaged_folder, 
     assert same(first[2:], take(dataset.train_batches(8, start_step=2), 2))
 
 
-def test_what_was_named_before_is_not_named_again(tmp_path):
+def test_an_example_is_listed_once_over_several_runs(tmp_path):
     file = tmp_path / 'skipped.tsv'
     for names in ('ab', 'bc'):
         record = skipped.SkippedExamples('train', 10)
@@ -286,7 +286,7 @@ def test_what_was_named_before_is_not_named_again(tmp_path):
     assert file.read_text() == 'train\ta\ta reason\ntrain\tb\ta reason\ntrain\tc\ta reason\n'
 
 
-def test_what_earlier_runs_and_other_processes_left_out_counts_too(tmp_path):
+def test_skipped_examples_of_earlier_runs_and_other_processes_are_counted(tmp_path):
     first, second, other = (skipped.SkippedExamples(place, 10) for place in ('train  of', 'train  of', 'test'))
     for record, names in ((first, ('a', 'b')), (second, ('b', 'c  d')), (other, ('e',))):
         record.write_to(tmp_path / 'skipped.tsv')
@@ -296,16 +296,16 @@ def test_what_earlier_runs_and_other_processes_left_out_counts_too(tmp_path):
     assert len(first) == 2
 
 
-def test_streamed_data_say_what_is_left_out_ever_more_seldom(capsys):
+def test_streamed_data_report_the_1st_10th_and_100th_skipped_example(capsys):
     record = skipped.SkippedExamples('train', 1000, live=True)
     for n in range(150):
         record.add(f'{n}.png', 'a reason')
-    said = [line.split(' of ')[0] for line in capsys.readouterr().err.splitlines()]
-    assert said == [f'warning: skipped {n}' for n in (1, 10, 100)]
+    output = [line.split(' of ')[0] for line in capsys.readouterr().err.splitlines()]
+    assert output == [f'warning: skipped {n}' for n in (1, 10, 100)]
 
 
 @pytest.mark.parametrize('loading', ['memory', 'stream'])
-def test_a_split_without_a_whole_image_is_an_error(tmp_path, loading):
+def test_a_split_without_a_usable_image_is_an_error(tmp_path, loading):
     for n in range(3):
         (tmp_path / f'{n}.png').write_bytes(b'')
     with pytest.raises(
@@ -314,7 +314,7 @@ def test_a_split_without_a_whole_image_is_an_error(tmp_path, loading):
         splits.load(options(name=str(tmp_path), size=16, loading=loading, test='train'), 'train', seed=0)
 
 
-def test_a_file_that_is_removed_while_it_streams_is_left_out(tmp_path):
+def test_a_file_that_is_deleted_during_streaming_is_skipped(tmp_path):
     for n in range(40):
         PIL.Image.fromarray(np.full((8, 8, 3), n, np.uint8)).save(tmp_path / f'{n}.png')
     dataset = splits.load(options(name=str(tmp_path), size=8, loading='stream', test='train'), 'train', seed=0)
@@ -324,7 +324,7 @@ def test_a_file_that_is_removed_while_it_streams_is_left_out(tmp_path):
     assert len(dataset.skipped) == 1
 
 
-def test_other_pixels_than_rgb_are_said(tmp_path, capsys):
+def test_other_modes_than_rgb_are_reported(tmp_path, capsys):
     for n in range(4):
         PIL.Image.fromarray(np.full((8, 8), n, np.uint8)).save(tmp_path / f'{n}.png')
     splits.load(options(name=str(tmp_path), size=8, test='train'), 'train', seed=0)
@@ -338,7 +338,7 @@ def test_importing_costs_no_tensorflow():
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
 
 
-def test_several_processes_name_what_is_left_out_once(tmp_path):
+def test_several_processes_list_each_skipped_example_once(tmp_path):
     records = [skipped.SkippedExamples('train', 10, live=True) for _ in range(3)]
     for record in records:
         record.write_to(tmp_path / 'skipped.tsv')

@@ -1,4 +1,4 @@
-"""Data sets prepared by tfds, in every format, read without TensorFlow; and what cannot be read of them."""
+"""Prepared tfds data sets in all formats, read without TensorFlow; and damaged or missing data sets."""
 
 import itertools
 import subprocess
@@ -16,7 +16,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), dtype=np.uint8
 
 
 def build(folder, features, examples, *, file_format='tfrecord'):
-    """Prepares a data set of one split by tfds, from {key: value} examples, in shards of a few examples."""
+    """Prepares a tfds data set with one split, from {key: value} examples, in small shards."""
     import tensorflow_datasets as tfds
 
     with tfds.core.registered.skip_registration():
@@ -39,7 +39,7 @@ def build(folder, features, examples, *, file_format='tfrecord'):
 
 @pytest.fixture(scope='module')
 def sets(tmp_path_factory):
-    """{format: folder} of one data set of 30 images of two classes, in three files."""
+    """Returns {format: folder} of one data set with 30 images of two classes, in three files."""
     import tensorflow_datasets as tfds
 
     features = {
@@ -139,7 +139,7 @@ def features():
 
 
 @pytest.mark.parametrize('file_format', ['tfrecord', 'array_record'])
-def test_features_by_other_names(tmp_path, features, file_format, capsys):
+def test_image_and_label_keys(tmp_path, features, file_format, capsys):
     build(tmp_path, {k: f for k, (f, _) in features.items()}, [{k: x for k, (_, x) in features.items()}] * 3,
           file_format=file_format)  # fmt: skip
     with pytest.raises(
@@ -174,7 +174,7 @@ def test_features_by_other_names(tmp_path, features, file_format, capsys):
         ({'name': '/nowhere/images'}, 'data.name=/nowhere/images: this folder .*FOLDER/SPLIT/CLASS/IMAGE.jpg'),
     ],
 )  # fmt: skip
-def test_missing_data_says_where_it_looked_and_what_to_do(tmp_path, changes, message):
+def test_errors_of_missing_data_give_the_path_and_the_command(tmp_path, changes, message):
     with pytest.raises(splits.DataError, match=message):
         splits.load(options(data_dir=str(tmp_path), **changes), 'train', seed=0)
 
@@ -211,7 +211,7 @@ def test_damaged_files_are_one_error(sets, tmp_path, file_format, damage):
         list(splits.load(of(folder), 'train', seed=0).eval_batches(10))
 
 
-def test_labels_that_are_no_class_are_left_out(sets, monkeypatch, capsys):
+def test_examples_with_invalid_labels_are_skipped(sets, monkeypatch, capsys):
     original = tfds_data.TfdsSplit.__getitem__
 
     def twice(records, index):
@@ -221,14 +221,14 @@ def test_labels_that_are_no_class_are_left_out(sets, monkeypatch, capsys):
     monkeypatch.setattr(tfds_data.TfdsSplit, '__getitem__', twice)
     dataset = splits.load(of(sets['array_record']), 'train', seed=0)
     assert set(dataset.labels) == {0}
-    said = capsys.readouterr().err
-    assert 'skipped 15 of 30 images of train of mine: ' in said
-    assert '.png (label 2 is outside of the 2 classes), ...' in said
+    output = capsys.readouterr().err
+    assert 'skipped 15 of 30 images of train of mine: ' in output
+    assert '.png (label 2 is outside of the 2 classes), ...' in output
     with pytest.raises(splits.DataError, match='were skipped'):
         dataset.subset(np.arange(2))
 
 
-def test_a_disk_that_is_full(sets, tmp_path, monkeypatch):
+def test_too_little_disk_space_is_an_error(sets, tmp_path, monkeypatch):
     import shutil
 
     folder = shutil.copytree(sets['tfrecord'], tmp_path / 'data')
@@ -242,11 +242,11 @@ def test_a_disk_that_is_full(sets, tmp_path, monkeypatch):
     [
         ('photographs', 'needs no preparation'),
         ('imagenet2012', r'Put its original files into \S+/downloads/manual and run.*ILSVRC2012_img_train.tar'),
-        ('voc/2006', 'voc/2006: .*BuilderConfig 2006 not found'),
+        ('voc/2006', 'voc/2006: .*BuilderConfig 2006 not result'),
         ('cifar01', 'no data set of this name; did you mean'),
     ],
 )
-def test_what_cannot_be_prepared(tmp_path, name, message):
+def test_data_sets_that_cannot_be_prepared(tmp_path, name, message):
     with pytest.raises(splits.DataError, match=message):
         preparation.prepare(name, str(tmp_path))
 

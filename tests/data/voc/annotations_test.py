@@ -16,13 +16,13 @@ from tests.transfer.voc.trees import an_object, annotation
          [[1, 2, 9, 8]]),
     ],
 )  # fmt: skip
-def test_annotations_as_other_programs_write_them(tmp_path, xml, boxes):
+def test_annotations_of_other_tools(tmp_path, xml, boxes):
     path = tmp_path / 'a.xml'
     path.write_text(f'<annotation><object>{xml}</object></annotation>')
-    found, size = annotations.read_annotation(path)
+    result, size = annotations.read_annotation(path)
     assert size is None
-    np.testing.assert_array_equal(found.boxes, np.float32(boxes))
-    assert not (found.is_difficult | found.is_truncated).any()
+    np.testing.assert_array_equal(result.boxes, np.float32(boxes))
+    assert not (result.is_difficult | result.is_truncated).any()
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_annotations_as_other_programs_write_them(tmp_path, xml, boxes):
         ('<object><name>cat</name></object>', "<bndbox/xmin> is ''"),
     ],
 )
-def test_annotations_that_cannot_be_used(tmp_path, node, message):
+def test_invalid_annotations_are_an_error(tmp_path, node, message):
     path = tmp_path / 'a.xml'
     path.write_text(annotation(node))
     with pytest.raises(DataError, match=message):

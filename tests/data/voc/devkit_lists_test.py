@@ -4,7 +4,7 @@ from artifacts_jax.data.errors import DataError
 from artifacts_jax.data.voc import devkit
 
 
-def test_names_are_read_as_any_system_writes_them(tmp_path):
+def test_names_are_read_with_any_line_ending(tmp_path):
     path = tmp_path / 'train.txt'
     path.write_bytes('\ufeff2008_000002 \r\n\r\n2008_000001\r\n'.encode())
     assert devkit.read_names(path) == ['2008_000002', '2008_000001']
@@ -18,15 +18,15 @@ def test_names_are_read_as_any_system_writes_them(tmp_path):
         ('a\nb 1\n', "train.txt, line 2: is 'b 1'; expected the name of an image"),
     ],
 )
-def test_what_is_no_list_is_refused(text, message, tmp_path):
+def test_invalid_image_lists_are_an_error(text, message, tmp_path):
     (tmp_path / 'train.txt').write_text(text)
     with pytest.raises(DataError, match=message):
         devkit.read_names(tmp_path / 'train.txt')
 
 
-def test_the_first_of_the_suffixes_counts(tmp_path):
+def test_the_first_suffix_is_used(tmp_path):
     for name in ('a.PNG', 'a.mat', 'b.png', 'c.txt'):
         (tmp_path / name).touch()
-    found = {name: path.name for name, path in devkit.list_files(tmp_path, ('.mat', '.png')).items()}
-    assert found == {'a': 'a.mat', 'b': 'b.png'}
+    result = {name: path.name for name, path in devkit.list_files(tmp_path, ('.mat', '.png')).items()}
+    assert result == {'a': 'a.mat', 'b': 'b.png'}
     assert devkit.list_files(tmp_path / 'nowhere', ('.mat',)) == {}

@@ -24,7 +24,7 @@ def task(request):
 
 @pytest.fixture
 def year(tmp_path):
-    """A folder VOC2007 of five images: four in train and val, one in test; two have masks."""
+    """Returns a folder VOC2007 with five images: four in train and val, one in test; two have masks."""
     year = tmp_path / 'VOCdevkit' / 'VOC2007'
     add(year, '000001', annotation(an_object('dog', (2, 3, 16, 12)), an_object('cat', difficult=1)), mask=MASK)
     add(year, '000002', annotation(an_object('dog', difficult=1), an_object('dog', (1, 2, 3, 4), truncated=1)))
@@ -45,7 +45,7 @@ def labels(**present):
 @pytest.mark.parametrize('place', ['VOCdevkit', 'VOCdevkit/VOC2007', '.'])
 def test_a_folder_is_found_from_any_level(year, tmp_path, place):
     opened = devkit.open_voc(str(tmp_path / place), ('train', 'val', 'trainval', 'test'))
-    assert {split: [record.name for record in found] for split, found in opened.items()} == {
+    assert {split: [record.name for record in result] for split, result in opened.items()} == {
         'train': ['000001', '000003'],
         'val': ['000002', '000004'],
         'trainval': ['000001', '000003', '000002', '000004'],  # there is no such list, but these two
@@ -53,7 +53,7 @@ def test_a_folder_is_found_from_any_level(year, tmp_path, place):
     }
 
 
-def test_what_a_record_is(year, capsys):
+def test_the_fields_of_a_record(year, capsys):
     first, second, *_ = devkit.open_voc(str(year), ['trainval'])['trainval']
     assert first.size == (12, 16)
     np.testing.assert_array_equal(first.labels, labels(dog=1, cat=0))
@@ -74,9 +74,9 @@ def test_what_a_record_is(year, capsys):
 def open_splits(config, year, train, test):
     config.data.update(name=str(year), probe_train=train, test=test)
     datasets = splits.Datasets(config)
-    found = devkit.open_splits(config, datasets)
-    assert devkit.open_splits(config, datasets) is found  # once in a run, whichever task asks
-    return found
+    result = devkit.open_splits(config, datasets)
+    assert devkit.open_splits(config, datasets) is result  # once in a run, whichever task asks
+    return result
 
 
 def test_overlap_of_training_and_test_images_is_a_warning(year, config, capsys):
@@ -87,7 +87,7 @@ def test_overlap_of_training_and_test_images_is_a_warning(year, config, capsys):
     assert 'test images of both are also training images of train' in capsys.readouterr().err
 
 
-def test_a_split_of_which_no_image_can_be_decoded_is_refused(year, config):
+def test_a_split_without_a_decodable_image_is_an_error(year, config):
     (path,) = (year / 'JPEGImages' / f'{name}.png' for name in (year / 'ImageSets/Main/test.txt').read_text().split())
     path.write_bytes(path.read_bytes()[:60])
     assert devkit.open_voc(str(year), ['test'])['test'][0].size == (12, 16)  # by its beginning
@@ -95,7 +95,7 @@ def test_a_split_of_which_no_image_can_be_decoded_is_refused(year, config):
         open_splits(config, year, 'train', 'test')
 
 
-def test_segmentation_has_lists_of_its_own_and_needs_no_annotations(year):
+def test_segmentation_has_its_own_image_lists_and_needs_no_annotations(year):
     (year / 'Annotations' / '000003.xml').unlink()
     first, second = devkit.open_voc(str(year), ['train'], lists='Segmentation')['train']
     assert (first.name, second.name) == ('000003', '000001')
@@ -104,7 +104,7 @@ def test_segmentation_has_lists_of_its_own_and_needs_no_annotations(year):
     np.testing.assert_array_equal(second.read_mask(), MASK)
 
 
-def test_lists_of_classes_decide_the_labels_and_a_difference_is_said(year, capsys):
+def test_class_files_set_the_labels_and_a_difference_is_a_warning(year, capsys):
     listed(year, 'dog_train', '000001  1', '000003 -1')
     devkit.open_voc(str(year), ['train'])
     assert capsys.readouterr().err == ''
@@ -112,26 +112,26 @@ def test_lists_of_classes_decide_the_labels_and_a_difference_is_said(year, capsy
     first, second = devkit.open_voc(str(year), ['train'])['train']
     np.testing.assert_array_equal(first.labels, labels(dog=1))
     np.testing.assert_array_equal(second.labels, labels(cat=0))
-    said = capsys.readouterr().err
-    assert 'train.txt: 2 images have labels in CLASS_SPLIT.txt that differ from their objects' in said
-    assert said.count('\n') == 1
+    output = capsys.readouterr().err
+    assert 'train.txt: 2 images have labels in CLASS_SPLIT.txt that differ from their objects' in output
+    assert output.count('\n') == 1
 
 
-def test_lists_as_other_systems_write_them(year):
+def test_lists_of_other_systems(year):
     (year / 'ImageSets' / 'Main' / 'train.txt').write_bytes(b'\xef\xbb\xbf000001 \r\n\r\n000003\r\n')
     assert len(devkit.open_voc(str(year), ['train'])['train']) == 2
 
 
-def test_boxes_are_cut_to_the_image_and_its_own_size_counts(year, capsys):
+def test_boxes_are_clipped_to_the_size_of_the_image(year, capsys):
     objects = an_object('dog', (0, 3.5, 17, 12)), an_object('cow', (17, 1, 20, 5)), an_object('cat', (1, 1, 16, 12))
     add(year, '000001', annotation(*objects, size=(99, 99)))
     record = devkit.open_voc(str(year), ['train'])['train'][0]
     assert record.size == (12, 16)
     np.testing.assert_array_equal(record.objects.boxes, [[1, 3.5, 16, 12], [1, 1, 16, 12]])
     np.testing.assert_array_equal(record.labels, labels(dog=1, cat=1))
-    said = capsys.readouterr().err
-    assert '1 images have another size than their annotations state' in said
-    assert '1 images have objects completely outside of the image, which are ignored, such as 000001' in said
+    output = capsys.readouterr().err
+    assert '1 images have another size than their annotations state' in output
+    assert '1 images have objects completely outside of the image, which are ignored, such as 000001' in output
 
 
 @pytest.mark.parametrize(
@@ -158,14 +158,14 @@ def test_boxes_are_cut_to_the_image_and_its_own_size_counts(year, capsys):
          '000001.png: the mask has 16 x 12 pixels, but its image 12 x 16'),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named_when_a_folder_is_opened(year, change, message):
+def test_an_invalid_folder_is_an_error_at_opening(year, change, message):
     change(year)
     with pytest.raises(DataError, match=message) as error:
         devkit.open_voc(str(year), ['train'])
     assert '\n' not in str(error.value)
 
 
-def test_of_several_years_one_is_to_be_named(year):
+def test_a_folder_of_several_years_is_an_error(year):
     shutil.copytree(year, year.parent / 'VOC2012')
     with pytest.raises(
         DataError,
@@ -174,7 +174,7 @@ def test_of_several_years_one_is_to_be_named(year):
         devkit.open_voc(str(year.parent), ['train'])
 
 
-def test_a_place_that_is_none():
+def test_a_missing_folder_is_an_error():
     with pytest.raises(DataError, match=r'data.name=voc07: this folder does not exist; expected VOCdevkit'):
         devkit.open_voc('voc07', ['train'])
     with pytest.raises(DataError, match=r'voc/2007: the tfds data set has no masks; .* VOCdevkit/VOC2007$'):
@@ -183,19 +183,19 @@ def test_a_place_that_is_none():
 
 @pytest.mark.parametrize('lists', ['Main', 'Segmentation'])
 def test_photographs(lists, tmp_path, capsys):
-    found = devkit.open_voc(str(photographs.devkit(tmp_path, side=128)), ['trainval'], lists=lists)['trainval']
-    assert [record.name for record in found] == ['astronaut', 'camera', 'chelsea', 'flower', 'motorcycle_left']
-    assert [record.read_image().shape[:2] for record in found] == [
+    result = devkit.open_voc(str(photographs.devkit(tmp_path, side=128)), ['trainval'], lists=lists)['trainval']
+    assert [record.name for record in result] == ['astronaut', 'camera', 'chelsea', 'flower', 'motorcycle_left']
+    assert [record.read_image().shape[:2] for record in result] == [
         (128, 128),
         (128, 128),
         (85, 128),
         (85, 128),
         (86, 128),
     ]
-    assert [sorted(np.unique(record.read_mask())) for record in found] == [
+    assert [sorted(np.unique(record.read_mask())) for record in result] == [
         [0, 1, 15, 255], [0, 15, 255], [0, 8, 255], [0, 16, 255], [0, 9, 14, 255]
     ]  # fmt: skip
-    for record in found:
+    for record in result:
         inside = {NAMES.index(label) for label, _ in photographs.OUTLINES[record.name]}
         assert {*record.objects.labels} == inside
         for label, box in zip(record.objects.labels, record.objects.boxes.astype(int)):
@@ -207,7 +207,7 @@ def test_photographs(lists, tmp_path, capsys):
 
 @pytest.mark.parametrize('split', ['trainval', 'test'])
 @pytest.mark.parametrize('objects', [(), (an_object('cat', difficult=1),)])
-def test_splits_without_a_known_class_are_refused_by_every_task(task, split, objects, config, tmp_path):
+def test_splits_without_a_positive_label_are_an_error_in_every_task(task, split, objects, config, tmp_path):
     year = tmp_path / 'VOC2007'
     for each in ('trainval', 'test'):
         add(year, each, annotation(*(objects if each == split else [an_object('cat')])))

@@ -43,10 +43,10 @@ def test_splits_with_enough_classes_pass():
         ([Record((0, 1), damaged=True)] * 40, r'train: none of the 16 checked images can be used: a \(it is cut\); a'),
     ],
 )
-def test_what_teaches_nothing_is_refused(records, message):
+def test_too_few_classes_or_images_are_an_error(records, message):
     with pytest.raises(DataError, match=message):
         voc_records.check_masks(records, 'train', classes=2, images=2)
 
 
-def test_one_usable_image_of_those_looked_at_is_enough():
+def test_one_usable_checked_image_is_enough():
     voc_records.check_images([Record((), damaged=True)] * 15 + [Record((1,))], 'train')

@@ -12,7 +12,7 @@ from artifacts_jax.data.voc import records
 
 @pytest.fixture
 def record(tmp_path):
-    """An image of 4 x 5 pixels, whose mask is in a palette."""
+    """Returns a record of 4 x 5 pixels with a palette mask."""
     image, mask = PIL.Image.new('RGB', (5, 4), 'red'), PIL.Image.new('P', (5, 4), 20)
     mask.putpalette(list(range(256)) * 3)
     mask.putpixel((1, 2), 255)
@@ -21,7 +21,7 @@ def record(tmp_path):
     return records.Record('a', tmp_path / 'a.png', (4, 5), mask_file=tmp_path / 'mask.png', classes=21)
 
 
-def test_pixels_and_mask_are_read_when_they_are_asked_for(record):
+def test_pixels_and_mask_are_read_on_demand(record):
     expected = np.full((4, 5), 20)
     expected[2, 1] = 255
     np.testing.assert_array_equal(record.read_mask(), expected)
@@ -34,13 +34,13 @@ def test_pixels_and_mask_are_read_when_they_are_asked_for(record):
         record.read_mask()
 
 
-def test_an_image_that_has_changed_is_not_used(record):
+def test_an_image_whose_size_has_changed_is_unusable(record):
     PIL.Image.new('RGB', (4, 5)).save(record.file)
     with pytest.raises(decoding.UnusableError, match=r'its height and width are \(5, 4\), but were \(4, 5\)'):
         record.read_image()
 
 
-def test_a_mask_of_grey_values_is_one(record):
+def test_a_grey_mask_is_read(record):
     PIL.Image.new('L', (5, 4), 7).save(record.mask_file)
     records.check_mask(record.mask_file, (4, 5))
     np.testing.assert_array_equal(record.read_mask(), np.full((4, 5), 7))
@@ -57,13 +57,13 @@ def test_a_mask_of_few_bits_has_the_values_of_its_file(record):
     np.testing.assert_array_equal(record.read_mask(), [[0, 1, 2, 3, 15]] * 4)
 
 
-def test_a_mask_of_other_values_says_so(record):
+def test_invalid_values_of_a_mask_are_an_error(record):
     PIL.Image.new('L', (5, 4), 21).save(record.mask_file)
     with pytest.raises(DataError, match=r'mask.png: the mask has the value 21; expected 0 to 20 or 255'):
         record.read_mask()
 
 
-def test_a_file_that_is_no_mask_is_refused_by_its_beginning(record):
+def test_a_file_that_is_not_a_mask_is_an_error(record):
     with pytest.raises(DataError, match=r'a.png: the Pillow mode is RGB; expected a palette'):
         records.check_mask(record.file, (4, 5))
     with pytest.raises(DataError, match=r'mask.png: the mask has 4 x 5 pixels, but its image 5 x 4'):

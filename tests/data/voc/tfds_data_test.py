@@ -16,7 +16,7 @@ FULL = '<pose>Left</pose>'  # which tfds needs
 
 @pytest.fixture(scope='module')
 def folders(tmp_path_factory):
-    """(VOC2007 of jpg files, {format: folder} of the same as tfds prepares it)."""
+    """Returns (a folder VOC2007, {format: folder} of the same data set prepared by tfds)."""
     from tensorflow_datasets.core import registered
     from tensorflow_datasets.object_detection import voc
 
@@ -49,14 +49,14 @@ def by_name(records):
 
 
 @pytest.mark.parametrize('file_format', ['array_record', 'tfrecord', 'parquet'])
-def test_it_is_what_the_folder_is(folders, file_format, capsys):
+def test_tfds_records_equal_those_of_the_folder(folders, file_format, capsys):
     year, prepared_in = folders
     splits = ('train', 'val', 'trainval', 'test')
     wanted = devkit.open_voc(str(year), splits)
-    found = devkit.open_voc('voc/2007', splits, data_dir=str(prepared_in[file_format]))
+    result = devkit.open_voc('voc/2007', splits, data_dir=str(prepared_in[file_format]))
     for split in splits:
-        assert len(found[split]) == len(wanted[split])
-        ours, theirs = by_name(found[split]), by_name(wanted[split])
+        assert len(result[split]) == len(wanted[split])
+        ours, theirs = by_name(result[split]), by_name(wanted[split])
         assert ours.keys() == theirs.keys()
         for name, record in ours.items():
             assert record.size == theirs[name].size
@@ -66,13 +66,13 @@ def test_it_is_what_the_folder_is(folders, file_format, capsys):
             for a, b in zip(record.objects, theirs[name].objects):
                 assert a.dtype == b.dtype
                 np.testing.assert_allclose(a, b, rtol=1e-5)
-    np.testing.assert_array_equal(by_name(found['train'])['000001'].objects.boxes[:3], BOXES[:3])
+    np.testing.assert_array_equal(by_name(result['train'])['000001'].objects.boxes[:3], BOXES[:3])
     assert ('to convert it, run: python -m artifacts_jax.prepare voc/2007' in capsys.readouterr().out) == (
         file_format == 'tfrecord'
     )
 
 
-def test_every_whole_number_of_pixels_comes_back():
+def test_whole_pixel_coordinates_are_restored():
     for length in range(1, 1001):
         pixels = np.arange(1, length + 1)
         boxes = np.repeat((pixels / length).astype(np.float32)[:, None], 4, axis=1)
@@ -91,7 +91,7 @@ sys.exit('tensorflow' in sys.modules)
     assert subprocess.run([sys.executable, '-c', code], check=False, cwd=root).returncode == 0
 
 
-def test_what_is_not_there_says_so(folders, tmp_path, monkeypatch):
+def test_missing_data_is_an_error(folders, tmp_path, monkeypatch):
     data_dir = str(folders[1]['array_record'])
     with pytest.raises(DataError, match=r"voc/2007 has no split 'dev'; expected one of: train, val, trainval, test"):
         devkit.open_voc('voc/2007', ['dev'], data_dir=data_dir)
