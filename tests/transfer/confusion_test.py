@@ -1,4 +1,4 @@
-"""Counts and measures against scikit-learn's, on maps of random labels."""
+"""Compares confusion matrices and metrics with scikit-learn's, on maps of random labels."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,9 @@ def test_matrices_of_images_are_added_not_averaged():
 
 def test_absent_classes_are_excluded_from_means():
     counts = confusion.compute_matrix(np.array([0, 0, 1, 255]), np.array([0, 2, 1, 9]), 4)
-    np.testing.assert_array_equal(confusion.iou(counts), [0.5, 1, 0, np.nan])  # the third is predicted alone
+    np.testing.assert_array_equal(
+        confusion.iou(counts), [0.5, 1, 0, np.nan]
+    )  # class 2 is predicted, but not in the truth
     assert confusion.mean_iou(counts) == 0.5
     assert confusion.mean_accuracy(counts) == 0.75
     nothing = confusion.compute_matrix(np.array([255]), np.array([0]), 4)

@@ -15,7 +15,7 @@ from artifacts_jax.training import keys, loop, results
 from tests.earlier import workdirs
 
 TRAINED = ('stl10', 'layerwise', 'voc_classification', 'voc_detection', 'voc_segmentation')
-EARLIER = (*TRAINED, 'knn', 'segmentation_probe', 'voc_svm')  # that tests/earlier has completed
+EARLIER = (*TRAINED, 'knn', 'segmentation_probe', 'voc_svm')  # complete in the work directories of tests/earlier
 TASKS = (*EARLIER, 'retrieval')
 
 
@@ -24,7 +24,7 @@ def test_every_task_is_tested_here():
 
 
 def configure(task):
-    """A configuration of the task alone, for a new work directory."""
+    """Returns a configuration of a single task, for a new work directory."""
     config = workdirs.load(_completed(task), (task,))
     config.pretrained = 'pretraining/export'
     return config

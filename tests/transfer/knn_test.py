@@ -1,4 +1,4 @@
-"""The task as a user runs it, on crops of real photographs and a small network."""
+"""Runs the task as a user does, on crops of real photographs with a small network."""
 
 import re
 from functools import partial
@@ -60,15 +60,15 @@ def test_accuracies_equal_scikit_learns(mapping, count, datasets, variables, pho
             model = KNeighborsClassifier(
                 k, metric='cosine', algorithm='brute', weights=lambda distance: np.exp((1 - distance) / 0.1)
             ).fit(bank[layer], labels)
-            mine = row['200' if k == 48 else str(k)]  # of a smaller bank all vote
-            assert mine['correct'] == (model.predict(queries[layer]) == truth).sum()
-            assert mine['count'] == 20
+            result = row['200' if k == 48 else str(k)]  # k = 200: all 48 examples vote
+            assert result['correct'] == (model.predict(queries[layer]) == truth).sum()
+            assert result['count'] == 20
 
 
 def test_a_run_writes_its_table(photograph_folder, tmp_path):
     config = small(photograph_folder, max_train=30, max_test=15, max_values=64)
     found = pipeline.run(configuration.check(config), tmp_path)
-    assert set(found['knn']) == {'random'}  # nothing is called learned that has learned nothing
+    assert set(found['knn']) == {'random'}  # an untrained network is not listed as 'learned'
     row = found['knn']['random']
     assert (row['train'], row['test'], row['layers']['conv5']['3']['count']) == (30, 15, 15)
     text = (tmp_path / 'results.txt').read_text()

@@ -13,7 +13,7 @@ vote = jax.jit(neighbours.vote, static_argnames=('ks', 'temperature'))
 
 @pytest.fixture(scope='module')
 def data():
-    """(bank, its labels, queries, their labels): 90 and 40 examples whose nearness tells something of their class."""
+    """Returns (bank, labels, queries, labels of queries): 90 and 40 examples; near examples often share a class."""
     random = np.random.default_rng(0)
     centres = random.normal(size=(CLASSES, 6))
 
@@ -26,7 +26,7 @@ def data():
 
 
 def search(bank, labels, queries, k, *, block=32):
-    """The nearest neighbours of a bank in blocks of one size, the last padded."""
+    """Returns the nearest neighbours, from a bank in blocks of one size, the last padded."""
     nearest = neighbours.make_empty(len(queries), k)
     padded = -len(bank) % block
     bank, labels = np.pad(bank, ((0, padded), (0, 0))), np.pad(labels, (0, padded), constant_values=-1)
@@ -81,11 +81,11 @@ def judge(labels, similarity, truth, temperature=TEMPERATURE):
 @pytest.mark.parametrize(
     ('labels', 'truth', 'expected'),
     [
-        ([3, 1, 1, 3], 1, [True, True]),  # equal votes: the lower number
+        ([3, 1, 1, 3], 1, [True, True]),  # equal votes: the lower index is first
         ([3, 1, 1, 3], 3, [False, True]),
         ([6, 5, 4, 3, 2, 1], 6, [False, False]),
         ([6, 5, 4, 3, 2, 1], 5, [False, True]),
-        ([1, 1, 1, 1], 0, [False, False]),  # no vote, though it would be the second
+        ([1, 1, 1, 1], 0, [False, False]),  # no votes, so not in the top 5
     ],
 )
 def test_ties_of_votes_and_classes_without_votes(labels, truth, expected):
@@ -106,4 +106,4 @@ def test_features_of_norm_0_are_equally_near_to_all():
     unit = np.asarray(extraction.l2_normalise(jax.numpy.array([[3.0, 4.0], [0.0, 0.0]])))
     np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 0]], rtol=1e-6)
     nearest = search(unit, np.array([4, 2], np.int32), np.zeros((1, 2), np.float32), 2)
-    assert nearest.label.tolist() == [[4, 2]]  # equally far: as they came
+    assert nearest.label.tolist() == [[4, 2]]  # equally near: order of reading

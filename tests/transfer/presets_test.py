@@ -1,4 +1,4 @@
-"""The constants of the transfer tasks beside the numbers of their protocols, written out again by hand."""
+"""Compares the constants of the transfer tasks with the numbers of their protocols, which are repeated here by hand."""
 
 import pytest
 
@@ -88,7 +88,7 @@ LAYERWISE = {
         'ten_crop': 'logits',
     },
 }
-CONSTANTS = {  # {protocol: (the constants, by hand)}
+CONSTANTS = {  # {protocol: (constants of the code, expected constants)}
     **{
         f'layerwise, {name}': ({key: getattr(layerwise.PRESETS[name], key) for key in row}, row)
         for name, row in LAYERWISE.items()
@@ -137,7 +137,7 @@ PRESETS = {
     'voc_detection': scales.PRESETS,
     'voc_segmentation': segmentation.PRESETS,
 }
-RATES = {  # {preset: {step: rate}}, of ImageNet
+RATES = {  # {preset: {step: learning rate}}, for ImageNet
     'zhang2016': {39_999: 1e-2, 40_001: 1e-3, 80_001: 1e-4, 120_001: 1e-5, 139_999: 1e-5},
     'fair': {39_999: 1e-2, 40_001: 1e-3, 80_001: 1e-4, 120_001: 1e-5},
     'vissl': {8 * 5004 - 1: 1e-2, 8 * 5004 + 1: 1e-3, 16 * 5004 + 1: 1e-4, 24 * 5004 + 1: 1e-5},

@@ -1,4 +1,4 @@
-"""The STL-10 recipe at full width, on a stand-in: tfds's own STL-10 builder, prepared with a few noise images."""
+"""Runs the STL-10 recipe at full width on synthetic data: the STL-10 builder of tfds, with a few noise images."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ from artifacts_jax.transfer import stl10
 
 
 @pytest.fixture
-def stand_in(tmp_path, monkeypatch):
+def synthetic_stl10(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 
     builder = tfds.builder('stl10', data_dir=tmp_path, try_gcs=False)
@@ -37,9 +37,9 @@ def stand_in(tmp_path, monkeypatch):
 
 
 @pytest.mark.nightly
-def test_every_line_of_the_recipe_runs(stand_in, tmp_path, monkeypatch):
+def test_every_line_of_the_recipe_runs(synthetic_stl10, tmp_path, monkeypatch):
     config = recipe.get_config()
-    config.data.data_dir = str(stand_in)
+    config.data.data_dir = str(synthetic_stl10)
     config.stages = (*config.stages, 'stl10')
     config.batch_size = config.stl10.batch_size = 8
     config.stl10.epochs = 1
@@ -59,12 +59,12 @@ def test_every_line_of_the_recipe_runs(stand_in, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('shards', [1, 3])
-def test_folds_mean_the_original_order_whatever_the_shards(tmp_path, monkeypatch, shards):
+def test_folds_count_the_original_order_for_any_shards(tmp_path, monkeypatch, shards):
     import tensorflow_datasets as tfds
 
     builder = tfds.builder('stl10', data_dir=tmp_path, try_gcs=False)
 
-    def example(n):  # the colour tells the index
+    def example(n):  # the colour encodes the index
         return n, {'image': np.full((96, 96, 3), (n // 100, n % 100, 0), np.uint8), 'label': n % 10}
 
     generated = {split: map(example, range(count)) for split, count in {'train': 250, 'test': 30}.items()}
@@ -84,8 +84,8 @@ def test_folds_mean_the_original_order_whatever_the_shards(tmp_path, monkeypatch
     datasets = splits.Datasets(config)
     datasets.update(probe_train=dataset, test=dataset)
     for fold, indices in zip(stl10.open_data(config, datasets).folds, expected):
-        part = dataset.subset(fold)
-        np.testing.assert_array_equal(part.images[:, 0, 0, 0] * 100 + part.images[:, 0, 0, 1], indices)
-        np.testing.assert_array_equal(part.labels, indices % 10)
-    with pytest.raises(splits.DataError, match=r"original order of 'train\[:50%\]' of STL-10 is not known.*train"):
+        subset = dataset.subset(fold)
+        np.testing.assert_array_equal(subset.images[:, 0, 0, 0] * 100 + subset.images[:, 0, 0, 1], indices)
+        np.testing.assert_array_equal(subset.labels, indices % 10)
+    with pytest.raises(splits.DataError, match=r"'train\[:50%\]': the original order of STL-10 is only known .*train"):
         splits.compute_original_order(config.data, 'train[:50%]')

@@ -15,15 +15,15 @@ IMAGES = jax.random.uniform(jax.random.key(1), (24, 16, 16, 3), minval=-1)
 
 @pytest.fixture(scope='module')
 def params():
-    drawn = jax.jit(MODEL.init)(jax.random.key(0), IMAGES)['params']
+    initial = jax.jit(MODEL.init)(jax.random.key(0), IMAGES)['params']
     uneven = dict(zip(rescaling.LAYERS, (0.01, 1.0, 0.3, 3.0, 9.0)))
-    trunk = {name: jax.tree.map(lambda x, f=uneven[name]: f * x, tree) for name, tree in drawn['trunk'].items()}
-    return {**drawn, 'trunk': trunk}
+    trunk = {name: jax.tree.map(lambda x, f=uneven[name]: f * x, tree) for name, tree in initial['trunk'].items()}
+    return {**initial, 'trunk': trunk}
 
 
 @pytest.fixture(scope='module', autouse=True)
-def keeps_factors():
-    """Takes local response normalisation away, the only layer that does not keep them."""
+def without_response_norm():
+    """Removes local response normalisation: it is the only layer that does not scale with its inputs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layers, 'local_response_norm', lambda x: x)
         yield
@@ -64,10 +64,10 @@ def test_balanced_layers_change_at_the_same_rate_and_compute_nearly_the_same(par
 
 def test_gradients_are_of_weights_and_random_at_the_outputs(params):
     ratios = rescaling._compute_ratios(jax.random.key(4), params, IMAGES, model=MODEL)
-    drawn = jax.random.normal(jax.random.key(4), (24, 5))
+    output_gradient = jax.random.normal(jax.random.key(4), (24, 5))
     outputs = jnp.maximum(before_relu(params)['fc7'], 0)
     kernel = params['head']['fc8']['kernel']
-    gradient = outputs.T @ drawn
+    gradient = outputs.T @ output_gradient
     expected = jnp.sqrt(jnp.square(gradient).mean() / jnp.square(kernel).mean())
     np.testing.assert_allclose(ratios['fc8'], expected, rtol=1e-4)
 
@@ -78,12 +78,12 @@ def test_new_layers_are_normalised_for_their_inputs():
     head = {'fc6': {'kernel': jnp.zeros((2, 2, 5, 7))}, 'fc7': {'kernel': jnp.zeros((7, 7))}, 'score': 3}
     found = rescaling.initialise_connected(jax.random.key(0), head, inputs, 7)
     assert found['score'] == 3
-    seen = inputs
+    x = inputs
     for name, shape in (('fc6', (2, 2, 5, 7)), ('fc7', (7, 7))):
         assert found[name]['kernel'].shape == shape
-        seen = np.asarray(seen @ found[name]['kernel'].reshape(-1, 7) + found[name]['bias'][None])
-        np.testing.assert_allclose(seen.mean(0), 0.1, atol=1e-3)
-        np.testing.assert_allclose(seen.std(0), 1, atol=1e-3)
-        seen = np.maximum(seen, 0)
-    blind = rescaling.initialise_connected(jax.random.key(0), head, 0 * inputs, 7)
-    np.testing.assert_array_equal(blind['fc6']['bias'], np.float32(0.1))
+        x = np.asarray(x @ found[name]['kernel'].reshape(-1, 7) + found[name]['bias'][None])
+        np.testing.assert_allclose(x.mean(0), 0.1, atol=1e-3)
+        np.testing.assert_allclose(x.std(0), 1, atol=1e-3)
+        x = np.maximum(x, 0)
+    without_inputs = rescaling.initialise_connected(jax.random.key(0), head, 0 * inputs, 7)
+    np.testing.assert_array_equal(without_inputs['fc6']['bias'], np.float32(0.1))

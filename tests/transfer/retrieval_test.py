@@ -1,4 +1,4 @@
-"""The task as a user runs it, beside scikit-learn's average precision and rankings by hand."""
+"""Runs the task as a user does, and compares it with scikit-learn's average precision and rankings by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def small(folder, **options):
 
 
 def test_scores_of_a_ranking_equal_those_computed_by_hand():
-    angles = np.array([0.0, 0.5, 0.1, 0.3, 0.3])  # from the query: the order is 0, 2, 3, 4, 1
+    angles = np.array([0.0, 0.5, 0.1, 0.3, 0.3])  # angles to the query: the order is 0, 2, 3, 4, 1
     gallery = jnp.asarray(np.stack([np.cos(angles), np.sin(angles)], axis=1), jnp.float32)
     labels, query = jnp.array([0, 1, 0, 1, 2]), jnp.array([1.0, 0.0])
     for label, expected in ((0, (1.0, 1, 1)), (1, ((1 / 3 + 2 / 5) / 2, 0, 1)), (2, (1 / 4, 0, 1)), (7, (0, 0, 0))):
@@ -75,7 +75,7 @@ def test_a_run_writes_its_table_and_does_not_run_again(photograph_folder, tmp_pa
     assert pipeline.run(config, tmp_path) == found
 
 
-def test_a_gallery_that_does_not_fit_is_refused_and_nothing_written(photograph_folder, tmp_path):
+def test_a_gallery_that_exceeds_the_memory_is_refused_and_nothing_is_written(photograph_folder, tmp_path):
     config = small(photograph_folder)
     config.data.memory_limit_gb = 1e-6
     with pytest.raises(configuration.ConfigError, match=r'48 train images, .*: set retrieval.max_train=\d+ or less'):

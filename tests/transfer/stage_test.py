@@ -51,7 +51,7 @@ def test_the_time_of_pooling_is_measured_on_positive_and_negative_regions(config
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Supervised(TrunkStage):
-    """The classes of images, learned by the whole trunk from its first weights."""
+    """Trains the trunk from random weights to classify images."""
 
     BASE = None
     PROGRESS_METRICS = {'accuracy': 'accuracy'}  # noqa: RUF012 (ClassVar, as in TrunkStage)

@@ -19,7 +19,7 @@ def test_maps_keep_about_9000_values(name):
 
 
 def slow_pool(x, window, kind):
-    """One channel of one image, window by window."""
+    """Pools one channel of one image, window by window."""
     padded = np.pad(x, window.padding, constant_values=0 if kind == 'average' else -np.inf)
     starts = range(0, len(padded) - window.size + 1, window.stride)
     reduce = np.mean if kind == 'average' else np.max

@@ -1,4 +1,4 @@
-"""The task as a user runs it, on crops of real photographs and a small network."""
+"""Runs the task as a user does, on crops of real photographs with a small network."""
 
 import shutil
 
@@ -53,14 +53,14 @@ def trained(datasets, photograph_folder, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('preset', ['zhang2016', 'asano'])  # of both forms of momentum and of pooling
+@pytest.mark.parametrize('preset', ['zhang2016', 'asano'])  # both forms of momentum, two kinds of pooling
 def test_presets_learn_to_classify_photographs(preset, datasets, trained, photograph_folder):
     config = small(photograph_folder, preset=preset)
-    state = trained(preset, epochs=12 if preset == 'asano' else 4)  # whose crops are of much less of an image
+    state = trained(preset, epochs=12 if preset == 'asano' else 4)  # the crops of asano show a smaller area
     right, count = stage.make_counter(2, config, ONE)(state.variables, datasets['test'])
     assert count == 20
     assert max(x[0, 0] for x in right.values()) >= 14
-    assert all(x[0, 1] == 20 for x in right.values())  # of two classes one is always right
+    assert all(x[0, 1] == 20 for x in right.values())  # with two classes, the top 5 always has the label
     assert set(state.params) == {'heads'}
 
 

@@ -6,7 +6,7 @@ from artifacts_jax.transfer.voc import average_precision
 
 
 def by_hand(scores, labels, interpolated):
-    """Walks down the ranking; what has one score comes at once."""
+    """Returns the average precision, computed threshold by threshold; equal scores share a threshold."""
     known = [(score, label == 1) for score, label in zip(scores, labels) if label]
     steps = sorted({score for score, _ in known}, reverse=True)
     found = [[there for score, there in known if score >= step] for step in steps]

@@ -51,7 +51,7 @@ CLASSES = sorted({name for outlines in OUTLINES.values() for name, _ in outlines
 
 
 def devkit(folder, *, side, names=tuple(OUTLINES)):
-    """Makes VOC2012 of photographs, whose longer side becomes `side` pixels, in a folder; returns its path."""
+    """Writes a VOC2012 tree of photographs, resized to `side` pixels on the longer side; returns its path."""
     year = folder / 'VOC2012'
     for path, photograph in zip(photographs.paths(), photographs.photographs(), strict=True):
         if path.stem in names:

@@ -11,7 +11,7 @@ from tests.transfer.voc import trees
 
 @pytest.fixture
 def images(tmp_path):
-    """(records, pixels) of three images of 24 x 16."""
+    """Returns (records, pixels) of three images of 24 x 16 pixels."""
     year, pixels = tmp_path / 'VOC2007', {}
     for n, name in enumerate(('a', 'b', 'c')):
         xml = trees.annotation(trees.an_object('cat', difficult=int(n == 1)), size=(24, 16))

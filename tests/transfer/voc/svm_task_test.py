@@ -1,4 +1,4 @@
-"""The task as a user runs it, on a small VOCdevkit of coloured images and a small network."""
+"""Runs the task as a user does, on a small VOCdevkit of coloured images with a small network."""
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ COLOURS = {'cat': (200, 60, 40), 'dog': (40, 60, 200), '': (90, 90, 90)}
 
 @pytest.fixture(scope='module')
 def devkit(tmp_path_factory):
-    """A VOCdevkit of 50 training and 50 test images of 12 x 16: red ones with cats, blue ones with dogs."""
+    """Returns a VOCdevkit of 50 training and 50 test images of 12 x 16: red images of cats, blue images of dogs."""
     year = tmp_path_factory.mktemp('voc') / 'VOCdevkit' / 'VOC2007'
     random = np.random.default_rng(0)
     for split in ('trainval', 'test'):

@@ -1,4 +1,4 @@
-"""VOCdevkit folders of a few small images, for tests."""
+"""Synthetic VOCdevkit folders with a few small images, for tests."""
 
 import shutil
 
@@ -20,7 +20,7 @@ def annotation(*objects, size=(12, 16)):
 
 
 def add(year, name, xml=None, *, size=(12, 16), mask=None, suffix='.png'):
-    """Adds an image of noise, its annotation if there is one, and its mask; returns its pixels."""
+    """Adds a noise image, its annotation if not None, and its mask; returns its pixels."""
     for folder in ('Annotations', 'ImageSets/Main', 'ImageSets/Segmentation', 'JPEGImages', 'SegmentationClass'):
         (year / folder).mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(sum(map(ord, name))).integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -36,7 +36,7 @@ def add(year, name, xml=None, *, size=(12, 16), mask=None, suffix='.png'):
 
 
 def damaged(year, folder, name):
-    """Returns a copy of a year in a folder, of which an image has lost its end, but not its size."""
+    """Returns a copy of a year folder in which one image file is truncated; the header, with the size, is intact."""
     copy = shutil.copytree(year, folder / year.name)
     whole = copy / 'JPEGImages' / f'{name}.png'
     file = whole.with_suffix('.jpg')

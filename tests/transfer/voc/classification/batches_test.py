@@ -10,8 +10,8 @@ from artifacts_jax.transfer.voc.classification import stage
 from tests.data.splits_test import same
 from tests.transfer.voc.trees import add, an_object, annotation, listed
 
-SIZES = [(9 + n, 20 - n) for n in range(11)]  # of all images, in the list's order
-SIDE = 16  # so that some are scaled down
+SIZES = [(9 + n, 20 - n) for n in range(11)]  # sizes of all images, in the order of the list
+SIDE = 16  # some images are larger and are resized
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def take(found, count):
 
 
 def prints(found):
-    """One number for each image: they are all different."""
+    """Returns a hash of each image; all images are different."""
     return [hash(image.tobytes()) for batch in found for image in batch['image']]
 
 
@@ -72,7 +72,7 @@ def test_evaluation_has_every_image_in_order(load, year):
     np.testing.assert_array_equal(whole['size'][0], [7, 16])  # of 9 x 20
 
 
-def test_the_order_is_shuffled_once_and_read_again_and_again(load):
+def test_the_order_is_shuffled_once_and_repeated_every_epoch(load):
     found = take(load().train_batches(4), 11)  # four times eleven images
     order, listed = prints(found), prints(load().eval_batches(11))
     assert order == 4 * order[:11]

@@ -1,4 +1,4 @@
-"""The task as a user runs it: on small made-up trees, and on photographs."""
+"""Runs the task as a user does, on small synthetic VOC trees and on photographs."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def small(folder, **options):
 
 @pytest.fixture(scope='module')
 def tree(tmp_path_factory):
-    """Six images of noise with a cat or a dog in them, for training and for testing."""
+    """Returns a tree with six noise images, annotated with a cat or a dog, for training and for testing."""
     year = tmp_path_factory.mktemp('voc') / 'VOC2007'
     names = [f'{n:06}' for n in range(6)]
     for n, name in enumerate(names):
@@ -45,7 +45,7 @@ def tree(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def start():
-    """The variables of an artifacts stage that has learned nothing."""
+    """Returns the variables of an untrained artifacts stage."""
     return loop.make_initial_state(artifacts, small('voc'), ONE, None).variables
 
 
@@ -95,7 +95,9 @@ def test_only_trained_layers_change(train, start, tmp_path):
     assert not changed(whole['conv1'], states['fc8'].frozen['params']['trunk']['conv1'])
     config = small('voc', train='fc8')
     begun = stage.Stage(NAME='voc_classification/test').init_state(jax.random.key(0), start, config=config)
-    assert changed(begun.params['head']['fc6'], states['fc8'].params['head']['fc6'])  # by the data, before training
+    assert changed(
+        begun.params['head']['fc6'], states['fc8'].params['head']['fc6']
+    )  # initialised from data, before training
 
 
 @pytest.mark.slow
@@ -117,7 +119,7 @@ def test_a_run_reports_every_class(tree, tmp_path, capsys):
 
 
 def broken(year, what):
-    """A tree with one fault."""
+    """Returns a VOC tree with one fault."""
     trees.add(year, 'a', trees.annotation(trees.an_object('cat')))
     for split in ('trainval', 'test'):
         trees.listed(year, split, 'a')
