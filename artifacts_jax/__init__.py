@@ -5,7 +5,7 @@ from artifacts_jax.version import __version__
 
 __all__ = ['__version__', 'load_classifier', 'load_detector', 'load_features', 'load_segmenter', 'run']
 
-startup.importing()
+startup.handle_ctrl_c_during_imports()
 
 
 def __getattr__(name):

@@ -71,7 +71,7 @@ def run_peer(template: str, stage_name: str, batch: int) -> float:
             f'--peer={template}: {error}; only {{stage}} and {{batch}} may be in braces'
         ) from error
     run = subprocess.run(
-        shlex.split(command_line), capture_output=True, text=True, check=False, env=startup.given_environment()
+        shlex.split(command_line), capture_output=True, text=True, check=False, env=startup.original_environment()
     )
     try:
         return float(json.loads(run.stdout.splitlines()[-1])['images_per_s'])

@@ -1,4 +1,4 @@
-"""What the command lines share: how they start and end; user errors are one-line messages."""
+"""Start and end of every command: flags, configuration files, exit status, and one-line messages for user errors."""
 
 import difflib
 import errno
@@ -15,27 +15,27 @@ from artifacts_jax import config as configuration
 from artifacts_jax import configs, startup
 from artifacts_jax.devices import host
 
-KEPT = startup.KEPT
 HELP = {'--help', '-help', '-h', '-?'}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run(main: Callable[..., None], required: Sequence[str] = (), arguments: Sequence[str] = ()) -> None:
-    """Reads the flags and runs main(), which finds them in absl's FLAGS; arguments that are no flags are refused.
+    """Parses the flags and calls main(), which reads them from absl's FLAGS.
 
-    An error that is foreseen ends the program with one line and status 1, Ctrl-C with one line and status 130.
+    A user error ends the program with a one-line message and status 1, Ctrl-C with a one-line message and status 130.
 
     Args:
-      main: the program; it imports JAX and what needs it itself, since that takes seconds.
-      required: flags that must be given.
-      arguments: names of the arguments that are no flags, which main takes; all must be given.
+      main: the program. It imports JAX itself, because that import takes seconds.
+      required: names of the flags that must be set.
+      arguments: names of the positional arguments of main, all of which are required; others are an error.
     """
 
-    def start(given):
-        if len(given) - 1 > len(arguments):
-            sys.exit(f'error: unexpected arguments: {" ".join(given[1 + len(arguments) :])}')
-        if len(given) - 1 < len(arguments):
-            sys.exit(f'error: missing: {" ".join(arguments[len(given) - 1 :])}')
+    def start(argv):
+        _, *values = argv
+        if len(values) > len(arguments):
+            sys.exit(f'error: unexpected arguments: {" ".join(values[len(arguments) :])}')
+        if len(values) < len(arguments):
+            sys.exit(f'error: missing: {" ".join(arguments[len(values) :])}')
         for name in required:
             if flags.FLAGS[name].value is None:
                 sys.exit(f'error: --{name}= is missing: {flags.FLAGS[name].help}')
@@ -43,46 +43,46 @@ def run(main: Callable[..., None], required: Sequence[str] = (), arguments: Sequ
         os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
         host.set_up_jax()
         try:
-            main(*given[1:])
+            main(*values)
         except (configuration.UserError, OSError) as error:
-            sys.exit(f'error: {explain(error)}')
+            sys.exit(f'error: {format_error(error)}')
 
-    startup.begin()
-    nowhere = open(os.devnull, 'w')  # noqa: SIM115 (for what has been closed from the start)
-    sys.stdout, sys.stderr = (SafeStream(stream or nowhere) for stream in (sys.stdout, sys.stderr))
+    startup.set_up_process()
+    null = open(os.devnull, 'w')  # noqa: SIM115 (replaces a stream that is closed from the start)
+    sys.stdout, sys.stderr = (SafeStream(stream or null) for stream in (sys.stdout, sys.stderr))
     app.run(start, flags_parser=parse)
 
 
-def explain(error: Exception) -> str:
-    """Returns what a person is told of an error that is foreseen, or of the system's."""
+def format_error(error: Exception) -> str:
+    """Returns the message for a user error or an error of the operating system."""
     if isinstance(error, configuration.UserError) or not isinstance(error, OSError):
         return str(error)
-    where = error.filename2 or error.filename
+    path = error.filename2 or error.filename
     if error.errno in FULL:
-        return f'no room on the disk of {where or "the work directory"}: make some and run the same command'
-    return f'{where}: {error.strerror}' if where and error.strerror else str(error)
+        return f'the disk of {path or "the work directory"} is full; free some space and run the same command again'
+    return f'{path}: {error.strerror}' if path and error.strerror else str(error)
 
 
 def parse(arguments: list[str]) -> list[str]:
-    """Parses the flags, and reads the file that a --config names.
+    """Parses the flags and reads the configuration file of --config; returns the positional arguments.
 
-    A misspelt flag, key, file or variant ends the program with one line that says what would do.
+    A misspelt flag, key, file or variant ends the program with a one-line message that suggests the nearest name.
     """
     if HELP & set(arguments):
-        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)  # of absl's own the exit status is 1
+        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)  # absl's own --help exits with status 1
     try:
-        arguments = _locate(arguments)
+        arguments = _resolve_config(arguments)
         rest = flags.FLAGS(arguments)
         if 'config' in flags.FLAGS and flags.FLAGS['config'].present:
-            _ = getattr(flags.FLAGS.config, 'seed', None)  # a file that could not be read says so only when it is used
+            _ = getattr(flags.FLAGS.config, 'seed', None)  # absl raises errors of the file only on first use
             if not isinstance(flags.FLAGS.config, ConfigDict):
-                raise configuration.ConfigError('the get_config of --config returns no ConfigDict')
+                raise configuration.ConfigError('--config: get_config of the file must return a ConfigDict')
         return rest
     except (flags.Error, configuration.UserError) as error:
-        problem = _reason(error)
-    except Exception as error:  # of the configuration's file, which may have any
-        problem = _reason(error)
-        if isinstance(error, AttributeError):  # perhaps a key that the configuration has not declared
+        problem = _find_cause(error)
+    except Exception as error:  # the configuration file is Python code, which may raise any error
+        problem = _find_cause(error)
+        if isinstance(error, AttributeError):  # possibly an unknown key
             from artifacts_jax.configs import default
 
             try:
@@ -90,15 +90,17 @@ def parse(arguments: list[str]) -> list[str]:
             except configuration.ConfigError as unknown:
                 sys.exit(f'error: {unknown}')
         if not isinstance(problem, configuration.UserError):
-            problem = f'the configuration cannot be read: {type(problem).__name__}: {problem}{_place(problem)}'
+            problem = (
+                f'the configuration cannot be read: {type(problem).__name__}: {problem}{_format_location(problem)}'
+            )
     sys.exit(f'error: {" ".join(str(problem).split())}')
 
 
 class SafeStream:
-    """A stream that nobody may listen to any more: its pipe is closed, as by `| head`.
+    """An output stream whose reader may exit, as in `| head`.
 
-    Then the program is told to stop, so that a stage that trains saves its state. Characters that the stream's encoding
-    lacks become question marks.
+    When the pipe is closed, sends SIGTERM to the process, so that a training stage saves its state. Characters that the
+    encoding of the stream lacks become question marks.
     """
 
     def __init__(self, stream):
@@ -114,7 +116,7 @@ class SafeStream:
         return self._try(self._stream.write, text)
 
     def flush(self) -> None:
-        """Writes what is still kept."""
+        """Writes the buffered text."""
         self._try(self._stream.flush)
 
     def _try(self, function, *arguments):
@@ -122,34 +124,34 @@ class SafeStream:
             return function(*arguments)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-            if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # nothing trains
-                startup.end(f'nobody reads the output any more: {KEPT}', 128 + signal.SIGPIPE)
+            if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # no stage is training
+                startup.end(f'the output is no longer read; {startup.RESUME}', 128 + signal.SIGPIPE)
             signal.raise_signal(signal.SIGTERM)
             return 0
 
 
-def _locate(arguments):
-    """Returns the arguments with the file that --config names as it is found.
+def _resolve_config(arguments):
+    """Returns the arguments with the value of --config replaced by the path of the file.
 
-    That is where the path says, or, of configs/NAME.py or NAME, among the configurations of the package. A JSON file is
-    read by configs/saved.py.
+    The value is a path, or configs/NAME.py or NAME of a configuration of the package. JSON files are read by
+    configs/saved.py.
     """
-    found = list(arguments)
+    resolved = list(arguments)
     for n, argument in enumerate(arguments):
         name, equals, value = argument.partition('=')
         if name.lstrip('-') != 'config' or not name.startswith('-'):
             continue
         if equals:
-            found[n] = f'{name}={_config_file(value)}'
+            resolved[n] = f'{name}={_find_config_file(value)}'
         elif n + 1 < len(arguments):
-            found[n + 1] = _config_file(arguments[n + 1])
-    return found
+            resolved[n + 1] = _find_config_file(arguments[n + 1])
+    return resolved
 
 
-def _config_file(value):
+def _find_config_file(value):
     path, colon, variant = value.partition(':')
     if not path:
-        raise configuration.ConfigError('--config= is empty: name a file, such as configs/demo.py')
+        raise configuration.ConfigError('--config= is empty; expected a file, such as configs/demo.py')
     path = os.path.expanduser(path)
     if path.endswith('.json'):
         if Path(path).is_file():
@@ -160,34 +162,34 @@ def _config_file(value):
     paths = {f'configs/{name}.py': file for name, file in names.items()}
     if file := paths.get(path) or names.get(path):
         return f'{file}{colon}{variant}'
-    spelled = paths if Path(path).suffix or path.startswith('configs') else names
-    known = [name for name, file in spelled.items() if _is_named(file)]
+    candidates = paths if Path(path).suffix or path.startswith('configs') else names
+    known = [name for name, file in candidates.items() if _is_configuration(file)]
     nearest = difflib.get_close_matches(path, known, n=1, cutoff=0)[0]
-    what = 'is a folder' if Path(path).is_dir() else 'is not there'
+    problem = 'is a directory' if Path(path).is_dir() else 'does not exist'
     raise configuration.ConfigError(
-        f'--config={value}: {path} {what}; it is a file of Python or JSON, or the name of a configuration of the'
-        f' package, such as {nearest}'
+        f'--config={value}: {path} {problem}; expected a Python or JSON file, or the name of a configuration of the'
+        f' package; the nearest is {nearest}'
     )
 
 
-def _is_named(file):
-    """Returns whether a file of the package is a configuration that a person would name."""
+def _is_configuration(file):
+    """Returns whether a file of the package is a configuration for users."""
     return file.name != 'saved.py' and 'def get_config' in file.read_text()
 
 
-def _reason(error):
-    """Returns the error that a person can act on: absl wraps those of a configuration's file in text of its own."""
-    found, reason = error, error
-    while reason is not None:
-        if isinstance(reason, configuration.UserError | OSError):
-            found = reason  # the innermost
-        reason = reason.__cause__ or reason.__context__
-    return found
+def _find_cause(error):
+    """Returns the innermost user error among the causes of an error, because absl wraps errors of a configuration."""
+    cause, current = error, error
+    while current is not None:
+        if isinstance(current, configuration.UserError | OSError):
+            cause = current
+        current = current.__cause__ or current.__context__
+    return cause
 
 
-def _place(error):
-    """Returns where in a file an error arose."""
-    if isinstance(error, SyntaxError) or error.__traceback__ is None:  # which says so itself
+def _format_location(error):
+    """Returns the file and line that raised an error, as text."""
+    if isinstance(error, SyntaxError) or error.__traceback__ is None:  # its message has the location
         return ''
     last = error.__traceback__
     while last.tb_next is not None:

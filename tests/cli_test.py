@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import artifacts_jax
-from artifacts_jax import cli, command, startup
+from artifacts_jax import cli, startup
 
 ROOT = Path(__file__).parents[1]
 MODULES = {path.stem for path in (ROOT / 'artifacts_jax').glob('*.py') if 'command.run(' in path.read_text()}
@@ -66,9 +66,9 @@ def test_help_of_a_command_lists_its_flags(forks, name, flag):
     [
         (['trian'], 'artifacts-jax trian: unknown command; the nearest is train;'),
         (['--config=demo'], 'artifacts-jax --config=demo: the command is missing; expected one of train, prepare,'),
-        (['train', '--config=dmo'], '--config=dmo: dmo is not there; .* such as demo$'),
-        (['train', '--config=voc07_detection'], 'such as transfer/voc07_detection$'),
-        (['train', '--config=transfer/voc7_svm'], 'such as transfer/voc07_svm$'),
+        (['train', '--config=dmo'], '--config=dmo: dmo does not exist; .* nearest is demo$'),
+        (['train', '--config=voc07_detection'], 'nearest is transfer/voc07_detection$'),
+        (['train', '--config=transfer/voc7_svm'], 'nearest is transfer/voc07_svm$'),
         (['train', '--config=stl10:referense', '--workdir=run'], "no variant 'referense'; the nearest is 'reference'"),
         (['figures', '--workdir='], '--workdir is empty'),
         (['train'], '--config= is missing'),
@@ -145,4 +145,4 @@ def test_ctrl_c_during_imports_is_one_line_and_status_130(train, imported, tmp_p
                 process.send_signal(signal.SIGINT)
                 break
         rest = [line for line in process.stderr if not line.startswith('import time:')]
-    assert (process.returncode, rest) == (130, [f'interrupted: {command.KEPT}\n'])
+    assert (process.returncode, rest) == (130, [f'interrupted: {startup.RESUME}\n'])

@@ -8,7 +8,12 @@ import pytest
 
 from artifacts_jax import startup
 
-SHOW = "import os; from artifacts_jax import startup; startup.keep_memory(); print(os.environ['GLIBC_TUNABLES'])"
+SHOW = """
+import os
+from artifacts_jax import startup
+startup.restart_with_malloc_settings()
+print(os.environ['GLIBC_TUNABLES'])
+"""
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='the setting is that of the C library of Linux')
@@ -24,7 +29,7 @@ def test_program_starts_again_to_keep_its_memory_unless_the_user_decides(given, 
 KEEP = """
 import resource
 from artifacts_jax import startup
-startup.keep_memory()
+startup.restart_with_malloc_settings()
 from artifacts_jax.devices import host
 host.set_up_jax()
 import jax
@@ -63,8 +68,8 @@ def test_one_variable_leaves_all_of_it_out(monkeypatch, plain, done):
     monkeypatch.setattr(signal, 'signal', lambda number, handler: seen.append(number.name))
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     monkeypatch.setitem(sys.modules, 'configs', None)
-    startup.importing()
-    startup.begin()
+    startup.handle_ctrl_c_during_imports()
+    startup.set_up_process()
     assert [*seen, *['configs'] * (sys.modules['configs'] is not None)] == done
     assert (startup.RESTARTED in os.environ) == bool(done)
 
@@ -95,7 +100,7 @@ def test_a_file_may_import_configs_from_anywhere(monkeypatch):
     for name in ('configs', 'configs.default'):
         monkeypatch.setitem(sys.modules, name, None)  # at the test's end it is as it was
         del sys.modules[name]
-    startup._lend_configs()
+    startup._provide_configs()
     from configs import default
 
     assert default.get_config().seed == 0
