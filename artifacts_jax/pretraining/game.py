@@ -1,10 +1,10 @@
-"""The adversarial training step of the `artifacts` stage (paper, section 3): the game of generator and discriminator.
+"""The adversarial training step of the `artifacts` stage (paper, section 3): generator against discriminator.
 
 A `Game` holds the networks and settings of one training step. Its methods are pure functions of one microbatch and are
 called in this order: `make_examples`, `run_discriminator`, `compute_discriminator_gradients`,
 `compute_generator_gradients`. Gradients are chained with explicit VJPs (vector-Jacobian products): from the losses to
-the discriminator's outputs, then to its parameters and the fakes, then to the generator's parameters. Both losses thus
-share one forward pass of each network.
+the discriminator's outputs, then to its parameters and the fakes, then to the generator's parameters. One forward pass
+can thus serve both losses.
 """
 
 import dataclasses
@@ -186,7 +186,7 @@ class Game:
     def compute_generator_gradients(
         self, batch: Batch, examples: Examples, forward: DiscriminatorPass
     ) -> NetworkGradients:
-        """Returns the gradients of the generator's loss: to fool the discriminator, and to change no kept pixel."""
+        """Returns the gradients of the generator's loss: fool the discriminator, and leave kept pixels unchanged."""
         config, axis_name = self.config, self.axis_name
 
         def loss(outputs, fake):

@@ -76,7 +76,7 @@ def generator_terms(
       fake: the fakes, in [-1, 1].
       images: the images that the fakes are made from, in [-1, 1].
       mask: the fakes' mask, 1 kept, 0 dropped.
-      kept_fraction: the fraction of kept mask entries in the global batch, of which this can be one microbatch.
+      kept_fraction: the fraction of kept mask entries in the global batch; `mask` can be one microbatch of it.
       config: the run's configuration.
       axis_name: the devices' axis under pmap.
     """
