@@ -28,7 +28,10 @@ class Matches(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Sums over the foreground RoIs of each class. The moments of several images can be added."""
+    """Sums over the foreground RoIs of each class: their number, their box deltas and the squared box deltas.
+
+    The moments of several images can be added.
+    """
 
     count: Float[Array | np.ndarray, ' K']  # type: ignore[assignment]  # a method of tuples
     total: Float[Array | np.ndarray, 'K 4']
