@@ -183,7 +183,8 @@ def box_loss(
 ) -> Float[Array, '']:
     """Returns the smooth L1 loss, summed over foreground RoIs and the four numbers of a box.
 
-    For a distance d, the loss is half of d squared if d < 1, else d - 1/2. Only the box deltas for the class of a RoI are used.
+    For a distance d, the loss is half of d squared if d < 1, else d - 1/2. Only the box deltas for the class of a RoI
+    are used.
     Source: caffe-fast-rcnn, src/caffe/layers/smooth_L1_loss_layer.cpp.
 
     Args:
