@@ -39,7 +39,7 @@ class Stage(TrunkStage):
     def init_variables(self, key, trunk, config):
         """As TrunkStage.init_variables: each kind of the trunk's variables is either trained or frozen."""
         size = config.model.image_size
-        initial = self._model(config).init(key, jnp.zeros((1, size, size, 3)))
+        initial = self._make_model(config).init(key, jnp.zeros((1, size, size, 3)))
         trained, frozen = {}, {}
         for kind, tree in trunk.items():
             head = {name: tree for name, tree in initial[kind].items() if name == 'head'}
@@ -63,7 +63,7 @@ class Stage(TrunkStage):
         """As TrunkStage.compute_losses: cross-entropy, and L2 penalty of the trained weights."""
         images, labels, *dropout_keys = inputs
         trained_kinds = self._trained_kinds(config)
-        logits, updates = self._model(config, axis_name).apply(
+        logits, updates = self._make_model(config, axis_name).apply(
             variables, images, train='batch_stats' in trained_kinds, dropout_keys=dropout_keys, mutable=['batch_stats']
         )
         trained = variables['params'] if 'params' in trained_kinds else {'head': variables['params']['head']}
@@ -80,7 +80,7 @@ class Stage(TrunkStage):
         correct, examples = predicted
         return {'accuracy': correct / examples}
 
-    def _model(self, config, axis_name=None):
+    def _make_model(self, config, axis_name=None):
         return architecture.make_classifier(self.protocol, self.num_classes, config=config, axis_name=axis_name)
 
     def _trained_kinds(self, config):

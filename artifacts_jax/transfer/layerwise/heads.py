@@ -43,11 +43,7 @@ class Heads(nn.Module):
                 scale = self.param(f'{layer}_scale', nn.initializers.ones, shape)
                 x = x * scale[spread] + self.param(f'{layer}_offset', nn.initializers.zeros, shape)[spread]
             x = x.reshape(*x.shape[:2], -1)
-            shape = (
-                self.rates,
-                self.classes,
-                x.shape[-1],
-            )  # with the inputs on the last axis, XLA's product is fastest on CPU
+            shape = (self.rates, self.classes, x.shape[-1])  # XLA is fastest on CPU with the inputs on the last axis
             kernel = self.param(f'{layer}_kernel', _kernel_init(preset, side), shape)
             bias = self.param(f'{layer}_bias', _bias_init(preset, x.shape[-1]), (self.rates, self.classes))
             # One product for each rate: on CPU, XLA is ten times slower with a batched product.

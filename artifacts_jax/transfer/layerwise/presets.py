@@ -49,10 +49,8 @@ class Preset(NamedTuple):
     batch_size: int
     epochs: int  # 0: `steps` is the length of the training
     steps: int
-    rate: float
-    drops: tuple[
-        float, ...
-    ]  # fractions of the run after which the rate drops to a tenth; (): DeepCluster's smooth decay
+    rate: float  # initial learning rate
+    drops: tuple[float, ...]  # fractions of the run at which the rate drops to a tenth; (): DeepCluster's smooth decay
     decay: float  # weight decay of the weights
     bias_decay: float  # weight decay of the biases
     bias_rate: float  # factor on the learning rate of the biases
