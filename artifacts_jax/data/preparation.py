@@ -33,19 +33,19 @@ def prepare(name: str, data_dir: str = '', file_format: str = 'array_record') ->
     """
     if name == paths.PHOTOGRAPHS:
         raise DataError(f'{name} is built in and needs no preparation')
-    if built := tfds_data.find_builder(name, data_dir):
-        formats = {available.value for available in built.info.available_file_formats()}
+    if builder := tfds_data.find_builder(name, data_dir):
+        formats = {available.value for available in builder.info.available_file_formats()}
         if file_format in formats:
-            return f'{name} is already prepared in {built.data_dir} as {", ".join(sorted(formats))}'
-        _convert(built, name, file_format)
-        return f'{name} in {built.data_dir} is converted to {file_format}'
+            return f'{name} is already prepared in {builder.data_dir} as {", ".join(sorted(formats))}'
+        _convert(builder, name, file_format)
+        return f'{name} in {builder.data_dir} is converted to {file_format}'
     tfds_data.check_name(name)
-    built = _download(name, data_dir, file_format)
-    counts = ', '.join(f'{info.num_examples:,} examples in {split}' for split, info in built.info.splits.items())
-    return f'{name} is prepared in {built.data_dir} as {file_format}: {counts}'
+    builder = _download(name, data_dir, file_format)
+    counts = ', '.join(f'{info.num_examples:,} examples in {split}' for split, info in builder.info.splits.items())
+    return f'{name} is prepared in {builder.data_dir} as {file_format}: {counts}'
 
 
-def _convert(built: Any, name: str, file_format: str) -> None:
+def _convert(builder: Any, name: str, file_format: str) -> None:
     """Writes the examples of a prepared data set in another format, and keeps the old files.
 
     An interrupted conversion is resumed: complete files have their final name and are not written again.
@@ -53,10 +53,10 @@ def _convert(built: Any, name: str, file_format: str) -> None:
     from tensorflow_datasets.core import file_adapters
 
     adapter = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat(file_format)]
-    _check_free_space(name, built.data_dir, built.info.dataset_size)
+    _check_free_space(name, builder.data_dir, builder.info.dataset_size)
     tasks = []
-    for split, info in built.info.splits.items():
-        records = tfds_data.open_records(built, split)
+    for split, info in builder.info.splits.items():
+        records = tfds_data.open_records(builder, split)
         template = info.filename_template.replace(filetype_suffix=file_format)
         ends = [sum(info.shard_lengths[: n + 1]) for n in range(info.num_shards)]
         for shard, (end, length) in enumerate(zip(ends, info.shard_lengths)):
@@ -68,12 +68,12 @@ def _convert(built: Any, name: str, file_format: str) -> None:
         unfinished = path.with_name(f'{path.name}.part')
         adapter.write_examples(unfinished, ((row, bytes(records[row])) for row in rows))
         os.replace(unfinished, path)
-    built.info.add_alternative_file_format(file_format)
+    builder.info.add_alternative_file_format(file_format)
     with tempfile.TemporaryDirectory(
-        dir=built.data_dir
+        dir=builder.data_dir
     ) as folder:  # replaces the file in one step, so it is never incomplete
-        built.info.write_dataset_info_json(folder)
-        os.replace(Path(folder, 'dataset_info.json'), Path(built.data_dir, 'dataset_info.json'))
+        builder.info.write_dataset_info_json(folder)
+        os.replace(Path(folder, 'dataset_info.json'), Path(builder.data_dir, 'dataset_info.json'))
 
 
 def _download(name, data_dir, file_format):
@@ -87,28 +87,28 @@ def _download(name, data_dir, file_format):
             f' {host.TENSORFLOW}'
         ) from error
     try:
-        built = tfds.builder(name, data_dir=data_dir or None, file_format=file_format, try_gcs=False)
+        builder = tfds.builder(name, data_dir=data_dir or None, file_format=file_format, try_gcs=False)
     except Exception as error:  # unknown configuration or version, or missing module
         raise DataError(f'{name}: {first_line(error)}') from error
-    root = Path(built.data_dir_root)
+    root = Path(builder.data_dir_root)
     manual = root / 'downloads' / 'manual'
-    instructions = built.MANUAL_DOWNLOAD_INSTRUCTIONS
+    instructions = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
     if instructions and not (manual.is_dir() and any(manual.iterdir())):
         raise DataError(
             f'{name} has no automatic download. Put its original files into {manual} and run this command again:'
             f' {" ".join(instructions.split())}'
         )
-    download, size = built.info.download_size or 0, built.info.dataset_size or 0
+    download, size = builder.info.download_size or 0, builder.info.dataset_size or 0
     print(f'{name}: {_format_bytes(download)} to download, {_format_bytes(size)} prepared', flush=True)
     _check_free_space(name, root, size + (0 if instructions else download))
     try:
-        built.download_and_prepare()
+        builder.download_and_prepare()
     # tfds passes on any exception: of the network, of missing or unexpected files, of missing modules.
     except Exception as error:
         raise DataError(
             f'{name} could not be prepared ({first_line(error)}); downloads are in {manual.parent}'
         ) from error
-    return built
+    return builder
 
 
 def _check_free_space(name, folder, size):

@@ -242,7 +242,7 @@ def test_too_little_disk_space_is_an_error(sets, tmp_path, monkeypatch):
     [
         ('photographs', 'needs no preparation'),
         ('imagenet2012', r'Put its original files into \S+/downloads/manual and run.*ILSVRC2012_img_train.tar'),
-        ('voc/2006', 'voc/2006: .*BuilderConfig 2006 not result'),
+        ('voc/2006', 'voc/2006: .*BuilderConfig 2006 not found'),
         ('cifar01', 'no data set of this name; did you mean'),
     ],
 )
