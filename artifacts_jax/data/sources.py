@@ -61,10 +61,10 @@ class Slice:
 
 
 def sort_keys(source: Source) -> Float[np.ndarray, ' N']:
-    """Returns the number in [0, 1) by which slices in per cent select each example, in ascending order.
+    """Returns the sort key of each example, in [0, 1) and ascending; slices in per cent are ranges of sort keys.
 
-    A source with an attribute `sort_keys` sets these numbers itself. For other sources they are the indices of the
-    examples divided by the number of examples, so that a slice of 10 % holds exactly 10 % of the examples.
+    A source with an attribute `sort_keys` defines its own keys. For other sources the key is the index of the example
+    divided by the number of examples, so that a slice of 10 % holds exactly 10 % of the examples.
     """
     return source.sort_keys if hasattr(source, 'sort_keys') else np.arange(len(source)) / len(source)
 

@@ -204,8 +204,8 @@ def compute_original_order(config: ConfigDict, split: str) -> Int[np.ndarray, ' 
     whole = data[name]
     if isinstance(whole, tfds_data.TfdsSplit):
         return tfds_data.compute_original_order(config, split)
-    is_sorted = hasattr(whole, 'compute_original_order')
-    order = whole.compute_original_order() if is_sorted else np.arange(len(whole))  # type: ignore[attr-defined]
+    has_order = hasattr(whole, 'compute_original_order')
+    order = whole.compute_original_order() if has_order else np.arange(len(whole))  # type: ignore[attr-defined]
     return np.argsort(np.argsort(order[rows]))
 
 
