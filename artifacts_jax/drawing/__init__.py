@@ -1,4 +1,4 @@
-"""Figures, each written to a PNG file: charts, grids of images on a sheet, photographs with boxes or label maps.
+"""Figures, each written to a PNG file: charts, grids of images, and photographs with boxes or label maps.
 
-Knows arrays and names, nothing of runs.
+This subpackage knows only arrays and names, not runs.
 """

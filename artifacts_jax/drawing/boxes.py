@@ -1,6 +1,6 @@
-"""Photographs with boxes around what is in them, its names and scores, as a PNG file.
+"""Photographs with bounding boxes, class names and scores, as a PNG file.
 
-Boxes and labels are as large on a small photograph as on a large one: photographs are scaled before they are drawn on.
+Photographs are resized before boxes are drawn. Lines and labels have the same size on small and large photographs.
 """
 
 from collections.abc import Sequence
@@ -13,59 +13,59 @@ from jaxtyping import Float, UInt8
 from artifacts_jax.drawing import pictures
 from artifacts_jax.drawing.pictures import DARK, GAP, LIGHT, Cell
 
-WIDTH = 960  # of a photograph beside another, pixels of the file; a figure is at most two of them wide
-HIGHEST = 4 * WIDTH  # row, pixels; photographs that would be higher are narrower
-FONT = 22  # height of a label's letters, pixels
-LINE, EDGE = 4, 1  # widths of a box and of the dark edges that set it off
-PAD = 5  # around a label's text
+WIDTH = 960  # width of a photograph, in pixels of the file; a figure has the width of at most two photographs
+MAX_HEIGHT = 4 * WIDTH  # of a row, in pixels; higher photographs are scaled down
+FONT = 22  # height of the letters of a label, in pixels
+LINE, EDGE = 4, 1  # widths of the line of a box and of its dark edges
+PAD = 5  # space around the text of a label
 
 
 class Photograph(NamedTuple):
-    """An image and the boxes in it."""
+    """An image and its boxes."""
 
     pixels: UInt8[np.ndarray, 'H W 3']
-    boxes: Float[np.ndarray, 'N 4']  # x1 y1 x2 y2; pixels are counted from 0, and those named belong to the box
-    names: Sequence[str]  # of the class of each box
-    scores: Sequence[float] | None = None  # of each box, if they are detections
+    boxes: Float[np.ndarray, 'N 4']  # x1 y1 x2 y2, pixels counted from 0; the last pixel belongs to the box
+    names: Sequence[str]  # class name of each box
+    scores: Sequence[float] | None = None  # score of each box, for detections
     caption: str = ''
 
 
 def draw(path: Path, photographs: Sequence[Photograph], *, classes: Sequence[str] = (), title: str = '') -> None:
-    """Draws photographs in rows as wide as the figure; a class has one colour in all of them.
+    """Draws photographs with their boxes in rows that fill the width of the figure.
 
-    Where boxes overlap, that of the better score lies above. A label is where it hides no other one, if there is room.
+    Boxes with higher scores are drawn over boxes with lower scores. Labels do not cover other labels if there is space.
 
     Args:
       path: the PNG file to write.
-      photographs: of any sizes.
-      classes: all that there are, so that a class has the same colour in every figure; those that occur, if none are
-        given.
-      title: written above.
+      photographs: photographs of any sizes.
+      classes: names of all classes, so that a class has the same colour in every figure; default: the names that occur.
+      title: text above the photographs.
 
     Raises:
-      ValueError: there is no photograph, or one has not a name and score for each box, or a box that is not finite.
+      ValueError: `photographs` is empty, or a photograph has not one name and one score for each box, or a box is not
+        finite.
     """
     if not photographs:
-        raise ValueError('there are no photographs to draw')
-    for each in photographs:
-        _check(each)
-    occurring = sorted({name for each in photographs for name in each.names})
+        raise ValueError('photographs=[]: nothing to draw; expected at least one photograph')
+    for photograph in photographs:
+        _check(photograph)
+    occurring = sorted({name for photograph in photographs for name in photograph.names})
     classes = [*classes, *(name for name in occurring if name not in classes)]
     colours = {name: colour(n) for n, name in enumerate(classes)}
     columns = 1 if len(photographs) == 1 else 2 if len(photographs) < 5 else 3
-    inside = WIDTH * min(columns, 2) + GAP * (columns - 1)
-    rows, highest = [], HIGHEST
+    width = WIDTH * min(columns, 2) + GAP * (columns - 1)
+    rows, last_height = [], MAX_HEIGHT
     for n in range(0, len(photographs), columns):
         row = photographs[n : n + columns]
-        limit = highest if len(row) < columns else HIGHEST  # fewer are as high as the row before
-        sizes = pictures.fit([each.pixels.shape[:2] for each in row], inside, limit)
-        rows.append([Cell(_drawn(each, size, colours), size[0], each.caption) for each, size in zip(row, sizes)])
-        highest = sizes[0][1]
-    pictures.draw(path, rows, inside + 2 * GAP, title=title)
+        limit = last_height if len(row) < columns else MAX_HEIGHT  # an incomplete row is as high as the row before
+        sizes = pictures.fit([x.pixels.shape[:2] for x in row], width, limit)
+        rows.append([Cell(_draw_photograph(x, size, colours), size[0], x.caption) for x, size in zip(row, sizes)])
+        last_height = sizes[0][1]
+    pictures.draw(path, rows, width + 2 * GAP, title=title)
 
 
 def colour(n: int) -> tuple[int, int, int]:
-    """Returns the colour of the class at a position among all of them, RGB in 0 to 255; those of 40 classes differ."""
+    """Returns the colour of class n, RGB in 0 to 255. Up to 40 classes have different colours."""
     from matplotlib import color_sequences
 
     colours: Any = [*color_sequences['tab20'], *color_sequences['tab20b']]
@@ -73,63 +73,66 @@ def colour(n: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _check(each):
-    count = len(each.boxes)
-    if len(each.names) != count or (each.scores is not None and len(each.scores) != count):
-        scores = 'none' if each.scores is None else len(each.scores)
-        raise ValueError(f'{count} boxes have {len(each.names)} names and {scores} scores, expected as many')
-    if not np.isfinite(each.boxes).all():
-        raise ValueError('the boxes to draw hold nan or inf')
+def _check(photograph):
+    count, names, scores = len(photograph.boxes), photograph.names, photograph.scores
+    if len(names) != count or (scores is not None and len(scores) != count):
+        score_count = 'no' if scores is None else len(scores)
+        raise ValueError(f'{count} boxes, but {len(names)} names and {score_count} scores; expected one for each box')
+    if not np.isfinite(photograph.boxes).all():
+        raise ValueError('boxes: contain nan or inf; expected finite coordinates')
 
 
-def _drawn(each, size, colours):
-    """Returns a photograph of this (width, height) with its boxes and labels."""
+def _draw_photograph(photograph, size, colours):
+    """Returns the photograph, resized to (width, height), with its boxes and labels."""
     from PIL import Image, ImageDraw
 
-    picture = Image.fromarray(each.pixels).resize(size, Image.Resampling.LANCZOS)
+    picture = Image.fromarray(photograph.pixels).resize(size, Image.Resampling.LANCZOS)
     pen = ImageDraw.Draw(picture)
-    scale = np.array([*size, *size]) / np.array([*each.pixels.shape[1::-1]] * 2)
-    corners = (each.boxes + np.array([0, 0, 1, 1])) * scale
+    scale = np.array([*size, *size]) / np.array([*photograph.pixels.shape[1::-1]] * 2)
+    corners = (photograph.boxes + np.array([0, 0, 1, 1])) * scale
     corners = np.clip(np.rint(corners), 0, np.array([*size, *size])).astype(int)
-    order = range(len(corners)) if each.scores is None else np.argsort(each.scores, kind='stable')
+    names, scores = photograph.names, photograph.scores
+    order = range(len(corners)) if scores is None else np.argsort(scores, kind='stable')
     for n in order:
-        _frame(pen, corners[n], colours[each.names[n]])
-    taken = []
+        _draw_box(pen, corners[n], colours[names[n]])
+    occupied = []  # rectangles of the labels so far
     for n in list(order)[::-1]:
-        text = each.names[n] if each.scores is None else f'{each.names[n]} {each.scores[n]:.2f}'
-        _label(pen, text, corners[n], size, colours[each.names[n]], taken)
+        text = names[n] if scores is None else f'{names[n]} {scores[n]:.2f}'
+        _draw_label(pen, text, corners[n], size, colours[names[n]], occupied)
     return picture
 
 
-def _frame(pen, corners, rgb):
-    """Draws a box inside its corners, with a dark edge on both sides."""
+def _draw_box(pen, corners, rgb):
+    """Draws the line of a box inside its corners, with a dark edge on both sides."""
     x1, y1, x2, y2 = (int(x) for x in corners)
     x2, y2 = max(x2 - 1, x1), max(y2 - 1, y1)
-    thick = max(1, min(LINE + 2 * EDGE, (x2 - x1) // 2, (y2 - y1) // 2))
-    pen.rectangle((x1, y1, x2, y2), outline=DARK, width=thick)
-    if thick > 2 * EDGE:
-        pen.rectangle((x1 + EDGE, y1 + EDGE, x2 - EDGE, y2 - EDGE), outline=rgb, width=thick - 2 * EDGE)
+    line_width = max(1, min(LINE + 2 * EDGE, (x2 - x1) // 2, (y2 - y1) // 2))
+    pen.rectangle((x1, y1, x2, y2), outline=DARK, width=line_width)
+    if line_width > 2 * EDGE:
+        pen.rectangle((x1 + EDGE, y1 + EDGE, x2 - EDGE, y2 - EDGE), outline=rgb, width=line_width - 2 * EDGE)
 
 
-def _label(pen, text, corners, size, rgb, taken):
-    """Writes a label at a corner of its box, where it covers least of those that are there."""
+def _draw_label(pen, text, corners, size, rgb, occupied):
+    """Draws a label at an edge of its box, where it covers the least area of other labels."""
     font = pictures.font(FONT)
     width, height = round(pen.textlength(text, font)) + 2 * PAD, FONT + 2 * PAD
     x1, y1, x2, y2 = (int(x) for x in corners)
-    places = [
+    candidates = [
         *((x, y) for y in (y1 - height, y1) for x in (x1, x2 - width)),
         *((x, y) for y in (y2 - height, y2) for x in (x1, x2 - width)),
         *((x1, y) for y in range(y1 + height, y2 - height, height)),
     ]
-    fitting = [(min(max(x, 0), max(size[0] - width, 0)), min(max(y, 0), max(size[1] - height, 0))) for x, y in places]
-    x, y = min(fitting, key=lambda place: sum(_shared((*place, width, height), other) for other in taken))
-    taken.append((x, y, width, height))
+    positions = [
+        (min(max(x, 0), max(size[0] - width, 0)), min(max(y, 0), max(size[1] - height, 0))) for x, y in candidates
+    ]
+    x, y = min(positions, key=lambda position: sum(_intersect((*position, width, height), other) for other in occupied))
+    occupied.append((x, y, width, height))
     pen.rounded_rectangle((x, y, x + width - 1, y + height - 1), 4, rgb, DARK, EDGE)
     ink = LIGHT if np.dot(rgb, (0.299, 0.587, 0.114)) < 140 else DARK
     pen.text((x + PAD, y + height / 2), text, ink, font, 'lm')
 
 
-def _shared(a, b):
-    """Returns how many pixels two rectangles, x, y, width and height, have in common."""
+def _intersect(a, b):
+    """Returns the area, in pixels, of the intersection of two rectangles (x, y, width, height)."""
     sides = [min(a[n] + a[n + 2], b[n] + b[n + 2]) - max(a[n], b[n]) for n in (0, 1)]
     return max(sides[0], 0) * max(sides[1], 0)

@@ -1,4 +1,4 @@
-"""Photographs beside maps of the classes of their pixels, in PASCAL VOC's palette, with a legend, as a PNG file."""
+"""Photographs and their label maps in PASCAL VOC's palette, side by side with a legend, as a PNG file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,63 +10,64 @@ from jaxtyping import Integer, UInt8
 from artifacts_jax.drawing import pictures
 from artifacts_jax.drawing.pictures import DARK, GAP, LIGHT, Cell
 
-WIDTH = 480  # of a picture, pixels of the file
-HIGHEST = 4 * WIDTH  # pixels; pictures that would be higher are narrower
-TEXT = 24  # height of a line of the legend, pixels
+WIDTH = 480  # of an image, in pixels of the file
+MAX_HEIGHT = 4 * WIDTH  # of an image, in pixels; higher images are scaled down
+TEXT = 24  # height of a line of the legend, in pixels
 EDGE = (150, 150, 150)
 
 
 class Row(NamedTuple):
-    """An image, and maps of the classes of its pixels."""
+    """An image and its label maps."""
 
     pixels: UInt8[np.ndarray, 'H W 3']
     maps: Sequence[Integer[np.ndarray, 'H W']]
 
 
 def palette(count: int = 256) -> UInt8[np.ndarray, '{count} 3']:
-    """Returns the colours of labels in VOC's masks, RGB: of a label's bits, each third goes to one of red, green, blue.
+    """Returns the RGB colours of the labels in VOC's masks. Bit n of a label goes to red, green or blue by n modulo 3.
 
     Source: VOClabelcolormap.m of VOC's development kit.
     """
     labels, colours = np.arange(count), np.zeros((count, 3), np.int64)
-    for place in range(8):
+    for bit in range(8):
         for channel in range(3):
-            colours[:, channel] |= ((labels >> (3 * place + channel)) & 1) << (7 - place)
+            colours[:, channel] |= ((labels >> (3 * bit + channel)) & 1) << (7 - bit)
     return colours.astype(np.uint8)
 
 
 def draw(path: Path, rows: Sequence[Row], heads: Sequence[str], names: Mapping[int, str], *, title: str = '') -> None:
-    """Draws a row for each image, the photograph and its maps, and below the classes that occur.
+    """Draws one row for each image, with the photograph and its label maps, and a legend of the classes that occur.
 
     Args:
       path: the PNG file to write.
-      rows: images of any sizes; all are drawn equally wide, but for very high ones.
-      heads: what stands above the photographs and each of their maps.
-      names: of the labels.
-      title: written above.
+      rows: images of any sizes; all are resized to the same width, except very high ones.
+      heads: headings of the column of photographs and of the columns of label maps.
+      names: {label: class name}.
+      title: text above the rows.
 
     Raises:
-      ValueError: there is no image, or one has not a map for each head but the first.
+      ValueError: `rows` is empty, or a row has not one label map for each heading after the first.
     """
     from PIL import Image
 
     if not rows or any(len(row.maps) != len(heads) - 1 for row in rows):
-        raise ValueError(f'expected one image or more, with {len(heads) - 1} maps each')
-    colours, drawn = palette(), []
+        counts = [len(row.maps) for row in rows]
+        raise ValueError(f'rows have {counts} label maps; expected at least one row, with {len(heads) - 1} each')
+    colours, cells = palette(), []
     for row in rows:
-        (size,) = pictures.fit([row.pixels.shape[:2]], WIDTH, HIGHEST)
+        (size,) = pictures.fit([row.pixels.shape[:2]], WIDTH, MAX_HEIGHT)
         photograph = Image.fromarray(row.pixels).resize(size, Image.Resampling.LANCZOS)
         maps = [Image.fromarray(colours[x]).resize(size, Image.Resampling.NEAREST) for x in row.maps]
-        drawn.append([Cell(picture, WIDTH) for picture in (photograph, *maps)])
+        cells.append([Cell(picture, WIDTH) for picture in (photograph, *maps)])
     occurring = [label for label in names if any((x == label).any() for row in rows for x in row.maps)]
     width = len(heads) * (WIDTH + GAP) - GAP
     legend = _legend([(names[label], tuple(colours[label].tolist())) for label in occurring], width)
-    drawn += [[Cell(line, width)] for line in legend]
-    pictures.draw(path, drawn, width + 2 * GAP, heads=heads, title=title)
+    cells += [[Cell(line, width)] for line in legend]
+    pictures.draw(path, cells, width + 2 * GAP, heads=heads, title=title)
 
 
 def write(path: Path, labels: UInt8[np.ndarray, 'H W']) -> None:
-    """Writes the classes of an image's pixels as a PNG file with VOC's palette, as VOC's masks are."""
+    """Writes a label map as a PNG file with VOC's palette, the format of VOC's masks."""
     from PIL import Image
 
     picture = Image.fromarray(labels)
@@ -75,7 +76,7 @@ def write(path: Path, labels: UInt8[np.ndarray, 'H W']) -> None:
 
 
 def _legend(entries, width):
-    """Returns pictures of lines this wide, with the names and colours of (name, colour)."""
+    """Returns the lines of the legend as images of this width; entries are (name, colour)."""
     from PIL import Image, ImageDraw
 
     lines, left, font = [], width, pictures.font(TEXT)

@@ -1,4 +1,4 @@
 """The networks: generator (encoder, decoder, repair) and discriminator (trunk, heads), as pure Flax Linen modules.
 
-architecture.py makes them from a configuration; cpu/ has fast forms of what they compute.
+architecture.py creates them from a configuration; cpu/ has faster CPU implementations of their layers.
 """

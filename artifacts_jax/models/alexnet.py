@@ -1,7 +1,7 @@
-"""AlexNet as the literature transfers to it: other geometries of the trunk, batch norm absorbed, and fc6 to fc8 on it.
+"""AlexNet for the transfer benchmarks: other paddings of the trunk, folded batch norm, and the layers fc6 to fc8.
 
-Geometries differ in where conv5's entries lie. Under 'centred' entry k of a row is centred at pixel 16 k, as Fast R-CNN
-takes it; under 'same' that depends on the image's size.
+A geometry is a set of paddings. It determines where the positions of conv5 are centred. With 'centred', position k of a
+row is centred at pixel 16 k, as Fast R-CNN assumes. With 'same', the centre depends on the image size.
 """
 
 import flax.linen as nn
@@ -14,36 +14,38 @@ from artifacts_jax.models.discriminator import TRAINED, Geometry, Trunk
 
 GEOMETRIES = {
     'same': TRAINED,  # as in pretraining
-    'caffe': Geometry(0, 0, 0),  # AlexNet's own: 227 pixels give maps of 55, 27 and 13
-    'torch': Geometry(2, 0, 0),  # PyTorch's: 224 pixels do
-    'centred': Geometry(5, 1, 1),  # Fast R-CNN's
+    'caffe': Geometry(0, 0, 0),  # original AlexNet: feature maps of 55, 27 and 13 for 227 pixels
+    'torch': Geometry(2, 0, 0),  # PyTorch's AlexNet: the same feature maps for 224 pixels
+    'centred': Geometry(5, 1, 1),  # Fast R-CNN's AlexNet
 }
 
 
 def fold_batch_norm(variables: dict) -> dict:
-    """Returns the variables of a trunk with normalise=False that computes the same, {'params': tree}.
-
-    Its conv5 has the scale and the offset of batch norm, by the running averages, in its kernels and biases.
+    """Folds the batch norm of conv5 into its kernels and biases.
 
     Args:
-      variables: a trunk's 'params' and 'batch_stats'.
+      variables: 'params' and 'batch_stats' of a trunk.
+
+    Returns:
+      {'params': tree} of a trunk with normalise=False. It computes the same features as the original trunk with its
+      running averages.
     """
     params, averages = dict(variables['params']), variables['batch_stats']['norm5']
     norm = params.pop('norm5')
     factor = layers.norm_factor(averages['var'])
-    shift, absorbed, start = norm['bias'] - averages['mean'] * factor, {}, 0
+    shift, folded, start = norm['bias'] - averages['mean'] * factor, {}, 0
     for name, convolution in sorted(params['conv5'].items()):
         end = start + convolution['kernel'].shape[-1]
-        absorbed[name] = {
+        folded[name] = {
             'kernel': convolution['kernel'] * factor[start:end][None, None, None],
             'bias': shift[start:end],
         }
         start = end
-    return {'params': {**params, 'conv5': absorbed}}
+    return {'params': {**params, 'conv5': folded}}
 
 
 class Connected(nn.Module):
-    """fc6, fc7 and fc8 on pooled conv5, with dropout after the first two."""
+    """The fully connected layers fc6, fc7 and fc8, with dropout after fc6 and fc7."""
 
     outputs: int
     hidden: int = 4096
@@ -57,8 +59,8 @@ class Connected(nn.Module):
         """Returns the outputs, before any activation.
 
         Args:
-          x: conv5, pooled: 6x6x256 of AlexNet.
-          dropout_keys: two for each example; None switches dropout off.
+          x: pooled conv5 activations; 6x6x256 in AlexNet.
+          dropout_keys: two keys for each example; None switches dropout off.
         """
         x = x.reshape(len(x), -1)
         for n, name in enumerate(('fc6', 'fc7')):
@@ -69,13 +71,13 @@ class Connected(nn.Module):
         return x.astype(jnp.float32)
 
 
-GAUSSIAN = nn.initializers.normal(0.005)  # of fc6 and fc7: BVLC's AlexNet
-LAST = nn.initializers.normal(0.01)  # of fc8: philkr/voc-classification
+GAUSSIAN = nn.initializers.normal(0.005)  # kernels of fc6 and fc7; source: BVLC's AlexNet
+LAST = nn.initializers.normal(0.01)  # kernel of fc8; source: philkr/voc-classification
 BIAS = nn.initializers.constant(0.1)
 
 
 class AlexNet(nn.Module):
-    """The trunk, pool5 (3x3/2) and the connected layers; its networks are 'trunk' and 'head'."""
+    """The trunk, pool5 (3x3/2) and the fully connected layers; its variables have the branches 'trunk' and 'head'."""
 
     trunk: Trunk
     head: Connected
@@ -89,23 +91,24 @@ class AlexNet(nn.Module):
 
 
 def pool5(geometry: Geometry) -> int | str:
-    """Returns the padding of the pooling that follows conv5."""
+    """Returns the padding of pool5, the pooling after conv5."""
     return 'SAME' if geometry == TRAINED else 0
 
 
 def compute_map_sizes(size: int, kernel: int, stride: int, geometry: Geometry) -> tuple[int, int, int, int]:
-    """Returns how many entries conv1, pool1, pool2 and pool5 have along an axis; below 1 where there are none.
+    """Returns the sizes of the feature maps of conv1, pool1, pool2 and pool5 along an axis.
 
-    Those of conv2 to conv5 are pool1's and pool2's.
+    A size below 1 means that the image is too small. The map of conv2 has the size of pool1; the maps of conv3 to conv5
+    have the size of pool2.
 
     Args:
-      size: of the image, pixels.
-      kernel: conv1's.
-      stride: conv1's.
-      geometry: what stands around the maps.
+      size: the image size in pixels.
+      kernel: the kernel size of conv1.
+      stride: the stride of conv1.
+      geometry: the padding of the trunk.
     """
     conv1 = geometry.conv1
-    found = [-(-size // stride) if isinstance(conv1, str) else layers.conv_output_size(size, kernel, stride, conv1)]
+    sizes = [-(-size // stride) if isinstance(conv1, str) else layers.conv_output_size(size, kernel, stride, conv1)]
     for padding in (geometry.pool1, geometry.pool2, pool5(geometry)):
-        found.append((found[-1] + 1) // 2 if isinstance(padding, str) else layers.pool_output_size(found[-1], padding))
-    return found[0], found[1], found[2], found[3]
+        sizes.append((sizes[-1] + 1) // 2 if isinstance(padding, str) else layers.pool_output_size(sizes[-1], padding))
+    return sizes[0], sizes[1], sizes[2], sizes[3]

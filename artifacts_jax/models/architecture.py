@@ -1,4 +1,4 @@
-"""The networks that a configuration describes, and the shapes of their variables."""
+"""Functions that create the networks of a configuration, and the shapes of their variables."""
 
 import itertools
 from typing import Any
@@ -15,7 +15,7 @@ from artifacts_jax.models.heads import Classifier, FineTuneHead, LinearHead
 
 
 def make_generator(config: ConfigDict, axis_name: str | None = None) -> Generator:
-    """Makes the generator that a config describes; `axis_name` names the devices under pmap."""
+    """Creates the generator of a configuration; `axis_name` is the axis of the devices under pmap."""
     model, artifacts = config.model, config.artifacts
     return Generator(
         widths=tuple(model.encoder_widths),
@@ -33,18 +33,18 @@ def make_generator(config: ConfigDict, axis_name: str | None = None) -> Generato
 
 
 def make_encoder(config: ConfigDict) -> Encoder:
-    """Makes the encoder alone that a config describes."""
+    """Creates only the encoder of a configuration."""
     widths, kernel = tuple(config.model.encoder_widths), config.model.encoder_kernel
     return Encoder(widths, kernel, _products(config), jnp.dtype(config.dtype))
 
 
 def make_trunk(config: ConfigDict, axis_name: str | None = None, **options) -> Trunk:
-    """Makes the discriminator's trunk that a config describes.
+    """Creates the discriminator's trunk of a configuration.
 
     Args:
       config: the run's configuration.
-      axis_name: the devices' axis under pmap.
-      **options: of Trunk, that no configuration has: geometry, normalise.
+      axis_name: the axis of the devices under pmap.
+      **options: arguments of Trunk that are not in the configuration: geometry, normalise.
     """
     model = config.model
     return Trunk(
@@ -62,35 +62,35 @@ def make_trunk(config: ConfigDict, axis_name: str | None = None, **options) -> T
 def check_size(
     name: str, size: int, config: ConfigDict, geometry: Geometry = TRAINED, *, connected: bool = False
 ) -> None:
-    """Raises ConfigError if a trunk cannot take images of a size.
+    """Raises ConfigError if images are too small for the trunk.
 
     Args:
-      name: the key that has the size.
-      size: pixels.
+      name: the configuration key of the image size.
+      size: the image size in pixels.
       config: the run's configuration.
-      geometry: the trunk's.
-      connected: whether pool5 and connected layers follow.
+      geometry: the padding of the trunk.
+      connected: whether pool5 and fully connected layers follow.
     """
-    least = compute_min_size(config, geometry, connected=connected)
-    if size < least:
-        known = [each for each, other in alexnet.GEOMETRIES.items() if other == geometry != TRAINED]
-        where = f' in the geometry {known[0]!r}' if known else ''
-        raise ConfigError(f'{name}={size}: the trunk takes {least} pixels or more{where}')
+    min_size = compute_min_size(config, geometry, connected=connected)
+    if size < min_size:
+        names = [key for key, value in alexnet.GEOMETRIES.items() if value == geometry != TRAINED]
+        suffix = f' with the geometry {names[0]!r}' if names else ''
+        raise ConfigError(f'{name}={size}: too small for the trunk; expected {min_size} pixels or more{suffix}')
 
 
 def compute_min_size(config: ConfigDict, geometry: Geometry = TRAINED, *, connected: bool = False) -> int:
-    """Returns the least size of images, pixels, that leaves every map an entry; arguments as of `check_size`.
+    """Returns the smallest image size, in pixels, for which no feature map is empty; arguments as in `check_size`.
 
-    It is no less than conv1's kernel, nor than what an entry of conv5 stands for.
+    It is at least the kernel size of conv1, and at least the stride of conv5 in pixels.
     """
     kernel, stride = config.model.kernels[0], config.model.conv1_stride
-    used = 4 if connected else 3
+    num_maps = 4 if connected else 3
     sizes = itertools.count(max(kernel, 4 * stride))
-    return next(size for size in sizes if min(alexnet.compute_map_sizes(size, kernel, stride, geometry)[:used]) > 0)
+    return next(size for size in sizes if min(alexnet.compute_map_sizes(size, kernel, stride, geometry)[:num_maps]) > 0)
 
 
 def make_discriminator(config: ConfigDict, axis_name: str | None = None) -> Discriminator:
-    """Makes the discriminator that a config describes; `axis_name` names the devices under pmap."""
+    """Creates the discriminator of a configuration; `axis_name` is the axis of the devices under pmap."""
     model = config.model
     return Discriminator(make_trunk(config, axis_name), model.hidden, model.dropout, _products(config))
 
@@ -98,7 +98,7 @@ def make_discriminator(config: ConfigDict, axis_name: str | None = None) -> Disc
 def make_head(
     protocol: str, classes: int, *, config: ConfigDict, axis_name: str | None = None
 ) -> LinearHead | FineTuneHead:
-    """Makes the head of a protocol, 'linear' or 'finetune'; `axis_name` names the devices under pmap."""
+    """Creates the head of a protocol, 'linear' or 'finetune'; `axis_name` is the axis of the devices under pmap."""
     dtype, options = jnp.dtype(config.dtype), config.stl10
     if protocol == 'linear':
         return LinearHead(classes, dtype)
@@ -106,32 +106,32 @@ def make_head(
 
 
 def make_classifier(protocol: str, classes: int, *, config: ConfigDict, axis_name: str | None = None) -> Classifier:
-    """Makes the trunk with a protocol's head; arguments as of `make_head`."""
+    """Creates the trunk with the head of a protocol; arguments as in `make_head`."""
     head = make_head(protocol, classes, config=config, axis_name=axis_name)
     return Classifier(make_trunk(config, axis_name), head)
 
 
 def make_detector(config: ConfigDict, classes: int) -> fast_rcnn.Detector:
-    """Makes the detector of so many classes that a config describes."""
+    """Creates the Fast R-CNN detector of a configuration, for a number of classes."""
     options = config.voc_detection
     trunk = make_trunk(config, geometry=fast_rcnn.geometry(config.model.kernels[0]), normalise=False)
     return fast_rcnn.Detector(trunk, fast_rcnn.Regions(classes, options.hidden, options.dropout, trunk.dtype))
 
 
 def make_segmenter(config: ConfigDict, classes: int) -> fcn.Segmenter:
-    """Makes the fully convolutional network that a config describes, for so many classes."""
+    """Creates the fully convolutional segmentation network of a configuration, for a number of classes."""
     options = config.voc_segmentation
     trunk = make_trunk(config, geometry=fcn.geometry(config.model.conv1_stride), normalise=False)
     return fcn.Segmenter(trunk, fcn.Convolved(classes, options.hidden, options.dropout, trunk.dtype))
 
 
 def make_network(config: ConfigDict, head: dict) -> Classifier | fast_rcnn.Detector | fcn.Segmenter:
-    """Makes the trunk with the head that an export describes; its variables have the branches 'trunk' and 'head'.
+    """Creates the trunk with the head that an export describes. Its variables have the branches 'trunk' and 'head'.
 
     Args:
-      config: the configuration that it was made from.
-      head: {'protocol': 'linear' or 'finetune', 'classes': how many}, or {'protocol': 'detection' or 'segmentation',
-        'names': of the classes}.
+      config: the configuration of the export.
+      head: {'protocol': 'linear' or 'finetune', 'classes': number of classes} or {'protocol': 'detection' or
+        'segmentation', 'names': class names}.
     """
     makers: dict[str, Any] = {'detection': make_detector, 'segmentation': make_segmenter}
     if make := makers.get(head['protocol']):
@@ -140,12 +140,12 @@ def make_network(config: ConfigDict, head: dict) -> Classifier | fast_rcnn.Detec
 
 
 def network_template(config: ConfigDict, size: int, head: dict | None) -> dict:
-    """Returns the shapes of the variables of `make_network`, or without a head those of the trunk, as its branch.
+    """Returns the shapes of the variables of `make_network`; without a head, only those of the branch 'trunk'.
 
     Args:
-      config: as of make_network.
-      size: of the images, pixels.
-      head: as of make_network, or None.
+      config: as in make_network.
+      size: the image size in pixels.
+      head: as in make_network, or None.
     """
     key, images = jax.random.key(0), jnp.zeros((1, size, size, 3))
     if head is None:
@@ -163,9 +163,10 @@ def _products(config):
 
 
 def template(config: ConfigDict) -> dict:
-    """Returns the shapes of all variables of a config's networks, with nothing computed.
+    """Returns the shapes of all variables of the networks of a configuration, without computing anything.
 
-    {'params': {network: tree}, 'batch_stats': {network: tree}} of 'encoder', 'decoder', 'repair' and 'discriminator'.
+    The result is {'params': {network: tree}, 'batch_stats': {network: tree}} with the networks 'encoder', 'decoder',
+    'repair' and 'discriminator'.
     """
     size, grid = config.model.image_size, mask_grid(config)
 
@@ -174,17 +175,21 @@ def template(config: ConfigDict) -> dict:
         phi = jnp.zeros((1, *grid, config.model.encoder_widths[-1]))
         generator = make_generator(config)
         autoencoder = generator.init(key, images, method='reconstruct')
-        generated = generator.init(key, phi, mask, method='corrupt')
-        judged = make_discriminator(config).init(key, images)
+        corrupted = generator.init(key, phi, mask, method='corrupt')
+        discriminator = make_discriminator(config).init(key, images)
         return {
-            kind: {**autoencoder[kind], 'repair': generated[kind].get('repair', {}), 'discriminator': judged[kind]}
-            for kind in judged
+            kind: {
+                **autoencoder[kind],
+                'repair': corrupted[kind].get('repair', {}),
+                'discriminator': discriminator[kind],
+            }
+            for kind in discriminator
         }
 
     return jax.eval_shape(init, jax.random.key(0))
 
 
 def mask_grid(config: ConfigDict) -> tuple[int, int]:
-    """Returns (rows, columns) of the mask: the encoder's grid."""
+    """Returns (rows, columns) of the mask, the size of the encoder's feature grid."""
     side = config.model.image_size // 2 ** (len(config.model.encoder_widths) - 1)
     return side, side

@@ -1,4 +1,4 @@
-"""The discriminator, AlexNet: a trunk up to conv5, whose features are transferred, and two heads on it.
+"""The discriminator, an AlexNet: a trunk up to conv5, whose features are the result of the method, and two heads.
 
 Images are in [-1, 1]. Architecture: section 3 of the paper and the authors' 2019 STL-10 code.
 """
@@ -16,25 +16,26 @@ from artifacts_jax.models.cpu import products
 
 
 class Geometry(NamedTuple):
-    """What stands around the images of conv1 and of the two poolings: 'SAME', or rows and columns on each side."""
+    """The padding of conv1 and of the two pooling layers: 'SAME', or the number of rows and columns on each side."""
 
     conv1: int | str
     pool1: int | str
     pool2: int | str
 
 
-CHANNEL_MEANS = (123.68, 116.78, 103.94)  # of ImageNet, RGB in [0, 255]
-TRAINED = Geometry('SAME', 'SAME', 'SAME')
+CHANNEL_MEANS = (123.68, 116.78, 103.94)  # ImageNet, RGB in [0, 255]
+TRAINED = Geometry('SAME', 'SAME', 'SAME')  # the padding of pretraining
 FAKE, REAL = 0, 1  # classes of the discriminator
 
-Images = Float[Array | np.ndarray, 'B H W 3'] | tuple[Float[Array, '_ H W 3'], ...]  # or parts of one batch
+Images = Float[Array | np.ndarray, 'B H W 3'] | tuple[Float[Array, '_ H W 3'], ...]  # or slices of one batch
 
 
 class Trunk(nn.Module):
-    """AlexNet up to conv5, the part whose features are transferred.
+    """AlexNet up to conv5.
 
-    Pooling (3x3/2) and local response normalisation follow conv1 and conv2. At full size conv5 is [B, H / 16, W / 16,
-    256]: the grid of the mask. `geometry` and `normalise` are for transfer; see alexnet.py.
+    Pooling (3x3/2) and local response normalisation follow conv1 and conv2. At full width conv5 is [B, H / 16, W / 16,
+    256]; its grid is the grid of the mask. The transfer benchmarks set `geometry` (the padding) and `normalise`; see
+    alexnet.py.
     """
 
     widths: tuple[int, ...] = (96, 256, 384, 384, 256)
@@ -42,8 +43,8 @@ class Trunk(nn.Module):
     conv1_stride: int = 4
     groups: int = 2
     geometry: Geometry = TRAINED
-    normalise: bool = True  # conv5 has batch norm and no bias; False: a bias, and no batch norm
-    products: bool = False  # whether to convolve by products.py
+    normalise: bool = True  # True: conv5 has batch norm and no bias; False: a bias and no batch norm
+    products: bool = False  # whether convolutions are computed as matrix products (products.py)
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
@@ -53,19 +54,20 @@ class Trunk(nn.Module):
     ) -> tuple[Float[Array, 'B M N C'], dict[str, Float[Array, 'B _ _ _']]]:
         """Returns (conv5 activations, {'conv1': ..., 'conv5': ...}), all after ReLU and before pooling.
 
-        With `sizes` an image alone counts, whatever its padding: activations are those that it has
-        without one, and 0 beyond.
+        With `sizes`, padding does not change the features: they equal the features of the image without padding, and
+        are 0 outside of it.
 
         Args:
-          images: in [-1, 1], one array or a tuple of parts of one batch: the features are of the whole, and a gradient
-            with respect to one part costs nothing for the others up to conv5.
-          train: normalise conv5 by the batch and update its running averages.
-          sizes: heights and widths of images in the upper left corners of one array, if `geometry` has numbers.
+          images: images in [-1, 1], as one array or as a tuple of slices of one batch. The features of the slices are
+            concatenated. A gradient with respect to one slice needs no computation for the others up to conv5.
+          train: whether conv5 is normalised by the statistics of the batch, which also updates the running averages.
+          sizes: heights and widths without padding, of images in the upper left corner of one array; allowed only if
+            `geometry` contains numbers.
         """
-        parts, features = images if isinstance(images, tuple) else (images,), {}
-        parts = [preprocess(x).astype(self.dtype) for x in parts]
+        slices, features = images if isinstance(images, tuple) else (images,), {}
+        slices = [preprocess(x).astype(self.dtype) for x in slices]
         if sizes is not None:
-            parts = [layers.zero_padding(x, sizes) for x in parts]
+            slices = [layers.zero_padding(x, sizes) for x in slices]
         for n, (width, kernel) in enumerate(zip(self.widths, self.kernels), start=1):
             convolve = layers.GroupedConv(
                 width,
@@ -78,44 +80,45 @@ class Trunk(nn.Module):
                 dtype=self.dtype,
                 name=f'conv{n}',
             )
-            parts = [convolve(x) for x in parts]
-            if n == 5 and self.normalise:  # whose statistics are the whole batch's
+            slices = [convolve(x) for x in slices]
+            if n == 5 and self.normalise:  # joined, because batch norm uses the statistics of the whole batch
                 norm5 = layers.BatchNorm(False, self.dtype, self.axis_name, name='norm5')
-                parts = [norm5(jnp.concatenate(parts), train=train)]
-            parts = [nn.relu(x) for x in parts]
-            if sizes is not None:  # 0 is as good as nothing to a maximum of what is not negative
+                slices = [norm5(jnp.concatenate(slices), train=train)]
+            slices = [nn.relu(x) for x in slices]
+            if sizes is not None:  # zeros do not change the maximum in pooling, because activations are not negative
                 if n == 1:
                     sizes = layers.conv_output_size(sizes, kernel, self.conv1_stride, int(self.geometry.conv1))
-                parts = [layers.zero_padding(x, sizes) for x in parts]
-            features[f'conv{n}'] = jnp.concatenate(parts)
+                slices = [layers.zero_padding(x, sizes) for x in slices]
+            features[f'conv{n}'] = jnp.concatenate(slices)
             if n <= 2:
                 padding = self.geometry.pool1 if n == 1 else self.geometry.pool2
-                parts = [layers.max_pool(x, padding) for x in parts]
+                slices = [layers.max_pool(x, padding) for x in slices]
                 if sizes is not None:
                     sizes = layers.pool_output_size(sizes, int(padding))
-                    parts = [layers.zero_padding(x, sizes) for x in parts]
-                parts = [layers.local_response_norm(x) for x in parts]
+                    slices = [layers.zero_padding(x, sizes) for x in slices]
+                slices = [layers.local_response_norm(x) for x in slices]
         return features['conv5'], features
 
 
 class Discriminator(nn.Module):
-    """The trunk with a class head (real or repaired) and a head that predicts the mask."""
+    """The trunk with a class head (real or fake) and a head that predicts the mask."""
 
     trunk: Trunk
     hidden: int = 4096
     dropout: float = 0.5
-    products: bool = False  # whether to multiply by products.py
+    products: bool = False  # whether fc1 is computed by products.py
 
     @nn.compact
     def __call__(
         self, images: Images, *, train: bool = False, dropout_keys: Key[Array, ' B'] | None = None
     ) -> tuple[tuple[Float32[Array, 'B 2'], Float32[Array, 'B M N 1']], dict[str, Float[Array, 'B _ _ _']]]:
-        """Judges images.
+        """Computes the class logits and the mask logits of images.
 
         Args:
-          images: real and repaired images, one array or a tuple of parts (see `Trunk`).
-          train: normalise conv5 and the fully connected layer by the batch, and update the running averages.
-          dropout_keys: one for each example; None switches dropout off.
+          images: real and fake images, as one array or as a tuple of slices of one batch (see `Trunk`).
+          train: whether conv5 and fc1 are normalised by the statistics of the batch, which also updates the running
+            averages.
+          dropout_keys: one key for each example; None switches dropout off.
 
         Returns:
           ((class logits, mask logits), {'conv1': activations, ...}).
@@ -140,7 +143,7 @@ class Discriminator(nn.Module):
 
 
 def _whole_grid_init(grid, hidden):
-    """Glorot's distribution with the fans of a convolution over the whole grid, as which the 2018 code makes fc1."""
+    """Glorot initialisation with the fans of a convolution over the whole grid, as in the 2018 code."""
 
     def init(key, shape, dtype):
         return layers.glorot_init(key, (*grid, hidden), dtype).reshape(shape)
@@ -149,10 +152,10 @@ def _whole_grid_init(grid, hidden):
 
 
 def scale_pixels(images: Shaped[Array | np.ndarray, 'B H W 3']) -> Float32[Array, 'B H W 3']:
-    """Maps images in [0, 255], of any type, to [-1, 1], as networks take them."""
+    """Maps images in [0, 255], of any dtype, to [-1, 1], the input range of the networks."""
     return jnp.asarray(images, jnp.float32) / 127.5 - 1
 
 
 def preprocess(images: Float[Array | np.ndarray, 'B H W 3']) -> Float[Array, 'B H W 3']:
-    """Maps images in [-1, 1] to AlexNet's input: [0, 255] minus the channel means."""
+    """Maps images in [-1, 1] to the input of AlexNet: [0, 255] minus the channel means."""
     return jnp.asarray(images) * 127.5 + 127.5 - jnp.array(CHANNEL_MEANS, images.dtype).reshape(1, 1, 1, 3)

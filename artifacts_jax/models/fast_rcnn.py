@@ -1,4 +1,4 @@
-"""Fast R-CNN: AlexNet whose pool5 pools regions of interest, with scores of classes and deltas of boxes on fc7.
+"""Fast R-CNN on AlexNet: RoI pooling replaces pool5; fc7 is followed by class scores and box deltas.
 
 Source: rbgirshick/fast-rcnn, models/CaffeNet/train.prototxt.
 """
@@ -14,7 +14,7 @@ from artifacts_jax.models.discriminator import CHANNEL_MEANS, Geometry, Trunk, s
 
 
 class Regions(nn.Module):
-    """fc6 and fc7, with dropout after each, and on them scores and deltas of background, which is 0, and of classes."""
+    """fc6 and fc7 with dropout, and two output layers: class scores and box deltas. Class 0 is the background."""
 
     classes: int
     hidden: int = 4096
@@ -25,11 +25,11 @@ class Regions(nn.Module):
     def __call__(
         self, pooled: Float[Array, 'B R S S C'], dropout_keys: Key[Array, 'B 2'] | None = None
     ) -> tuple[Float32[Array, 'B R K'], Float32[Array, 'B R K 4']]:
-        """Returns (scores before softmax, deltas as of boxes.encode, normalised), of each class.
+        """Returns (scores before softmax, normalised box deltas of boxes.encode) for each class.
 
         Args:
-          pooled: the bins of each region.
-          dropout_keys: two for each image; None switches dropout off.
+          pooled: the RoI-pooled features of each region.
+          dropout_keys: two keys for each image; None switches dropout off.
         """
         images, regions = pooled.shape[:2]
         x = pooled.reshape(images, regions, -1)
@@ -51,7 +51,7 @@ class Regions(nn.Module):
 
 
 class Detector(nn.Module):
-    """The trunk and what looks at regions; its networks are 'trunk' and 'head'."""
+    """The trunk, RoI pooling and the head; its variables have the branches 'trunk' and 'head'."""
 
     trunk: Trunk
     head: Regions
@@ -63,25 +63,32 @@ class Detector(nn.Module):
         valid: Bool[Array, 'B R'],
         dropout_keys: Key[Array, 'B 2'] | None = None,
     ) -> tuple[Float32[Array, 'B R K'], Float32[Array, 'B R K 4']]:
-        """Returns what Regions does of boxes, in pixels of images in [-1, 1]; `valid` is False for what pads them."""
+        """Returns (scores before softmax, normalised box deltas) for each class.
+
+        Args:
+          images: images in [-1, 1].
+          boxes: regions of each image, in pixels.
+          valid: False for padding of the boxes.
+          dropout_keys: two keys for each image; None switches dropout off.
+        """
         return self.head(self.pool(images, boxes, valid), dropout_keys)
 
     def pool(
         self, images: Float[Array, 'B H W 3'], boxes: Float[Array, 'B R 4'], valid: Bool[Array, 'B R']
     ) -> Float[Array, 'B R S S C']:
-        """Returns the bins of boxes, as of roi_pooling.pool: 0 where `valid` is False."""
+        """Returns the RoI-pooled conv5 features of boxes; 0 where `valid` is False."""
         conv5, _ = self.trunk(images)
         return roi_pooling.pool(conv5, boxes, valid, scale=1 / (4 * self.trunk.conv1_stride))
 
     def predict(self, pooled: Float[Array, 'B R S S C']) -> tuple[Float32[Array, 'B R K'], Float32[Array, 'B R K 4']]:
-        """Returns what Regions does of bins."""
+        """Returns (scores before softmax, normalised box deltas) for RoI-pooled features."""
         return self.head(pooled)
 
 
 def geometry(kernel: int) -> Geometry:
-    """Returns what stands around the trunk's maps, for this kernel of conv1.
+    """Returns the padding of the trunk, for the kernel size of conv1.
 
-    Entry k of a row of conv5 is centred at pixel k x stride, whatever the image's size, as RoI pooling takes it.
+    With it, position k of a row of conv5 is centred at pixel k * stride for every image size, as RoI pooling assumes.
     """
     return Geometry(kernel // 2, 1, 1)
 
@@ -89,11 +96,11 @@ def geometry(kernel: int) -> Geometry:
 def preprocess(
     images: UInt8[Array | np.ndarray, 'B H W 3'], sizes: Int32[Array | np.ndarray, 'B 2']
 ) -> Float32[Array, 'B H W 3']:
-    """Returns images in [-1, 1], such that their padding is 0 once the trunk subtracts means.
+    """Returns images in [-1, 1]. Their padding becomes 0 when the trunk subtracts the channel means.
 
     Args:
-      images: padded below and to the right.
-      sizes: their heights and widths before.
+      images: images with padding below and to the right.
+      sizes: heights and widths without padding.
     """
     rows, columns = (jnp.arange(images.shape[axis])[None] < sizes[:, axis - 1, None] for axis in (1, 2))
     inside = (rows[:, :, None] & columns[:, None, :])[..., None]

@@ -1,9 +1,10 @@
-"""FCN-32s on AlexNet: fc6 and fc7 slide over pool5, and their scores of classes are stretched to the image's pixels.
+"""FCN-32s on AlexNet: fc6 and fc7 are convolutions over pool5, and their class scores are upsampled to all pixels.
 
-conv1 has 100 pixels around it, so that fc6, which sees 6x6 entries of pool5, has one where the image's corner is. Entry
-k of a row of scores is centred at pixel 32 k + 13. The deconvolution, a fixed one, has its maximum at 32 k + 31, so
-that 18 pixels are cut off before the first. Poolings round up; else many sizes would end before their last pixels do.
-For trunks of another stride or kernel than AlexNet's these numbers are in proportion.
+The input of conv1 has 100 pixels of padding. Without it, fc6 (a 6x6 kernel on pool5) would have no output near the
+corners of the image. Position k of a row of scores is centred at pixel 32 k + 13. The fixed deconvolution has the
+maximum of its kernel at 32 k + 31, so its output is cropped by 18 pixels at the start. Pooling rounds up: if it rounded
+down, the scores would not reach the last pixels of many image sizes. For a trunk with another stride or kernel than
+AlexNet's, these numbers change in proportion.
 
 Source: shelhamer/fcn.berkeleyvision.org, voc-fcn-alexnet/net.py, and Caffe's bilinear filler.
 """
@@ -17,12 +18,12 @@ from jaxtyping import Array, Float, Float32, Int, Key
 from artifacts_jax.models import alexnet, layers
 from artifacts_jax.models.discriminator import Geometry, Trunk
 
-WINDOW = 6  # entries of pool5 along a side of what fc6 sees
-PADDING = 25  # around conv1, in its strides
+WINDOW = 6  # kernel size of fc6, in positions of pool5
+PADDING = 25  # of conv1, in multiples of its stride
 
 
 class Convolved(nn.Module):
-    """fc6 and fc7 as convolutions, with dropout after each, and on them the scores, which begin at zero."""
+    """fc6 and fc7 as convolutions with dropout, and the layer of class scores, which is initialised with zeros."""
 
     classes: int
     hidden: int = 4096
@@ -36,8 +37,8 @@ class Convolved(nn.Module):
         """Returns the scores before softmax, [B, M - 5, N - 5, classes].
 
         Args:
-          pooled: pool5.
-          dropout_keys: two for each example; None switches dropout off.
+          pooled: the activations of pool5.
+          dropout_keys: two keys for each example; None switches dropout off.
         """
         x = pooled
         for n, (name, side) in enumerate((('fc6', WINDOW), ('fc7', 1))):
@@ -58,9 +59,9 @@ class Convolved(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """The trunk and what judges every pixel; its networks are 'trunk' and 'head'."""
+    """The trunk, the head and the upsampling; its variables have the branches 'trunk' and 'head'."""
 
-    trunk: Trunk  # of the geometry that `geometry` returns
+    trunk: Trunk  # with the padding that `geometry` returns
     head: Convolved
 
     def __call__(
@@ -69,12 +70,12 @@ class Segmenter(nn.Module):
         sizes: Int[Array | np.ndarray, 'B 2'] | None = None,
         dropout_keys: Key[Array, 'B 2'] | None = None,
     ) -> Float32[Array, 'B H W {self.head.classes}']:
-        """Returns each pixel's scores before softmax; those of an image do not depend on its padding.
+        """Returns the scores of each pixel before softmax. Padding does not change the scores of an image.
 
         Args:
-          images: in [-1, 1], padded below and to the right.
-          sizes: their heights and widths before; None: they are not padded.
-          dropout_keys: two for each image; None switches dropout off.
+          images: images in [-1, 1] with padding below and to the right.
+          sizes: heights and widths without padding; None: the images have no padding.
+          dropout_keys: two keys for each image; None switches dropout off.
         """
         scores = self.head(self.pool(images, sizes), dropout_keys)
         kernel, stride = self.trunk.kernels[0], self.trunk.conv1_stride
@@ -85,23 +86,23 @@ class Segmenter(nn.Module):
     def pool(
         self, images: Float[Array, 'B H W 3'], sizes: Int[Array | np.ndarray, 'B 2'] | None = None
     ) -> Float[Array, 'B M N C']:
-        """Returns pool5; arguments as above. Of an image, windows of fc6 so many as `count_scores` says count."""
+        """Returns the activations of pool5; arguments as above. `count_scores` counts the valid positions of fc6."""
         conv5, _ = self.trunk(images, sizes=sizes)
         return layers.max_pool(conv5, 0)
 
 
 def geometry(stride: int) -> Geometry:
-    """Returns what stands around the trunk's maps, for this stride of conv1."""
+    """Returns the padding of the trunk, for the stride of conv1."""
     return Geometry(PADDING * stride, 0, 0)
 
 
 def offset(kernel: int = 11, stride: int = 4) -> int:
-    """Returns how many pixels of the deconvolution lie before the image's first; arguments are conv1's."""
+    """Returns how many pixels are cropped at the start of the deconvolution's output, for conv1's kernel and stride."""
     return 6 * stride - 1 - (kernel - 1) // 2
 
 
 def count_scores(size: layers.Length, kernel: int = 11, stride: int = 4) -> layers.Length:
-    """Returns how many scores an image of a size, pixels, has along an axis; the other arguments are conv1's."""
+    """Returns the number of scores along an axis for an image size in pixels; kernel and stride are those of conv1."""
     size = layers.conv_output_size(size, kernel, stride, PADDING * stride)
     for _ in range(3):
         size = layers.pool_output_size(size, 0)
@@ -111,15 +112,15 @@ def count_scores(size: layers.Length, kernel: int = 11, stride: int = 4) -> laye
 def upsample(
     scores: Float[Array, 'B M N K'], size: tuple[int, ...], stride: int = 32, before: int = 18
 ) -> Float[Array, 'B {size[0]} {size[1]} K']:
-    """Returns the bilinear deconvolution of scores, without what lies around an image.
+    """Upsamples scores by a bilinear deconvolution and crops the result to the image.
 
-    As products with the weights along rows and along columns.
+    It is computed as matrix products with the interpolation weights of rows and columns.
 
     Args:
-      scores: on the grid of pool5.
-      size: the image's height and width.
-      stride: pixels from one score to the next; the kernel is 2 * stride - 1 wide.
-      before: pixels that are cut off before the first.
+      scores: class scores on the grid of fc7.
+      size: height and width of the image.
+      stride: pixels from one score to the next; the kernel has 2 * stride - 1 pixels.
+      before: pixels that are cropped at the start of both axes.
     """
     rows, columns = (_weights(scores.shape[n + 1], size[n], stride, before) for n in (0, 1))
     scores = jnp.einsum('ym,bmnk->bynk', rows, scores, precision='highest')
@@ -127,7 +128,7 @@ def upsample(
 
 
 def _weights(count, length, stride, before):
-    """Returns what each of so many scores adds to each of so many pixels."""
+    """Returns the interpolation weights, [length, count]: the weight of each score for each pixel."""
     pixels, peaks = np.arange(length) + before, stride * np.arange(count) + stride - 1
     distances = np.abs(pixels[:, None] - peaks[None])
     return np.maximum(0, 1 - distances / stride).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Encoder, decoder and repair network, and the generator that has them side by side: pure Flax modules.
+"""Encoder, decoder and repair network, and the generator that contains them: pure Flax modules.
 
 Images are in [-1, 1]. Architectures: section 3 of the paper and the authors' 2019 STL-10 code.
 """
@@ -22,8 +22,8 @@ class Encoder(nn.Module):
     """(w0)3c1-(w1)2c2-(w2)2c2-...: images to phi, [B, H / 2^n, W / 2^n, w_n] with n = len(widths) - 1."""
 
     widths: tuple[int, ...]
-    kernel: int = 2  # of the layers that halve the size
-    products: bool = False  # whether to convolve by products.py
+    kernel: int = 2  # kernel size of the layers that halve the resolution
+    products: bool = False  # whether convolutions are computed as matrix products (products.py)
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
@@ -49,11 +49,11 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(w_{n-1})3rc2-...-(w0)3rc2-(3)3c1, rc = bilinear doubling and a convolution: phi back to images."""
+    """(w_{n-1})3rc2-...-(w0)3rc2-(3)3c1, rc = bilinear upsampling by 2 and a convolution: phi to images."""
 
     widths: tuple[int, ...]
     upsampling: str = 'half_pixel'
-    products: bool = False  # whether to convolve by products.py
+    products: bool = False  # whether convolutions are computed as matrix products (products.py)
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
@@ -64,9 +64,9 @@ class Decoder(nn.Module):
         """Decodes phi.
 
         Args:
-          phi: encoder features, damaged or not.
-          train: normalise by the batch and update the running averages.
-          repair: (n, activations) -> activations, called before each layer D_{n + 1}.
+          phi: encoder features, with or without damage.
+          train: whether batch norm uses the statistics of the batch, which also updates the running averages.
+          repair: function (n, activations) -> activations, called before each layer D_{n + 1}.
 
         Returns:
           (images, {'layer1': activations, ...}).
@@ -86,7 +86,7 @@ class Decoder(nn.Module):
             features[f'layer{n + 1}'] = x = layer(x, train=train)
         x = x if repair is None else repair(len(depths), x)
         last = f'layer{len(self.widths)}'
-        colours = nn.Conv(
+        to_rgb = nn.Conv(
             3,
             (3, 3),
             kernel_init=layers.he_init,
@@ -94,15 +94,15 @@ class Decoder(nn.Module):
             conv_general_dilated=products.convolve if self.products else None,
             name=last,
         )
-        features[last] = images = jnp.tanh(colours(x).astype(jnp.float32))
+        features[last] = images = jnp.tanh(to_rgb(x).astype(jnp.float32))
         return images, features
 
 
 class RepairLayer(nn.Module):
     """R(h, Omega) = h + (1 - Omega) * F([h, Omega]): changes dropped positions only."""
 
-    feed_mask: bool = True  # whether F sees Omega
-    products: bool = False  # whether to convolve by products.py
+    feed_mask: bool = True  # whether Omega is an input of F
+    products: bool = False  # whether convolutions are computed as matrix products (products.py)
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
@@ -110,7 +110,7 @@ class RepairLayer(nn.Module):
     def __call__(
         self, h: Float[Array, 'B H W C'], mask: Float[Array, 'B H W 1'], *, train: bool, gated: bool = True
     ) -> Float[Array, 'B H W C']:
-        """Repairs h. Not `gated`, it changes kept positions too."""
+        """Returns the repaired h. With gated=False, kept positions are changed, too."""
         depth, mask = h.shape[-1], mask.astype(h.dtype)
         x = jnp.concatenate([h, mask], axis=-1) if self.feed_mask else h
         first = layers.ConvNorm(
@@ -138,7 +138,7 @@ class Repair(nn.Module):
 
     depth: int
     feed_mask: bool = True
-    products: bool = False  # whether to convolve by products.py
+    products: bool = False  # whether convolutions are computed as matrix products (products.py)
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
@@ -151,34 +151,34 @@ class Repair(nn.Module):
     def __call__(
         self, n: int, h: Float[Array, 'B H W C'], mask: Mask, *, train: bool, gated: bool = True
     ) -> Float[Array, 'B H W C']:
-        """Applies R_{n + 1}, if there is one, to h; `mask` is repeated to h's resolution."""
+        """Applies R_{n + 1} to h, if this layer exists. The mask is upsampled to the resolution of h."""
         if n >= self.depth:
             return h
         return self.layers[n](h, layers.upsample_nearest(mask, h.shape[1:3]), train=train, gated=gated)
 
 
 class Generator(nn.Module):
-    """Encoder, decoder and repair network side by side, with the two decodings that the discriminator compares.
+    """Encoder, decoder and repair network, with methods that create the real and fake images of the discriminator.
 
-    Parameters and statistics have the branches 'encoder', 'decoder' and 'repair'. The autoencoder stage makes
-    and trains the first two; the artifacts stage freezes them and trains the third. In place of damage and repair,
-    the branch 'gan' is a plain GAN's generator: a decoder of noise.
+    Parameters and statistics have the branches 'encoder', 'decoder' and 'repair'. The autoencoder stage trains the
+    first two. The artifacts stage freezes them and trains the third. For the GAN baseline, the branch 'gan' is the
+    generator of a plain GAN: a decoder of noise, instead of damage and repair.
     """
 
     widths: tuple[int, ...]
     encoder_kernel: int = 2
     upsampling: str = 'half_pixel'
-    filter_size: int = 3  # of the damage
-    repair_layers: int = -1  # before the decoder's first layers; -1: before each
+    filter_size: int = 3  # size of the averaging filter of the damage
+    repair_layers: int = -1  # number of repair layers, before the first decoder layers; -1: before every layer
     feed_mask: bool = True
     gated: bool = True
-    rounds: int = 1  # of damage and repair
-    products: bool = False  # whether to convolve by products.py
+    rounds: int = 1  # how often damage and repair are applied
+    products: bool = False  # whether convolutions are computed as matrix products (products.py)
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     def setup(self):
-        """Declares the networks; Flax makes the parameters of those that are used."""
+        """Declares the networks; Flax creates parameters only for those that a method uses."""
         depth = len(self.widths) if self.repair_layers == -1 else self.repair_layers
         self.encoder = Encoder(self.widths, self.encoder_kernel, self.products, self.dtype, self.axis_name)
         self.decoder = Decoder(self.widths, self.upsampling, self.products, self.dtype, self.axis_name)
@@ -190,27 +190,28 @@ class Generator(nn.Module):
         return self.decode(self.encoder(images, train=train)[0], train=train)
 
     def encode(self, images: Images) -> Float[Array, 'B M N C']:
-        """Returns phi with frozen statistics."""
+        """Returns phi, computed with the running averages of batch norm."""
         return self.encoder(images)[0]
 
     def decode(self, phi: Float[Array, 'B M N C'], *, train: bool = False) -> Float32[Array, 'B H W 3']:
-        """Returns the real example, D(phi): no damage, no repair."""
+        """Returns the real image, D(phi), without damage and repair."""
         return self.decoder(phi, train=train)[0]
 
-    def damaged(self, phi: Float[Array, 'B M N C'], mask: Mask) -> Float32[Array, 'B H W 3']:
-        """Returns D(damaged phi) without repair, for figures."""
+    def decode_damaged(self, phi: Float[Array, 'B M N C'], mask: Mask) -> Float32[Array, 'B H W 3']:
+        """Returns D(damaged phi), without repair, for figures."""
         return self.decode(layers.damage(phi, mask, self.filter_size))
 
     def corrupt(
         self, phi: Float[Array, 'B M N C'], mask: Mask, *, train: bool = False, gated: bool = True
     ) -> Float32[Array, 'B H W 3']:
-        """Returns phi damaged, then repaired before the layers of the frozen decoder.
+        """Damages phi and decodes it; the repair layers run between the layers of the frozen decoder.
 
         Args:
-          phi: frozen features.
-          mask: 1 kept, 0 dropped.
-          train: the repair network normalises by the batch; encoder and decoder never do here.
-          gated: False lets the repair also change kept positions, for figures.
+          phi: features of the frozen encoder.
+          mask: 1 for kept positions, 0 for dropped ones.
+          train: whether batch norm of the repair network uses the statistics of the batch; encoder and decoder always
+            use their running averages here.
+          gated: False lets the repair layers also change kept positions, for figures.
 
         Returns:
           Images in [-1, 1].
@@ -222,12 +223,12 @@ class Generator(nn.Module):
         return self.decoder(layers.damage(phi, mask, self.filter_size), repair=repair)[0]
 
     def fake(self, phi: Float[Array, 'B M N C'], mask: Mask, *, train: bool = False) -> Float32[Array, 'B H W 3']:
-        """Returns the fake example: as `corrupt`, and in further `rounds` what came out is encoded and corrupted."""
+        """Returns the fake image: `corrupt`; each further round encodes the result and corrupts it again."""
         images = self.corrupt(phi, mask, train=train)
         for _ in range(self.rounds - 1):
             images = self.corrupt(self.encode(images), mask, train=train)
         return images
 
     def imagine(self, noise: Float[Array, 'B M N C'], *, train: bool = False) -> Float32[Array, 'B H W 3']:
-        """Returns the fake example of a plain GAN: noise of the features' shape, decoded."""
+        """Returns the fake image of a plain GAN: decoded noise, which has the shape of phi."""
         return self.gan(noise, train=train)[0]

@@ -1,6 +1,7 @@
-"""The classifiers that transfer puts on the trunk: one linear layer, or three layers that are fine-tuned with it.
+"""The classifiers of the stl10 stage: one linear layer, or three layers that are fine-tuned together with the trunk.
 
-Weights begin as a truncated normal of standard deviation 0.005 and biases as 0, as in the authors' code.
+Weights are initialised from a truncated normal distribution with standard deviation 0.005, biases with 0, as in the
+authors' code.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,9 @@ from jaxtyping import Array, Float, Float32, Key
 from artifacts_jax.models import layers
 from artifacts_jax.models.discriminator import Trunk
 
-kernel_init = nn.initializers.truncated_normal(0.005)  # before it is cut at two deviations, as TensorFlow's
+kernel_init = nn.initializers.truncated_normal(
+    0.005
+)  # the deviation before truncation at two deviations, as in TensorFlow
 
 
 class LinearHead(nn.Module):
@@ -31,7 +34,7 @@ class LinearHead(nn.Module):
         train: bool = False,
         dropout_keys: Sequence[Key[Array, ' B']] | None = None,
     ) -> Float32[Array, 'B {self.classes}']:
-        """Returns the logits; `train` and `dropout_keys` change nothing here."""
+        """Returns the class logits; `train` and `dropout_keys` have no effect."""
         del train, dropout_keys
         fc = nn.DenseGeneral(self.classes, axis=(1, 2, 3), kernel_init=kernel_init, dtype=self.dtype, name='fc')
         return fc(conv5).astype(jnp.float32)
@@ -54,15 +57,12 @@ class FineTuneHead(nn.Module):
         train: bool = False,
         dropout_keys: Sequence[Key[Array, ' B']] | None = None,
     ) -> Float32[Array, 'B {self.classes}']:
-        """Classifies conv5 activations.
+        """Returns the class logits.
 
         Args:
-          conv5: the trunk's last features.
-          train: normalise by the batch and update the running averages.
-          dropout_keys: two arrays, one for each hidden layer; None switches dropout off.
-
-        Returns:
-          The logits.
+          conv5: the conv5 activations of the trunk.
+          train: whether batch norm uses the statistics of the batch, which also updates the running averages.
+          dropout_keys: two arrays of keys, one for each hidden layer; None switches dropout off.
         """
         x = conv5
         for n, axes in enumerate(((1, 2, 3), (1,)), start=1):
@@ -90,9 +90,9 @@ class Classifier(nn.Module):
         train: bool = False,
         dropout_keys: Sequence[Key[Array, ' B']] | None = None,
     ) -> Float32[Array, 'B {self.head.classes}']:
-        """Returns class logits of images in [-1, 1]; arguments as the head's.
+        """Returns the class logits of images in [-1, 1]; arguments as in the head.
 
-        With `train` the trunk's conv5 is normalised by the batch, too.
+        With `train`, conv5 of the trunk is also normalised by the statistics of the batch.
         """
         conv5, _ = self.trunk(images, train=train)
         return self.head(conv5, train=train, dropout_keys=dropout_keys)

@@ -1,6 +1,6 @@
-"""The method's building blocks: resampling, normalised and grouped convolutions, and the damage of features.
+"""The layers of the networks: convolutions with batch norm, grouped convolutions, pooling, resampling and damage.
 
-Source of every constant: the paper (arXiv 1806.05024) and the authors' 2019 code.
+Source of all constants: the paper (arXiv 1806.05024) and the authors' 2019 code.
 """
 
 from typing import TypeVar
@@ -21,15 +21,15 @@ glorot_init = nn.initializers.glorot_uniform()
 
 
 def is_bias(path: tuple) -> bool:
-    """Whether a parameter's tree path is a layer's bias; Flax calls the offset of batch norm so, too."""
+    """Returns whether a tree path is the bias of a layer; False for the offset of batch norm, also named bias."""
     return path[-1].key == 'bias' and not path[-2].key.startswith('norm')
 
 
 @jax.custom_vjp
 def leaky_relu(x: Float[Array, '*shape']) -> Float[Array, '*shape']:
-    """Leaky rectifier of slope 0.2; the 2018 code mixes 0.1, 0.2 and ReLU, its 2019 fix uses 0.2 throughout.
+    """Leaky ReLU with slope 0.2. The 2018 code mixes slopes 0.1, 0.2 and ReLU; its fix of 2019 uses 0.2 everywhere.
 
-    Its gradient is taken by the sign of the result. By that of x, XLA would compute x again from the layers below.
+    The gradient uses the sign of the output. With the sign of x, XLA would recompute x from the layers below.
     """
     return nn.leaky_relu(x, 0.2)
 
@@ -49,9 +49,9 @@ leaky_relu.defvjp(_leaky_relu_forward, _leaky_relu_backward)
 class BatchNorm(nn.Module):
     """Batch normalisation with epsilon 1e-3 and decay 0.975 over the global batch of all devices.
 
-    The running variance follows the batch's unbiased one, n / (n - 1) times the variance, as TensorFlow's and PyTorch's
-    do; that of Flax's own module is biased. `axis_name` names the devices under pmap; under jit over a mesh the batch
-    is one array, and its statistics are global already.
+    The running variance averages the unbiased batch variance, n / (n - 1) times the variance, as in TensorFlow and
+    PyTorch; the one of Flax is biased. `axis_name` is the axis of the devices under pmap. Under jit over a mesh, the
+    batch is one array, so its statistics are already global.
     """
 
     use_scale: bool = True
@@ -60,7 +60,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, '*B C'], *, train: bool) -> Float[Array, '*B C']:
-        """Normalises by the running averages, or if `train` by the batch, which updates the averages."""
+        """Normalises x by the running averages. With `train`, uses the batch statistics and updates the averages."""
         channels, axes = x.shape[-1], tuple(range(x.ndim - 1))
         mean = self.variable('batch_stats', 'mean', jnp.zeros, channels)
         var = self.variable('batch_stats', 'var', jnp.ones, channels)
@@ -80,34 +80,35 @@ class BatchNorm(nn.Module):
         else:
             batch_mean, batch_var = mean.value, var.value
         factor = norm_factor(batch_var) * scale
-        spread = (1,) * len(axes) + (channels,)
-        shift = offset - batch_mean * factor  # one pass over x, and one over its gradient
-        return (x * factor.reshape(spread) + shift.reshape(spread)).astype(self.dtype)
+        broadcast_shape = (1,) * len(axes) + (channels,)
+        shift = offset - batch_mean * factor  # x * factor + shift needs one pass over x, and one over its gradient
+        return (x * factor.reshape(broadcast_shape) + shift.reshape(broadcast_shape)).astype(self.dtype)
 
 
 def norm_factor(var: Float[Array, ' C']) -> Float[Array, ' C']:
-    """Returns what batch normalisation multiplies by, but for its scale."""
+    """Returns 1 / sqrt(var + epsilon), the factor of batch normalisation without its learned scale."""
     return jax.lax.rsqrt(var + 1e-3)
 
 
 class ConvNorm(nn.Module):
-    """SAME convolution without bias, batch norm, leaky ReLU; a `stride` divides the size.
+    """A SAME convolution without bias, batch norm and leaky ReLU. `stride` divides the resolution.
 
-    With `upsampling`, a kind of `upsample_bilinear`, x is doubled first. `products` picks the forms of products.py.
+    With `upsampling`, a kind of `upsample_bilinear`, the resolution of x is doubled first. With `products`,
+    convolutions are computed as matrix products (products.py).
     """
 
     features: int
     kernel: int = 3
     stride: int = 1
     upsampling: str = ''
-    constant: int = 0  # last channels of x that need no gradient
+    constant: int = 0  # number of last channels of x that need no gradient
     products: bool = False
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, 'B H W C'], *, train: bool) -> Float[Array, 'B _ _ {self.features}']:
-        """Returns the activations; `train` normalises by the batch and updates the running averages."""
+        """Returns the activations. With `train`, batch norm uses the batch statistics and updates its averages."""
         x = nn.Conv(
             self.features,
             (self.kernel, self.kernel),
@@ -132,23 +133,23 @@ class ConvNorm(nn.Module):
 
 
 class GroupedConv(nn.Module):
-    """Convolution in groups, as one convolution a group; a `stride` divides the size.
+    """A grouped convolution, computed as one convolution for each group. `stride` divides the resolution.
 
-    Equal to `feature_group_count=groups`, which XLA runs 4 to 15 times slower on CPU.
+    The result equals `feature_group_count=groups`, which is 4 to 15 times slower in XLA on CPU.
     """
 
     features: int
     kernel: int
     stride: int = 1
     groups: int = 1
-    padding: int | str = 'SAME'  # or rows and columns on each side
+    padding: int | str = 'SAME'  # or the number of rows and columns on each side
     use_bias: bool = True
-    products: bool = False  # whether to convolve by products.py
+    products: bool = False  # whether convolutions are computed as matrix products (products.py)
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B _ _ {self.features}']:
-        """Returns the convolution of x, before any activation."""
+        """Returns the convolution of x, without activation function."""
         outputs = [
             nn.Conv(
                 self.features // self.groups,
@@ -161,8 +162,8 @@ class GroupedConv(nn.Module):
                 dtype=self.dtype,
                 conv_general_dilated=products.convolve if self.products else None,
                 name=f'group{n}',
-            )(part)
-            for n, part in enumerate(jnp.split(x, self.groups, axis=-1))
+            )(group)
+            for n, group in enumerate(jnp.split(x, self.groups, axis=-1))
         ]
         return jnp.concatenate(outputs, axis=-1)
 
@@ -170,7 +171,7 @@ class GroupedConv(nn.Module):
 def local_response_norm(
     x: Float[Array, '*B C'], *, radius: int = 2, alpha: float = 2e-5, beta: float = 0.75
 ) -> Float[Array, '*B C']:
-    """AlexNet's normalisation: x / (1 + alpha * SUM of squares over 2 * radius + 1 channels) ** beta."""
+    """Local response normalisation: x / (1 + alpha * sum of squares over 2 * radius + 1 channels) ** beta."""
     channels = x.shape[-1]
     squares = jnp.pad(jnp.square(x), ((0, 0),) * (x.ndim - 1) + ((radius, radius),))
     total = sum(squares[..., n : n + channels] for n in range(2 * radius + 1))
@@ -178,15 +179,16 @@ def local_response_norm(
 
 
 def max_pool(x: Float[Array, 'B H W C'], padding: int | str = 'SAME') -> Float[Array, 'B _ _ C']:
-    """Maximum over 3x3 windows with stride 2.
+    """Max pooling over 3x3 windows with stride 2.
 
-    As maxima of neighbouring rows and then columns: XLA's gradient of a window's maximum is 12 times slower on CPU. The
-    gradient of a tie is shared; after a ReLU that is nearly always one of zeros.
+    It is computed as maxima of neighbouring rows and then of columns, because XLA's gradient of max pooling is 12 times
+    slower on CPU. If several entries have the maximum, they share its gradient. After a ReLU, nearly all such ties are
+    ties of zeros.
 
     Args:
       x: activations.
-      padding: 'SAME', as `nn.max_pool` has it, with half of the size, rounded up; or rows and columns on each side, as
-        Caffe has it: the last window may reach over the end, but begins within the padded array.
+      padding: 'SAME' as in `nn.max_pool`: the output has half the size, rounded up. Or the number of rows and columns
+        on each side, as in Caffe: the last window can extend beyond the padded array, but starts inside it.
     """
     lowest = jnp.array(-jnp.inf, x.dtype)
     for axis in (1, 2):
@@ -211,18 +213,18 @@ Length = TypeVar('Length', int, Int[Array | np.ndarray, '*B'])
 
 
 def pool_output_size(size: Length, padding: int) -> Length:
-    """Returns how many windows Caffe's pooling, 3 wide with stride 2, has along an axis: rounded up."""
+    """Returns the output size of Caffe's 3x3 pooling with stride 2 along an axis: rounded up."""
     windows = -(-(size + 2 * padding - 3) // 2) + 1
     return windows - (padding > 0 and 2 * (windows - 1) >= size + padding)
 
 
 def conv_output_size(size: Length, kernel: int, stride: int, padding: int) -> Length:
-    """Returns how many windows a convolution has along an axis: rounded down."""
+    """Returns the output size of a convolution along an axis: rounded down."""
     return (size + 2 * padding - kernel) // stride + 1
 
 
 def zero_padding(x: Float[Array, 'B M N C'], sizes: Int[Array | np.ndarray, 'B 2']) -> Float[Array, 'B M N C']:
-    """Returns x with zeros beyond the first rows and columns, so many of each example as `sizes` says."""
+    """Sets the padding of x to zero; `sizes` are the numbers of rows and columns of each example without padding."""
     rows, columns = (jnp.arange(x.shape[axis])[None] < sizes[:, axis - 1, None] for axis in (1, 2))
     return jnp.where((rows[:, :, None] & columns[:, None])[..., None], x, jnp.zeros((), x.dtype))
 
@@ -232,8 +234,9 @@ def upsample_bilinear(x: Float[Array, 'B H W C'], kind: str = 'half_pixel') -> F
 
     Args:
       x: activations.
-      kind: 'half_pixel' equals `jax.image.resize`, written as weighted neighbours because that is 7 times faster on
-        CPU. 'legacy' is TensorFlow 1's: every entry, then its mean with the next one, the last repeated.
+      kind: 'half_pixel' equals `jax.image.resize`; it is computed as a weighted sum of neighbours, which is 7 times
+        faster on CPU. 'legacy' is the resize of TensorFlow 1: each entry is followed by its mean with the next entry,
+        and the last entry is repeated.
     """
     for axis in (1, 2):
         size = x.shape[axis]
@@ -252,7 +255,7 @@ def upsample_bilinear(x: Float[Array, 'B H W C'], kind: str = 'half_pixel') -> F
 def upsample_nearest(
     mask: Float[Array | np.ndarray, 'B M N 1'], size: tuple[int, ...]
 ) -> Float[Array, 'B {size[0]} {size[1]} 1']:
-    """Repeats the entries of a mask, up to a size that M and N divide."""
+    """Repeats the entries of a mask up to a (height, width), which must be multiples of M and N."""
     rows, columns = size[0] // mask.shape[1], size[1] // mask.shape[2]
     return jnp.repeat(jnp.repeat(mask, rows, axis=1), columns, axis=2)
 
@@ -260,19 +263,19 @@ def upsample_nearest(
 def spatial_mask(
     keys: Key[Array, ' B'], shape: tuple[int, int], drop_rate: float
 ) -> Float32[Array, 'B {shape[0]} {shape[1]} 1']:
-    """Draws Omega, each entry 0 (dropped) with probability drop_rate, else 1 (kept).
+    """Samples the mask Omega: each entry is 0 (dropped) with probability drop_rate, else 1 (kept).
 
     Args:
-      keys: one for each example.
-      shape: (M, N), the encoder's grid.
-      drop_rate: theta in [0, 1].
+      keys: one key for each example.
+      shape: (M, N), the size of the encoder's feature grid.
+      drop_rate: theta, in [0, 1].
     """
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - drop_rate, (*shape, 1)))(keys)
     return keep.astype(jnp.float32)
 
 
 def uniform_filter(phi: Float[Array, 'B M N C'], size: int) -> Float[Array, 'B M N C']:
-    """Means over size x size neighbours inside the grid; size 0 averages the whole grid."""
+    """Returns the means over size x size neighbours inside the grid; size 0 averages over the whole grid."""
     if size == 0:
         return jnp.broadcast_to(phi.mean(axis=(1, 2), keepdims=True), phi.shape)
     return nn.avg_pool(phi, (size, size), (1, 1), 'SAME', count_include_pad=False)
@@ -281,12 +284,12 @@ def uniform_filter(phi: Float[Array, 'B M N C'], size: int) -> Float[Array, 'B M
 def damage(
     phi: Float[Array, 'B M N C'], mask: Float[Array | np.ndarray, 'B M N 1'], filter_size: int
 ) -> Float[Array, 'B M N C']:
-    """Replaces dropped entries by their neighbours' mean: mask * phi + (1 - mask) * (u conv phi)."""
+    """Replaces dropped entries by the mean of their neighbours: mask * phi + (1 - mask) * (u conv phi)."""
     mask = jnp.asarray(mask, phi.dtype)
     return mask * phi + (1 - mask) * uniform_filter(phi, filter_size)
 
 
 def dropout(keys: Key[Array, ' B'], x: Float[Array, 'B D'], rate: float) -> Float[Array, 'B D']:
-    """Drops features at `rate` and rescales the rest, with a key for each example."""
+    """Sets features to zero with probability `rate` and rescales the others; takes one key for each example."""
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)

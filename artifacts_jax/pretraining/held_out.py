@@ -149,7 +149,7 @@ def make_plotter(
             mask,
             (images, mask),
             decoded,
-            apply('damaged', phi, mask),
+            apply('decode_damaged', phi, mask),
             repaired,
             apply('corrupt', phi, mask, gated=False),
             apply('corrupt', apply('encode', repaired), mask),

@@ -63,13 +63,13 @@ def test_the_better_score_lies_above(read_png, tmp_path):
 
 
 def test_no_label_hides_another_or_leaves_the_photograph(tmp_path, monkeypatch):
-    labels, write = [], boxes._label
+    labels, write = [], boxes._draw_label
 
     def note(pen, text, corners, size, rgb, taken):
         write(pen, text, corners, size, rgb, taken)
         labels.append((*taken[-1], size))
 
-    monkeypatch.setattr(boxes, '_label', note)
+    monkeypatch.setattr(boxes, '_draw_label', note)
     crowd = [('class 1', (50, 2 + n, 95, 40)) for n in range(6)] + [
         ('class 2', (0, 0, 9, 9)),
         ('class 3', (0, 0, 9, 9)),
@@ -104,7 +104,7 @@ def test_rows_are_as_wide_as_the_figure(read_png, tmp_path):
 
 def test_a_very_high_photograph_is_narrower(read_png, tmp_path):
     boxes.draw(tmp_path / 'a.png', [plain(size=(2000, 5))], classes=CLASSES)
-    assert read_png(tmp_path / 'a.png').shape[:2] == (boxes.HIGHEST + 2 * GAP, WIDTH + 2 * GAP)
+    assert read_png(tmp_path / 'a.png').shape[:2] == (boxes.MAX_HEIGHT + 2 * GAP, WIDTH + 2 * GAP)
 
 
 def test_boxes_that_reach_outside_or_are_tiny_are_drawn(tmp_path):
@@ -113,13 +113,13 @@ def test_boxes_that_reach_outside_or_are_tiny_are_drawn(tmp_path):
     )
 
 
-def test_what_cannot_be_drawn_is_refused(tmp_path):
+def test_invalid_photographs_are_errors(tmp_path):
     one = plain(('a', (0, 0, 5, 5)))
     for photographs, message in (
-        ([], 'no photographs to draw'),
-        ([one._replace(names=())], '1 boxes have 0 names and none scores, expected as many'),
-        ([one._replace(scores=[0.5, 0.6])], '1 boxes have 1 names and 2 scores'),
-        ([one._replace(boxes=one.boxes * np.nan)], 'hold nan or inf'),
+        ([], 'nothing to draw; expected at least one photograph'),
+        ([one._replace(names=())], '1 boxes, but 0 names and no scores; expected one for each box'),
+        ([one._replace(scores=[0.5, 0.6])], '1 boxes, but 1 names and 2 scores'),
+        ([one._replace(boxes=one.boxes * np.nan)], 'contain nan or inf'),
     ):
         with pytest.raises(ValueError, match=message):
             boxes.draw(tmp_path / 'a.png', photographs)

@@ -40,7 +40,7 @@ def test_every_picture_and_the_classes_that_occur_are_there(tmp_path, read_png):
 def test_a_very_high_picture_is_narrower(tmp_path, read_png):
     label_maps.draw(tmp_path / 'a.png', [row(900, 3, 1)], ('photograph', 'truth', 'prediction'), NAMES)
     found = read_png(tmp_path / 'a.png')
-    assert found.shape[0] < label_maps.HIGHEST + 120
+    assert found.shape[0] < label_maps.MAX_HEIGHT + 120
     middle = label_maps.GAP + label_maps.WIDTH // 2
     assert (found[200, middle] == 77).all()
     assert (found[200, label_maps.GAP] == 255).all()
@@ -60,7 +60,7 @@ def test_a_long_legend_has_more_lines(tmp_path, read_png):
 
 @pytest.mark.parametrize('rows', [[], [label_maps.Row(np.zeros((2, 2, 3), np.uint8), ())]])
 def test_what_cannot_be_drawn_is_refused(rows, tmp_path):
-    with pytest.raises(ValueError, match='expected one image or more, with 1 maps each'):
+    with pytest.raises(ValueError, match='expected at least one row, with 1 each'):
         label_maps.draw(tmp_path / 'a.png', rows, ('photograph', 'truth'), NAMES)
 
 

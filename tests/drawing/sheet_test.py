@@ -74,5 +74,5 @@ def test_a_colour_bar_has_its_colours_from_low_to_high(read_png, tmp_path):
 
 def test_images_that_do_not_fit_the_cells_are_refused(tmp_path):
     cells = [Cell(np.zeros([96, 96, 3])), Cell(np.zeros([5, 5, 3]))]
-    with pytest.raises(ValueError, match=r'sides of \[5\] pixels, expected sides that divide 192'):
+    with pytest.raises(ValueError, match=r'sides of \[5\] pixels; expected divisors of 192'):
         sheet.draw(tmp_path / 'a.png', [cells])

@@ -104,7 +104,7 @@ def test_the_least_images_leave_every_map_an_entry_and_smaller_ones_are_refused(
     assert [x.shape[1] for x in maps(least)] == [*sides[:2], *(sides[2],) * 3, *sides[3 : 3 + connected]]
     architecture.check_size('key', least, config, chosen, connected=connected)
     assert min(sides[: 3 + connected]) > 0
-    with pytest.raises(ConfigError, match=f'key={least - 1}: the trunk takes {least} pixels or more'):
+    with pytest.raises(ConfigError, match=f'key={least - 1}: too small for the trunk; expected {least} pixels or more'):
         architecture.check_size('key', least - 1, config, chosen, connected=connected)
     if least > max(trunk.kernels[0], 4 * trunk.conv1_stride):  # then a map would be empty
         assert (

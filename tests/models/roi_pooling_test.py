@@ -97,8 +97,8 @@ def test_edges_in_whole_numbers_are_those_in_floats():
 
 def test_halves_are_rounded_away_from_zero():
     before = np.nextafter(np.float32(0.5), np.float32(0))  # to which a half added is 1
-    found = roi_pooling._rounded(jnp.array([-1.5, -0.5, -before, before, 0.5, 1.5, 2.5, 3.49, 1e30]))
-    assert found.tolist() == [-2, -1, 0, 0, 1, 2, 3, 3, roi_pooling.FARTHEST]
+    found = roi_pooling._round_half_away(jnp.array([-1.5, -0.5, -before, before, 0.5, 1.5, 2.5, 3.49, 1e30]))
+    assert found.tolist() == [-2, -1, 0, 0, 1, 2, 3, 3, roi_pooling.MAX_CELL]
 
 
 @pytest.fixture(scope='module')

@@ -79,7 +79,7 @@ def test_crops_that_the_trunk_cannot_take_are_refused(task, earlier_data, tmp_pa
     config = configure(task)
     key = {'segmentation_probe': 'size', 'voc_detection': 'scales'}.get(task, 'crop_size')
     config[task][key] = (3,) if key == 'scales' else 3
-    _check_refused(config, f'{key}=3: the trunk takes', tmp_path)
+    _check_refused(config, f'{key}=3: too small for the trunk', tmp_path)
 
 
 def _check_refused(config, message, tmp_path):

@@ -1,1 +1,1 @@
-"""Fast forms for CPUs of what the networks and their optimiser compute, each equal to a plain form, as tests check."""
+"""Faster CPU implementations of layers and optimiser operations. Tests compare each with its plain implementation."""

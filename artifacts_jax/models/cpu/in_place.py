@@ -1,6 +1,6 @@
-"""What an optimiser computes, written such that XLA on CPU replaces arrays where they lie, and copies none first.
+"""Operations of an optimiser, written such that XLA on CPU updates arrays in place instead of copying them first.
 
-On other devices it changes nothing: the values are those of the plain forms.
+The values are those of the plain expressions on every device.
 """
 
 from collections.abc import Iterable
@@ -11,22 +11,22 @@ from jaxtyping import Array, Float, PyTree
 
 
 def wait_for_readers(gradient: PyTree, readers: Iterable[Float[Array, ''] | float]) -> PyTree:
-    """Returns the gradient of parameters, which is there only when everything else that reads them has been computed.
+    """Returns the gradient unchanged, with a data dependency on all other results that read the parameters.
 
-    XLA copies parameters before their update, unless it knows that all which reads them comes first.
+    Without this dependency, XLA copies the parameters before their update, because other operations may read them.
 
     Args:
-      gradient: a tree of arrays.
-      readers: results of the other readers; one that is not finite changes nothing.
+      gradient: the gradient of the parameters, a tree of arrays.
+      readers: scalar results of the other operations that read the parameters; they may be nan or inf.
     """
-    nothing = 0 * jnp.nan_to_num(sum(readers))
-    return jax.tree.map(lambda g: g + nothing, gradient)
+    zero = 0 * jnp.nan_to_num(sum(readers))
+    return jax.tree.map(lambda g: g + zero, gradient)
 
 
 def moving_average(average: Float[Array, '*shape'], x: Float[Array, '*shape'], decay: float) -> Float[Array, '*shape']:
     """Returns decay * average + (1 - decay) * x.
 
-    It is a sum of two arrays: of a plain one, XLA would take decay = 1 - decay = 1/2 out and, for a product of one
-    array, compute it again where it is used, from a copy of the old average.
+    It is written as a sum of two arrays, x + decay * (average - x). In the plain form with decay = 1/2, XLA factors out
+    the 1/2. It then recomputes the product wherever the result is used, from a copy of the old average.
     """
     return x + decay * (average - x)

@@ -1,8 +1,8 @@
-"""Fast forms for CPUs: convolutions as products of large matrices, with gradients that are such products too.
+"""Faster convolutions for CPUs: they and their gradients are computed as products of large matrices.
 
-Each equals a plain form, named in its docstring, against which it is tested. XLA multiplies large matrices on CPU at
-twice the rate of its convolutions, and some of these forms need fewer operations. `architecture` picks them by
-`config.convolutions`.
+Each function equals the XLA function that its docstring names; tests compare both. On CPU, XLA's matrix products reach
+twice the FLOP/s of its convolutions, and some functions here need fewer FLOPs. `config.convolutions` selects this
+module (see architecture.py).
 """
 
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from jaxtyping import Array, Float
 
 from artifacts_jax.models.cpu import winograd
 
-FEW = 4  # channels, for which XLA's convolutions are slow
-BLOCK = 4  # columns
-PART = 16  # examples
+FEW = 4  # up to this number of channels, XLA's convolutions are slow
+BLOCK = 4  # columns in a block of _blocked_convolution
+MICROBATCH = 16  # examples
 
 
 @jax.custom_vjp
 def matmul(x: Float[Array, 'N C'], kernel: Float[Array, 'C D']) -> Float[Array, 'N D']:
     """Returns x @ kernel.
 
-    The gradient of the kernel comes out in the kernel's own layout. That of `jnp.matmul` comes out transposed, and an
-    optimiser that reads it so runs 5 times slower.
+    The gradient of the kernel has the memory layout of the kernel. The gradient of `jnp.matmul` is transposed in
+    memory, which makes the optimiser 5 times slower.
     """
     return x @ kernel
 
@@ -34,16 +34,16 @@ def _matmul_forward(x, kernel):
 
 
 def _matmul_backward(residuals, gradient):
-    # Were a transpose part of a product, XLA would turn that round, or not give it to its fastest library.
+    # The barriers keep transposes out of the products. Otherwise XLA would swap the operands or use a slower library.
     x, kernel = residuals
-    if len(x) < len(kernel):  # then this is the faster way round
-        x_gradient = _kept(jnp.einsum('nd,cd->cn', gradient, kernel)).T
+    if len(x) < len(kernel):  # then the transposed product is faster
+        x_gradient = _barrier(jnp.einsum('nd,cd->cn', gradient, kernel)).T
     else:
         x_gradient = jnp.einsum('nd,cd->nc', gradient, kernel)
-    return x_gradient, _kept(x.T) @ gradient
+    return x_gradient, _barrier(x.T) @ gradient
 
 
-_kept = jax.lax.optimization_barrier
+_barrier = jax.lax.optimization_barrier
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
 
@@ -55,11 +55,12 @@ def dot_general(
     precision: jax.lax.PrecisionLike = None,
     **options,
 ) -> Float[Array, 'B D']:
-    """Multiplies all axes of x but the first with a kernel, as `lax.dot_general`; for `nn.DenseGeneral`."""
+    """Contracts all axes of x except the first with a kernel, like `lax.dot_general`; for `nn.DenseGeneral`."""
     del precision, options
     ((x_axes, kernel_axes), (x_batch, kernel_batch)) = dimension_numbers
     if x_batch or kernel_batch or x_axes != tuple(range(1, x.ndim)) or kernel_axes != tuple(range(kernel.ndim - 1)):
-        raise ValueError(f'{dimension_numbers}: expected all axes of x but the first, and of the kernel but the last')
+        expected = 'all axes of x except the first, and all axes of the kernel except the last'
+        raise ValueError(f'dimension_numbers={dimension_numbers}: expected {expected}')
     return matmul(x.reshape(len(x), -1), kernel.reshape(-1, kernel.shape[-1]))
 
 
@@ -72,7 +73,7 @@ def convolve(
     constant: int = 0,
     **options,
 ) -> Float[Array, 'B _ _ D']:
-    """The convolution of `nn.Conv` by the form that is fastest for its shape; see `convolution`."""
+    """Computes the convolution of `nn.Conv` by the fastest method for its shape; `constant` as in `convolution`."""
     size, stride = len(kernel), strides[0]
     if size > stride > 1:
         return strided_convolution(x, kernel, stride, padding)
@@ -87,10 +88,10 @@ def convolve(
 def convolution(
     x: Float[Array, 'B H W C'], kernel: Float[Array, 'k k C D'], constant: int = 0
 ) -> Float[Array, 'B H W D']:
-    """A SAME convolution.
+    """Computes a SAME convolution; equals `lax.conv_general_dilated`.
 
-    Equals `lax.conv_general_dilated`. The last `constant` channels of x, such as a mask, get a gradient of zero; that
-    of the others then has a number of channels that vectors divide.
+    The last `constant` channels of x, such as a mask, get a gradient of zero. Without them, the number of channels of
+    the other gradients is a multiple of the vector width.
     """
     if _by_winograd(x, kernel):
         return winograd.convolution(x, kernel)
@@ -107,15 +108,15 @@ def _convolution_forward(x, kernel, constant):
 
 def _convolution_backward(constant, residuals, gradient):
     x, kernel = residuals
-    variable = kernel[:, :, : kernel.shape[2] - constant]
+    trained = kernel[:, :, : kernel.shape[2] - constant]
     if _by_winograd(x, kernel):
-        x_gradient = winograd.input_gradient(gradient, variable)
+        x_gradient = winograd.input_gradient(gradient, trained)
         kernel_gradient = winograd.kernel_gradient(x, gradient)
     else:
         if kernel.shape[-1] <= FEW and len(kernel) % 2:
-            x_gradient = convolution(gradient, variable[::-1, ::-1].swapaxes(2, 3))
+            x_gradient = convolution(gradient, trained[::-1, ::-1].swapaxes(2, 3))
         else:
-            (x_gradient,) = jax.vjp(lambda x: _plain_convolution(x, variable), x[..., : variable.shape[2]])[1](gradient)
+            (x_gradient,) = jax.vjp(lambda x: _plain_convolution(x, trained), x[..., : trained.shape[2]])[1](gradient)
         kernel_gradient = _plain_kernel_gradient(x, kernel, gradient)
     return jnp.pad(x_gradient, ((0, 0),) * 3 + ((0, constant),)), kernel_gradient
 
@@ -124,7 +125,7 @@ convolution.defvjp(_convolution_forward, _convolution_backward)
 
 
 def _by_winograd(x, kernel):
-    """Returns whether winograd.py can do a convolution, and faster: with fewer channels, its maps cost too much."""
+    """Returns whether winograd.py supports a convolution and is faster. It is slower for few channels."""
     tiled = x.shape[1] % winograd.TILE == x.shape[2] % winograd.TILE == 0
     return kernel.shape[:2] == (3, 3) and min(kernel.shape[2:]) >= 64 and tiled
 
@@ -135,17 +136,18 @@ def _plain_convolution(x, kernel, stride=1, padding='SAME'):
 
 
 def _plain_kernel_gradient(x, kernel, gradient):
-    """Returns the gradient of `_plain_convolution`'s kernel, as a sum over parts of the batch.
+    """Returns the gradient of the kernel of `_plain_convolution`, as a sum over microbatches.
 
-    XLA transposes x such that examples come last. It reads as many places in memory at once, too many for a cache.
+    XLA transposes x such that the examples are the last axis. A large batch then exceeds the cache, because XLA reads
+    one memory location for each example at the same time.
     """
-    parts = -(-len(x) // PART)  # of every part-th example, so that each device has some of every part
-    pulls = [jax.vjp(partial(_plain_convolution, x[n::parts]), kernel)[1] for n in range(parts)]
-    return sum(pull(gradient[n::parts])[0] for n, pull in enumerate(pulls))
+    count = -(-len(x) // MICROBATCH)  # microbatch n has every count-th example, so that each device has a share of it
+    vjps = [jax.vjp(partial(_plain_convolution, x[n::count]), kernel)[1] for n in range(count)]
+    return sum(vjp(gradient[n::count])[0] for n, vjp in enumerate(vjps))
 
 
 def _paired_convolution(x, kernel):
-    """A SAME convolution to few channels, such as colours: 2x2 outputs are the channels of one, with stride 2."""
+    """Computes a SAME convolution with few output channels as one with stride 2 and 4 times as many (2x2 positions)."""
     (size, _, _, channels), (batch, height, width, _) = kernel.shape, x.shape
     kernels = [
         jnp.pad(kernel, ((row, 1 - row), (column, 1 - column), (0, 0), (0, 0))) for row in (0, 1) for column in (0, 1)
@@ -157,9 +159,9 @@ def _paired_convolution(x, kernel):
 
 
 def _blocked_convolution(x, kernel):
-    """A SAME convolution of few channels, such as colours: those of BLOCK columns are the channels of one."""
+    """Computes a SAME convolution with few input channels: the channels of BLOCK columns are stacked."""
     (size, _, channels, width), (batch, height, columns, _) = kernel.shape, x.shape
-    before, blocks = (size - 1) // 2, -(-(BLOCK + size - 1) // BLOCK)  # of which a block of results depends
+    before, blocks = (size - 1) // 2, -(-(BLOCK + size - 1) // BLOCK)  # number of input blocks for one output block
     x = jnp.pad(x, ((0, 0), (before, size // 2), (before, (blocks - 1) * BLOCK - before), (0, 0)))
     x = x.reshape(batch, height + size - 1, -1, BLOCK * channels)
     kernels = [jnp.pad(kernel, ((0, 0), (n, blocks * BLOCK - size - n), (0, 0), (0, 0))) for n in range(BLOCK)]
@@ -169,10 +171,10 @@ def _blocked_convolution(x, kernel):
 
 @jax.custom_vjp
 def patch_convolution(x: Float[Array, 'B H W C'], kernel: Float[Array, 'k k C D']) -> Float[Array, 'B H//k W//k D']:
-    """A convolution whose stride is its kernel's size.
+    """Computes a convolution whose stride equals its kernel size.
 
-    Equals `lax.conv_general_dilated` with strides (k, k); k divides H and W. Only its gradients are faster: as those of
-    a product of the patches.
+    Equals `lax.conv_general_dilated` with strides (k, k); k must divide H and W. Only the gradients are faster: they
+    are computed as gradients of a matrix product of the patches.
     """
     return _plain_convolution(x, kernel, len(kernel), 'VALID')
 
@@ -198,13 +200,13 @@ patch_convolution.defvjp(_patch_forward, _patch_backward)
 def strided_convolution(
     x: Float[Array, 'B H W C'], kernel: Float[Array, 'k k C D'], stride: int, padding: str | Sequence = 'SAME'
 ) -> Float[Array, 'B _ _ D']:
-    """A convolution with a stride; `padding` is 'SAME' or ((above, below), (left, right)).
+    """Computes a convolution with a stride; `padding` is 'SAME' or ((above, below), (left, right)).
 
-    Equals `lax.conv_general_dilated`, as a convolution of blocks of stride x stride positions, which are its channels:
-    three of colour are too few for XLA, whose gradient of a strided convolution is 10 times slower. Here k >= stride.
+    Equals `lax.conv_general_dilated`; k must be at least the stride. Blocks of stride x stride positions become
+    channels of a convolution with stride 1. XLA's gradient of a strided convolution of 3 channels is 10 times slower.
     """
     size, (batch, *_, channels) = len(kernel), x.shape
-    blocks = -(-size // stride)  # in the kernel, which gets zeros at its end
+    blocks = -(-size // stride)  # blocks that the kernel covers, after padding it with zeros at its end
     if isinstance(padding, str):
         outputs = [-(-length // stride) for length in x.shape[1:3]]
         before = [max((n - 1) * stride + size - length, 0) // 2 for n, length in zip(outputs, x.shape[1:3])]
@@ -216,7 +218,7 @@ def strided_convolution(
         (0, 0, 0),
         *((b, a, 0) for b, a in zip(before, after)),
         (0, 0, 0),
-    ]  # of rows that no window sees, negative
+    ]  # negative for rows that no window covers
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
     x = x.reshape(batch, x.shape[1] // stride, stride, x.shape[2] // stride, stride, channels).swapaxes(2, 3)
     kernel = jnp.pad(kernel, ((0, blocks * stride - size),) * 2 + ((0, 0),) * 2)

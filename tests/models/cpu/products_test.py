@@ -118,5 +118,5 @@ def test_dense_layer_over_all_axes_equals_flax():
     variables = layer.init(jax.random.key(1), x)
     fast = layer.clone(dot_general=products.dot_general)
     np.testing.assert_allclose(fast.apply(variables, x), layer.apply(variables, x), atol=1e-5)
-    with pytest.raises(ValueError, match='expected all axes of x but the first'):
+    with pytest.raises(ValueError, match='expected all axes of x except the first'):
         nn.DenseGeneral(5, dot_general=products.dot_general).init(jax.random.key(1), x)

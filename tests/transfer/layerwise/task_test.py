@@ -112,7 +112,10 @@ def test_a_run_writes_its_table(photograph_folder, tmp_path):
     ('changes', 'message'),
     [
         ({'layerwise.crop_size': 17}, 'crop_size=17: larger than the images, data.size=16'),
-        ({'layerwise.crop_size': 5}, "crop_size=5: the trunk takes 6 pixels or more in the geometry 'caffe'"),
+        (
+            {'layerwise.crop_size': 5},
+            "crop_size=5: too small for the trunk; expected 6 pixels or more with the geometry 'caffe'",
+        ),
     ],
 )
 def test_invalid_settings_are_refused_and_nothing_is_written(changes, message, photograph_folder, tmp_path):
