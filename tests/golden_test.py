@@ -167,7 +167,7 @@ def test_autoencoders_output_and_loss_agree(autoencoder_update, golden):
 
 def by_tensorflow_name(tree):
     """{TensorFlow name: array} of the autoencoder's parameters or statistics."""
-    scopes, named = tf1._scopes(5, 2), {}
+    scopes, named = tf1._map_scopes(5, 2), {}
     for path, x in jax.tree_util.tree_leaves_with_path(tree):
         *module, kind = (key.key for key in path)
         (scope,) = scopes['/'.join(module)]
