@@ -45,20 +45,20 @@ EXPORTS = {autoencoder: ('autoencoder/export', autoencoder.NETWORKS), artifacts:
 PRETRAINED_KEYS = {autoencoder: 'autoencoder.pretrained', artifacts: 'pretrained'}
 
 
-def run(config: ConfigDict, workdir: str | Path, *, opened: dict | None = None) -> dict:
+def run(config: ConfigDict, workdir: str | Path, *, cached: dict | None = None) -> dict:
     """Runs the stages of the configuration and returns the contents of results.json, {} without any evaluation.
 
     Args:
       config: a configuration, for example from get_config of artifacts_jax.configs.NAME.
       workdir: the work directory; it is created, or resumed if it has the same configuration.
-      opened: data that `check` has opened, to share it between several runs.
+      cached: data that `check` has opened, for several runs on the same data.
 
     Raises:
       UserError: the configuration, the data or the work directory is invalid; the subclass tells which.
     """
     config, workdir = configuration.check(config), host.folder(workdir, 'workdir')
     devices = Devices(config.parallel)
-    context = Run(config, workdir, devices, Datasets(config, opened))
+    context = Run(config, workdir, devices, Datasets(config, cached))
     trained, has_output = _check(context)  # before config.json is written, so that an error leaves no trace
     with _locked_workdir(config, workdir, force=config.force or not has_output):
         print(f'{workdir}: {", ".join(config.stages)} on {len(devices.devices)} x {jax.devices()[0].device_kind}')
@@ -81,11 +81,11 @@ def run(config: ConfigDict, workdir: str | Path, *, opened: dict | None = None) 
         return all_results
 
 
-def check(config: ConfigDict, workdir: str | Path, *, opened: dict | None = None) -> None:
-    """Raises the errors that `run` would raise before its first stage; adds the data that it opens to `opened`."""
+def check(config: ConfigDict, workdir: str | Path, *, cached: dict | None = None) -> None:
+    """Raises the errors that `run` would raise before its first stage; adds the data that it opens to `cached`."""
     streamed = config.copy_and_resolve_references()
     streamed.data.loading = 'stream'  # so that only a few images are read
-    _check(Run(config, host.folder(workdir, 'workdir'), Devices(config.parallel), Datasets(streamed, opened)))
+    _check(Run(config, host.folder(workdir, 'workdir'), Devices(config.parallel), Datasets(streamed, cached)))
 
 
 def _check(run):

@@ -69,7 +69,7 @@ def run_tasks(
     """
     from artifacts_jax import pipeline
 
-    configs, opened = {}, {}
+    configs, cached = {}, {}
     for task, name in data.items():
         if not name:
             print(f'{task}: skipped, because --{DATA_FLAGS[task]} is not given', flush=True)
@@ -80,11 +80,11 @@ def run_tasks(
         configs[task].update_from_flattened_dict(overrides)
         configuration.check(configs[task])
         try:
-            pipeline.check(configs[task], workdir / task, opened=opened)
+            pipeline.check(configs[task], workdir / task, cached=cached)
         except configuration.DifferentConfigError as error:  # without the advice to add --config.force
             raise configuration.ConfigError(f'{error.differences}\nUse another --workdir.') from error
     for task, config in configs.items():
-        pipeline.run(config, workdir / task, opened=opened)
+        pipeline.run(config, workdir / task, cached=cached)
     text = format_tables(workdir)
     write_atomically(workdir / TABLES, text)
     return text

@@ -72,7 +72,7 @@ def search_buttons(html):
     return {screen: sum(name in names for names in classes) for screen, name in shown.items()}
 
 
-def rooms(picture):
+def read_layers(picture):
     """The names with which the lines of a picture begin."""
     names = []
     for line in picture.splitlines():
@@ -112,7 +112,7 @@ def test_every_page_but_those_of_the_api_is_named_in_the_readme():
     assert {path for path in PAGES if path.parent == DOCS and path.stem != 'index'} <= named
 
 
-def test_every_test_that_is_said_to_hold_a_promise_exists():
+def test_every_test_cited_for_a_guarantee_exists():
     rows = [line for line in (DOCS / 'promises.md').read_text().splitlines() if '`tests/' in line]
     assert len(rows) > 20
     for row in rows:
@@ -124,8 +124,8 @@ def test_every_test_that_is_said_to_hold_a_promise_exists():
 
 
 def test_every_room_has_a_page_in_the_api():
-    rooms = {path.parent.name for path in (ROOT / 'artifacts_jax').glob('*/__init__.py')}
-    assert {path.stem for path in PAGES if path.parent == DOCS / 'api'} == {*rooms, 'index', 'artifacts_jax'}
+    subpackages = {path.parent.name for path in (ROOT / 'artifacts_jax').glob('*/__init__.py')}
+    assert {path.stem for path in PAGES if path.parent == DOCS / 'api'} == {*subpackages, 'index', 'artifacts_jax'}
 
 
 def test_the_launch_script_builds_as_the_tests_do():
@@ -178,8 +178,8 @@ def test_faults_in_pages_end_the_build_and_each_is_reported(tmp_path):
 
 
 @pytest.mark.parametrize('page', ['CONTRIBUTING.md', 'docs/development.md'])
-def test_the_picture_of_the_rooms_is_the_order_that_is_checked(page):
+def test_the_diagram_of_subpackages_has_the_checked_order(page):
     picture = re.search(r'^```text\n(.*?)^```', (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)[1]
-    assert rooms(picture) == LAYERS
+    assert read_layers(picture) == LAYERS
     folders = {path.name for path in (ROOT / 'artifacts_jax').iterdir() if (path / '__init__.py').exists()}
     assert folders <= set(LAYERS)
