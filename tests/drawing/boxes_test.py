@@ -11,18 +11,18 @@ CLASSES = [f'class {n}' for n in range(20)]
 
 
 def plain(*rows, size=(48, 96), scores=None, caption='', value=128):
-    """A grey photograph with boxes of (name, corners)."""
+    """Returns a grey photograph with boxes (name, corners)."""
     names, corners = zip(*rows) if rows else ((), ())
     return Photograph(
         np.full((*size, 3), value, np.uint8), np.array(corners, float).reshape(-1, 4), names, scores, caption
     )
 
 
-def test_a_box_is_drawn_inside_its_pixels_in_its_classes_colour(read_png, tmp_path):
+def test_a_box_has_the_colour_of_its_class_inside_its_pixels(read_png, tmp_path):
     boxes.draw(tmp_path / 'a.png', [plain(('class 3', (10, 20, 59, 39)))], classes=CLASSES)
-    drawn = read_png(tmp_path / 'a.png')
-    assert drawn.shape == (WIDTH // 2 + 2 * GAP, WIDTH + 2 * GAP, 3)
-    photograph = drawn[GAP:-GAP, GAP:-GAP].astype(int)  # ten pixels for one
+    figure = read_png(tmp_path / 'a.png')
+    assert figure.shape == (WIDTH // 2 + 2 * GAP, WIDTH + 2 * GAP, 3)
+    photograph = figure[GAP:-GAP, GAP:-GAP].astype(int)  # enlarged by 10
     for x in (100, 599):
         np.testing.assert_array_equal(photograph[300, x], DARK)
     for y in (200, 399):
@@ -34,42 +34,42 @@ def test_a_box_is_drawn_inside_its_pixels_in_its_classes_colour(read_png, tmp_pa
 
 
 @pytest.mark.parametrize('side', [20, 100, 1500])
-def test_labels_are_as_large_on_any_photograph(side, read_png, tmp_path):
+def test_labels_have_the_same_size_on_all_photographs(side, read_png, tmp_path):
     corner = (side // 2, side // 2, side - 1, side - 1)
     boxes.draw(tmp_path / 'a.png', [plain(('class 0', corner), size=(side, side))], classes=CLASSES)
-    drawn = read_png(tmp_path / 'a.png')
-    label = (drawn[: GAP + WIDTH // 2 - 4] == boxes.colour(0)).all(axis=-1)
+    figure = read_png(tmp_path / 'a.png')
+    label = (figure[: GAP + WIDTH // 2 - 4] == boxes.colour(0)).all(axis=-1)
     rows, columns = np.flatnonzero(label.any(axis=1)), np.flatnonzero(label.any(axis=0))
     assert 20 <= rows[-1] - rows[0] <= 40
     assert 60 <= columns[-1] - columns[0] <= 120
 
 
-def test_a_class_has_one_colour_in_every_figure_and_those_of_classes_differ(read_png, tmp_path):
+def test_classes_have_fixed_and_different_colours(read_png, tmp_path):
     for name, classes in {'a': CLASSES, 'b': ()}.items():
         boxes.draw(tmp_path / f'{name}.png', [plain(('class 7', (10, 20, 59, 39)))], classes=classes)
-    there, only = (read_png(tmp_path / f'{name}.png')[GAP + 300, GAP + 102] for name in 'ab')
-    assert tuple(there) == boxes.colour(7)
-    assert tuple(only) == boxes.colour(0)
-    seen = color.rgb2lab(np.array([DARK, *map(boxes.colour, range(21))]) / 255)
+    with_all, with_one = (read_png(tmp_path / f'{name}.png')[GAP + 300, GAP + 102] for name in 'ab')
+    assert tuple(with_all) == boxes.colour(7)
+    assert tuple(with_one) == boxes.colour(0)
+    lab = color.rgb2lab(np.array([DARK, *map(boxes.colour, range(21))]) / 255)
     for a, b in itertools.combinations(range(22), 2):
-        assert color.deltaE_ciede2000(seen[a], seen[b]) > 10, (a, b)
+        assert color.deltaE_ciede2000(lab[a], lab[b]) > 10, (a, b)
 
 
-def test_the_better_score_lies_above(read_png, tmp_path):
+def test_the_box_with_the_higher_score_is_on_top(read_png, tmp_path):
     rows = ('class 0', (10, 20, 59, 39)), ('class 1', (10, 20, 59, 45))
     for scores, above in (((0.9, 0.2), 0), ((0.2, 0.9), 1)):
         boxes.draw(tmp_path / 'a.png', [plain(*rows, scores=scores)], classes=CLASSES)
         assert tuple(read_png(tmp_path / 'a.png')[GAP + 300, GAP + 102]) == boxes.colour(above)
 
 
-def test_no_label_hides_another_or_leaves_the_photograph(tmp_path, monkeypatch):
+def test_labels_do_not_overlap_and_stay_inside(tmp_path, monkeypatch):
     labels, write = [], boxes._draw_label
 
-    def note(pen, text, corners, size, rgb, taken):
-        write(pen, text, corners, size, rgb, taken)
-        labels.append((*taken[-1], size))
+    def record(pen, text, corners, size, rgb, occupied):
+        write(pen, text, corners, size, rgb, occupied)
+        labels.append((*occupied[-1], size))
 
-    monkeypatch.setattr(boxes, '_draw_label', note)
+    monkeypatch.setattr(boxes, '_draw_label', record)
     crowd = [('class 1', (50, 2 + n, 95, 40)) for n in range(6)] + [
         ('class 2', (0, 0, 9, 9)),
         ('class 3', (0, 0, 9, 9)),
@@ -85,19 +85,19 @@ def test_no_label_hides_another_or_leaves_the_photograph(tmp_path, monkeypatch):
             assert x >= x2 + w2 or x2 >= x + w or y >= y2 + h2 or y2 >= y + h
 
 
-def test_rows_are_as_wide_as_the_figure(read_png, tmp_path):
+def test_rows_fill_the_width_of_the_figure(read_png, tmp_path):
     sizes = (40, 60), (60, 40), (50, 50), (30, 90)
     photographs = [plain(size=size, value=0, caption='a caption ' * 30) for size in sizes]
     boxes.draw(tmp_path / 'a.png', photographs, title='A title')
-    drawn = read_png(tmp_path / 'a.png').max(axis=-1) == 0
-    assert drawn.shape[1] == 2 * WIDTH + 3 * GAP
-    rows = np.flatnonzero(drawn[:, GAP + 1])
+    figure = read_png(tmp_path / 'a.png').max(axis=-1) == 0
+    assert figure.shape[1] == 2 * WIDTH + 3 * GAP
+    rows = np.flatnonzero(figure[:, GAP + 1])
     starts = [rows[0], *rows[1:][np.diff(rows) > 1]]
     assert len(starts) == 2
     for start in starts:
-        black = np.flatnonzero(drawn[start + 5])
+        black = np.flatnonzero(figure[start + 5])
         assert abs(black[0] - GAP) <= 1
-        assert abs(black[-1] - (drawn.shape[1] - GAP - 1)) <= 1
+        assert abs(black[-1] - (figure.shape[1] - GAP - 1)) <= 1
         assert np.sum(np.diff(black) > 1) == 1  # the gap between two
     assert [file.name for file in tmp_path.iterdir()] == ['a.png']
 

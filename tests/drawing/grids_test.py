@@ -48,47 +48,47 @@ def test_image_grid_refuses_other_shapes(columns, tmp_path):
         grids.plot_image_grid(tmp_path / 'grid.png', columns)
 
 
-def test_mask_prediction_lays_the_true_and_the_predicted_mask_over_the_images(read_png, tmp_path, monkeypatch):
-    drawn = {}
-    monkeypatch.setattr(grids.sheet, 'draw', lambda path, rows, **options: drawn.update(rows=rows, **options))
+def test_mask_prediction_shows_true_and_predicted_masks_over_the_images(read_png, tmp_path, monkeypatch):
+    plotted = {}
+    monkeypatch.setattr(grids.sheet, 'draw', lambda path, rows, **options: plotted.update(rows=rows, **options))
     black = -np.ones([1, 8, 8, 3])
     mask, predicted = np.array([0.0, 1, 1, 1]).reshape(1, 2, 2, 1), np.array([0.5, 0.2, 1, 0]).reshape(1, 2, 2, 1)
     fake = {'image': black, 'real': [0.25], 'kept': predicted}
     real = {'image': black, 'real': [0.75], 'kept': np.ones_like(mask)}
     grids.plot_mask_prediction(tmp_path / 'mask.png', fake, real, mask)
-    (judged_fake,), (true,), (of_fake,), (judged_real,), (of_real,) = drawn['rows']
-    assert (judged_fake.caption, judged_real.caption) == ('P(real) = 0.25', 'P(real) = 0.75')
-    assert true.caption == '1 of 4 dropped'
-    assert of_fake.caption == 'on dropped: 0.50\non kept: 0.60'
-    assert of_real.caption == 'on kept: 0.00'
+    (fake_cell,), (true_mask,), (fake_mask,), (real_cell,), (real_mask,) = plotted['rows']
+    assert (fake_cell.caption, real_cell.caption) == ('P(real) = 0.25', 'P(real) = 0.75')
+    assert true_mask.caption == '1 of 4 dropped'
+    assert fake_mask.caption == 'on dropped: 0.50\non kept: 0.60'
+    assert real_mask.caption == 'on kept: 0.00'
     kept, dropped = 0.6 * np.array(BLUE) / 255, 0.6 * np.array(ORANGE) / 255
-    np.testing.assert_allclose(true.pixels[0, 0], dropped, atol=1e-6)
-    np.testing.assert_allclose(true.pixels[0, 7], kept, atol=1e-6)
-    np.testing.assert_allclose(of_fake.pixels[7, 0], kept, atol=1e-6)
-    np.testing.assert_allclose(of_fake.pixels[7, 7], dropped, atol=1e-6)
-    np.testing.assert_allclose(of_fake.pixels[0, 0], 0.6 * 240 / 255, atol=1e-6)
-    np.testing.assert_allclose(np.ptp(of_real.pixels, axis=(0, 1)), 0)
-    colors = drawn['bar'].colors  # over mid-grey: from kept to dropped, as their names say
+    np.testing.assert_allclose(true_mask.pixels[0, 0], dropped, atol=1e-6)
+    np.testing.assert_allclose(true_mask.pixels[0, 7], kept, atol=1e-6)
+    np.testing.assert_allclose(fake_mask.pixels[7, 0], kept, atol=1e-6)
+    np.testing.assert_allclose(fake_mask.pixels[7, 7], dropped, atol=1e-6)
+    np.testing.assert_allclose(fake_mask.pixels[0, 0], 0.6 * 240 / 255, atol=1e-6)
+    np.testing.assert_allclose(np.ptp(real_mask.pixels, axis=(0, 1)), 0)
+    colors = plotted['bar'].colors  # over medium grey, from kept to dropped
     np.testing.assert_allclose(colors[[0, -1]], np.array([kept, dropped]) + 0.2, atol=1e-6)
-    assert (drawn['bar'].low, drawn['bar'].high) == ('0: kept', '1: dropped')
+    assert (plotted['bar'].low, plotted['bar'].high) == ('0: kept', '1: dropped')
 
 
-def test_neighbours_are_beside_their_query_with_the_same_class_in_bold(monkeypatch, tmp_path):
-    drawn = {}
-    monkeypatch.setattr(grids.sheet, 'draw', lambda path, rows, **options: drawn.update(rows=rows, **options))
+def test_neighbours_follow_their_query_and_the_same_class_is_bold(monkeypatch, tmp_path):
+    plotted = {}
+    monkeypatch.setattr(grids.sheet, 'draw', lambda path, rows, **options: plotted.update(rows=rows, **options))
     level = np.linspace(-1, 1, 10)[:, None, None, None] * np.ones([1, 4, 4, 3])
     queries = {'image': level[:2], 'label': ['cat', '']}
-    found = {
+    neighbours = {
         'image': level[2:8].reshape(2, 3, 4, 4, 3),
         'label': [['cat', 'dog', 'cat'], ['', '', '']],
         'similarity': np.array([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4]]),
     }
-    grids.plot_neighbours(tmp_path / 'neighbours.png', queries, {'learned': found, 'random': found})
-    assert [len(row) for row in drawn['rows']] == [7, 7]
-    assert drawn['spans'] == {(1, 4): 'learned', (4, 7): 'random'}
-    first, second = drawn['rows']
+    grids.plot_neighbours(tmp_path / 'neighbours.png', queries, {'learned': neighbours, 'random': neighbours})
+    assert [len(row) for row in plotted['rows']] == [7, 7]
+    assert plotted['spans'] == {(1, 4): 'learned', (4, 7): 'random'}
+    first, second = plotted['rows']
     assert [cell.strong for cell in first] == [False, True, False, True, True, False, True]
-    assert not any(cell.strong for cell in second)  # no class is known
+    assert not any(cell.strong for cell in second)  # the class of the query is unknown
     assert [cell.caption for cell in first[:2]] == [' \ncat', '0.900\ncat']
     assert [cell.pixels[0, 0, 0] * 9 for cell in second[:4]] == pytest.approx([1, 5, 6, 7], abs=1e-5)
 
@@ -107,11 +107,11 @@ def test_filters_are_scaled_each_to_its_range(read_png, tmp_path):
 
 @pytest.mark.parametrize(('count', 'across', 'down'), [(96, 12, 8), (64, 8, 8), (5, 3, 2), (1, 1, 1)])
 def test_filters_fill_their_rows_if_they_can(count, across, down, monkeypatch, tmp_path):
-    drawn = []
-    monkeypatch.setattr(grids.sheet, 'draw', lambda path, rows, **options: drawn.extend(rows))
+    plotted = []
+    monkeypatch.setattr(grids.sheet, 'draw', lambda path, rows, **options: plotted.extend(rows))
     grids.plot_filters(tmp_path / 'some.png', np.zeros([3, 3, 3, count]))
-    assert (len(drawn[0]), len(drawn)) == (across, down)
-    assert sum(map(len, drawn)) == count
+    assert (len(plotted[0]), len(plotted)) == (across, down)
+    assert sum(map(len, plotted)) == count
 
 
 def test_filters_refuses_other_shapes(unchecked, tmp_path):

@@ -22,28 +22,28 @@ def test_colours_are_those_of_voc():
     assert len({tuple(x) for x in colours.tolist()}) == 256
 
 
-def test_every_picture_and_the_classes_that_occur_are_there(tmp_path, read_png):
+def test_the_figure_has_all_images_and_the_classes_that_occur(tmp_path, read_png):
     rows = [row(30, 60, 1), row(60, 40, 255)]
     label_maps.draw(tmp_path / 'new' / 'a.png', rows, ('photograph', 'truth', 'prediction'), NAMES, title='A title')
-    found = read_png(tmp_path / 'new' / 'a.png')
-    assert found.shape[1] == 3 * (label_maps.WIDTH + label_maps.GAP) + label_maps.GAP
-    present = {tuple(x) for x in found[:: label_maps.GAP // 2].reshape(-1, 3).tolist()}
+    figure = read_png(tmp_path / 'new' / 'a.png')
+    assert figure.shape[1] == 3 * (label_maps.WIDTH + label_maps.GAP) + label_maps.GAP
+    present = {tuple(x) for x in figure[:: label_maps.GAP // 2].reshape(-1, 3).tolist()}
     assert {(77, 77, 77), (0, 0, 0), (128, 0, 0), (224, 224, 192)} <= present
-    assert (0, 128, 0) not in present  # of a class that does not occur
-    # Both maps of the first row: the second is background alone.
+    assert (0, 128, 0) not in present  # a class that does not occur
+    # In the first row, the second label map has only background.
     left = 2 * label_maps.GAP + label_maps.WIDTH
-    assert (found[:, left : left + label_maps.WIDTH] == (128, 0, 0)).all(-1).any()
+    assert (figure[:, left : left + label_maps.WIDTH] == (128, 0, 0)).all(-1).any()
     left += label_maps.GAP + label_maps.WIDTH
-    assert not (found[:-60, left : left + label_maps.WIDTH] == (128, 0, 0)).all(-1).any()
+    assert not (figure[:-60, left : left + label_maps.WIDTH] == (128, 0, 0)).all(-1).any()
 
 
 def test_a_very_high_picture_is_narrower(tmp_path, read_png):
     label_maps.draw(tmp_path / 'a.png', [row(900, 3, 1)], ('photograph', 'truth', 'prediction'), NAMES)
-    found = read_png(tmp_path / 'a.png')
-    assert found.shape[0] < label_maps.MAX_HEIGHT + 120
+    figure = read_png(tmp_path / 'a.png')
+    assert figure.shape[0] < label_maps.MAX_HEIGHT + 120
     middle = label_maps.GAP + label_maps.WIDTH // 2
-    assert (found[200, middle] == 77).all()
-    assert (found[200, label_maps.GAP] == 255).all()
+    assert (figure[200, middle] == 77).all()
+    assert (figure[200, label_maps.GAP] == 255).all()
 
 
 def test_a_long_legend_has_more_lines(tmp_path, read_png):
@@ -52,22 +52,22 @@ def test_a_long_legend_has_more_lines(tmp_path, read_png):
     pixels = np.zeros((4, 10, 3), np.uint8)
     heights = []
     for count in (2, 40):
-        kept = {n: names[n] for n in range(count)}
-        label_maps.draw(tmp_path / 'a.png', [label_maps.Row(pixels, (labels,))], ('photograph', 'truth'), kept)
+        subset = {n: names[n] for n in range(count)}
+        label_maps.draw(tmp_path / 'a.png', [label_maps.Row(pixels, (labels,))], ('photograph', 'truth'), subset)
         heights.append(read_png(tmp_path / 'a.png').shape[0])
     assert heights[1] > heights[0] + 2 * label_maps.TEXT
 
 
 @pytest.mark.parametrize('rows', [[], [label_maps.Row(np.zeros((2, 2, 3), np.uint8), ())]])
-def test_what_cannot_be_drawn_is_refused(rows, tmp_path):
+def test_invalid_rows_are_errors(rows, tmp_path):
     with pytest.raises(ValueError, match='expected at least one row, with 1 each'):
         label_maps.draw(tmp_path / 'a.png', rows, ('photograph', 'truth'), NAMES)
 
 
-def test_a_mask_is_written_as_voc_has_it(tmp_path, read_png):
+def test_a_written_label_map_has_the_format_of_voc(tmp_path, read_png):
     labels = np.array([[0, 1], [20, 255]], np.uint8)
     label_maps.write(tmp_path / 'new' / 'a.png', labels)
-    with PIL.Image.open(tmp_path / 'new' / 'a.png') as opened:
-        assert opened.mode == 'P'
-        np.testing.assert_array_equal(np.asarray(opened), labels)
+    with PIL.Image.open(tmp_path / 'new' / 'a.png') as image:
+        assert image.mode == 'P'
+        np.testing.assert_array_equal(np.asarray(image), labels)
     np.testing.assert_array_equal(read_png(tmp_path / 'new' / 'a.png')[..., :3], label_maps.palette()[labels])

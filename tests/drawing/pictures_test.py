@@ -10,7 +10,7 @@ def grey(width, height, value=0):
     return PIL.Image.new('RGB', (width, height), (value,) * 3)
 
 
-def test_rows_are_in_the_middle_and_pictures_in_their_columns(read_png, tmp_path):
+def test_rows_and_images_are_centred(read_png, tmp_path):
     rows = [[Cell(grey(40, 30), 40), Cell(grey(20, 30), 60)], [Cell(grey(10, 50), 10)]]
     pictures.draw(tmp_path / 'new' / 'a.png', rows, 300)
     sheet = read_png(tmp_path / 'new' / 'a.png')
@@ -31,7 +31,7 @@ def test_rows_are_in_the_middle_and_pictures_in_their_columns(read_png, tmp_path
         ({}, 'A caption ' * 3, 0, CAPTION + GAP // 2),
     ],
 )
-def test_text_has_room_and_is_smaller_where_it_would_be_too_wide(options, caption, top, foot, read_png, tmp_path):
+def test_text_fits_its_column(options, caption, top, foot, read_png, tmp_path):
     pictures.draw(tmp_path / 'a.png', [[Cell(grey(200, 30), 200, caption)]], 200 + 2 * GAP, **options)
     sheet = read_png(tmp_path / 'a.png')
     assert sheet.shape[0] == top + GAP + 30 + GAP + foot
@@ -39,11 +39,11 @@ def test_text_has_room_and_is_smaller_where_it_would_be_too_wide(options, captio
     text = np.delete(sheet, np.s_[top + GAP : top + GAP + 30], axis=0)
     inked = np.flatnonzero((text < 128).any(axis=(0, 2)))
     assert inked[-1] - inked[0] > 150
-    assert inked[0] >= GAP - 4  # letters have whole sizes
+    assert inked[0] >= GAP - 4  # font sizes are integers
     assert inked[-1] <= 200 + GAP + 4
 
 
-def test_pictures_fill_a_row_or_are_as_high_as_they_may_be():
+def test_fit_fills_the_row_up_to_the_maximum_height():
     assert pictures.fit([(10, 20), (30, 30)], 300 + GAP, 1000) == [(200, 100), (100, 100)]
     assert pictures.fit([(10, 20), (30, 30)], 300 + GAP, 50) == [(100, 50), (50, 50)]
     assert pictures.fit([(1, 5000)], 300, 50) == [(300, 1)]

@@ -22,7 +22,7 @@ def make_rows():
     ]
 
 
-def test_import_leaves_matplotlib_alone():
+def test_import_does_not_import_matplotlib():
     imports = 'import sys; from artifacts_jax.drawing import boxes, grids, label_maps, plots'
     code = f"{imports}; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, '-c', code], check=True)
@@ -35,7 +35,7 @@ def test_import_leaves_matplotlib_alone():
         lambda path: plots.plot_probe_bars(path, RESULTS, title='Probe'),
     ],
 )
-def test_figures_are_written_whole_and_are_reproducible(draw, read_png, tmp_path):
+def test_figures_are_written_atomically_and_are_reproducible(draw, read_png, tmp_path):
     path = tmp_path / 'new' / 'folder' / 'figure.png'
     draw(path)
     first = read_png(path)
@@ -56,18 +56,18 @@ def test_a_failed_write_leaves_the_old_figure(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['figure.png']
 
 
-def test_curves_without_numbers_are_refused(tmp_path):
+def test_curves_without_numbers_are_errors(tmp_path):
     with pytest.raises(ValueError, match='expected rows like'):
         plots.plot_curves(tmp_path / 'curves.png', [{'step': 0, 'note': 'text', 'train/loss': float('inf')}])
 
 
-def test_smoothing_keeps_lines_and_quietens_noise():
+def test_smoothing_preserves_lines_and_reduces_noise():
     steps = np.arange(200.0)
     np.testing.assert_allclose(plots._smooth(3.0 - 0.1 * steps), 3.0 - 0.1 * plots._smooth(steps), atol=1e-9)
     noise = np.random.default_rng(0).normal(size=1000)
     assert plots._smooth(noise).std() < 0.3
 
 
-def test_probe_bars_without_layers_are_refused(tmp_path):
+def test_probe_bars_without_layers_are_errors(tmp_path):
     with pytest.raises(ValueError, match='expected'):
         plots.plot_probe_bars(tmp_path / 'probe.png', {'pixels': {'pixels': 40.1}})

@@ -6,25 +6,27 @@ from artifacts_jax.drawing import sheet
 from artifacts_jax.drawing.sheet import Bar, Cell
 
 CAPTION = 'P(real) = 0.25\na class whose name is far too long'
-BAR = Bar(np.zeros([320, 3]), '0: kept', '1: dropped', 'predicted probability that a cell was dropped, with its means')
+BAR = Bar(
+    np.zeros([320, 3]), '0: kept', '1: dropped', 'predicted probability that a position was dropped, with its means'
+)
 
 
 @pytest.fixture
 def texts(monkeypatch):
-    """[(text, its box in pixels)] of the figure that a test draws, filled when it is written."""
+    """Returns a list that receives (text, bounding box in pixels) of all texts when a figure is written."""
     from matplotlib.backends import backend_agg
 
     boxes = []
     write = backend_agg.FigureCanvasAgg.print_png
 
-    def note(canvas, *args, **options):
+    def record(canvas, *args, **options):
         write(canvas, *args, **options)
         renderer = canvas.get_renderer()
         for text in canvas.figure.findobj(matplotlib.text.Text):
             if text.get_text().strip():
                 boxes.append((text.get_text(), text.get_window_extent(renderer).bounds))
 
-    monkeypatch.setattr(backend_agg.FigureCanvasAgg, 'print_png', note)
+    monkeypatch.setattr(backend_agg.FigureCanvasAgg, 'print_png', record)
     return boxes
 
 
@@ -51,7 +53,7 @@ def test_no_text_is_clipped_or_overlaps(side, count, texts, read_png, tmp_path):
             assert x >= x2 + w2 or x2 >= x + w or y >= y2 + h2 or y2 >= y + h, (text, other)
 
 
-def test_gaps_are_wide_where_asked(read_png, tmp_path):
+def test_wide_gaps(read_png, tmp_path):
     cells = [Cell(np.zeros([192, 192, 3]))] * 3
     sheet.draw(tmp_path / 'a.png', [cells, cells])
     sheet.draw(tmp_path / 'b.png', [cells, cells], column_gaps=(1, 2), row_gaps=(1,))
@@ -72,7 +74,7 @@ def test_a_colour_bar_has_its_colours_from_low_to_high(read_png, tmp_path):
     np.testing.assert_allclose(bar[start : start + 320], 255 * colors, atol=1)
 
 
-def test_images_that_do_not_fit_the_cells_are_refused(tmp_path):
+def test_images_that_do_not_divide_the_cells_are_errors(tmp_path):
     cells = [Cell(np.zeros([96, 96, 3])), Cell(np.zeros([5, 5, 3]))]
     with pytest.raises(ValueError, match=r'sides of \[5\] pixels; expected divisors of 192'):
         sheet.draw(tmp_path / 'a.png', [cells])

@@ -1,4 +1,4 @@
-"""The literature's AlexNet against onnxruntime, an implementation of its operations that others wrote."""
+"""Compares AlexNet with onnxruntime, an independent implementation of its operations."""
 
 import itertools
 
@@ -23,7 +23,7 @@ GRIDS = {
 }
 
 
-def drawn(key, shapes):
+def sample_params(key, shapes):
     leaves, tree = jax.tree.flatten(shapes)
     keys = jax.random.split(key, len(leaves))
     return jax.tree.unflatten(tree, [0.3 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves)])
@@ -35,7 +35,7 @@ def network(geometry, *, normalise=False, **options):
 
 
 def as_onnx(params, geometry):
-    """Returns the network of some parameters as a graph, from images that have lost their means."""
+    """Returns the network as an ONNX graph; its input are images minus the channel means."""
     graph = Graph()
     graph.trunk(params['trunk'], geometry)
     graph.pool(0)
@@ -57,18 +57,18 @@ def as_onnx(params, geometry):
         pytest.param('centred', (188, 160), False, marks=pytest.mark.slow),
     ],
 )
-def test_the_whole_network_equals_onnxruntimes(geometry, size, products):
+def test_the_whole_network_equals_onnxruntime(geometry, size, products):
     module = network(geometry, products=products)
     images = jax.random.uniform(jax.random.key(1), (2, *size, 3), minval=-1)
-    params = drawn(jax.random.key(0), jax.eval_shape(module.init, jax.random.key(0), images)['params'])
-    ours = jax.jit(module.apply)({'params': params}, images)
+    params = sample_params(jax.random.key(0), jax.eval_shape(module.init, jax.random.key(0), images)['params'])
+    result = jax.jit(module.apply)({'params': params}, images)
     pixels = np.asarray(images * 127.5 + 127.5 - jnp.array([[[CHANNEL_MEANS]]]))
-    theirs = as_onnx(params, alexnet.GEOMETRIES[geometry])(pixels.transpose(0, 3, 1, 2))
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
+    expected = as_onnx(params, alexnet.GEOMETRIES[geometry])(pixels.transpose(0, 3, 1, 2))
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize('geometry', GRIDS)
-def test_maps_have_the_geometrys_sizes(geometry):
+def test_feature_map_sizes_of_each_geometry(geometry):
     size, *expected = GRIDS[geometry]
     trunk = Trunk(WIDTHS, geometry=alexnet.GEOMETRIES[geometry], normalise=False)
     (_, maps), _ = jax.eval_shape(trunk.init_with_output, jax.random.key(0), jnp.zeros((1, size, size, 3)))
@@ -76,62 +76,62 @@ def test_maps_have_the_geometrys_sizes(geometry):
 
 
 @pytest.mark.parametrize(('size', 'padding'), [*itertools.product(range(3, 9), (0, 1))])
-def test_pooling_rounds_up_as_onnxruntimes(size, padding):
+def test_pooling_rounds_up_like_onnxruntime(size, padding):
     x = jax.random.normal(jax.random.key(0), (1, size, 7, 2))
     graph = Graph()
     graph.pool(padding)
-    theirs = graph(np.asarray(x).transpose(0, 3, 1, 2))
-    np.testing.assert_array_equal(layers.max_pool(x, padding), theirs.transpose(0, 2, 3, 1))
-    assert len(theirs[0, 0]) == layers.pool_output_size(size, padding)
+    expected = graph(np.asarray(x).transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(layers.max_pool(x, padding), expected.transpose(0, 2, 3, 1))
+    assert len(expected[0, 0]) == layers.pool_output_size(size, padding)
 
 
 @pytest.mark.parametrize('connected', [False, True])
 @pytest.mark.parametrize('geometry', [*GRIDS, 'detection'])
 @pytest.mark.parametrize('module', [default, conftest])
-def test_the_least_images_leave_every_map_an_entry_and_smaller_ones_are_refused(module, geometry, connected):
+def test_min_size_leaves_no_map_empty_and_smaller_sizes_are_errors(module, geometry, connected):
     config = module.get_config() if module is default else module.tiny()
-    chosen = alexnet.GEOMETRIES.get(geometry, fast_rcnn.geometry(config.model.kernels[0]))
-    least = architecture.compute_min_size(config, chosen, connected=connected)
-    trunk = architecture.make_trunk(config, geometry=chosen, normalise=False)
+    padding = alexnet.GEOMETRIES.get(geometry, fast_rcnn.geometry(config.model.kernels[0]))
+    min_size = architecture.compute_min_size(config, padding, connected=connected)
+    trunk = architecture.make_trunk(config, geometry=padding, normalise=False)
 
     def maps(size):
         images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-        (conv5, found), _ = jax.eval_shape(trunk.init_with_output, jax.random.key(0), images)
-        pool5 = [jax.eval_shape(lambda x: layers.max_pool(x, alexnet.pool5(chosen)), conv5)] if connected else []
-        return [*found.values(), *pool5]
+        (conv5, features), _ = jax.eval_shape(trunk.init_with_output, jax.random.key(0), images)
+        pool5 = [jax.eval_shape(lambda x: layers.max_pool(x, alexnet.pool5(padding)), conv5)] if connected else []
+        return [*features.values(), *pool5]
 
-    sides = alexnet.compute_map_sizes(least, trunk.kernels[0], trunk.conv1_stride, chosen)
-    assert [x.shape[1] for x in maps(least)] == [*sides[:2], *(sides[2],) * 3, *sides[3 : 3 + connected]]
-    architecture.check_size('key', least, config, chosen, connected=connected)
-    assert min(sides[: 3 + connected]) > 0
-    with pytest.raises(ConfigError, match=f'key={least - 1}: too small for the trunk; expected {least} pixels or more'):
-        architecture.check_size('key', least - 1, config, chosen, connected=connected)
-    if least > max(trunk.kernels[0], 4 * trunk.conv1_stride):  # then a map would be empty
-        assert (
-            min(alexnet.compute_map_sizes(least - 1, trunk.kernels[0], trunk.conv1_stride, chosen)[: 3 + connected]) < 1
-        )
+    sizes = alexnet.compute_map_sizes(min_size, trunk.kernels[0], trunk.conv1_stride, padding)
+    assert [x.shape[1] for x in maps(min_size)] == [*sizes[:2], *(sizes[2],) * 3, *sizes[3 : 3 + connected]]
+    architecture.check_size('key', min_size, config, padding, connected=connected)
+    assert min(sizes[: 3 + connected]) > 0
+    message = f'key={min_size - 1}: too small for the trunk; expected {min_size} pixels or more'
+    with pytest.raises(ConfigError, match=message):
+        architecture.check_size('key', min_size - 1, config, padding, connected=connected)
+    if min_size > max(trunk.kernels[0], 4 * trunk.conv1_stride):  # then a map would be empty
+        smaller = alexnet.compute_map_sizes(min_size - 1, trunk.kernels[0], trunk.conv1_stride, padding)
+        assert min(smaller[: 3 + connected]) < 1
 
 
-def test_an_absorbed_trunk_computes_the_same():
+def test_folded_batch_norm_computes_the_same_features():
     images = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3), minval=-1)
     trunk = Trunk(WIDTHS)
-    variables = drawn(jax.random.key(0), jax.eval_shape(trunk.init, jax.random.key(0), images))
+    variables = sample_params(jax.random.key(0), jax.eval_shape(trunk.init, jax.random.key(0), images))
     variables['batch_stats'] = jax.tree.map(jnp.abs, variables['batch_stats'])
-    absorbed = alexnet.fold_batch_norm(variables)
-    assert set(absorbed) == {'params'}
+    folded = alexnet.fold_batch_norm(variables)
+    assert set(folded) == {'params'}
     assert 'norm5' in variables['params']  # unchanged
     _, expected = jax.jit(trunk.apply)(variables, images)
-    _, maps = jax.jit(trunk.clone(normalise=False).apply)(absorbed, images)
+    _, maps = jax.jit(trunk.clone(normalise=False).apply)(folded, images)
     for name, x in expected.items():
         np.testing.assert_allclose(maps[name], x, rtol=1e-4, atol=1e-5 * np.abs(x).max())
 
 
-def test_dropout_is_of_the_connected_layers_alone():
+def test_dropout_applies_only_to_the_fully_connected_layers():
     module, images = network('same'), jnp.ones((2, 64, 64, 3))
     variables = jax.jit(module.init)(jax.random.key(0), images)
     keys = jax.random.split(jax.random.key(1), (2, 2))
     dropped = [jax.jit(module.apply)(variables, images, keys[::order]) for order in (1, -1)]
     assert (dropped[0][0] != dropped[0][1]).any()
-    np.testing.assert_allclose(dropped[0], dropped[1][::-1], rtol=1e-5)  # by the example's keys
+    np.testing.assert_allclose(dropped[0], dropped[1][::-1], rtol=1e-5)  # each example uses its own keys
     plain = module.apply(variables, images)
     np.testing.assert_array_equal(plain[0], plain[1])

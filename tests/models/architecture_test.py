@@ -11,7 +11,7 @@ def count(tree):
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
 
 
-def test_full_size_parameter_counts_are_the_references():
+def test_parameter_counts_equal_the_reference():
     params = architecture.template(default.get_config())['params']
     counts = {network: count(tree) for network, tree in params.items()}
     expected = {'encoder': 699_168, 'decoder': 1_568_547, 'repair': 6_297_216, 'discriminator': 40_097_411}

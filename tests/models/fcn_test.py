@@ -1,4 +1,4 @@
-"""FCN-32s on AlexNet: its arithmetic for every size, and its outputs against onnxruntime's and on any canvas."""
+"""Tests of FCN-32s on AlexNet: its offsets for all sizes, its outputs against onnxruntime, and its padding."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def network(stride=4, kernel=11, **options):
     return fcn.Segmenter(trunk, fcn.Convolved(CLASSES, hidden=16))
 
 
-def drawn(module, images):
+def sample_params(module, images):
     shapes = jax.eval_shape(module.init, jax.random.key(0), images)['params']
     leaves, tree = jax.tree.flatten(shapes)
     keys = jax.random.split(jax.random.key(1), len(leaves))
@@ -28,10 +28,10 @@ def drawn(module, images):
 
 
 def kernel(stride):
-    """The bilinear kernel of a deconvolution, by its definition."""
+    """Returns the bilinear kernel of a deconvolution, by its definition."""
     side = 2 * stride - 1
-    along = np.array([1 - abs(n - (stride - 1)) / stride for n in range(side)])
-    return np.outer(along, along).astype(np.float32)
+    profile = np.array([1 - abs(n - (stride - 1)) / stride for n in range(side)])
+    return np.outer(profile, profile).astype(np.float32)
 
 
 def deconvolution(graph, classes, stride):
@@ -49,37 +49,37 @@ def test_scores_cover_images_of_every_size(conv1, stride, sizes):
         assert step * (count - 1) + 2 * step - 1 >= size + fcn.offset(conv1, stride)
 
 
-def test_the_geometry_is_that_of_the_source():
+def test_padding_and_offset_are_those_of_the_source():
     assert fcn.geometry(4) == (100, 0, 0)
     assert fcn.offset(11, 4) == 18
     assert [fcn.count_scores(size) for size in (50, 375, 500)] == [2, 12, 16]
 
 
-def test_a_window_is_centred_where_its_score_is():
+def test_a_score_is_upsampled_around_the_centre_of_its_window():
     conv1, stride = 11, 4
-    # What a window of fc6 sees reaches from the first pixel of its first entries to the last of its last.
+    # The receptive field of fc6 at position 0, in pixels of the image.
     first = -fcn.PADDING * stride
     field = conv1 + stride * 2 + 2 * stride * 2 + 4 * stride * 2 + 8 * stride * (fcn.WINDOW - 1)
     assert first + (field - 1) / 2 == 13
-    # The peak of the deconvolution of entry 0, in pixels of the image.
+    # The maximum of the deconvolution kernel at position 0, in pixels of the image.
     assert 2 * 4 * stride - 1 - fcn.offset(conv1, stride) == 13
 
 
-def test_the_deconvolution_equals_onnxruntimes():
+def test_the_deconvolution_equals_onnxruntime():
     scores = jax.random.normal(jax.random.key(0), (2, 3, 5, CLASSES))
     graph = Graph()
     deconvolution(graph, CLASSES, 32)
-    theirs = graph(np.asarray(scores).transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
-    assert theirs.shape == (2, 127, 191, CLASSES)
-    ours = fcn.upsample(scores, (100, 130))
-    np.testing.assert_allclose(ours, theirs[:, 18:118, 18:148], rtol=1e-5, atol=1e-5)
+    expected = graph(np.asarray(scores).transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
+    assert expected.shape == (2, 127, 191, CLASSES)
+    result = fcn.upsample(scores, (100, 130))
+    np.testing.assert_allclose(result, expected[:, 18:118, 18:148], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(('size', 'products'), [((75, 102), True), ((120, 51), False)])
-def test_the_whole_network_equals_onnxruntimes(size, products):
+def test_the_whole_network_equals_onnxruntime(size, products):
     module = network(products=products)
     images = jax.random.uniform(jax.random.key(1), (2, *size, 3), minval=-1)
-    params, graph = drawn(module, images), Graph()
+    params, graph = sample_params(module, images), Graph()
     graph.trunk(params['trunk'], module.trunk.geometry)
     graph.pool(0)
     for name in ('fc6', 'fc7', 'score'):
@@ -89,9 +89,9 @@ def test_the_whole_network_equals_onnxruntimes(size, products):
             graph.add('Relu')
     deconvolution(graph, CLASSES, 32)
     pixels = np.asarray(images * 127.5 + 127.5 - jnp.array([[[CHANNEL_MEANS]]]))
-    theirs = graph(pixels.transpose(0, 3, 1, 2))[:, :, 18 : 18 + size[0], 18 : 18 + size[1]].transpose(0, 2, 3, 1)
-    ours = jax.jit(module.apply)({'params': params}, images)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
+    expected = graph(pixels.transpose(0, 3, 1, 2))[:, :, 18 : 18 + size[0], 18 : 18 + size[1]].transpose(0, 2, 3, 1)
+    result = jax.jit(module.apply)({'params': params}, images)
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.slow
@@ -99,33 +99,34 @@ def test_the_whole_network_equals_onnxruntimes(size, products):
 def test_scores_and_gradients_are_those_without_padding(stride, conv1):
     module = network(stride, conv1)
     sizes = np.array([[33, 41], [30, 52], [52, 34], [31, 45]], np.int32)
-    canvas = jax.random.uniform(jax.random.key(1), (4, 56, 56, 3), minval=-1)  # also what surrounds the images
-    params = drawn(module, canvas)
+    padded = jax.random.uniform(jax.random.key(1), (4, 56, 56, 3), minval=-1)  # the padding is random, too
+    params = sample_params(module, padded)
 
-    def whole(params):
-        return sum(jnp.square(x).sum() for x in pieces(module.apply({'params': params}, canvas, sizes)))
+    def padded_loss(params):
+        return sum(jnp.square(x).sum() for x in crop(module.apply({'params': params}, padded, sizes)))
 
-    def pieces(scores):
+    def crop(scores):
         return [x[:height, :width] for x, (height, width) in zip(scores, sizes)]
 
-    def alone(params):
-        return sum(jnp.square(x).sum() for x in each(params))
+    def unpadded_loss(params):
+        return sum(jnp.square(x).sum() for x in unpadded_scores(params))
 
-    def each(params):
-        return [module.apply({'params': params}, x[None])[0] for x in pieces(canvas)]
+    def unpadded_scores(params):
+        return [module.apply({'params': params}, x[None])[0] for x in crop(padded)]
 
-    seen = jax.jit(module.apply)({'params': params}, canvas, sizes)
-    for ours, theirs in zip(pieces(seen), jax.jit(each)(params)):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
-    for ours, theirs in zip(*(jax.tree.leaves(jax.jit(jax.grad(x))(params)) for x in (whole, alone)), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
+    scores = jax.jit(module.apply)({'params': params}, padded, sizes)
+    for result, expected in zip(crop(scores), jax.jit(unpadded_scores)(params)):
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    gradients = [jax.tree.leaves(jax.jit(jax.grad(x))(params)) for x in (padded_loss, unpadded_loss)]
+    for result, expected in zip(*gradients, strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
-def test_it_begins_with_scores_of_zero_and_drops_by_the_images_keys():
+def test_initial_scores_are_zero_and_dropout_uses_the_keys_of_the_images():
     module, images = network(), jnp.ones((2, 60, 60, 3))
     params, apply = jax.jit(module.init)(jax.random.key(0), images), jax.jit(module.apply)
     assert not apply(params, images).any()
-    params = {'params': drawn(module, images)}
+    params = {'params': sample_params(module, images)}
     keys = jax.random.split(jax.random.key(1), (2, 2))
     dropped = [apply(params, images, None, keys[::order]) for order in (1, -1)]
     assert (dropped[0][0] != dropped[0][1]).any()

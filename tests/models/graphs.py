@@ -1,4 +1,4 @@
-"""Networks as ONNX sessions, which onnxruntime, an implementation of their operations that others wrote, runs."""
+"""Networks as ONNX sessions, run by onnxruntime, an independent implementation of their operations."""
 
 import numpy as np
 import onnx

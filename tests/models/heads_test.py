@@ -10,7 +10,7 @@ from artifacts_jax.models.discriminator import Trunk
 
 
 def shapes(module, *inputs):
-    """{path: shape} of a module's parameters."""
+    """Returns {path: shape} of the parameters of a module."""
     variables = jax.eval_shape(module.init, jax.random.key(0), *inputs)
     leaves = jax.tree_util.tree_leaves_with_path(variables['params'])
     return {jax.tree_util.keystr(path, simple=True, separator='/'): x.shape for path, x in leaves}
@@ -42,14 +42,14 @@ def test_fine_tune_head_at_full_width():
     assert count(found) == 9216 * 4096 + 4096**2 + 2 * 4096 + 4096 * 10 + 10
 
 
-def test_classifier_is_the_trunk_and_the_head_side_by_side():
+def test_classifier_has_the_variables_of_trunk_and_head():
     found = shapes(heads.Classifier(Trunk(), heads.LinearHead(10)), jnp.zeros((1, 96, 96, 3)))
     trunk = {name: shape for name, shape in found.items() if name.startswith('trunk/')}
     assert trunk == {f'trunk/{name}': s for name, s in shapes(Trunk(), jnp.zeros((1, 96, 96, 3))).items()}
     assert found.keys() - trunk.keys() == {'head/fc/kernel', 'head/fc/bias'}
 
 
-def test_weights_begin_as_a_narrow_truncated_normal():
+def test_initial_weights_are_a_narrow_truncated_normal():
     params = jax.jit(heads.LinearHead(10).init)(jax.random.key(0), jnp.zeros((1, 4, 4, 64)))['params']['fc']
     # Cut at two deviations, a normal of deviation 1 keeps 0.88 of it.
     np.testing.assert_allclose(params['kernel'].std(), 0.88 * 0.005, rtol=0.02)
@@ -91,7 +91,7 @@ def test_hidden_layers_are_normalised_rectified_and_dropped(small):
     assert all((updates['batch_stats'][norm]['mean'] != 0).any() for norm in ('norm1', 'norm2'))
 
 
-def test_evaluation_draws_nothing_and_changes_nothing(small):
+def test_evaluation_is_deterministic_and_changes_nothing(small):
     head, variables, conv5 = small
     apply = jax.jit(partial(head.apply, mutable=['batch_stats']))
     logits, updates = apply(variables, conv5)

@@ -22,7 +22,7 @@ def test_legacy_upsampling_keeps_entries_and_puts_means_between():
     x = normal(1, 1, 3, 2)
     upsampled = layers.upsample_bilinear(x, 'legacy')
     columns = [x[0, 0, 0], (x[0, 0, 0] + x[0, 0, 1]) / 2, x[0, 0, 1], (x[0, 0, 1] + x[0, 0, 2]) / 2, x[0, 0, 2]]
-    for row in (0, 1):  # there is no next row: the only one is repeated
+    for row in (0, 1):  # the only row is repeated, because there is no next row
         np.testing.assert_allclose(upsampled[0, row], jnp.stack([*columns, x[0, 0, 2]]), atol=1e-6)
 
 
@@ -43,7 +43,7 @@ def test_batch_norm_equals_flax_but_for_the_unbiased_running_variance():
     np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
-def test_batch_norm_of_one_value_or_of_equal_ones_is_finite():
+def test_batch_norm_of_constant_input_is_finite():
     norm = layers.BatchNorm()
 
     @jax.jit
@@ -127,12 +127,12 @@ def test_damage_replaces_dropped_entries_only():
 
 
 def test_mask_is_per_example_reproducible_and_drops_at_the_rate():
-    (drawn,) = keys.example_keys(jax.random.key(0), 7, jnp.arange(512), 1)
-    mask = layers.spatial_mask(drawn, (6, 6), 0.7)
+    (example_keys,) = keys.example_keys(jax.random.key(0), 7, jnp.arange(512), 1)
+    mask = layers.spatial_mask(example_keys, (6, 6), 0.7)
     assert set(np.unique(mask)) == {0.0, 1.0}
     assert abs(float(mask.mean()) - 0.3) < 0.01  # 18,432 entries: the standard deviation is 0.003
     assert len(np.unique(mask.reshape(512, -1), axis=0)) > 500
-    np.testing.assert_array_equal(layers.spatial_mask(drawn[100:101], (6, 6), 0.7), mask[100:101])
+    np.testing.assert_array_equal(layers.spatial_mask(example_keys[100:101], (6, 6), 0.7), mask[100:101])
     (later,) = keys.example_keys(jax.random.key(0), 8, jnp.arange(512), 1)
     assert (layers.spatial_mask(later, (6, 6), 0.7) != mask).any()
 
@@ -144,12 +144,12 @@ def test_nearest_upsampling_repeats_entries():
 
 
 def test_dropout_is_per_example_and_keeps_the_mean():
-    drawn = jax.random.split(jax.random.key(0), 8)
-    x = layers.dropout(drawn, jnp.ones((8, 4000)), 0.25)
+    example_keys = jax.random.split(jax.random.key(0), 8)
+    x = layers.dropout(example_keys, jnp.ones((8, 4000)), 0.25)
     assert abs(float(x.mean()) - 1) < 0.02
-    np.testing.assert_array_equal(layers.dropout(drawn[3:4], jnp.ones((1, 4000)), 0.25), x[3:4])
+    np.testing.assert_array_equal(layers.dropout(example_keys[3:4], jnp.ones((1, 4000)), 0.25), x[3:4])
 
 
-def test_dropout_at_no_rate_changes_nothing():
+def test_dropout_at_rate_zero_changes_nothing():
     x = normal(4, 100)
     np.testing.assert_array_equal(layers.dropout(jax.random.split(jax.random.key(0), 4), x, 0.0), x)

@@ -13,33 +13,33 @@ LIMITS = {'matmul_flops': 1e12, 'convolution_flops': 1e11, 'copy_bytes': 1e10}
 
 
 @pytest.mark.slow
-def test_stage_is_measured_alone_and_with_data(config, batch):
-    taken = itertools.count()
+def test_measure_stage_with_and_without_data(config, batch):
+    counter = itertools.count()
     labelled = {**batch, 'label': batch['index']}
-    batches = ((next(taken), labelled)[1] for _ in itertools.count())
+    batches = ((next(counter), labelled)[1] for _ in itertools.count())
     before, events = jax.config.jax_compilation_cache_dir, []
     jax.monitoring.register_event_listener(lambda event, **values: events.append(event))
     row = measure.measure_stage(
         autoencoder, config, steps=2, limits=LIMITS, sample=autoencoder.sample_batch(config), batches=batches
     )
-    least, median, most = row['step_s']
-    assert 0 < least <= median <= most
+    minimum, median, maximum = row['step_s']
+    assert 0 < minimum <= median <= maximum
     assert row['images_per_s'] == pytest.approx(config.batch_size / median)
-    assert next(taken) == 4  # each step took one: two to warm up, two timed
+    assert next(counter) == 4  # each step reads one batch: two warm-up steps, two timed steps
     assert row['with_data'] > 0
     assert min(row['compile_s'], row['compile_cached_s']) > 0
-    assert '/jax/compilation_cache/cache_hits' in events  # when the step was compiled again
+    assert '/jax/compilation_cache/cache_hits' in events  # from the second compilation
     assert row['flops'] > 1e6
     assert row['memory_bytes'] > 1e5
-    slowest = max(row['flops'] / LIMITS['matmul_flops'], row['bytes'] / LIMITS['copy_bytes'])
-    assert row['roofline'] == pytest.approx(slowest / median)
+    min_seconds = max(row['flops'] / LIMITS['matmul_flops'], row['bytes'] / LIMITS['copy_bytes'])
+    assert row['roofline'] == pytest.approx(min_seconds / median)
     rate = row['direct_flops'] / median / len(jax.devices())
     assert row['convolution_share'] == pytest.approx(rate / LIMITS['convolution_flops'])
     assert jax.config.jax_compilation_cache_dir == before
 
 
 @pytest.mark.nightly
-def test_machine_has_rates():
+def test_throughput_of_the_machine_is_plausible():
     limits = measure.measure_machine('float32')
     assert limits['device'] == jax.devices()[0].device_kind
     for name in LIMITS:
@@ -61,7 +61,7 @@ def test_synthetic_data_need_no_tensorflow():
     assert run.stdout.strip() == 'False'
 
 
-def test_compiler_options_are_left_out_where_xla_does_not_know_them(monkeypatch):
+def test_unknown_compiler_options_are_not_used(monkeypatch):
     def refuse(*arguments, **options):
         raise jax.errors.JaxRuntimeError('No such compile option')
 

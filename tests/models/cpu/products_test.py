@@ -25,14 +25,14 @@ def equal_with_gradients(fast, plain, x, kernel, tolerance=1e-5):
 
     @partial(jax.jit, compiler_options=AS_USERS)
     def values(x, kernel):
-        found = []
+        results = []
         for function in (fast, plain):
-            result, pull = jax.vjp(function, x, kernel)
-            found.append((result, *pull(gradient)))
-        return found
+            result, vjp = jax.vjp(function, x, kernel)
+            results.append((result, *vjp(gradient)))
+        return results
 
-    for ours, theirs in zip(*values(x, kernel), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=tolerance * float(jnp.abs(theirs).max()), rtol=0)
+    for result, expected in zip(*values(x, kernel), strict=True):
+        np.testing.assert_allclose(result, expected, atol=tolerance * float(jnp.abs(expected).max()), rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def equal_with_gradients(fast, plain, x, kernel, tolerance=1e-5):
         ('plain', (6, 6), 8),
     ],
 )
-def test_convolution_equals_xlas_in_each_form(form, shape, channels, monkeypatch):
+def test_convolution_equals_xlas_for_each_method(form, shape, channels, monkeypatch):
     used = []
     for name, module, function in [
         ('winograd', products.winograd, 'convolution'),
@@ -67,7 +67,7 @@ def test_convolution_from_few_channels_to_many_and_back_equals_xlas(size):
         equal_with_gradients(products.convolution, convolve, (2, 6, 8, channels[0]), (size, size, *channels))
 
 
-def test_gradient_of_a_kernel_is_that_of_all_parts_of_a_batch(monkeypatch):
+def test_kernel_gradient_sums_over_microbatches(monkeypatch):
     monkeypatch.setattr(products, 'PART', 2)
     equal_with_gradients(products.convolution, convolve, (5, 3, 3, 8), (3, 3, 8, 8))
 
@@ -96,7 +96,7 @@ def test_strided_convolution_equals_xlas(shape, size, stride):
 
 @pytest.mark.parametrize('padding', [((0, 0), (0, 0)), ((5, 5), (5, 5)), ((2, 1), (0, 3))])
 @pytest.mark.parametrize('shape', [(15, 16), (17, 18)])
-def test_strided_convolution_pads_as_it_is_told(shape, padding):
+def test_strided_convolution_with_explicit_padding(shape, padding):
     fast = partial(products.strided_convolution, stride=4, padding=padding)
     equal_with_gradients(fast, partial(convolve, stride=4, padding=padding), (2, *shape, 3), (11, 11, 3, 4))
 
@@ -106,10 +106,10 @@ def test_matmul_equals_numpys(rows):
     equal_with_gradients(products.matmul, jnp.matmul, (rows, 3), (3, 4))
 
 
-def test_fast_forms_keep_the_type():
+def test_results_keep_the_dtype():
     x, kernel = jnp.ones((1, 2, 2, 3), jnp.bfloat16), jnp.ones((3, 3, 3, 4), jnp.bfloat16)
-    y, pull = jax.vjp(partial(upsampled.convolution, kind='half_pixel'), x, kernel)
-    assert {y.dtype, *(g.dtype for g in pull(y))} == {jnp.dtype(jnp.bfloat16)}
+    y, vjp = jax.vjp(partial(upsampled.convolution, kind='half_pixel'), x, kernel)
+    assert {y.dtype, *(g.dtype for g in vjp(y))} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_dense_layer_over_all_axes_equals_flax():
