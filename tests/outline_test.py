@@ -86,16 +86,16 @@ def commands(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(outline.shutil, 'which', lambda name: f'/bin/{name}')
     workdir = tmp_path / 'my run'
 
-    def after(*stages, exports=()):
+    def suggest_after(*stages, exports=()):
         recipe.stages = stages
         for export in exports:
             (workdir / export).mkdir(parents=True)
         lines = outline.next_steps(recipe, workdir)
-        found = [shlex.split(line.removeprefix('next: ')) for line in lines if line.startswith('next: ')]
-        assert all(command[0] == 'artifacts-jax' for command in found)
-        return [command[1:] for command in found], [x for x in lines if x.startswith('in Python: ')]
+        suggested = [shlex.split(line.removeprefix('next: ')) for line in lines if line.startswith('next: ')]
+        assert all(command[0] == 'artifacts-jax' for command in suggested)
+        return [command[1:] for command in suggested], [x for x in lines if x.startswith('in Python: ')]
 
-    return workdir, after
+    return workdir, suggest_after
 
 
 @pytest.mark.parametrize(
@@ -107,16 +107,16 @@ def commands(recipe, tmp_path, monkeypatch):
     ],
 )
 def test_missing_stages_are_suggested_after_pretraining(commands, stages, expected):
-    workdir, after = commands
-    (command, *_), _ = after(*stages)
+    workdir, suggest_after = commands
+    (command, *_), _ = suggest_after(*stages)
     assert command[:3] == ['train', f'--config={workdir}/config.json', f'--workdir={workdir}']
     assert ast.literal_eval(command[3].removeprefix('--config.stages=')) == expected
 
 
 def test_figures_tables_and_features_are_suggested_after_a_whole_run(commands):
-    workdir, after = commands
-    found, python = after('autoencoder', 'artifacts', 'probe', exports=['export'])
-    assert found == [
+    workdir, suggest_after = commands
+    suggested, python = suggest_after('autoencoder', 'artifacts', 'probe', exports=['export'])
+    assert suggested == [
         ['figures', f'--workdir={workdir}'],
         ['tables', f'--pretrained={workdir}/export', f'--workdir={workdir}_tables', '--voc=FOLDER'],
     ]
@@ -127,16 +127,16 @@ def test_figures_tables_and_features_are_suggested_after_a_whole_run(commands):
     ('task', 'loader'), [('voc_detection', 'load_detector'), ('voc_segmentation', 'load_segmenter')]
 )
 def test_predictions_are_suggested_after_a_task_with_an_export(commands, task, loader):
-    workdir, after = commands
+    workdir, suggest_after = commands
     export = workdir / task / 'a' / 'export'
-    found, python = after(task, exports=[f'{task}/a/export', f'{task}/b/export'])
-    assert found == [['predict', f'--export={export}', '--images=FOLDER', '--out=predictions']]
+    suggested, python = suggest_after(task, exports=[f'{task}/a/export', f'{task}/b/export'])
+    assert suggested == [['predict', f'--export={export}', '--images=FOLDER', '--out=predictions']]
     assert python == [f'in Python: artifacts_jax.{loader}({str(export)!r})']
 
 
 def test_nothing_is_suggested_after_an_evaluation_of_an_imported_network(commands):
-    _, after = commands
-    assert after('probe') == ([], [])
+    _, suggest_after = commands
+    assert suggest_after('probe') == ([], [])
 
 
 def test_commands_start_with_python_if_the_console_command_is_missing(recipe, tmp_path, monkeypatch):

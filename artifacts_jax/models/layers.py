@@ -91,7 +91,7 @@ def norm_factor(var: Float[Array, ' C']) -> Float[Array, ' C']:
 
 
 class ConvNorm(nn.Module):
-    """A SAME convolution without bias, batch norm and leaky ReLU. `stride` divides the resolution.
+    """A SAME convolution (without bias), followed by batch norm and leaky ReLU. `stride` divides the resolution.
 
     With `upsampling`, a kind of `upsample_bilinear`, the resolution of x is doubled first. With `products`,
     convolutions are computed as matrix products (products.py).

@@ -68,7 +68,7 @@ def test_convolution_from_few_channels_to_many_and_back_equals_xlas(size):
 
 
 def test_kernel_gradient_sums_over_microbatches(monkeypatch):
-    monkeypatch.setattr(products, 'PART', 2)
+    monkeypatch.setattr(products, 'MICROBATCH', 2)
     equal_with_gradients(products.convolution, convolve, (5, 3, 3, 8), (3, 3, 8, 8))
 
 
