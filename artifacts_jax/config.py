@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from artifacts_jax import renamed
+from artifacts_jax import old_names
 
 SHARED = ('data', 'augment', 'model', 'optim')  # sections that all stages use
 
@@ -239,7 +239,7 @@ def read(path: Path, defaults: ConfigDict) -> tuple[ConfigDict, list[str]]:
 
 def _current(saved):
     """Returns {dotted key: value} of a file, with current names and without retired keys."""
-    return {key: value for key, value in flatten(renamed.rename_keys(saved)).items() if key not in _retired}
+    return {key: value for key, value in flatten(old_names.rename_keys(saved)).items() if key not in _retired}
 
 
 def overlay(config: ConfigDict, saved: dict) -> ConfigDict:

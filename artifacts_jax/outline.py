@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from artifacts_jax import renamed
+from artifacts_jax import old_names
 from artifacts_jax.startup import CONSOLE
 from artifacts_jax.training import checkpoint, report, results
 
@@ -34,7 +34,10 @@ def describe(
     trained, evaluated = list(trained), list(evaluated)
     lines, pending, untimed = [], [], False
     for stage in trained:
-        (steps, batch_size), path = stage.plan(config), renamed.find_stage_folder(workdir, stage.NAME)
+        (steps, batch_size), path = (
+            stage.get_steps_and_batch_size(config),
+            old_names.find_stage_folder(workdir, stage.NAME),
+        )
         info = checkpoint.read_info(path / 'checkpoints')
         done = info.step if info and stage.BASE not in pending else 0  # if its base stage changes, the stage restarts
         if done >= steps:

@@ -1,9 +1,9 @@
 """Runs the stages of a configuration in order, in one work directory; each stage resumes where it stopped.
 
 There are two kinds of stages. TRAINED stages train networks: modules with NAME, SPLITS, BASE, PROGRESS_METRICS, check,
-plan, init_state, train_step, make_evaluator and make_plotter, which training/loop.py runs. EVALUATIONS measure the
-quality of the learned features on downstream tasks: modules with the interface of training/evaluation.py, which runs
-them.
+get_steps_and_batch_size, init_state, train_step, make_evaluator and make_plotter, which training/loop.py runs.
+EVALUATIONS measure the quality of the learned features on downstream tasks: modules with the interface of
+training/evaluation.py, which runs them.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import jax
 from ml_collections import ConfigDict
 
 from artifacts_jax import config as configuration
-from artifacts_jax import outline, renamed
+from artifacts_jax import old_names, outline
 from artifacts_jax.data import skipped, splits
 from artifacts_jax.data.splits import Datasets
 from artifacts_jax.devices import host, processes
@@ -74,7 +74,7 @@ def run(config: ConfigDict, workdir: str | Path, *, cached: dict | None = None) 
                 base = stage.BASE and _get_variables(stage.BASE, trained, config, workdir, devices)
                 state = loop.run(stage, config, workdir, devices, context.datasets, base)
                 trained[stage] = state.get_trained_variables(config.optim.use_ema)
-                print(f'{stage.NAME}: all {stage.plan(config)[0]:,} steps are done')
+                print(f'{stage.NAME}: all {stage.get_steps_and_batch_size(config)[0]:,} steps are done')
                 _export(stage, trained[stage], config, workdir)
         all_results = _evaluate(context, trained)
         context.datasets.report_skipped()
@@ -256,7 +256,7 @@ def _export(stage, variables, config, workdir):
     name, networks = EXPORTS[stage]
     step, saved_config, _ = checkpoint.read_info(workdir / stage.NAME / 'checkpoints') or (None, {}, '')
     current, saved = (
-        configuration.flatten(renamed.rename_keys(configuration.to_json(c))) for c in (config.to_dict(), saved_config)
+        configuration.flatten(old_names.rename_keys(configuration.to_json(c))) for c in (config.to_dict(), saved_config)
     )
     settings = sorted(configuration.select_settings(saved, stage.NAME))
     changed = [key for key in settings if key in current and saved[key] != current[key]]

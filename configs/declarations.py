@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from artifacts_jax.renamed import Config
+from artifacts_jax.old_names import Config
 
 FILES = ('default.py', 'tasks.py')  # the files that declare keys
 

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from artifacts_jax import config as configuration
-from artifacts_jax import renamed
+from artifacts_jax import old_names
 from artifacts_jax.config import UserError
 from artifacts_jax.data.errors import first_line
 from artifacts_jax.devices import host, processes
@@ -204,7 +204,7 @@ def read_description(folder: str | Path) -> dict:
         raise ExportError(f'{folder} has version {description["version"]}; this program reads version {VERSION}')
     # Earlier versions did not write these keys.
     defaults = {'networks': ['trunk'], 'head': None, 'fingerprints': {}}
-    return {**defaults, **description, 'config': renamed.rename_keys(description['config'])}
+    return {**defaults, **description, 'config': old_names.rename_keys(description['config'])}
 
 
 def _explain(error):

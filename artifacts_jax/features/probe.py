@@ -49,7 +49,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
     return datasets
 
 
-def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
+def list_entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
     """Returns {entry: network}: raw pixels first, then every network."""
     return {PIXELS: Network(PIXELS, dict), **list_networks(config, networks)}
 

@@ -229,6 +229,6 @@ class Generator(nn.Module):
             images = self.corrupt(self.encode(images), mask, train=train)
         return images
 
-    def imagine(self, noise: Float[Array, 'B M N C'], *, train: bool = False) -> Float32[Array, 'B H W 3']:
+    def decode_noise(self, noise: Float[Array, 'B M N C'], *, train: bool = False) -> Float32[Array, 'B H W 3']:
         """Returns the fake image of a plain GAN: decoded noise, which has the shape of phi."""
         return self.gan(noise, train=train)[0]

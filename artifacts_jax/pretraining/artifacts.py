@@ -37,7 +37,7 @@ def sample_batch(config: ConfigDict) -> dict:
     return measure.make_noise_batch(config)
 
 
-def plan(config: ConfigDict) -> tuple[int, int]:
+def get_steps_and_batch_size(config: ConfigDict) -> tuple[int, int]:
     """Returns (steps, images in a global batch) of this stage."""
     return config.artifacts.steps, config.batch_size
 
@@ -61,7 +61,7 @@ def init_state(key: Key[Array, ''], base: dict | None, *, config: ConfigDict) ->
     mask = jnp.ones((1, *architecture.mask_grid(config), 1))
     phi = jnp.zeros((*mask.shape[:3], config.model.encoder_widths[-1]))
     if network == 'gan':
-        generator_variables = generator.init(generator_key, phi, method='imagine')
+        generator_variables = generator.init(generator_key, phi, method='decode_noise')
     else:
         generator_variables = generator.init(generator_key, phi, mask, method='corrupt')
     discriminator = architecture.make_discriminator(config)

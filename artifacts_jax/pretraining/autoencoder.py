@@ -35,7 +35,7 @@ def sample_batch(config: ConfigDict) -> dict:
     return measure.make_noise_batch(config)
 
 
-def plan(config: ConfigDict) -> tuple[int, int]:
+def get_steps_and_batch_size(config: ConfigDict) -> tuple[int, int]:
     """Returns (steps, images in a global batch) of this stage."""
     return config.autoencoder.steps, config.batch_size
 

@@ -1,10 +1,10 @@
 """The adversarial training step of the `artifacts` stage (paper, section 3): generator against discriminator.
 
-A `Game` holds the networks and settings of one training step. Its methods are pure functions of one microbatch and are
-called in this order: `make_examples`, `run_discriminator`, `compute_discriminator_gradients`,
-`compute_generator_gradients`. Gradients are chained with explicit VJPs (vector-Jacobian products): from the losses to
-the discriminator's outputs, then to its parameters and the fakes, then to the generator's parameters. One forward pass
-can thus serve both losses.
+Adversarial training is a game of two players. A `Game` holds the networks and settings of one training step. Its
+methods are pure functions of one microbatch and are called in this order: `make_examples`, `run_discriminator`,
+`compute_discriminator_gradients`, `compute_generator_gradients`. Gradients are chained with explicit VJPs
+(vector-Jacobian products): from the losses to the discriminator's outputs, then to its parameters and the fakes, then
+to the generator's parameters. One forward pass can thus serve both losses.
 """
 
 import dataclasses
@@ -23,12 +23,12 @@ from artifacts_jax.models.generator import Generator
 from artifacts_jax.pretraining import history, losses
 from artifacts_jax.training.state import State
 
-TRAINING = {'train': True, 'mutable': ['batch_stats']}  # options of Flax's `apply` in a training step
+TRAIN_OPTIONS = {'train': True, 'mutable': ['batch_stats']}  # options of Flax's `apply` in a training step
 Keys = Key[Array, ' B']
 
 
 class ExampleKeys(NamedTuple):
-    """PRNG keys of a batch: one array per random operation, one key per example, in the order of `example_keys`."""
+    """PRNG keys of a batch: one array per random operation, one key per example; made by keys.example_keys."""
 
     augment: Keys  # random crop, flip and colour jitter of the image
     mask: Keys  # which entries of the features are dropped
@@ -40,12 +40,12 @@ class ExampleKeys(NamedTuple):
     history: Keys  # which fake of the history buffer replaces the current one
 
     @property
-    def discriminator_update_dropout(self) -> Key[Array, ' E']:
+    def discriminator_update_dropout(self) -> Key[Array, ' 2*B']:
         """Dropout keys of the discriminator's update, two per example, first those of the real images."""
         return jnp.concatenate([self.real_dropout, self.fake_dropout])
 
     @property
-    def generator_update_dropout(self) -> Key[Array, ' E']:
+    def generator_update_dropout(self) -> Key[Array, ' 2*B']:
         """Dropout keys of the generator's update, two per example, first those of the real images."""
         return jnp.concatenate([self.generator_real_dropout, self.generator_fake_dropout])
 
@@ -56,7 +56,7 @@ class Batch(NamedTuple):
     images: Float[Array, 'B H W 3']  # in [-1, 1]
     mask: Float[Array, 'B M N 1']  # 1 kept, 0 dropped
     keys: ExampleKeys
-    index: Int[Array, ' B']  # type: ignore[assignment]  # positions in the global batch (tuples have `index` too)
+    index: Int[Array, ' B']  # type: ignore[assignment]  # (replaces tuple.index) positions in the global batch
 
 
 class Examples(NamedTuple):
@@ -98,7 +98,7 @@ class Ratio(NamedTuple):
 
 
 class NetworkGradients(NamedTuple):
-    """Gradients and metrics of one network for a microbatch: partial means, which add up over the devices."""
+    """Gradients and metrics of one network for a microbatch: each device's shares, whose sum is the global mean."""
 
     gradients: PyTree  # with respect to the network's parameters
     metrics: dict  # {name: scalar or Ratio}
@@ -126,31 +126,31 @@ class Game:
 
     def make_examples(self, batch: Batch) -> Examples:
         """Returns real examples from the frozen autoencoder, and fakes from damaged and repaired features."""
-        state, network = self.state, self.config.artifacts.generator
+        state, name = self.state, self.config.artifacts.generator  # 'repair' or 'gan'
         generator = architecture.make_generator(self.config, self.axis_name)
         phi = generator.apply(state.frozen, batch.images, method='encode')
         real = make_real_examples(generator, state.frozen, batch.images, phi, self.config)
 
         def make_fakes(params):
             variables = {
-                'params': {**state.frozen['params'], network: params},
-                'batch_stats': {**state.frozen['batch_stats'], network: state.batch_stats[network]},
+                'params': {**state.frozen['params'], name: params},
+                'batch_stats': {**state.frozen['batch_stats'], name: state.batch_stats[name]},
             }
             fake, updates = make_fake_examples(
-                generator, variables, phi, batch.mask, batch.keys.noise, self.config, **TRAINING
+                generator, variables, phi, batch.mask, batch.keys.noise, self.config, **TRAIN_OPTIONS
             )
-            return fake, updates['batch_stats'].get(network, {})
+            return fake, updates['batch_stats'].get(name, {})
 
-        return Examples(real, *jax.vjp(make_fakes, state.params[network], has_aux=True))
+        return Examples(real, *jax.vjp(make_fakes, state.params[name], has_aux=True))
 
     def run_discriminator(
         self,
         params: dict,
         real: Float[Array, 'B H W 3'],
         fake: Float[Array, 'B H W 3'],
-        dropout_keys: Key[Array, ' E'],
+        dropout_keys: Key[Array, ' 2*B'],
     ) -> DiscriminatorPass:
-        """Runs a discriminator on [real; fake] as one batch, whose statistics normalise conv5 and fc1."""
+        """Runs a discriminator on [real; fake] as one batch, so that batch norm uses the statistics of both."""
         discriminator = architecture.make_discriminator(self.config, self.axis_name)
         batch_stats = self.state.batch_stats['discriminator']
 
@@ -159,7 +159,7 @@ class Game:
                 {'params': params, 'batch_stats': batch_stats},
                 (real, fake),
                 dropout_keys=dropout_keys,
-                **TRAINING,
+                **TRAIN_OPTIONS,
             )
             return outputs, updates['batch_stats']
 
@@ -186,7 +186,7 @@ class Game:
     def compute_generator_gradients(
         self, batch: Batch, examples: Examples, forward: DiscriminatorPass
     ) -> NetworkGradients:
-        """Returns the gradients of the generator's loss: fool the discriminator, and leave kept pixels unchanged."""
+        """Returns the gradients of the generator's loss: fool the discriminator, and keep undamaged pixels."""
         config, axis_name = self.config, self.axis_name
 
         def loss(outputs, fake):
@@ -224,7 +224,8 @@ def compute_eval_outputs(
     real_outputs, fake_outputs = (
         discriminator.apply(select_discriminator(variables), examples)[0] for examples in (real, fake)
     )
-    return EvalOutputs(phi, real, fake, real_outputs, fake_outputs)  # type: ignore[arg-type]  # a pair only if mutable
+    # mypy does not know that make_fake_examples returns a pair only if `mutable` is among its options.
+    return EvalOutputs(phi, real, fake, real_outputs, fake_outputs)  # type: ignore[arg-type]
 
 
 def select_discriminator(variables: dict) -> dict:
@@ -241,8 +242,8 @@ def make_real_examples(
 ) -> Float[Array, 'B H W 3']:
     """Returns the real examples in [-1, 1]: decoded from the features phi, or the images (`artifacts.real='input'`).
 
-    Decoded images pass through the autoencoder `rounds` times, as the fakes do. Otherwise the discriminator could
-    detect the fakes by the noise of the autoencoder.
+    Decoded images pass through the autoencoder `artifacts.rounds` times, as the fakes do. Otherwise the discriminator
+    could detect the fakes by the blur of the additional autoencoder passes.
     """
     if config.artifacts.real == 'input':
         return images
@@ -267,7 +268,7 @@ def make_fake_examples(
     """
     if config.artifacts.generator == 'gan':
         noise = jax.vmap(lambda key: jax.random.normal(key, phi.shape[1:], phi.dtype))(noise_keys)
-        return generator.apply(variables, noise, method='imagine', **options)
+        return generator.apply(variables, noise, method='decode_noise', **options)
     return generator.apply(variables, phi, mask, method='fake', **options)
 
 
@@ -286,7 +287,7 @@ def compute_correct(
 
 
 def _compute_metrics(outputs, mask, axis_name):
-    """Returns the discriminator's accuracies and mean mask probabilities, as partial means of this device.
+    """Returns this device's shares of the discriminator's accuracies and mean mask probabilities.
 
     'mask/on_kept' and 'mask/on_dropped' are the mean predicted probabilities of "kept" over kept and over dropped
     entries of the fakes' masks. They are equal if the discriminator cannot predict the mask.

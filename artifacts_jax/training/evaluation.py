@@ -6,7 +6,7 @@ An evaluation, or task, is a module with
     SPLITS                                keys of config.data: the splits of the data that it needs
     check(config, devices)                raises ConfigError if the task cannot run on this machine
     open_data(config, datasets)           returns its validated data; raises DataError, or NotApplicable
-    entries(config, networks)             returns {entry: the Network to evaluate}, in order
+    list_entries(config, networks)             returns {entry: the Network to evaluate}, in order
     evaluate(run, data, entry)            returns the row of results.json for an Entry
     summary(row)                          returns lines of text with the numbers of a row, to be printed
     table(all_results)                    returns a table, as text, of all rows of the task
@@ -97,7 +97,7 @@ class Run:
     def train(self, stage, entry: Entry, datasets: dict) -> State:
         """Trains a stage to its last step, starting from an entry's network; arguments and errors as in loop.run."""
         base = entry.network.load()
-        return loop.run(stage, self.config, self.workdir, self.devices, datasets, base, settings=entry.settings)
+        return loop.run(stage, self.config, self.workdir, self.devices, datasets, base, settings_digest=entry.settings)
 
     def track_skipped(self, *readers: Any) -> None:
         """Writes skipped examples of data sets to skipped.tsv at once, and prints their number after the task."""
@@ -133,7 +133,7 @@ def evaluate(task, run: Run) -> dict:
     """
     config, all_results = run.config, results.read(run.workdir)
     check_results(task, config, all_results)
-    entries = task.entries(config, run.networks)
+    entries = task.list_entries(config, run.networks)
     provenance = {
         key: results.compute_provenance(network.provenance, config, task.NAME) for key, network in entries.items()
     }

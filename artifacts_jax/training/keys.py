@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Int, Key
 
-from artifacts_jax.renamed import to_old_name
+from artifacts_jax.old_names import to_old_name
 
 
 def stage_key(seed: int, stage: str) -> Key[Array, '']:

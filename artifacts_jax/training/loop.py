@@ -13,15 +13,15 @@ from ml_collections import ConfigDict
 from artifacts_jax.config import UserError
 from artifacts_jax.devices import processes
 from artifacts_jax.devices.parallel import Devices, total
-from artifacts_jax.renamed import find_stage_folder
+from artifacts_jax.old_names import find_stage_folder
 from artifacts_jax.training import checkpoint, keys, metrics, trees
 from artifacts_jax.training.checkpoint import CheckpointError, Checkpoints
 from artifacts_jax.training.interruption import Interruption
 from artifacts_jax.training.report import NullReport, Report
 from artifacts_jax.training.state import State
 
-STOP = 'stop'  # key that the loop adds to each batch: True if the host of the example received a stop signal
-NONFINITE_FOLDER = 'nonfinite'  # subfolder of a stage: the batch and key of each step with a NaN or infinite loss
+STOP = 'stop'  # entry of each batch [B]: True if the process that loaded the example received a stop signal
+NONFINITE_FOLDER = 'nonfinite'  # subfolder of a stage: the batch and PRNG key of each step with a NaN or infinite loss
 
 
 class NonFiniteError(UserError, FloatingPointError):
@@ -43,34 +43,36 @@ def run(
     datasets: dict,
     base: dict | None,
     *,
-    settings: str = '',
+    settings_digest: str = '',
 ) -> State:
     """Trains a stage to its last step and returns the final state, read back from the last checkpoint.
 
-    If the base or the settings have changed since an earlier call, the stage's checkpoints and metrics are moved to
-    its folder 'replaced', and training restarts from step 0.
+    If the base variables or the settings have changed since an earlier call, the stage's checkpoints and metrics are
+    moved to its folder 'replaced', and training restarts from step 0.
 
     Args:
       stage: a module or an object with NAME, BASE (the stage that this one builds on, or None), PROGRESS_METRICS,
-        plan, init_state, train_step, make_evaluator and make_plotter. It also has initialise_from_data if its
-        initial state depends on the training images.
-      config: the run's configuration; `stage.plan(config)` returns (steps, images in a global batch).
+        get_steps_and_batch_size, init_state, train_step, make_evaluator and make_plotter. It also has
+        initialise_from_data if its initial state depends on the training images.
+      config: the run's configuration.
       workdir: the work directory; receives {NAME}/checkpoints, {NAME}/metrics.jsonl, tensorboard/{NAME} and figures/.
       devices: distributes steps and arrays over the devices.
       datasets: {'train', 'test', ...}: data sets; the stage trains on 'train'.
       base: the trained variables of stage.BASE, None if stage.BASE is None.
-      settings: an identifier of the settings; training restarts if it differs from the saved one.
+      settings_digest: a hash of the settings that the result depends on. If it has changed since the last checkpoint,
+        training restarts.
 
     Raises:
       NonFiniteError: a loss or the norm of a gradient is NaN or infinite.
       CheckpointError: the disk is full, or the last checkpoint cannot be read back.
       Preempted: one of the processes received one of interruption.SIGNALS; the state is saved.
     """
-    key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
+    key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.get_steps_and_batch_size(config)
     devices.check_batch('batch_size', batch_size, config.accumulate)
     folder = find_stage_folder(workdir, stage.NAME) / 'checkpoints'
-    provenance = f'{trees.compute_fingerprint(base)} {settings}'.strip() if base else settings
-    _move_to_replaced(folder.parent, provenance)
+    # Provenance: the base variables and the settings that the checkpoints are computed from.
+    provenance = f'{trees.compute_fingerprint(base)} {settings_digest}'.strip() if base else settings_digest
+    _move_if_outdated(folder.parent, provenance)
     # Until the last checkpoint is on disk, a signal does not end the process; it only sets a flag.
     with (
         Interruption() as interruption,
@@ -81,12 +83,12 @@ def run(
         if start < steps:
             with _make_report(stage, config, workdir, start) as report:
                 report.log(_summarise_parameters(stage, state))
-                train_step = devices.train_step(_count_stop_flags(partial(stage.train_step, config=config)))
+                train_step = devices.train_step(_add_stop_metric(partial(stage.train_step, config=config)))
                 check_and_log = partial(
                     _check_and_log, report, checkpoints, key, getattr(stage, 'SUPPORTS_REPLAY', False)
                 )
                 run_actions = _make_periodic_actions(stage, config, devices, datasets, checkpoints, report)
-                batches, pending = datasets['train'].train_batches(batch_size, start_step=start), None
+                batches, unchecked = datasets['train'].train_batches(batch_size, start_step=start), None
                 if start == 0:
                     run_actions(state, {'eval'})
                 for step in range(start + 1, steps + 1):
@@ -95,11 +97,11 @@ def run(
                     with report.time_section('compilation') if step == start + 1 else contextlib.nullcontext():
                         state, values = train_step(state, devices.put({**batch, STOP: stop_flags}), key)
                     # Metrics are fetched one step late, so that the devices never wait for the host.
-                    should_stop = check_and_log(pending) if pending else False
-                    actions, pending = _list_actions(step, steps, config), (step, values, batch)
+                    should_stop = check_and_log(unchecked) if unchecked else False
+                    actions, unchecked = _list_actions(step, steps, config), (step, values, batch)
                     if actions or should_stop:
-                        should_stop |= check_and_log(pending)
-                        pending = None
+                        should_stop |= check_and_log(unchecked)
+                        unchecked = None
                         run_actions(state, actions, should_stop)
                 del state, batches
                 checkpoints.finish()
@@ -122,7 +124,9 @@ def make_initial_state(stage, config: ConfigDict, devices: Devices, base: dict |
 
 
 def check_finished(stage, config: ConfigDict, workdir: Path, *, alternative: str = '') -> None:
-    """Raises CheckpointError if the newest checkpoint of a stage, by its name, is not that of its last step.
+    """Raises CheckpointError if the newest checkpoint of a stage is not from the last step.
+
+    Only the step number in the name of the checkpoint is checked; its arrays are not read.
 
     Args:
       stage: the stage.
@@ -135,7 +139,7 @@ def check_finished(stage, config: ConfigDict, workdir: Path, *, alternative: str
 
 
 def _check_complete(stage, config, workdir, completed, alternative=''):
-    steps, _ = stage.plan(config)
+    steps, _ = stage.get_steps_and_batch_size(config)
     if completed != steps:
         raise CheckpointError(
             f'{stage.NAME} is at step {completed:,} of {steps:,} in {workdir}: run this stage first (add it to'
@@ -159,8 +163,8 @@ def load_final_state(stage, config: ConfigDict, workdir: Path, devices: Devices)
 def load_newest_state(stage, config: ConfigDict, workdir: Path, devices: Devices) -> State:
     """Returns the state of a stage's newest checkpoint, for inspection only: training cannot resume from it.
 
-    The stage may be incomplete. With `optim.use_ema` the parameters are replaced by their moving average, as for later
-    stages.
+    The stage may be incomplete. With `optim.use_ema` the parameters are replaced by their moving average, which later
+    stages use, too.
 
     Raises:
       CheckpointError: the stage has no checkpoint, or none that can be read.
@@ -169,6 +173,7 @@ def load_newest_state(stage, config: ConfigDict, workdir: Path, devices: Devices
     if not folder.is_dir():
         raise CheckpointError(f'no checkpoint of the stage {stage.NAME} in {workdir}: run it first')
     with Checkpoints(folder, config, devices.replicated) as checkpoints:
+        # The moving average is part of the training state (the optimiser's state), which is not read otherwise.
         state = checkpoints.restore(compute_state_shapes(stage, config), training=use_ema)
     return state.replace(params=state.ema) if use_ema else state
 
@@ -187,7 +192,7 @@ def _restore_or_init(stage, config, workdir, devices, datasets, base, checkpoint
             state = stage.initialise_from_data(state, config=config, devices=devices, datasets=datasets)
     else:
         state = checkpoints.restore(compute_state_shapes(stage, config))
-    steps, _ = stage.plan(config)
+    steps, _ = stage.get_steps_and_batch_size(config)
     if (start := int(state.step)) > steps:
         raise CheckpointError(
             f'{stage.NAME} is at step {start:,} in {workdir}, beyond the {steps:,} steps of the configuration: set the'
@@ -197,7 +202,7 @@ def _restore_or_init(stage, config, workdir, devices, datasets, base, checkpoint
 
 
 def _make_report(stage, config, workdir, start):
-    steps, batch_size = stage.plan(config)
+    steps, batch_size = stage.get_steps_and_batch_size(config)
     options = {'steps': steps, 'batch_size': batch_size, 'log_every': config.log_every}
     report_class = Report if processes.is_first() else NullReport
     return report_class(Path(workdir), stage.NAME, start, **options, progress_metrics=stage.PROGRESS_METRICS)
@@ -217,7 +222,7 @@ def _list_actions(step, steps, config):
 def _make_periodic_actions(stage, config, devices, datasets, checkpoints, report):
     """Returns run_actions(state, actions, should_stop), which evaluates, plots, saves and, if asked, stops."""
     evaluate, plot = stage.make_evaluator(config, devices, datasets), stage.make_plotter(config, devices, datasets)
-    key, (steps, _) = keys.stage_key(config.seed, stage.NAME), stage.plan(config)
+    key, (steps, _) = keys.stage_key(config.seed, stage.NAME), stage.get_steps_and_batch_size(config)
 
     def run_actions(state, actions, should_stop=False):
         step = int(state.step)
@@ -228,7 +233,7 @@ def _make_periodic_actions(stage, config, devices, datasets, checkpoints, report
             with report.time_section('figures'):
                 plot(state, key, report.figures)
                 report.plot_curves()
-        # The checkpoint comes last: where it exists, the metrics and figures of its step exist, too.
+        # The checkpoint is saved last, so that the metrics and figures of a saved step always exist.
         if 'checkpoint' in actions or should_stop:
             with report.time_section('checkpoints'):
                 checkpoints.save(step, devices.to_global(state))
@@ -239,7 +244,7 @@ def _make_periodic_actions(stage, config, devices, datasets, checkpoints, report
     return run_actions
 
 
-def _count_stop_flags(train_step):
+def _add_stop_metric(train_step):
     """Returns train_step with one more metric, STOP: the sum of all stop flags, so that every host stops."""
 
     def step(state, batch, key, *, axis_name):
@@ -250,9 +255,9 @@ def _count_stop_flags(train_step):
     return step
 
 
-def _check_and_log(report, checkpoints, key, supports_replay, pending):
+def _check_and_log(report, checkpoints, key, supports_replay, unchecked):
     """Raises NonFiniteError if a value of a step is NaN or infinite, else logs the step; returns whether to stop."""
-    step, values, batch = pending
+    step, values, batch = unchecked
     values = jax.device_get(values)
     should_stop = bool(values.pop(STOP))
     for name in metrics.find_nonfinite(values):
@@ -274,7 +279,7 @@ def _check_and_log(report, checkpoints, key, supports_replay, pending):
     return should_stop
 
 
-def _move_to_replaced(folder, provenance):
+def _move_if_outdated(folder, provenance):
     """Moves checkpoints and metrics of a stage to its folder 'replaced' if their provenance differs."""
     info = checkpoint.read_info(folder / 'checkpoints')
     if info is None or info.provenance in ('', provenance):

@@ -55,7 +55,7 @@ def run(
     if start >= step:
         raise ConfigError(f'the run has continued: its checkpoint at step {start:,} is after {path}')
     train_step = devices.train_step(partial(stage.train_step, config=config))
-    batches = datasets['train'].train_batches(stage.plan(config)[1], start_step=start)
+    batches = datasets['train'].train_batches(stage.get_steps_and_batch_size(config)[1], start_step=start)
     for _ in range(start + 1, step):
         state, _ = train_step(state, devices.put(next(batches)), key)
     state, values = train_step(state, devices.put(processes.local_shard(batch)), key)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from artifacts_jax.drawing import plots
 from artifacts_jax.files import write_atomically
-from artifacts_jax.renamed import find_stage_folder
+from artifacts_jax.old_names import find_stage_folder
 from artifacts_jax.training import results, tensorboard
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from artifacts_jax import config as configuration
-from artifacts_jax import renamed
+from artifacts_jax import old_names
 from artifacts_jax.devices import processes
 from artifacts_jax.files import write_atomically
 
@@ -44,14 +44,14 @@ def read(workdir: Path) -> dict:
 def _convert_names(results):
     """Returns results with the current names of stages and keys, for files of earlier versions."""
     results = {
-        {'made_from': 'provenance'}.get(name, name): value for name, value in renamed.rename_keys(results).items()
+        {'made_from': 'provenance'}.get(name, name): value for name, value in old_names.rename_keys(results).items()
     }
     if 'provenance' in results:
-        results['provenance'] = renamed.rename_keys(results['provenance'])
+        results['provenance'] = old_names.rename_keys(results['provenance'])
     if 'replaced' in results:
         results['replaced'] = [
             {
-                'part': renamed.to_new_name(row['part']),
+                'part': old_names.to_new_name(row['part']),
                 'provenance': row.get('provenance', row.get('made_from')),
                 'result': row['result'],
             }
@@ -74,7 +74,7 @@ def compute_provenance(network: str, config: ConfigDict, task: str) -> dict:
         configuration.get_declarations(),
         configuration.select_settings(configuration.flatten(config.to_dict()), task),
     )
-    values = {renamed.to_old_name(key): value for key, value in values.items() if value != declarations[key].default}
+    values = {old_names.to_old_name(key): value for key, value in values.items() if value != declarations[key].default}
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     return {'network': network, 'settings': digest}
 

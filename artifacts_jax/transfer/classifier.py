@@ -31,8 +31,8 @@ class Stage(TrunkStage):
     ACCUMULATES = True
     GRAD_NORMS = 'per_network'
 
-    def plan(self, config):
-        """As TrunkStage.plan. As in the reference code, an epoch has only full batches."""
+    def get_steps_and_batch_size(self, config):
+        """As TrunkStage.get_steps_and_batch_size. As in the reference code, an epoch has only full batches."""
         batch_size = config.stl10.batch_size
         return max(1, self.num_images // batch_size) * config.stl10.epochs, batch_size
 
@@ -50,7 +50,7 @@ class Stage(TrunkStage):
 
     def make_optimiser(self, config):
         """As TrunkStage.make_optimiser: Adam."""
-        steps, _ = self.plan(config)
+        steps, _ = self.get_steps_and_batch_size(config)
         return optim.adam(optim.schedule(config.stl10.learning_rate, steps, config), config)
 
     def prepare_inputs(self, variables, batch, key, step, *, config, axis_name):
@@ -74,10 +74,10 @@ class Stage(TrunkStage):
         }
         return values, updates['batch_stats']
 
-    def compute_metrics(self, predicted, dataset):
+    def compute_metrics(self, outputs, dataset):
         """As TrunkStage.compute_metrics: the accuracy, in [0, 1], from the counts of `make_counter`."""
         del dataset
-        correct, examples = predicted
+        correct, examples = outputs
         return {'accuracy': correct / examples}
 
     def _make_model(self, config, axis_name=None):

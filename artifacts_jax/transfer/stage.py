@@ -25,14 +25,16 @@ class TrunkStage:
     """
 
     NAME: str  # also the name of its folder in the work directory
-    predict: Callable | None = None  # predict(variables, dataset, limit=0): predictions for images, for evaluation
+    evaluate_fn: Callable | None = (
+        None  # evaluate_fn(variables, dataset, limit=0): predictions, or counts of correct ones
+    )
 
     BASE: ClassVar[Any] = artifacts  # the stage whose trunk this stage starts from
     PROGRESS_METRICS: ClassVar[dict] = {}  # {heading: metric name} of the values printed during training
     ACCUMULATES: ClassVar[bool] = False  # whether a step splits its batch into `config.accumulate` microbatches
     GRAD_NORMS: ClassVar[str] = 'all'  # logs one gradient norm of 'all' networks, or one 'per_network'
 
-    def plan(self, config: ConfigDict) -> tuple[int, int]:
+    def get_steps_and_batch_size(self, config: ConfigDict) -> tuple[int, int]:
         """Returns (number of steps, images in a global batch)."""
         raise NotImplementedError
 
@@ -109,8 +111,8 @@ class TrunkStage:
         del key, params, config, devices, dataset
         return None
 
-    def compute_metrics(self, predicted: Any, dataset: Any) -> dict[str, float]:
-        """Returns {name: value}: the metrics of what `predict` returned for images of a data set."""
+    def compute_metrics(self, outputs: Any, dataset: Any) -> dict[str, float]:
+        """Returns {name: value}: the metrics of the outputs of `evaluate_fn` for a data set."""
         raise NotImplementedError
 
     def plot(self, state: State, dataset: Any, folder: Path | None) -> None:
@@ -193,8 +195,8 @@ class TrunkStage:
 
         def evaluate(state, key):
             del key
-            predicted = self.predict(state.variables, datasets['test'], limit=config.eval_examples)
-            return self.compute_metrics(predicted, datasets['test'])
+            outputs = self.evaluate_fn(state.variables, datasets['test'], limit=config.eval_examples)
+            return self.compute_metrics(outputs, datasets['test'])
 
         return evaluate
 

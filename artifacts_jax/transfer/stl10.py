@@ -1,4 +1,4 @@
-"""Stage 4: the published STL-10 evaluation, a classifier on conv5 trained on labelled images.
+"""The stage `stl10`, the published STL-10 evaluation: a classifier on conv5, trained on labelled images.
 
 Each protocol of classifier.py is run on all training images and, if there is a fold file, on each fold. Each line of a
 fold file has the indices of the examples of one fold, as in STL-10's fold_indices.txt.
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from artifacts_jax import renamed
+from artifacts_jax import old_names
 from artifacts_jax.data import splits
 from artifacts_jax.data.splits import Datasets
 from artifacts_jax.devices import processes
@@ -27,7 +27,9 @@ from artifacts_jax.transfer import classifier
 NAME = 'stl10'
 SPLITS = ('probe_train', 'test')  # the splits of the data that this stage needs
 ALL = 'all'
-FOLD_PREFIX = {'official': 'fold', 'held_out': 'held_out_fold'}  # prefix of a fold's name, by stl10.fold_protocol
+# {stl10.fold_protocol: prefix of a fold's name}. 'official': train on the fold, test on the test split.
+# 'held_out': train on all other training images, test on the fold.
+FOLD_PREFIX = {'official': 'fold', 'held_out': 'held_out_fold'}
 
 
 class Data(NamedTuple):
@@ -37,14 +39,14 @@ class Data(NamedTuple):
     test: Any
     num_classes: int
     folds: Int[np.ndarray, 'folds size'] | None  # positions in `train`, which may be shuffled
-    counters: dict  # {protocol: compiled function that counts correct predictions}; all subsets share it
+    count_functions: dict  # {protocol: compiled function that counts correct predictions}, reused for all subsets
 
     def select(self, subset: str) -> dict:
-        """Returns {'train', 'test'}: the images of 'all' or of a fold such as 'fold_1'."""
+        """Returns {'train', 'test'}: the images for 'all' or for a fold such as 'fold_1'; see FOLD_PREFIX."""
         if subset == ALL:
             return {'train': self.train, 'test': self.test}
         prefix, _, number = subset.rpartition('_')
-        fold = self.folds[int(number) - 1]  # type: ignore[index]  # subsets are folds only where there are folds
+        fold = self.folds[int(number) - 1]  # type: ignore[index]  # a fold is selected only if there is a fold file
         if prefix == FOLD_PREFIX['official']:
             return {'train': self.train.subset(fold), 'test': self.test}
         others = np.setdiff1d(np.arange(self.train.num_examples), fold)
@@ -78,17 +80,17 @@ def check_results(config: ConfigDict, all_results: dict) -> None:
     digest = _folds_digest(config)
     if digest and all_results.get('folds_sha256', digest) != digest:
         raise splits.DataError(
-            f'stl10.folds={config.stl10.folds}: is not the fold file of the results in results.json, whose sha256 is'
-            f' {all_results["folds_sha256"]}; use that file, or start a new --workdir with'
+            f'stl10.folds={config.stl10.folds}: results.json has results of another fold file (sha256'
+            f' {all_results["folds_sha256"]}); use that file, or start a new --workdir with'
             f' --config.artifacts.pretrained=EXPORT'
         )
 
 
-def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
-    """Returns {'PROTOCOL/SUBSET': the trained network}.
+def list_entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
+    """Returns {'PROTOCOL/SUBSET': the trained network}, one entry for each row of the results.
 
-    Subsets are 'all' and 'fold_1', ... ('held_out_fold_1', ...), numbered as the lines of the fold file. The last
-    entry, 'folds' ('held_out_folds'), has the mean over all folds.
+    Subsets are 'all' and 'fold_1', ... ('held_out_fold_1', ...), numbered as the lines of the fold file. The row of the
+    last entry, 'folds' ('held_out_folds'), is the mean over all folds, which `evaluate` computes.
     """
     folds = _fold_names(config) if config.stl10.folds else []
     subsets = [ALL, *folds, *([_summary_name(config)] if folds else [])]
@@ -98,11 +100,12 @@ def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Netwo
 def evaluate(run: Run, data: Data, entry: Entry) -> dict:
     """Trains and tests the classifier of a subset.
 
-    Only the metrics of a fold are kept. For 'all', the checkpoints and the exported trunk are kept, too.
+    For a fold, only the metrics are kept. For 'all', the checkpoints and the export (trunk and classifier) are kept,
+    too.
 
     Returns:
-      {'accuracy' in %, 'correct', 'count', 'train'}. For the mean over folds {'mean', 'deviation', 'ddof': 1, 'folds',
-      'train'}, with the sample standard deviation.
+      {'accuracy' in %, 'correct': predictions, 'count': test images, 'train': training images}. For the mean over
+      folds {'mean', 'deviation', 'ddof': 1, 'folds', 'train'}, with the sample standard deviation.
     """
     protocol, _, subset = entry.key.partition('/')
     _remove_fold_checkpoints(run, entry.rows)
@@ -112,18 +115,22 @@ def evaluate(run: Run, data: Data, entry: Entry) -> dict:
         spread = {'mean': statistics.mean(accuracies), 'deviation': statistics.stdev(accuracies), 'ddof': 1}
         return {**spread, 'folds': len(rows), 'train': rows[0]['train']}
     count_correct = classifier.make_counter(protocol, data.num_classes, run.config, run.devices)
-    count_correct = data.counters.setdefault(protocol, count_correct)
+    count_correct = data.count_functions.setdefault(protocol, count_correct)
     images = data.select(subset)
     num_train = images['train'].num_examples
     stage = classifier.Stage(
-        NAME=entry.name, protocol=protocol, num_images=num_train, num_classes=data.num_classes, predict=count_correct
+        NAME=entry.name,
+        protocol=protocol,
+        num_images=num_train,
+        num_classes=data.num_classes,
+        evaluate_fn=count_correct,
     )
     state = run.train(stage, entry, images)
     correct, num_test = count_correct(state.variables, images['test'])
     if subset == ALL:
         head = {'protocol': protocol, 'classes': data.num_classes}
         source = {'stage': entry.name, 'step': int(state.step)}
-        folder = renamed.find_stage_folder(run.workdir, f'{NAME}/{protocol}/export')
+        folder = old_names.find_stage_folder(run.workdir, f'{NAME}/{protocol}/export')
         exports.save(folder, state.variables, run.config, head=head, source=source)
     return {'accuracy': 100 * correct / num_test, 'correct': correct, 'count': num_test, 'train': num_train}
 
@@ -208,7 +215,7 @@ def _remove_fold_checkpoints(run, rows):
     for protocol, subsets in rows.items():
         for subset in subsets:
             if subset != ALL and processes.is_first():
-                folder = renamed.find_stage_folder(run.workdir, f'{NAME}/{protocol}/{subset}')
+                folder = old_names.find_stage_folder(run.workdir, f'{NAME}/{protocol}/{subset}')
                 shutil.rmtree(folder / 'checkpoints', ignore_errors=True)
 
 

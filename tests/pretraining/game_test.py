@@ -25,7 +25,7 @@ def test_mask_probabilities_are_averaged_over_kept_and_over_dropped_entries_of_f
 def test_each_fake_of_a_gan_has_its_own_noise(config):
     config.artifacts.generator = 'gan'
     generator, phi, mask = architecture.make_generator(config), jnp.zeros((4, 4, 4, 8)), jnp.zeros((4, 4, 4, 1))
-    variables = jax.jit(partial(generator.init, method='imagine'))(jax.random.key(1), phi)
+    variables = jax.jit(partial(generator.init, method='decode_noise'))(jax.random.key(1), phi)
 
     @jax.jit
     def fakes(keys):

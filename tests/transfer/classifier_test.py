@@ -133,8 +133,8 @@ def test_pmap_with_the_references_batch_norm_equals_jit_on_one(steps, stage_stat
 
 def test_an_epoch_has_whole_batches_and_at_least_one():
     config, stage = settings('linear')
-    assert stage.plan(config) == (2 * 3, 8)
+    assert stage.get_steps_and_batch_size(config) == (2 * 3, 8)
     fold, whole = (classifier.Stage(NAME='a', protocol='linear', num_images=n, num_classes=5) for n in (7, 5000))
-    assert fold.plan(config) == (3, 8)
+    assert fold.get_steps_and_batch_size(config) == (3, 8)
     default = configuration.ConfigDict({'stl10': {'epochs': 400, 'batch_size': 128}})
-    assert whole.plan(default) == (39 * 400, 128)
+    assert whole.get_steps_and_batch_size(default) == (39 * 400, 128)

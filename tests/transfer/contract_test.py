@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from artifacts_jax import config as configuration
-from artifacts_jax import pipeline, renamed
+from artifacts_jax import old_names, pipeline
 from artifacts_jax.data import splits
 from artifacts_jax.devices.parallel import Devices
 from artifacts_jax.training import keys, loop, results
@@ -32,7 +32,7 @@ def configure(task):
 
 def _completed(task):
     return next(
-        (name for name, stages in workdirs.STAGES.items() if renamed.to_old_name(task) in stages), 'pretraining'
+        (name for name, stages in workdirs.STAGES.items() if old_names.to_old_name(task) in stages), 'pretraining'
     )
 
 
@@ -113,7 +113,7 @@ def test_two_steps_on_four_devices_equal_those_on_one(task, earlier_data, tmp_pa
     with pytest.raises(CapturedError):
         pipeline.run(config, tmp_path / 'new')
     ((stage, config, dataset, base),) = captured
-    batches = list(itertools.islice(dataset.train_batches(stage.plan(config)[1]), 2))
+    batches = list(itertools.islice(dataset.train_batches(stage.get_steps_and_batch_size(config)[1]), 2))
     key, ended = keys.stage_key(config.seed, stage.NAME), []
     base = jax.tree.map(np.asarray, base)
     for devices in (Devices('jit', jax.devices()[:1]), Devices('jit'), Devices('pmap')):

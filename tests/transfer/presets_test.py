@@ -178,14 +178,14 @@ def test_defaults_are_those_of_the_protocols():
 
 @pytest.mark.parametrize('name', layerwise.PRESETS)
 def test_learning_rates_are_those_of_the_protocols(name):
-    steps, _ = layerwise.plan(layerwise.PRESETS[name], IMAGENET)
+    steps, _ = layerwise.get_steps_and_batch_size(layerwise.PRESETS[name], IMAGENET)
     schedule = layerwise.make_schedule(layerwise.PRESETS[name], steps)
     assert {step: float(schedule(step)) for step in RATES[name]} == pytest.approx(RATES[name])
 
 
 def test_plans_count_whole_batches_and_may_be_changed():
-    presets, plan = layerwise.PRESETS, layerwise.plan
-    assert plan(presets['fair'], IMAGENET) == (140_000, 256)
-    assert plan(presets['asano'], IMAGENET) == (36 * 6672, 192)
-    assert plan(presets['fair'], 100, batch_size=30, epochs=2) == (6, 30)
-    assert plan(presets['vissl'], 100, epochs=1) == (1, 256)
+    presets = layerwise.PRESETS
+    assert layerwise.get_steps_and_batch_size(presets['fair'], IMAGENET) == (140_000, 256)
+    assert layerwise.get_steps_and_batch_size(presets['asano'], IMAGENET) == (36 * 6672, 192)
+    assert layerwise.get_steps_and_batch_size(presets['fair'], 100, batch_size=30, epochs=2) == (6, 30)
+    assert layerwise.get_steps_and_batch_size(presets['vissl'], 100, epochs=1) == (1, 256)

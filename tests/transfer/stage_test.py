@@ -56,7 +56,7 @@ class Supervised(TrunkStage):
     BASE = None
     PROGRESS_METRICS = {'accuracy': 'accuracy'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
 
-    def plan(self, config):
+    def get_steps_and_batch_size(self, config):
         return 40, 12
 
     def init_variables(self, key, trunk, config):
@@ -86,7 +86,7 @@ class Supervised(TrunkStage):
 def test_a_stage_may_train_the_trunk_from_random_weights(config, photograph_folder, tmp_path):
     config.data.name, config.stl10.batch_norm, config.log_every = str(photograph_folder), 'reference', 1
     config.update(eval_every=100, figure_every=100, checkpoint_every=100)
-    stage = Supervised(NAME='supervised', predict=lambda variables, dataset, limit: 0.5)
+    stage = Supervised(NAME='supervised', evaluate_fn=lambda variables, dataset, limit: 0.5)
     devices = Devices('jit', jax.devices()[:1])
     begun = loop.make_initial_state(stage, config, devices, None)
     state = loop.run(stage, config, tmp_path, devices, splits.Datasets(config), None)

@@ -92,7 +92,9 @@ PRESETS = {
 # fmt: on
 
 
-def plan(preset: Preset, num_images: int, *, batch_size: int = 0, epochs: int = 0) -> tuple[int, int]:
+def get_steps_and_batch_size(
+    preset: Preset, num_images: int, *, batch_size: int = 0, epochs: int = 0
+) -> tuple[int, int]:
     """Returns (number of steps, images in a batch).
 
     Args:

@@ -32,10 +32,10 @@ class Stage(TrunkStage):
     PROGRESS_METRICS = {layer: f'accuracy/{layer}' for layer in LAYERS}  # noqa: RUF012 (ClassVar, as in TrunkStage)
     GRAD_NORMS = 'per_network'
 
-    def plan(self, config):
-        """As TrunkStage.plan."""
+    def get_steps_and_batch_size(self, config):
+        """As TrunkStage.get_steps_and_batch_size."""
         options = config.layerwise
-        return presets.plan(
+        return presets.get_steps_and_batch_size(
             PRESETS[options.preset], self.num_images, batch_size=options.batch_size, epochs=options.epochs
         )
 
@@ -49,7 +49,7 @@ class Stage(TrunkStage):
 
     def make_optimiser(self, config):
         """As TrunkStage.make_optimiser: the preset's."""
-        preset, (steps, _) = PRESETS[config.layerwise.preset], self.plan(config)
+        preset, (steps, _) = PRESETS[config.layerwise.preset], self.get_steps_and_batch_size(config)
 
         def is_bias(path):
             return path[-1].key.endswith('_bias')
@@ -92,10 +92,10 @@ class Stage(TrunkStage):
         }
         return values, {'heads': updates.get('batch_stats', {})}
 
-    def compute_metrics(self, predicted, dataset):
+    def compute_metrics(self, outputs, dataset):
         """As TrunkStage.compute_metrics: {'accuracy/LAYER': in [0, 1]} from the counts of `make_counter`."""
         del dataset
-        correct, count = predicted
+        correct, count = outputs
         return {f'accuracy/{layer}': correct[layer][0, 0] / count for layer in LAYERS}
 
     def sample_batch(self, config):

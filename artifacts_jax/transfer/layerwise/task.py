@@ -19,7 +19,9 @@ SPLITS = ('probe_train', 'test')  # the splits of the data that this task needs
 
 def check(config: ConfigDict, devices: Devices) -> None:
     """Raises ConfigError if the batch size is not divisible by the devices, or the crops do not fit images or trunk."""
-    _, batch_size = presets.plan(PRESETS[config.layerwise.preset], 1, batch_size=config.layerwise.batch_size)
+    _, batch_size = presets.get_steps_and_batch_size(
+        PRESETS[config.layerwise.preset], 1, batch_size=config.layerwise.batch_size
+    )
     devices.check_batch('layerwise.batch_size', batch_size)
     size = stage.get_crop_size(config)
     if size > config.data.size:
@@ -40,7 +42,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Datasets:
     return datasets
 
 
-def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
+def list_entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
     """Returns {preset: the trained network}."""
     return {config.layerwise.preset: networks['learned']}
 
@@ -61,13 +63,13 @@ def evaluate(run: Run, data: Datasets, entry: Entry) -> dict:
     num_classes = splits.count_classes(config.data, 'probe_train', train, stage=NAME)
     count_correct = stage.make_counter(num_classes, config, run.devices)
     training = stage.Stage(
-        NAME=entry.name, num_images=train.num_examples, num_classes=num_classes, predict=count_correct
+        NAME=entry.name, num_images=train.num_examples, num_classes=num_classes, evaluate_fn=count_correct
     )
     state = run.train(training, entry, {'train': train, 'test': test})
     row = {
         'dataset': config.data.name,
         'train': train.num_used,
-        'steps': training.plan(config)[0],
+        'steps': training.get_steps_and_batch_size(config)[0],
         'rates': [PRESETS[entry.key].rate * factor for factor in config.layerwise.rate_factors],
         'layers': _compute_accuracies(*count_correct(state.variables, test)),
     }
@@ -106,7 +108,7 @@ def table(all_results: dict) -> str:
 
 def format_setting(name: str, preset: str, row: dict) -> str:
     """Returns a line with the setting of a row, and the published setting on ImageNet."""
-    steps, _ = presets.plan(PRESETS[preset], published.IMAGENET_IMAGES[0])
+    steps, _ = presets.get_steps_and_batch_size(PRESETS[preset], published.IMAGENET_IMAGES[0])
     ours = published.Setting(row['train'], row['layers'][LAYERS[0]][0]['count'], row['steps'])
     return published.format_setting(name, row['dataset'], ours, published.Setting(*published.IMAGENET_IMAGES, steps))
 

@@ -72,7 +72,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Data:
     return data
 
 
-def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
+def list_entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
     """Returns {'LAYER/PART': the trained network}, where PART is 'all' or 'low_shot'."""
     options = config.voc_svm
     keys = [f'{layer}/{part}' for layer in LAYERS if layer in options.layers for part in PARTS if part in options.parts]

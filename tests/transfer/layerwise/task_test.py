@@ -43,7 +43,7 @@ def trained(datasets, photograph_folder, tmp_path_factory):
         config = small(photograph_folder, preset=preset, **options)
         count = stage.make_counter(2, config, devices)
         training = stage.Stage(
-            NAME='layerwise/test', num_images=datasets['train'].num_examples, num_classes=2, predict=count
+            NAME='layerwise/test', num_images=datasets['train'].num_examples, num_classes=2, evaluate_fn=count
         )
         base = loop.make_initial_state(artifacts, config, devices, None).variables
         folder = folder or tmp_path_factory.mktemp('layerwise')

@@ -65,8 +65,8 @@ class Stage(TrunkStage):
 
     PROGRESS_METRICS = {'mAP': 'map'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
 
-    def plan(self, config):
-        """As TrunkStage.plan."""
+    def get_steps_and_batch_size(self, config):
+        """As TrunkStage.get_steps_and_batch_size."""
         options = config.voc_classification
         return options.steps or get_preset(config).steps, options.batch_size
 
@@ -86,7 +86,7 @@ class Stage(TrunkStage):
 
     def make_optimiser(self, config):
         """As TrunkStage.make_optimiser: the preset's."""
-        preset, (steps, _) = get_preset(config), self.plan(config)
+        preset, (steps, _) = get_preset(config), self.get_steps_and_batch_size(config)
         rate = config.voc_classification.learning_rate or preset.rate
         halved = max(1, round(preset.halved * steps / preset.steps))
         return caffe_sgd.caffe_sgd(
@@ -122,10 +122,10 @@ class Stage(TrunkStage):
             new_params['head']['fc8'] = params['head']['fc8']
         return new_params
 
-    def compute_metrics(self, predicted, dataset):
+    def compute_metrics(self, outputs, dataset):
         """As TrunkStage.compute_metrics: {'map': in %} from the scores of `make_scorer`."""
         del dataset
-        value = average_precision.mean(average_precision.compute_per_class(*predicted))
+        value = average_precision.mean(average_precision.compute_per_class(*outputs))
         return {'map': 100 * (value or 0.0)}
 
     def sample_batch(self, config):

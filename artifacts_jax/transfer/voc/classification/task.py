@@ -38,7 +38,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> dict[str, Sequence]:
     return records
 
 
-def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
+def list_entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
     """Returns {choice of voc_classification.train: the trained network}."""
     return {config.voc_classification.train: networks['learned']}
 
@@ -57,7 +57,7 @@ def evaluate(run: Run, data: dict[str, Sequence], entry: Entry) -> dict:
     }
     run.track_skipped(*images.values())
     score = stage.make_scorer(config, run.devices)
-    state = run.train(stage.Stage(NAME=entry.name, predict=score), entry, images)
+    state = run.train(stage.Stage(NAME=entry.name, evaluate_fn=score), entry, images)
     values = {}
     for name, count in (('map_1_crop', 1), ('map', stage.CROPS)):
         scores, labels = score(state.variables, images['test'], crops=count)

@@ -40,8 +40,8 @@ class Stage(TrunkStage):
 
     PROGRESS_METRICS = {'mAP': 'map'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
 
-    def plan(self, config):
-        """As TrunkStage.plan."""
+    def get_steps_and_batch_size(self, config):
+        """As TrunkStage.get_steps_and_batch_size."""
         options = config.voc_detection
         return options.steps or scales.PRESETS[options.preset].steps, options.batch_size
 
@@ -60,7 +60,7 @@ class Stage(TrunkStage):
 
     def make_optimiser(self, config):
         """As TrunkStage.make_optimiser: SGD with the schedule of the preset."""
-        preset, (steps, _) = scales.PRESETS[config.voc_detection.preset], self.plan(config)
+        preset, (steps, _) = scales.PRESETS[config.voc_detection.preset], self.get_steps_and_batch_size(config)
         rate = config.voc_detection.learning_rate or preset.learning_rate
         drop_step = max(1, round(preset.drop_step * steps / preset.steps))
 
@@ -107,13 +107,13 @@ class Stage(TrunkStage):
         head = rescaling.initialise_connected(key, params['head'], pooled, config.voc_detection.hidden)
         return {**params, 'head': head}
 
-    def compute_metrics(self, predicted, dataset):
+    def compute_metrics(self, outputs, dataset):
         """Returns {'map': mean average precision in %} of the detections; 0 without objects."""
-        return {'map': 100 * (average_precision.mean(compute_average_precisions(dataset.records, predicted)) or 0.0)}
+        return {'map': 100 * (average_precision.mean(compute_average_precisions(dataset.records, outputs)) or 0.0)}
 
     def plot(self, state, dataset, folder):
         """Writes detections.png with the first test images."""
-        detected = self.predict(state.variables, dataset, limit=detections.NUM_PHOTOGRAPHS)
+        detected = self.evaluate_fn(state.variables, dataset, limit=detections.NUM_PHOTOGRAPHS)
         if processes.is_first():
             detections.plot_detections(folder / detections.FIGURE, dataset.records, detected, step=int(state.step))
 

@@ -87,7 +87,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Data:
     return Data(config, datasets, records)
 
 
-def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
+def list_entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
     """Returns {PRESET_frozenN: the trained network}, where N is the number of frozen layers."""
     options = config.voc_detection
     return {f'{options.preset}_frozen{options.frozen}': networks['learned']}
@@ -108,7 +108,7 @@ def evaluate(run: Run, data: Data, entry: Entry) -> dict:
     run.track_skipped(*opened.values())
     if processes.is_first():
         print(f'{NAME}: {scales.describe_padded_sizes(opened["train"].padded_sizes)}', flush=True)
-    state = run.train(stage.Stage(NAME=entry.name, predict=detect), entry, opened)
+    state = run.train(stage.Stage(NAME=entry.name, evaluate_fn=detect), entry, opened)
     detector.save(folder / 'export', state.variables, config, {'stage': entry.name, 'step': int(state.step)})
     test = opened['test']
     detected = detect(state.variables, test)

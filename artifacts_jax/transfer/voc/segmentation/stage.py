@@ -61,8 +61,8 @@ class Stage(TrunkStage):
     PROGRESS_METRICS = {'mIoU': 'miou'}  # noqa: RUF012 (ClassVar, as in TrunkStage)
     ACCUMULATES = True
 
-    def plan(self, config):
-        """As TrunkStage.plan."""
+    def get_steps_and_batch_size(self, config):
+        """As TrunkStage.get_steps_and_batch_size."""
         options = config.voc_segmentation
         return options.steps or PRESETS[options.preset].steps, options.batch_size
 
@@ -74,7 +74,7 @@ class Stage(TrunkStage):
 
     def make_optimiser(self, config):
         """As TrunkStage.make_optimiser: SGD with the schedule and update rules of the preset."""
-        options, (steps, _) = config.voc_segmentation, self.plan(config)
+        options, (steps, _) = config.voc_segmentation, self.get_steps_and_batch_size(config)
         preset = PRESETS[options.preset]
         drops = {max(1, round(n * steps / preset.steps)): DROP for n in preset.drop_steps}
 
@@ -113,15 +113,15 @@ class Stage(TrunkStage):
         head = rescaling.initialise_connected(key, params['head'], windows, config.voc_segmentation.hidden)
         return {**params, 'head': head}
 
-    def compute_metrics(self, predicted, dataset):
+    def compute_metrics(self, outputs, dataset):
         """Returns {'miou': mean IoU, 'pixel_accuracy'} of the predictions, in %; 0 instead of nan."""
-        counts, _ = segmenter.compute_confusion(dataset.records, predicted)
+        counts, _ = segmenter.compute_confusion(dataset.records, outputs)
         metrics = {'miou': confusion.mean_iou(counts), 'pixel_accuracy': confusion.pixel_accuracy(counts)}
         return {name: 100 * float(np.nan_to_num(value)) for name, value in metrics.items()}
 
     def plot(self, state, dataset, folder):
         """Writes segmentation.png with the first test images."""
-        predicted = dict(self.predict(state.variables, dataset, limit=segmenter.NUM_PHOTOGRAPHS))
+        predicted = dict(self.evaluate_fn(state.variables, dataset, limit=segmenter.NUM_PHOTOGRAPHS))
         if processes.is_first():
             segmenter.plot_segmentations(folder / segmenter.FIGURE, dataset.records, predicted, step=int(state.step))
 

@@ -30,7 +30,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> lists.Lists:
     return datasets.cache(key, lambda: lists.open_lists(config))
 
 
-def entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
+def list_entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
     """Returns {preset: the trained network}."""
     return {config.voc_segmentation.preset: networks['learned']}
 
@@ -46,7 +46,7 @@ def evaluate(run: Run, data: lists.Lists, entry: Entry) -> dict:
     config, segment = run.config, segmenter.make_segment_fn(run.config, run.devices)
     train, tests = data.images(config)
     run.track_skipped(train, *tests.values())
-    first, training = next(iter(tests.values())), stage.Stage(NAME=entry.name, predict=segment)
+    first, training = next(iter(tests.values())), stage.Stage(NAME=entry.name, evaluate_fn=segment)
     state = run.train(training, entry, {'train': train, 'test': first})
     source = {'stage': entry.name, 'step': int(state.step)}
     segmenter.save(run.workdir / entry.name / 'export', state.variables, config, source)

@@ -58,7 +58,7 @@ def train(tree, start, tmp_path):
             name: stage.open_images(config, opened[split], split, side=24)
             for name, split in (('train', 'trainval'), ('test', 'test'))
         }
-        training = stage.Stage(NAME='voc_classification/test', predict=stage.make_scorer(config, devices))
+        training = stage.Stage(NAME='voc_classification/test', evaluate_fn=stage.make_scorer(config, devices))
         return loop.run(training, config, folder, devices, datasets, start)
 
     return train

@@ -76,7 +76,7 @@ def train(tree, start, tmp_path, monkeypatch):
     def train(devices=ONE, folder=tmp_path, **options):
         config = small(tree, **options)
         datasets = images(config, folder)
-        training = stage.Stage(NAME='voc_detection/test', predict=detector.make_detect_fn(config, devices))
+        training = stage.Stage(NAME='voc_detection/test', evaluate_fn=detector.make_detect_fn(config, devices))
         return loop.run(training, config, folder, devices, datasets, jax.device_put(start, devices.replicated))
 
     return train

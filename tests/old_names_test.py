@@ -9,7 +9,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from artifacts_jax import config as configuration
-from artifacts_jax import configs, renamed
+from artifacts_jax import configs, old_names
 from artifacts_jax.configs import default
 from artifacts_jax.training import keys, results
 
@@ -54,9 +54,9 @@ def test_flags_and_saved_configurations_take_old_names(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('name', ['stl10/linear/all', 'stl10', 'stl10.epochs', 'probe/learned', 'stl10x/y'])
 def test_names_are_replaced_whole(name):
-    old = renamed.to_old_name(name)
+    old = old_names.to_old_name(name)
     assert old == (name if name.startswith(('probe', 'stl10x')) else name.replace('stl10', 'transfer'))
-    assert renamed.to_new_name(old) == name
+    assert old_names.to_new_name(old) == name
 
 
 def test_random_keys_are_those_of_the_old_name():
@@ -89,9 +89,9 @@ def test_results_of_earlier_versions_are_read_with_new_names(tmp_path):
 
 
 def test_stages_keep_the_folder_that_an_earlier_version_created(tmp_path):
-    assert renamed.find_stage_folder(tmp_path, 'stl10/linear') == tmp_path / 'stl10' / 'linear'
+    assert old_names.find_stage_folder(tmp_path, 'stl10/linear') == tmp_path / 'stl10' / 'linear'
     (tmp_path / 'transfer').mkdir()
-    assert renamed.find_stage_folder(tmp_path, 'stl10/linear') == tmp_path / 'transfer' / 'linear'
-    assert renamed.find_stage_folder(tmp_path, 'layerwise/fair') == tmp_path / 'layerwise' / 'fair'
+    assert old_names.find_stage_folder(tmp_path, 'stl10/linear') == tmp_path / 'transfer' / 'linear'
+    assert old_names.find_stage_folder(tmp_path, 'layerwise/fair') == tmp_path / 'layerwise' / 'fair'
     (tmp_path / 'stl10').mkdir()
-    assert renamed.find_stage_folder(tmp_path, 'stl10/linear') == tmp_path / 'stl10' / 'linear'
+    assert old_names.find_stage_folder(tmp_path, 'stl10/linear') == tmp_path / 'stl10' / 'linear'
