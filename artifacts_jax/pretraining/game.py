@@ -40,12 +40,12 @@ class ExampleKeys(NamedTuple):
     history: Keys  # which fake of the history buffer replaces the current one
 
     @property
-    def discriminator_update_dropout(self) -> Key[Array, ' 2*B']:
+    def discriminator_update_dropout(self) -> Key[Array, ' two_B']:
         """Dropout keys of the discriminator's update, two per example, first those of the real images."""
         return jnp.concatenate([self.real_dropout, self.fake_dropout])
 
     @property
-    def generator_update_dropout(self) -> Key[Array, ' 2*B']:
+    def generator_update_dropout(self) -> Key[Array, ' two_B']:
         """Dropout keys of the generator's update, two per example, first those of the real images."""
         return jnp.concatenate([self.generator_real_dropout, self.generator_fake_dropout])
 
@@ -148,7 +148,7 @@ class Game:
         params: dict,
         real: Float[Array, 'B H W 3'],
         fake: Float[Array, 'B H W 3'],
-        dropout_keys: Key[Array, ' 2*B'],
+        dropout_keys: Key[Array, ' two_B'],
     ) -> DiscriminatorPass:
         """Runs a discriminator on [real; fake] as one batch, so that batch norm uses the statistics of both."""
         discriminator = architecture.make_discriminator(self.config, self.axis_name)
