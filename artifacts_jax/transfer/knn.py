@@ -27,7 +27,7 @@ from artifacts_jax.transfer.neighbours import Nearest
 
 NAME = 'knn'
 SPLITS = ('probe_train', 'test')  # the splits of the data that this task needs
-entries = list_networks
+list_entries = list_networks
 BLOCK = 2048  # images of the bank in a block
 QUERIES = 1024  # test images that a device compares with a block at a time
 

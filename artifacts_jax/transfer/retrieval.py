@@ -27,7 +27,7 @@ from artifacts_jax.training.evaluation import Entry, Run, list_networks
 
 NAME = 'retrieval'
 SPLITS = ('probe_train', 'test')  # the splits of the data that this task needs
-entries = list_networks
+list_entries = list_networks
 RECALLS = (1, 10)
 RANKING_BYTES = 16  # memory that a query needs for each image of the gallery, while it is ranked
 

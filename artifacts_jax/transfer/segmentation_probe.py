@@ -31,7 +31,7 @@ from artifacts_jax.transfer import confusion
 
 NAME = 'segmentation_probe'
 SPLITS = ()  # none: this task opens its own data
-entries = list_networks
+list_entries = list_networks
 FIGURE, FIGURE_IMAGES = 'segmentation_probe.png', 5
 
 
