@@ -253,7 +253,7 @@ def write_arrays(folder, count, labels):
 @pytest.mark.parametrize(
     ('count', 'labels', 'reason'),
     [
-        (6, None, 'data.probe_train=train: this split of .* has images without labels'),
+        (6, None, "split 'train' of .* has no labels"),
         (6, np.zeros(6, int), 'has a single class'),
         (1, np.ones(1, int), r'probe.held_out=0.1 of 1 training images is 0'),
     ],

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from artifacts_jax.transfer.voc.detection import targets
-from tests.models.boxes_test import move
+from tests.models.boxes_test import encode_box
 from tests.transfer.voc.detection.targets_test import CLASSES, image, matched
 
 MEANS = np.random.default_rng(0).normal(0, 0.1, (CLASSES, 4)).astype(np.float32)
@@ -23,7 +23,7 @@ def list_candidates(arguments):
     for box, n, iou in matched(*arguments):
         label = arguments[3][n]
         if iou >= 0.5:
-            target = (np.array(move(box, arguments[2][n])) - MEANS[label]) / DEVIATIONS[label]
+            target = (np.array(encode_box(box, arguments[2][n])) - MEANS[label]) / DEVIATIONS[label]
             foreground.append((*box, label + 1, *target.round(3)))
         elif iou >= 0.1:
             background.append((*box, 0, 0, 0, 0, 0))

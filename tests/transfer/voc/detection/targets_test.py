@@ -8,7 +8,7 @@ import numpy as np
 from artifacts_jax.data.voc import annotations
 from artifacts_jax.models import boxes as geometry
 from artifacts_jax.transfer.voc.detection import targets
-from tests.models.boxes_test import covered, move
+from tests.models.boxes_test import encode_box, pixels_of
 
 CLASSES, WIDTH = 4, 40
 match_objects = jax.jit(targets.match_objects)
@@ -42,7 +42,8 @@ def matched(proposals, valid_proposals, objects, labels, valid_objects):
     rois = [(objects[n], n) for n in valid_indices] + [(box, None) for box in proposals[valid_proposals]]
     for box, own in rois:
         ious = [
-            len(covered(box) & covered(objects[n])) / len(covered(box) | covered(objects[n])) for n in valid_indices
+            len(pixels_of(box) & pixels_of(objects[n])) / len(pixels_of(box) | pixels_of(objects[n]))
+            for n in valid_indices
         ]
         n = valid_indices[int(np.argmax(ious))] if own is None else own
         yield box, n, max(ious)
@@ -75,7 +76,7 @@ def test_statistics_cover_all_foreground_and_its_mirror_images():
                 goal, label = arguments[2][n], arguments[3][n]
                 for mirrored in (False, True):
                     pair = [np.asarray(geometry.flip(x, WIDTH)) if mirrored else x for x in (box, goal)]
-                    deltas[label].append(move(*pair))
+                    deltas[label].append(encode_box(*pair))
     sums = [jax.tree.map(np.float64, compute_moments(*arguments, classes=CLASSES)) for arguments in images]
     sums = targets.add_mirrored(reduce(lambda a, b: jax.tree.map(np.add, a, b), sums))
     means, deviations = targets.compute_statistics(sums)
