@@ -145,8 +145,9 @@ def declare_flags() -> None:
     flags.DEFINE_string('images', None, 'folder of images; subfolders are included')
     flags.DEFINE_string('out', None, 'folder for the pictures and the table')
     flags.DEFINE_float(
-        'least', 0.5, 'of a detector, the lowest score of a box that is written and drawn', lower_bound=0, upper_bound=1
+        'min_score', 0.5, 'detector: minimum score of the boxes to write and draw', lower_bound=0, upper_bound=1
     )
+    flags.DEFINE_alias('least', 'min_score')  # the name before version 0.2
     flags.DEFINE_string(
         'proposals', '', 'of a detector, a .npz file of region proposals; by default selective search is run'
     )
@@ -160,7 +161,7 @@ def main():
         raise configuration.ConfigError(f'--out={options.out} is a file; expected a folder')
     if not images.is_dir():
         raise configuration.ConfigError(f'--images={options.images} is not a directory')
-    predict_folder(options.export, images, out, min_score=options.least, proposals=options.proposals)
+    predict_folder(options.export, images, out, min_score=options.min_score, proposals=options.proposals)
 
 
 if __name__ == '__main__':

@@ -79,6 +79,9 @@ def test_wrong_arguments_are_errors(export, images, tmp_path, forks):
     printed = forks.refused('--export=x', f'--images={images}/a.png', f'--out={tmp_path}/out', module='predict')
     assert 'is not a directory' in printed
     assert not (tmp_path / 'out').exists()
+    assert '--min_score=2: 2.0 is not a number' in forks.refused(
+        '--export=x', '--least=2', module='predict'
+    )  # old name
 
 
 @pytest.mark.slow
@@ -88,6 +91,8 @@ def test_a_folder_named_labels_is_an_error(config, images, tmp_path):
     with pytest.raises(configuration.ConfigError, match=r'labels/a\.png: labels/ is reserved for'):
         predict.predict_folder(str(tmp_path / 'seg'), images, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
+    # The old name of --min_score.
+    assert 'upper bound of 1.0' in forks.refused('--export=x', '--least=2', module='predict').replace(',', '')
 
 
 @pytest.mark.slow

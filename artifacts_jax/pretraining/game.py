@@ -1,10 +1,10 @@
 """The adversarial training step of the `artifacts` stage (paper, section 3): generator against discriminator.
 
-Adversarial training is a game of two players. A `Game` holds the networks and settings of one training step. Its
-methods are pure functions of one microbatch and are called in this order: `make_examples`, `run_discriminator`,
-`compute_discriminator_gradients`, `compute_generator_gradients`. Gradients are chained with explicit VJPs
-(vector-Jacobian products): from the losses to the discriminator's outputs, then to its parameters and the fakes, then
-to the generator's parameters. One forward pass can thus serve both losses.
+Adversarial training is a game of two players. A `Game` holds the networks and settings of one training step. A step
+calls its methods `make_examples`, `compute_discriminator_gradients` and `compute_generator_gradients`, in this order.
+If the discriminator is updated between them, the step calls `run_discriminator` again. Methods are pure functions of
+one microbatch. Gradients are chained with explicit VJPs (vector-Jacobian products): from the losses to the
+discriminator's outputs, then to its parameters and the fakes, then to the generator's parameters.
 """
 
 import dataclasses
@@ -32,11 +32,11 @@ class ExampleKeys(NamedTuple):
 
     augment: Keys  # random crop, flip and colour jitter of the image
     mask: Keys  # which entries of the features are dropped
-    real_dropout: Keys  # the discriminator's update: dropout on the real examples
-    fake_dropout: Keys  # the discriminator's update: dropout on the fakes
-    generator_real_dropout: Keys  # the generator's update: the discriminator's dropout on the real examples
-    generator_fake_dropout: Keys  # the generator's update: the discriminator's dropout on the fakes
-    noise: Keys  # input noise of the GAN generator
+    real_dropout: Keys  # discriminator update: the discriminator's dropout on the real examples
+    fake_dropout: Keys  # discriminator update: the discriminator's dropout on the fakes
+    generator_real_dropout: Keys  # generator update: the discriminator's dropout on the real examples
+    generator_fake_dropout: Keys  # generator update: the discriminator's dropout on the fakes
+    noise: Keys  # input noise of the generator 'gan', a plain GAN without repair
     history: Keys  # which fake of the history buffer replaces the current one
 
     @property
@@ -56,7 +56,7 @@ class Batch(NamedTuple):
     images: Float[Array, 'B H W 3']  # in [-1, 1]
     mask: Float[Array, 'B M N 1']  # 1 kept, 0 dropped
     keys: ExampleKeys
-    index: Int[Array, ' B']  # type: ignore[assignment]  # (replaces tuple.index) positions in the global batch
+    index: Int[Array, ' B']  # type: ignore[assignment]  # positions in the global batch (hides the method tuple.index)
 
 
 class Examples(NamedTuple):
@@ -98,12 +98,12 @@ class Ratio(NamedTuple):
 
 
 class NetworkGradients(NamedTuple):
-    """Gradients and metrics of one network for a microbatch: each device's shares, whose sum is the global mean."""
+    """Gradients and metrics of one network: this device's terms of a sum over devices, which is the global mean."""
 
     gradients: PyTree  # with respect to the network's parameters
     metrics: dict  # {name: scalar or Ratio}
     batch_stats: PyTree  # the network's updated running averages of batch norm
-    fake: Float[Array, 'B H W 3'] | None = None  # the generator's fakes for the history buffer, None without a buffer
+    fake: Float[Array, 'B H W 3'] | None = None  # fakes for the history buffer, None without a buffer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Game:
 
     Args:
       state: with the networks 'discriminator' and 'repair' (or 'gan'), and the frozen 'encoder' and 'decoder'.
-      kept_fraction: the fraction of mask entries that are kept in the global batch; it can differ in a microbatch.
+      kept_fraction: the fraction of mask entries that are kept in the whole global batch, not only in a microbatch.
       num_added: the number of fakes added to the history buffer so far.
       config: the run's configuration.
       axis_name: the devices' axis under pmap.
@@ -224,8 +224,7 @@ def compute_eval_outputs(
     real_outputs, fake_outputs = (
         discriminator.apply(select_discriminator(variables), examples)[0] for examples in (real, fake)
     )
-    # mypy does not know that make_fake_examples returns a pair only if `mutable` is among its options.
-    return EvalOutputs(phi, real, fake, real_outputs, fake_outputs)  # type: ignore[arg-type]
+    return EvalOutputs(phi, real, fake, real_outputs, fake_outputs)  # type: ignore[arg-type]  # `fake` is no pair here
 
 
 def select_discriminator(variables: dict) -> dict:
@@ -240,7 +239,7 @@ def make_real_examples(
     phi: Float[Array, 'B M N C'],
     config: ConfigDict,
 ) -> Float[Array, 'B H W 3']:
-    """Returns the real examples in [-1, 1]: decoded from the features phi, or the images (`artifacts.real='input'`).
+    """Returns the real examples in [-1, 1]: images decoded from phi, or with artifacts.real='input' the input images.
 
     Decoded images pass through the autoencoder `artifacts.rounds` times, as the fakes do. Otherwise the discriminator
     could detect the fakes by the blur of the additional autoencoder passes.
@@ -272,7 +271,7 @@ def make_fake_examples(
     return generator.apply(variables, phi, mask, method='fake', **options)
 
 
-def compute_correct(
+def compare_predictions(
     real_logits: Float[Array, 'B 2'],
     fake_logits: Float[Array, 'B 2'],
     mask_logits: Float[Array, 'B M N 1'],
@@ -287,13 +286,13 @@ def compute_correct(
 
 
 def _compute_metrics(outputs, mask, axis_name):
-    """Returns this device's shares of the discriminator's accuracies and mean mask probabilities.
+    """Returns the discriminator's accuracies and mean mask probabilities: this device's terms, as in NetworkGradients.
 
-    'mask/on_kept' and 'mask/on_dropped' are the mean predicted probabilities of "kept" over kept and over dropped
-    entries of the fakes' masks. They are equal if the discriminator cannot predict the mask.
+    It predicts for each mask entry of a fake the probability that the entry is kept. 'mask/on_kept' is the mean over
+    the kept entries, 'mask/on_dropped' over the dropped ones. Both are equal if it cannot predict the mask.
     """
-    (real, fake), (_, mask_logits) = (jnp.split(x, 2) for x in outputs)
-    correct, probability = compute_correct(real, fake, mask_logits, mask), jax.nn.sigmoid(mask_logits)
+    (real_logits, fake_logits), (_, mask_logits) = (jnp.split(x, 2) for x in outputs)
+    correct, probability = compare_predictions(real_logits, fake_logits, mask_logits, mask), jax.nn.sigmoid(mask_logits)
     return {
         **{name: mean(x.astype(jnp.float32), axis_name) for name, x in correct.items()},
         'mask/on_kept': Ratio(mean(probability * mask, axis_name), mean(mask, axis_name)),

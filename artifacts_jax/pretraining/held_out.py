@@ -59,7 +59,7 @@ def _make_predictor(config, devices, datasets):
         variables, key = inputs
         _, mask, outputs = _compute_outputs(config, variables, batch, key)
         (real_logits, _), (fake_logits, mask_logits) = outputs.real_outputs, outputs.fake_outputs
-        correct = game.compute_correct(real_logits, fake_logits, mask_logits, mask)
+        correct = game.compare_predictions(real_logits, fake_logits, mask_logits, mask)
         mask_accuracy = correct['accuracy/mask'].mean(axis=(1, 2, 3))
         return {**correct, 'accuracy/mask': mask_accuracy, 'mask_logits': mask_logits, 'kept': mask > 0}
 

@@ -1,4 +1,4 @@
-"""The only training loop: it restores, steps, logs, evaluates, plots, saves, and stops on preemption."""
+"""The training loop of all stages: it restores, steps, logs, evaluates, plots, saves, and stops on preemption."""
 
 import contextlib
 from functools import partial
@@ -20,7 +20,7 @@ from artifacts_jax.training.interruption import Interruption
 from artifacts_jax.training.report import NullReport, Report
 from artifacts_jax.training.state import State
 
-STOP = 'stop'  # entry of each batch [B]: True if the process that loaded the example received a stop signal
+STOP = 'stop'  # batch key of the stop flags, bool [B]: True if the process of the example received a stop signal
 NONFINITE_FOLDER = 'nonfinite'  # subfolder of a stage: the batch and PRNG key of each step with a NaN or infinite loss
 
 
@@ -47,8 +47,8 @@ def run(
 ) -> State:
     """Trains a stage to its last step and returns the final state, read back from the last checkpoint.
 
-    If the base variables or the settings have changed since an earlier call, the stage's checkpoints and metrics are
-    moved to its folder 'replaced', and training restarts from step 0.
+    If the trained variables of the earlier stage (`base`) or the settings have changed since an earlier call, the
+    stage's checkpoints and metrics are moved to its folder 'replaced', and training restarts from step 0.
 
     Args:
       stage: a module or an object with NAME, BASE (the stage that this one builds on, or None), PROGRESS_METRICS,
@@ -69,7 +69,7 @@ def run(
     """
     key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.get_steps_and_batch_size(config)
     devices.check_batch('batch_size', batch_size, config.accumulate)
-    folder = find_stage_folder(workdir, stage.NAME) / 'checkpoints'
+    folder = find_stage_folder(workdir, stage.NAME) / 'checkpoints'  # also finds the folder of a renamed stage
     # Provenance: the base variables and the settings that the checkpoints are computed from.
     provenance = f'{trees.compute_fingerprint(base)} {settings_digest}'.strip() if base else settings_digest
     _move_if_outdated(folder.parent, provenance)
@@ -88,7 +88,8 @@ def run(
                     _check_and_log, report, checkpoints, key, getattr(stage, 'SUPPORTS_REPLAY', False)
                 )
                 run_actions = _make_periodic_actions(stage, config, devices, datasets, checkpoints, report)
-                batches, unchecked = datasets['train'].train_batches(batch_size, start_step=start), None
+                batches = datasets['train'].train_batches(batch_size, start_step=start)
+                previous = None  # (step, metrics, batch) of the previous step, not yet checked for NaN
                 if start == 0:
                     run_actions(state, {'eval'})
                 for step in range(start + 1, steps + 1):
@@ -97,11 +98,11 @@ def run(
                     with report.time_section('compilation') if step == start + 1 else contextlib.nullcontext():
                         state, values = train_step(state, devices.put({**batch, STOP: stop_flags}), key)
                     # Metrics are fetched one step late, so that the devices never wait for the host.
-                    should_stop = check_and_log(unchecked) if unchecked else False
-                    actions, unchecked = _list_actions(step, steps, config), (step, values, batch)
+                    should_stop = check_and_log(previous) if previous else False
+                    actions, previous = _list_actions(step, steps, config), (step, values, batch)
                     if actions or should_stop:
-                        should_stop |= check_and_log(unchecked)
-                        unchecked = None
+                        should_stop |= check_and_log(previous)
+                        previous = None
                         run_actions(state, actions, should_stop)
                 del state, batches
                 checkpoints.finish()
@@ -138,11 +139,11 @@ def check_finished(stage, config: ConfigDict, workdir: Path, *, alternative: str
     _check_complete(stage, config, workdir, info.step if info else 0, alternative)
 
 
-def _check_complete(stage, config, workdir, completed, alternative=''):
+def _check_complete(stage, config, workdir, step, alternative=''):
     steps, _ = stage.get_steps_and_batch_size(config)
-    if completed != steps:
+    if step != steps:
         raise CheckpointError(
-            f'{stage.NAME} is at step {completed:,} of {steps:,} in {workdir}: run this stage first (add it to'
+            f'{stage.NAME} is at step {step:,} of {steps:,} in {workdir}: run this stage first (add it to'
             f' --config.stages){", or give " if alternative else ""}{alternative}'
         )
 
@@ -173,7 +174,7 @@ def load_newest_state(stage, config: ConfigDict, workdir: Path, devices: Devices
     if not folder.is_dir():
         raise CheckpointError(f'no checkpoint of the stage {stage.NAME} in {workdir}: run it first')
     with Checkpoints(folder, config, devices.replicated) as checkpoints:
-        # The moving average is part of the training state (the optimiser's state), which is not read otherwise.
+        # The moving average is stored with the optimiser's state. Without it, only the variables are read.
         state = checkpoints.restore(compute_state_shapes(stage, config), training=use_ema)
     return state.replace(params=state.ema) if use_ema else state
 
@@ -255,9 +256,9 @@ def _add_stop_metric(train_step):
     return step
 
 
-def _check_and_log(report, checkpoints, key, supports_replay, unchecked):
+def _check_and_log(report, checkpoints, key, supports_replay, previous):
     """Raises NonFiniteError if a value of a step is NaN or infinite, else logs the step; returns whether to stop."""
-    step, values, batch = unchecked
+    step, values, batch = previous
     values = jax.device_get(values)
     should_stop = bool(values.pop(STOP))
     for name in metrics.find_nonfinite(values):
@@ -272,7 +273,7 @@ def _check_and_log(report, checkpoints, key, supports_replay, unchecked):
         raise NonFiniteError(
             f'{name} is {values[name]} at step {step:,} of {report.stage}: '
             + ('there is no checkpoint' if last is None else f'restart from {checkpoints.folder / str(last)}')
-            + f'; the batch and key of this step are in {path}'
+            + f'; the batch and PRNG key of this step are in {path}'
             + ('; to run this step again, add --replay to the same command' if supports_replay else '')
         )
     report.log_train(step, values)

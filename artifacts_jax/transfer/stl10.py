@@ -69,7 +69,7 @@ def open_data(config: ConfigDict, datasets: Datasets) -> Data:
     if options.folds:
         fold_shape = {'num_folds': options.num_folds, 'fold_size': options.fold_size}
         indices = read_folds(options.folds, num_examples=train.num_examples, **fold_shape)
-        # The file counts examples in the order of the data set on disk; `train` may be shuffled.
+        # Indices in the file refer to the order of the data set on disk; `train` may be shuffled.
         positions = np.argsort(splits.compute_original_order(config.data, config.data.probe_train))[indices]
         _ = train.subset(positions[0])  # raises now for streamed data, not after hours of training on all images
     return Data(train, datasets['test'], num_classes, positions, {})
@@ -89,11 +89,11 @@ def check_results(config: ConfigDict, all_results: dict) -> None:
 def list_entries(config: ConfigDict, networks: dict[str, Network]) -> dict[str, Network]:
     """Returns {'PROTOCOL/SUBSET': the trained network}, one entry for each row of the results.
 
-    Subsets are 'all' and 'fold_1', ... ('held_out_fold_1', ...), numbered as the lines of the fold file. The row of the
-    last entry, 'folds' ('held_out_folds'), is the mean over all folds, which `evaluate` computes.
+    Subsets are 'all', then 'fold_1', 'fold_2', ..., one for each line of the fold file, then 'folds', the mean over all
+    folds. With stl10.fold_protocol='held_out', the names of folds begin with 'held_out_'.
     """
     folds = _fold_names(config) if config.stl10.folds else []
-    subsets = [ALL, *folds, *([_summary_name(config)] if folds else [])]
+    subsets = [ALL, *folds, *([_mean_name(config)] if folds else [])]
     return {f'{protocol}/{subset}': networks['learned'] for protocol in config.stl10.protocols for subset in subsets}
 
 
@@ -104,16 +104,21 @@ def evaluate(run: Run, data: Data, entry: Entry) -> dict:
     too.
 
     Returns:
-      {'accuracy' in %, 'correct': predictions, 'count': test images, 'train': training images}. For the mean over
-      folds {'mean', 'deviation', 'ddof': 1, 'folds', 'train'}, with the sample standard deviation.
+      {'accuracy' in %, 'correct', 'count', 'train'}: the numbers of correct predictions, test images and training
+      images. For the mean over folds {'mean', 'deviation', 'ddof': 1, 'folds', 'train'}, with the sample standard
+      deviation.
     """
     protocol, _, subset = entry.key.partition('/')
     _remove_fold_checkpoints(run, entry.rows)
-    if subset == _summary_name(run.config):
+    if subset == _mean_name(run.config):
         rows = [entry.rows[protocol][name] for name in _fold_names(run.config)]
         accuracies = [row['accuracy'] for row in rows]
-        spread = {'mean': statistics.mean(accuracies), 'deviation': statistics.stdev(accuracies), 'ddof': 1}
-        return {**spread, 'folds': len(rows), 'train': rows[0]['train']}
+        statistics_of_folds = {
+            'mean': statistics.mean(accuracies),
+            'deviation': statistics.stdev(accuracies),
+            'ddof': 1,
+        }
+        return {**statistics_of_folds, 'folds': len(rows), 'train': rows[0]['train']}
     count_correct = classifier.make_counter(protocol, data.num_classes, run.config, run.devices)
     count_correct = data.count_functions.setdefault(protocol, count_correct)
     images = data.select(subset)
@@ -223,7 +228,7 @@ def _fold_names(config):
     return [f'{FOLD_PREFIX[config.stl10.fold_protocol]}_{n}' for n in range(1, config.stl10.num_folds + 1)]
 
 
-def _summary_name(config):
+def _mean_name(config):
     return f'{FOLD_PREFIX[config.stl10.fold_protocol]}s'
 
 
