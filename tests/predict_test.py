@@ -91,8 +91,6 @@ def test_a_folder_named_labels_is_an_error(config, images, tmp_path):
     with pytest.raises(configuration.ConfigError, match=r'labels/a\.png: labels/ is reserved for'):
         predict.predict_folder(str(tmp_path / 'seg'), images, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
-    # The old name of --min_score.
-    assert 'upper bound of 1.0' in forks.refused('--export=x', '--least=2', module='predict').replace(',', '')
 
 
 @pytest.mark.slow
