@@ -1,10 +1,10 @@
 """The adversarial training step of the `artifacts` stage (paper, section 3): generator against discriminator.
 
-Adversarial training is a game of two players. A `Game` holds the networks and settings of one training step. A step
-calls its methods `make_examples`, `compute_discriminator_gradients` and `compute_generator_gradients`, in this order.
-If the discriminator is updated between them, the step calls `run_discriminator` again. Methods are pure functions of
-one microbatch. Gradients are chained with explicit VJPs (vector-Jacobian products): from the losses to the
-discriminator's outputs, then to its parameters and the fakes, then to the generator's parameters.
+Adversarial training is a game of two players. A `Game` holds the networks and settings of one training step. The step
+calls three methods of `Game`, in this order: `make_examples`, `compute_discriminator_gradients` (one forward pass) and
+`compute_generator_gradients`. If it updates the discriminator before the generator's gradients, it repeats the forward
+pass with `run_discriminator`. Methods are pure functions of one microbatch. Gradients are chained with explicit VJPs
+(vector-Jacobian products): losses to discriminator outputs, to discriminator parameters and fakes, to the generator.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class ExampleKeys(NamedTuple):
     """PRNG keys of a batch: one array per random operation, one key per example; made by keys.example_keys."""
 
     augment: Keys  # random crop, flip and colour jitter of the image
-    mask: Keys  # which entries of the features are dropped
+    mask: Keys  # which positions of the feature map are dropped
     real_dropout: Keys  # discriminator update: the discriminator's dropout on the real examples
     fake_dropout: Keys  # discriminator update: the discriminator's dropout on the fakes
     generator_real_dropout: Keys  # generator update: the discriminator's dropout on the real examples
@@ -41,12 +41,12 @@ class ExampleKeys(NamedTuple):
 
     @property
     def discriminator_update_dropout(self) -> Key[Array, ' two_B']:
-        """Dropout keys of the discriminator's update, two per example, first those of the real images."""
+        """Dropout keys of the discriminator's update, [2B], B for the real images, then B for the fakes."""
         return jnp.concatenate([self.real_dropout, self.fake_dropout])
 
     @property
     def generator_update_dropout(self) -> Key[Array, ' two_B']:
-        """Dropout keys of the generator's update, two per example, first those of the real images."""
+        """Dropout keys of the generator's update, [2B], B for the real images, then B for the fakes."""
         return jnp.concatenate([self.generator_real_dropout, self.generator_fake_dropout])
 
 
@@ -98,7 +98,7 @@ class Ratio(NamedTuple):
 
 
 class NetworkGradients(NamedTuple):
-    """Gradients and metrics of one network: this device's terms of a sum over devices, which is the global mean."""
+    """Gradients and metrics of one network on this device; their sum over the devices is the global mean."""
 
     gradients: PyTree  # with respect to the network's parameters
     metrics: dict  # {name: scalar or Ratio}
@@ -224,7 +224,7 @@ def compute_eval_outputs(
     real_outputs, fake_outputs = (
         discriminator.apply(select_discriminator(variables), examples)[0] for examples in (real, fake)
     )
-    return EvalOutputs(phi, real, fake, real_outputs, fake_outputs)  # type: ignore[arg-type]  # `fake` is no pair here
+    return EvalOutputs(phi, real, fake, real_outputs, fake_outputs)  # type: ignore[arg-type]  # `fake` is an array here
 
 
 def select_discriminator(variables: dict) -> dict:
@@ -286,10 +286,10 @@ def compare_predictions(
 
 
 def _compute_metrics(outputs, mask, axis_name):
-    """Returns the discriminator's accuracies and mean mask probabilities: this device's terms, as in NetworkGradients.
+    """Returns the discriminator's accuracies and mean mask probabilities on this device, as in NetworkGradients.
 
-    It predicts for each mask entry of a fake the probability that the entry is kept. 'mask/on_kept' is the mean over
-    the kept entries, 'mask/on_dropped' over the dropped ones. Both are equal if it cannot predict the mask.
+    The discriminator predicts, for each position of a fake's mask, the probability that the position is kept.
+    'mask/on_kept' is its mean over kept positions, 'mask/on_dropped' over dropped ones: equal if it cannot predict it.
     """
     (real_logits, fake_logits), (_, mask_logits) = (jnp.split(x, 2) for x in outputs)
     correct, probability = compare_predictions(real_logits, fake_logits, mask_logits, mask), jax.nn.sigmoid(mask_logits)

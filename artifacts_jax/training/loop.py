@@ -20,7 +20,7 @@ from artifacts_jax.training.interruption import Interruption
 from artifacts_jax.training.report import NullReport, Report
 from artifacts_jax.training.state import State
 
-STOP = 'stop'  # batch key of the stop flags, bool [B]: True if the process of the example received a stop signal
+STOP = 'stop'  # extra entry of a batch, bool [B]: a process that received a stop signal sets its examples to True
 NONFINITE_FOLDER = 'nonfinite'  # subfolder of a stage: the batch and PRNG key of each step with a NaN or infinite loss
 
 
@@ -174,7 +174,7 @@ def load_newest_state(stage, config: ConfigDict, workdir: Path, devices: Devices
     if not folder.is_dir():
         raise CheckpointError(f'no checkpoint of the stage {stage.NAME} in {workdir}: run it first')
     with Checkpoints(folder, config, devices.replicated) as checkpoints:
-        # The moving average is stored with the optimiser's state. Without it, only the variables are read.
+        # The moving average is stored in the optimiser's state. If use_ema is False, that state is not read.
         state = checkpoints.restore(compute_state_shapes(stage, config), training=use_ema)
     return state.replace(params=state.ema) if use_ema else state
 
