@@ -20,7 +20,7 @@ from artifacts_jax.training.interruption import Interruption
 from artifacts_jax.training.report import NullReport, Report
 from artifacts_jax.training.state import State
 
-STOP = 'stop'  # extra entry of a batch, bool [B]: a process that received a stop signal sets its examples to True
+STOP = 'stop'  # extra entry of a batch, bool [B]: True for the examples of a process that received a stop signal
 NONFINITE_FOLDER = 'nonfinite'  # subfolder of a stage: the batch and PRNG key of each step with a NaN or infinite loss
 
 
@@ -69,7 +69,7 @@ def run(
     """
     key, (steps, batch_size) = keys.stage_key(config.seed, stage.NAME), stage.get_steps_and_batch_size(config)
     devices.check_batch('batch_size', batch_size, config.accumulate)
-    folder = find_stage_folder(workdir, stage.NAME) / 'checkpoints'  # also finds the folder of a renamed stage
+    folder = find_stage_folder(workdir, stage.NAME) / 'checkpoints'  # also finds a folder with an old name of the stage
     # Provenance: the base variables and the settings that the checkpoints are computed from.
     provenance = f'{trees.compute_fingerprint(base)} {settings_digest}'.strip() if base else settings_digest
     _move_if_outdated(folder.parent, provenance)
@@ -89,7 +89,7 @@ def run(
                 )
                 run_actions = _make_periodic_actions(stage, config, devices, datasets, checkpoints, report)
                 batches = datasets['train'].train_batches(batch_size, start_step=start)
-                previous = None  # (step, metrics, batch) of the previous step, not yet checked for NaN
+                pending = None  # (step, metrics, batch) of the last step, not yet checked for NaN
                 if start == 0:
                     run_actions(state, {'eval'})
                 for step in range(start + 1, steps + 1):
@@ -98,11 +98,11 @@ def run(
                     with report.time_section('compilation') if step == start + 1 else contextlib.nullcontext():
                         state, values = train_step(state, devices.put({**batch, STOP: stop_flags}), key)
                     # Metrics are fetched one step late, so that the devices never wait for the host.
-                    should_stop = check_and_log(previous) if previous else False
-                    actions, previous = _list_actions(step, steps, config), (step, values, batch)
+                    should_stop = check_and_log(pending) if pending else False
+                    actions, pending = _list_actions(step, steps, config), (step, values, batch)
                     if actions or should_stop:
-                        should_stop |= check_and_log(previous)
-                        previous = None
+                        should_stop |= check_and_log(pending)
+                        pending = None
                         run_actions(state, actions, should_stop)
                 del state, batches
                 checkpoints.finish()
@@ -136,10 +136,10 @@ def check_finished(stage, config: ConfigDict, workdir: Path, *, alternative: str
       alternative: the option to suggest in the message, in place of training the stage.
     """
     info = checkpoint.read_info(find_stage_folder(workdir, stage.NAME) / 'checkpoints')
-    _check_complete(stage, config, workdir, info.step if info else 0, alternative)
+    _raise_if_incomplete(stage, config, workdir, info.step if info else 0, alternative)
 
 
-def _check_complete(stage, config, workdir, step, alternative=''):
+def _raise_if_incomplete(stage, config, workdir, step, alternative=''):
     steps, _ = stage.get_steps_and_batch_size(config)
     if step != steps:
         raise CheckpointError(
@@ -157,7 +157,7 @@ def load_final_state(stage, config: ConfigDict, workdir: Path, devices: Devices)
     with Checkpoints(find_stage_folder(workdir, stage.NAME) / 'checkpoints', config, devices.replicated) as checkpoints:
         shapes = compute_state_shapes(stage, config)
         state: Any = None if checkpoints.latest_step is None else checkpoints.restore(shapes)
-    _check_complete(stage, config, workdir, 0 if state is None else int(state.step))
+    _raise_if_incomplete(stage, config, workdir, 0 if state is None else int(state.step))
     return state
 
 
@@ -256,9 +256,9 @@ def _add_stop_metric(train_step):
     return step
 
 
-def _check_and_log(report, checkpoints, key, supports_replay, previous):
+def _check_and_log(report, checkpoints, key, supports_replay, pending):
     """Raises NonFiniteError if a value of a step is NaN or infinite, else logs the step; returns whether to stop."""
-    step, values, batch = previous
+    step, values, batch = pending
     values = jax.device_get(values)
     should_stop = bool(values.pop(STOP))
     for name in metrics.find_nonfinite(values):

@@ -80,8 +80,8 @@ def check_results(config: ConfigDict, all_results: dict) -> None:
     digest = _folds_digest(config)
     if digest and all_results.get('folds_sha256', digest) != digest:
         raise splits.DataError(
-            f'stl10.folds={config.stl10.folds}: results.json has results of another fold file (sha256'
-            f' {all_results["folds_sha256"]}); use that file, or start a new --workdir with'
+            f'stl10.folds={config.stl10.folds}: results.json was computed with another fold file (sha256'
+            f' {all_results["folds_sha256"]}); use the earlier fold file, or a new --workdir with'
             f' --config.artifacts.pretrained=EXPORT'
         )
 
@@ -104,9 +104,9 @@ def evaluate(run: Run, data: Data, entry: Entry) -> dict:
     too.
 
     Returns:
-      {'accuracy' in %, 'correct', 'count', 'train'}: the numbers of correct predictions, test images and training
-      images. For the mean over folds {'mean', 'deviation', 'ddof': 1, 'folds', 'train'}, with the sample standard
-      deviation.
+      {'accuracy': in %, 'correct': number of correct predictions, 'count': number of test images, 'train': number of
+      training images}. For the mean over folds {'mean', 'deviation', 'ddof': 1, 'folds', 'train'}, where 'deviation' is
+      the sample standard deviation and 'folds' the number of folds.
     """
     protocol, _, subset = entry.key.partition('/')
     _remove_fold_checkpoints(run, entry.rows)
@@ -202,7 +202,7 @@ def read_folds(
 
 
 def _parse_line(words, name, fold_size, num_examples):
-    """Parses the words of one line into indices; `name` is the path and line, for messages."""
+    """Parses the words of one line into indices; `name` names the path and line in messages."""
     if len(words) != fold_size:
         raise splits.DataError(f'{name}: has {len(words)} entries, expected {fold_size} indices')
     indices = {}  # a dictionary keeps their order and finds duplicates fast
