@@ -99,7 +99,7 @@ def test_other_data_say_what_is_missing(run):
     runs, _, log = run
     ((status, _, errors),) = runs.end(runs.start('other', '--config.data.name=cifar10'))
     assert status == 1
-    assert errors.startswith('error: cifar10 is read by tensorflow_datasets, which is not installed')
+    assert errors.startswith('error: cifar10 needs tensorflow_datasets, which is not installed')
     assert errors.count('\n') == 1
     assert not (runs.folder / 'other').exists()
     assert 'tfds_data.py' in log.read_text()  # that it was tried

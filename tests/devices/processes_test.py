@@ -127,7 +127,7 @@ def check_ends(runs, run, victim):
     assert time.monotonic() - died < 60
     assert status not in (0, 75)
     told = (
-        'start all again: the run goes on from its newest checkpoint',
+        'start all processes again: the run resumes from its newest checkpoint',
         'likely indicates that another task died',  # JAX's words, if it was the first to know
         'polled an error from coordination service',  # or those if the first process died
     )
