@@ -3,6 +3,7 @@
 import shlex
 import shutil
 import statistics
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,13 @@ def next_steps(config: ConfigDict, workdir: Path) -> list[str]:
 
 
 def _command(name):
-    """Returns a command of the package as a shell command: by the console script if it is on PATH, else by Python."""
+    """Returns a shell command that runs a command of the package.
+
+    In a virtual environment in the current directory, it works even if the environment is not activated.
+    """
+    script = Path(sys.prefix) / 'bin' / CONSOLE
+    if script.is_file() and script.is_relative_to(Path.cwd()):
+        return f'{shlex.quote(str(script.relative_to(Path.cwd())))} {name}'
     return f'{CONSOLE if shutil.which(CONSOLE) else "python -m artifacts_jax"} {name}'
 
 

@@ -84,6 +84,7 @@ def test_durations(seconds, text):
 def commands(recipe, tmp_path, monkeypatch):
     """Returns (workdir, function): the function returns (arguments of each suggested command, lines for Python)."""
     monkeypatch.setattr(outline.shutil, 'which', lambda name: f'/bin/{name}')
+    monkeypatch.setattr(outline.sys, 'prefix', '/usr')
     workdir = tmp_path / 'my run'
 
     def suggest_after(*stages, exports=()):
@@ -141,6 +142,17 @@ def test_nothing_is_suggested_after_an_evaluation_of_an_imported_network(command
 
 def test_commands_start_with_python_if_the_console_command_is_missing(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(outline.shutil, 'which', lambda name: None)
+    monkeypatch.setattr(outline.sys, 'prefix', '/usr')
     recipe.stages = ('artifacts',)
     (line,) = outline.next_steps(recipe, tmp_path)
     assert line.startswith('next: python -m artifacts_jax train --config=')
+
+
+def test_commands_work_without_activating_an_environment_in_the_current_directory(recipe, tmp_path, monkeypatch):
+    (tmp_path / '.venv' / 'bin').mkdir(parents=True)
+    (tmp_path / '.venv' / 'bin' / 'artifacts-jax').touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(outline.sys, 'prefix', str(tmp_path / '.venv'))
+    recipe.stages = ('artifacts',)
+    (line,) = outline.next_steps(recipe, tmp_path)
+    assert line.startswith('next: .venv/bin/artifacts-jax train --config=')
