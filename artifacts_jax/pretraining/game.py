@@ -2,9 +2,9 @@
 
 Adversarial training is a game of two players. A `Game` holds the networks and settings of one training step. The step
 calls three methods of `Game`, in this order: `make_examples`, `compute_discriminator_gradients` (one forward pass) and
-`compute_generator_gradients`. If it updates the discriminator before the generator's gradients, it repeats the forward
-pass with `run_discriminator`. Methods are pure functions of one microbatch. Gradients are chained with explicit VJPs
-(vector-Jacobian products): losses to discriminator outputs, to discriminator parameters and fakes, to the generator.
+`compute_generator_gradients`. If the discriminator is updated between the last two, the step calls `run_discriminator`
+with the new parameters. Methods are pure functions of one microbatch. Gradients are chained with explicit VJPs: from
+the loss to the discriminator's outputs, from these to its parameters and the fakes, then to the generator's parameters.
 """
 
 import dataclasses
@@ -98,7 +98,7 @@ class Ratio(NamedTuple):
 
 
 class NetworkGradients(NamedTuple):
-    """Gradients and metrics of one network on this device; their sum over the devices is the global mean."""
+    """This device's share of the mean gradients and metrics of one network: psum them over the devices."""
 
     gradients: PyTree  # with respect to the network's parameters
     metrics: dict  # {name: scalar or Ratio}
@@ -286,10 +286,10 @@ def compare_predictions(
 
 
 def _compute_metrics(outputs, mask, axis_name):
-    """Returns the discriminator's accuracies and mean mask probabilities on this device, as in NetworkGradients.
+    """Returns the discriminator's accuracies and mean mask probabilities: this device's share, to be psummed.
 
     The discriminator predicts, for each position of a fake's mask, the probability that the position is kept.
-    'mask/on_kept' is its mean over kept positions, 'mask/on_dropped' over dropped ones: equal if it cannot predict it.
+    'mask/on_kept' is its mean over kept positions, 'mask/on_dropped' over dropped ones. Without any skill, they are equal.
     """
     (real_logits, fake_logits), (_, mask_logits) = (jnp.split(x, 2) for x in outputs)
     correct, probability = compare_predictions(real_logits, fake_logits, mask_logits, mask), jax.nn.sigmoid(mask_logits)

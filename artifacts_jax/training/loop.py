@@ -133,7 +133,7 @@ def check_finished(stage, config: ConfigDict, workdir: Path, *, alternative: str
       stage: the stage.
       config: the run's configuration.
       workdir: the run's work directory.
-      alternative: the option to suggest in the message, in place of training the stage.
+      alternative: an option that the message offers instead of running the stage.
     """
     info = checkpoint.read_info(find_stage_folder(workdir, stage.NAME) / 'checkpoints')
     _raise_if_incomplete(stage, config, workdir, info.step if info else 0, alternative)

@@ -202,7 +202,7 @@ def read_folds(
 
 
 def _parse_line(words, name, fold_size, num_examples):
-    """Parses the words of one line into indices; `name` names the path and line in messages."""
+    """Parses the words of one line into indices; `name` is 'PATH, line N', for messages."""
     if len(words) != fold_size:
         raise splits.DataError(f'{name}: has {len(words)} entries, expected {fold_size} indices')
     indices = {}  # a dictionary keeps their order and finds duplicates fast
