@@ -289,7 +289,7 @@ def _compute_metrics(outputs, mask, axis_name):
     """Returns the discriminator's accuracies and mean mask probabilities: this device's share, to be psummed.
 
     The discriminator predicts, for each position of a fake's mask, the probability that the position is kept.
-    'mask/on_kept' is its mean over kept positions, 'mask/on_dropped' over dropped ones. Without any skill, they are equal.
+    'mask/on_kept' is its mean over kept positions, 'mask/on_dropped' over dropped ones. Without skill, both are equal.
     """
     (real_logits, fake_logits), (_, mask_logits) = (jnp.split(x, 2) for x in outputs)
     correct, probability = compare_predictions(real_logits, fake_logits, mask_logits, mask), jax.nn.sigmoid(mask_logits)
