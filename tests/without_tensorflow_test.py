@@ -85,6 +85,7 @@ def test_its_export_is_loaded(run):
     assert features(np.zeros((2, 16, 16, 3), np.uint8))['conv5'].shape == (2, 4, 4, 8)
 
 
+@pytest.mark.nightly
 def test_the_demonstration_begins(run):
     runs, _, log = run
     options = ["--config.stages=('autoencoder',)", '--config.autoencoder.steps=2', '--config.figure_every=100']
