@@ -172,7 +172,7 @@ def test_two_processes_end_on_a_loss_that_is_not_finite_with_the_batch_of_both(r
     with np.load(path) as saved:
         assert saved['batch_image'].shape == (8, 16, 16, 3)
     assert f'at step {path.stem} of autoencoder' in ended[0][2]
-    assert f'step {path.stem} again' in runs.finish(*command, '--replay')
+    assert f'replays step {path.stem} from the checkpoint' in runs.finish(*command, '--replay')
 
 
 @pytest.mark.nightly
