@@ -130,9 +130,7 @@ def check(forks, folder, keys, arguments, state):
     command = ['--config=config.py', '--workdir=run', *given, *arguments]
     status, printed, said = forks.start(*command, cwd=folder)
     case = f'{(keys, arguments, state)!r}\nstatus {status}\n{printed[-500:]}\n{said}'
-    lines = [
-        line for line in said.splitlines() if not line.startswith(('warning: ', '  ', 'The run continues'))
-    ]
+    lines = [line for line in said.splitlines() if not line.startswith(('warning: ', '  ', 'The run continues'))]
     assert 'Traceback' not in said, case
     if '-h' in arguments:
         assert status in (0, 1), case  # 1 if the configuration is invalid
